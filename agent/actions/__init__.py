@@ -1,0 +1,1 @@
+"""What the agent changes on a host: containers, cron, kernel modules and the compose project."""

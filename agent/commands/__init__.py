@@ -1,0 +1,1 @@
+"""The command line: thin commands that parse, build, call and print."""

@@ -1,0 +1,1 @@
+"""Where facts come from: the kernel modules, /proc, BPF, cgroups and the Docker engine."""
