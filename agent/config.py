@@ -1,0 +1,185 @@
+"""What a host's administrator may set, checked before anything on the host changes.
+
+`/etc/so1/agent.toml` is optional; a file named by `--config` is not. Unknown keys, wrong types and
+values out of range are refused with the key's path, so that a typing error never becomes a default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from agent.errors import ConfigError
+
+DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+ImageName = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*$", min_length=1, max_length=255)
+]
+AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)]
+
+
+class Scope(StrEnum):
+    """Which containers the policy governs."""
+
+    MANAGED = "managed"
+    ALL = "all"
+
+
+class SourceChoice(StrEnum):
+    AUTO = "auto"
+    MODULES = "modules"
+    PSUTIL = "psutil"
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class PolicySettings(_Section):
+    """How many containers may run, and how many a pass leaves of each tier."""
+
+    max_containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
+    keep_low: Count = 3
+    keep_high: Count = 2
+    scope: Scope = Scope.MANAGED
+    stop_grace_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 1
+    """How long a container may take to end by itself before it is killed."""
+
+
+class RetentionSettings(_Section):
+    """How long rows stay."""
+
+    raw_hours: Annotated[int, msgspec.Meta(ge=1, le=24 * 366)] = 24
+    """Rows a process: `process_stats`, `container_stats`."""
+    history_days: Annotated[int, msgspec.Meta(ge=1, le=366 * 20)] = 30
+    """All other tables."""
+    max_database_mb: Annotated[int, msgspec.Meta(ge=16, le=1024 * 1024)] = 2048
+    """Above this the oldest rows go early, per-process rows first."""
+
+
+class ImageSettings(_Section):
+    """Images of the generated load."""
+
+    low: ImageName = "alpine:latest"
+    high: ImageName = "polinux/stress"
+
+
+class GrafanaSettings(_Section):
+    enabled: bool = True
+    keep: bool = False
+    """Leave Grafana up at stop."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 3000
+    admin_password: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "admin"
+
+
+class ModulesSettings(_Section):
+    keep: bool = False
+    """Leave the modules loaded at stop."""
+    sysinfo_path: AbsolutePath = "/proc/sysinfo_so1_202300539"
+    continfo_path: AbsolutePath = "/proc/continfo_so1_202300539"
+
+
+class CronSettings(_Section):
+    enabled: bool = True
+    directory: AbsolutePath = "/etc/cron.d"
+
+
+class BpfSettings(_Section):
+    enabled: bool = True
+
+
+class PathSettings(_Section):
+    """Directories, all root's and writable by nobody else."""
+
+    install: AbsolutePath = "/opt/so1"
+    database: AbsolutePath = "/var/lib/so1/metrics.db"
+    build: AbsolutePath = "/var/lib/so1/build"
+    run: AbsolutePath = "/run/so1"
+    log: AbsolutePath = "/var/log/so1"
+
+
+class Config(_Section):
+    """Everything that can be set, with its defaults."""
+
+    interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 20.0
+    source: SourceChoice = SourceChoice.AUTO
+    docker_host: Annotated[
+        str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+$", max_length=4096)
+    ] = "unix:///var/run/docker.sock"
+    policy: PolicySettings = PolicySettings()
+    retention: RetentionSettings = RetentionSettings()
+    images: ImageSettings = ImageSettings()
+    grafana: GrafanaSettings = GrafanaSettings()
+    modules: ModulesSettings = ModulesSettings()
+    cron: CronSettings = CronSettings()
+    bpf: BpfSettings = BpfSettings()
+    paths: PathSettings = PathSettings()
+
+
+def decode_config(text: str, origin: str) -> Config:
+    """The configuration in `text` (TOML). `origin` names it in an error.
+
+    Raises ConfigError for what is not TOML, an unknown key, a wrong type or a value out of range.
+    """
+    hint = f"Correct it, or start without it: see `agent start --help`. ({origin})"
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{origin} is not valid TOML: {error}.", hint) from error
+    try:
+        return msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin} cannot be used: {error}.", hint) from error
+
+
+def load_config(path: Path | None) -> Config:
+    """The configuration at `path`, or the default file's, or the defaults where there is none.
+
+    Raises ConfigError, also where a named file is absent or cannot be read.
+    """
+    file = path or DEFAULT_CONFIG
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise ConfigError(
+            f"The configuration file {file} does not exist.", "Name an existing file with --config."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text: {error.reason}.", "Correct it.") from error
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration file {file} cannot be read: {error.strerror}.",
+            "Check its path and its mode.",
+        ) from error
+    return decode_config(text, str(file))
+
+
+def with_overrides(config: Config, **overrides: object) -> Config:
+    """`config` with top-level or dotted (`policy__scope`) values replaced, checked as a file's are.
+
+    None leaves a value as it is. Raises ConfigError.
+    """
+    data: dict[str, Any] = msgspec.to_builtins(config)
+    for name, value in overrides.items():
+        if value is None:
+            continue
+        target = data
+        *sections, key = name.split("__")
+        for section in sections:
+            target = target[section]
+        target[key] = value
+    try:
+        return msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"The command line cannot be used: {error}.", "See `agent start --help`."
+        ) from error
