@@ -420,7 +420,8 @@ class TickRecord:
     memory: Memory
     host: HostFigures
     source: Source
-    container_count: int
+    container_count: int | None
+    """None while Docker does not answer."""
     deleted_count: int
     tick_ms: int
     processes: tuple[ProcessUsage, ...]

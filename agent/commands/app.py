@@ -1,0 +1,161 @@
+"""The commands that people type. Each parses, builds, calls and prints; what it calls is elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import click
+import typer
+
+from agent import __version__
+from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
+from agent.errors import AgentError
+
+app = typer.Typer(
+    name="agent",
+    help="Which container does a process belong to, what does it cost, and which one should go?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
+    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+DatabaseOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--database", metavar="PATH", help="The SQLite file, /var/lib/so1/metrics.db."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Prints the version.")
+    ] = False,
+) -> None:
+    """Which container does a process belong to, what does it cost, and which one should go?"""
+    del version
+
+
+@app.command()
+def start(
+    interval: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--interval", metavar="SECONDS", help="Time from tick to tick, 20 by default."),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="One tick with removals; no cron, generator or Grafana.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide and record, but touch no container.")
+    ] = False,
+    scope: Annotated[
+        Optional[Scope],  # noqa: UP045
+        typer.Option("--scope", help="Govern our containers, or every unprotected one."),
+    ] = None,
+    source: Annotated[
+        Optional[SourceChoice],  # noqa: UP045
+        typer.Option("--source", help="Where processes are read."),
+    ] = None,
+    no_cron: Annotated[
+        bool, typer.Option("--no-cron", help="No cron job and no first generation.")
+    ] = False,
+    no_bpf: Annotated[bool, typer.Option("--no-bpf", help="No second witness.")] = False,
+    no_grafana: Annotated[bool, typer.Option("--no-grafana", help="No Grafana.")] = False,
+    keep_grafana: Annotated[
+        bool, typer.Option("--keep-grafana", help="Leave Grafana up at stop.")
+    ] = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+) -> int:
+    """Run the agent in the foreground; Ctrl-C takes down what it brought."""
+    from agent import lifecycle, terminal
+    from agent.clock import SystemClock
+    from agent.host import require_root
+
+    settings = with_overrides(
+        load_config(config),
+        interval_s=interval,
+        policy__scope=scope,
+        source=source,
+        cron__enabled=False if no_cron else None,
+        bpf__enabled=False if no_bpf else None,
+        grafana__enabled=False if no_grafana else None,
+        grafana__keep=True if keep_grafana else None,
+        paths__database=database,
+    )
+    require_root("agent start")
+    terminal.set_up_logging(terminal.Say(sys.stderr))
+    return lifecycle.start(
+        settings,
+        lifecycle.Options(once=once, dry_run=dry_run),
+        SystemClock(),
+        terminal.Say(sys.stdout),
+    )
+
+
+@app.command()
+def stop(config: ConfigOption = None) -> int:
+    """Stop the running agent and wait until it has taken everything down."""
+    from agent.commands import control
+    from agent.host import require_root
+
+    settings = load_config(config)
+    require_root("agent stop")
+    return control.stop(settings)
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
+) -> int:
+    """What the agent does, since when, and what does not work. Exit status 3: it is not running."""
+    from agent.commands import control
+    from agent.host import require_root
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    require_root("agent status")
+    return control.status(settings, as_json=as_json)
+
+
+@app.command()
+def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int:
+    """Remove what an agent that was killed left behind; refuses beside a live one."""
+    from agent.commands import control
+    from agent.host import require_root
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    require_root("agent cleanup")
+    return control.cleanup(settings)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs a command line and gives its exit status; usage errors are one sentence, status 2."""
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        raise UsageProblemError(error.format_message(), "See `agent --help`.") from error
+    return result if isinstance(result, int) else 0
+
+
+class UsageProblemError(AgentError):
+    """The command line is not one of ours."""
+
+    exit_status = 2
+
+
+__all__ = ["Config", "app", "run"]

@@ -1,0 +1,153 @@
+"""`agent stop`, `agent status` and `agent cleanup`: what is done to an agent from outside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent import render
+from agent import status as status_file
+from agent.actions import cron, kmod
+from agent.actions.compose import Grafana
+from agent.actions.containers import remove_installation
+from agent.config import Config
+from agent.errors import AgentError
+from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
+from agent.store.installation import existing_installation_id
+from agent.store.queries import Deletion, last_deletions
+from agent.terminal import Say, is_terminal, printable
+from agent.undo import UndoStack
+
+_STOP_WAIT_S = 300.0
+_DELETIONS = 5
+NOT_RUNNING = 3
+
+
+def stop(config: Config) -> int:
+    """Sends SIGTERM to the agent that holds the lock and waits until it has let go of it."""
+    run_dir = Path(config.paths.run)
+    say = Say(sys.stdout)
+    pid = holder_pid(run_dir) if agent_is_running(run_dir) else 0
+    if not pid:
+        say("No agent is running.")
+        return 0
+    # A pidfd, so that a pid used again in between is never the one that gets the signal.
+    descriptor = os.pidfd_open(pid)
+    try:
+        if holder_pid(run_dir) != pid:
+            raise AgentError("The agent changed while it was being stopped.", "Run it again.")
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+    finally:
+        os.close(descriptor)
+    say(f"Stopping the agent (pid {pid}) …")
+    deadline = time.monotonic() + _STOP_WAIT_S
+    while agent_is_running(run_dir):
+        if time.monotonic() > deadline:
+            raise AgentError(
+                f"The agent (pid {pid}) has not ended after {_STOP_WAIT_S:g} s.",
+                f"See what it prints; `sudo kill -9 {pid}` and `sudo agent cleanup` end it by force.",
+            )
+        time.sleep(0.1)
+    say("Stopped.")
+    return 0
+
+
+def status(config: Config, *, as_json: bool) -> int:
+    """Prints what the agent tells of itself and the last removals. 0 running, 3 not."""
+    run_dir = Path(config.paths.run)
+    running = agent_is_running(run_dir)
+    value = status_file.read(run_dir) if running else None
+    deletions = last_deletions(Path(config.paths.database), _DELETIONS)
+    if as_json:
+        document = {
+            "running": running,
+            "status": value,
+            "deletions": [msgspec.to_builtins(one) for one in deletions],
+        }
+        typer.echo(msgspec.json.encode(document).decode())
+        return 0 if running else NOT_RUNNING
+    if value is not None:
+        rows = render.status_rows(value, time.time_ns() // 10**6)
+    elif running:
+        rows = [("agent", "running, its first tick is not done yet")]
+    else:
+        rows = [("agent", "not running. Start it with `sudo agent start`.")]
+    rows += [("removed", _deletion(one)) for one in deletions]
+    if is_terminal():
+        _table(rows)
+    else:
+        typer.echo(render.plain(rows))
+    return 0 if running else NOT_RUNNING
+
+
+def cleanup(config: Config) -> int:
+    """Takes down leftovers in the order of a stop. Raises LockedError beside a live agent."""
+    run_dir = Path(config.paths.run)
+    say = Say(sys.stdout)
+    undo = UndoStack()
+    with AgentLock(run_dir), undo:
+        generator = GeneratorLock(run_dir)
+        undo.push("status", lambda: status_file.clear(run_dir))
+        undo.push("modules", lambda: _report(say, "kernel modules", kmod.unload()))
+        undo.push("grafana", lambda: _grafana_down(config, say))
+        undo.push("generator lock", generator.release)
+        undo.push("containers", lambda: _remove_containers(config, say))
+        undo.push("generator", lambda: generator.acquire(120.0))
+        undo.push("cron", lambda: _report(say, "cron file", cron.remove(config.cron)))
+    if undo.failures:
+        raise AgentError(f"Not everything could be removed: {'; '.join(undo.failures)}")
+    say("Clean.")
+    return 0
+
+
+def _report(say: Say, what: str, gone: object) -> None:
+    if gone:
+        named = ", ".join(gone) if isinstance(gone, tuple) else ""
+        say(f"Removed the {what}{': ' + named if named else ''}.")
+
+
+def _remove_containers(config: Config, say: Say) -> None:
+    installation = existing_installation_id(Path(config.paths.database).parent)
+    if installation is not None:
+        removals = remove_installation(config.docker_host, installation, progress=say)
+        failed = [one for one in removals if one.outcome == "failed"]
+        if failed:
+            raise AgentError(f"{failed[0].decision.container_name}: {failed[0].error}")
+
+
+def _grafana_down(config: Config, say: Say) -> None:
+    grafana = Grafana(
+        config.grafana,
+        Path(config.paths.install),
+        Path(config.paths.database),
+        config.docker_host,
+    )
+    if grafana.is_ours():
+        grafana.down()
+        say("Took down Grafana; its volume stays.")
+
+
+def _deletion(one: Deletion) -> str:
+    return (
+        f"{render.moment(one.timestamp_ms)} {printable(one.container_name)} ({one.tier}, "
+        f"{one.held_mb:.1f} MB held): {one.outcome}, {one.reason}"
+    )
+
+
+def _table(rows: list[tuple[str, str]]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        style = "red" if name == "not working" else ""
+        table.add_row(Text(name), Text(value, style=style))
+    Console().print(table)

@@ -1,0 +1,93 @@
+"""Chooses between the two process sources, and says so once each time the choice changes.
+
+The kernel modules come first. Where they cannot be had `auto` falls back to psutil and goes on
+trying, since somebody may have removed or replaced a module under the agent; `modules` refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from agent.clock import Clock
+from agent.config import SourceChoice
+from agent.errors import AgentError, ModulesError, SourceError
+from agent.model import Snapshot, Source
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_NS = 60 * 10**9
+_LONGEST_PAUSE_NS = 3600 * 10**9
+
+
+class ProcessReader:
+    """One snapshot a call, from the best source that works."""
+
+    def __init__(
+        self,
+        choice: SourceChoice,
+        *,
+        read_modules: Callable[[], Snapshot],
+        read_psutil: Callable[[], Snapshot],
+        load_modules: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self._choice = choice
+        self._read_modules = read_modules
+        self._read_psutil = read_psutil
+        self._load_modules = load_modules
+        self._clock = clock
+        self._pause_ns = _FIRST_PAUSE_NS
+        self._load_again_ns = 0
+        self.problem = ""
+        """Why the modules are not the source, "" while they are."""
+
+    def load(self) -> None:
+        """Loads the modules at start. Raises ModulesError only where `modules` was asked for."""
+        if self._choice is SourceChoice.PSUTIL:
+            self.problem = "psutil was asked for (--source psutil)"
+            return
+        try:
+            self._load_modules()
+        except ModulesError as error:
+            if self._choice is SourceChoice.MODULES:
+                raise
+            self._postpone()
+            self._say(str(error))
+
+    def read(self) -> Snapshot:
+        """A snapshot. Raises SourceError where no allowed source gives one."""
+        if self._choice is SourceChoice.PSUTIL:
+            return self._read_psutil()
+        try:
+            snapshot = self._read_or_reload()
+        except AgentError as error:
+            if self._choice is SourceChoice.MODULES:
+                self.problem = str(error)
+                raise
+            self._say(str(error))
+            return self._read_psutil()
+        if self.problem:
+            log.info("source=%s the kernel modules are back", Source.MODULES)
+            self.problem = ""
+        self._pause_ns = _FIRST_PAUSE_NS
+        return snapshot
+
+    def _read_or_reload(self) -> Snapshot:
+        try:
+            return self._read_modules()
+        except SourceError:
+            if self._clock.boot_ns() < self._load_again_ns:
+                raise
+            self._postpone()
+            self._load_modules()
+            return self._read_modules()
+
+    def _postpone(self) -> None:
+        self._load_again_ns = self._clock.boot_ns() + self._pause_ns
+        self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)
+
+    def _say(self, problem: str) -> None:
+        if not self.problem:
+            log.warning("source=%s instead of the kernel modules: %s", Source.PSUTIL, problem)
+        self.problem = problem

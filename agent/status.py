@@ -1,0 +1,84 @@
+"""What a running agent tells others about itself: one JSON file, replaced whole at each tick.
+
+`agent status` reads it; whether the agent is alive is the word of its lock, never of this file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from agent.errors import AgentError
+
+FILE_NAME = "status.json"
+
+
+class TickStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The last tick."""
+
+    number: int
+    wall_ms: int
+    processes: int
+    mapped: int
+    container_count: int | None
+    removed: int
+    failed: int
+    used_kb: int
+    total_kb: int
+    tick_ms: int
+    tiers: dict[str, int]
+    checks: dict[str, int]
+    stages_ms: dict[str, float]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent at one moment. `problems` has one sentence for each thing that does not work."""
+
+    version: str
+    pid: int
+    since_wall_ms: int
+    interval_s: float
+    scope: str
+    dry_run: bool
+    source: str
+    database: str
+    grafana: str
+    cron: str
+    bpf: str
+    unstored_ticks: int
+    problems: list[str]
+    tick: TickStatus | None = None
+
+
+def write(run_dir: Path, status: Status) -> None:
+    """Replaces the file whole. Raises OSError where the directory is gone or full."""
+    aside = run_dir / f".{FILE_NAME}.new"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(status) + b"\n")
+    aside.rename(run_dir / FILE_NAME)
+
+
+def read(run_dir: Path) -> Status | None:
+    """The last status written, None where there is none. Raises AgentError for an unreadable one."""
+    try:
+        text = (run_dir / FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AgentError(
+            f"The agent's status cannot be read: {error.strerror}.", "Run `sudo agent status`."
+        ) from error
+    try:
+        return msgspec.json.decode(text, type=Status)
+    except msgspec.DecodeError as error:
+        raise AgentError(
+            f"The agent's status file is not readable: {error}.", "Wait for the next tick."
+        ) from error
+
+
+def clear(run_dir: Path) -> None:
+    """Removes the file, so that a stopped agent leaves no word behind."""
+    (run_dir / FILE_NAME).unlink(missing_ok=True)

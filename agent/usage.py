@@ -1,0 +1,168 @@
+"""What processes and containers cost: two readings in, CPU percent and memory sums out.
+
+100 percent is one CPU over the interval between the two readings. A process seen for the first time
+has no earlier reading and falls back to its life average, as the original's modules give it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.model import (
+    AttributedProcess,
+    Basis,
+    Candidate,
+    CgroupView,
+    Container,
+    ContainerCgroup,
+    ContainerProcessUsage,
+    ContainerTotals,
+    HeldBasis,
+    Process,
+    ProcessKey,
+    ProcessUsage,
+    Snapshot,
+    Tier,
+    Verified,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the next tick needs to know of this one."""
+
+    snapshot_ns: int = 0
+    process_cpu_ns: Mapping[ProcessKey, int] = field(default_factory=dict)
+    container_cpu_ns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By container: boot clock of the reading, CPU time used until then."""
+
+
+def reading(snapshot: Snapshot, view: CgroupView | None) -> Reading:
+    """The counters of one tick, to be held against the next one's."""
+    containers = view.containers if view else {}
+    return Reading(
+        snapshot_ns=snapshot.snapshot_ns,
+        process_cpu_ns={process.key: process.cpu_ns for process in snapshot.processes},
+        container_cpu_ns={
+            key: (cgroup.read_ns, cgroup.cpu_ns)
+            for key, cgroup in containers.items()
+            if cgroup.cpu_ns is not None
+        },
+    )
+
+
+def cpu_percent(process: Process | Candidate, now_ns: int, before: Reading) -> float:
+    """Percent of one CPU since `before`, or over the process's life where `before` lacks it."""
+    earlier = before.process_cpu_ns.get(process.key)
+    if earlier is None:
+        return _percent(process.cpu_ns, now_ns - process.start_ns)
+    return _percent(process.cpu_ns - earlier, now_ns - before.snapshot_ns)
+
+
+def process_usages(snapshot: Snapshot, before: Reading) -> tuple[ProcessUsage, ...]:
+    """One row a process of the snapshot."""
+    now_ns = snapshot.snapshot_ns
+    return tuple(
+        ProcessUsage(
+            process.pid, process.name, process.rss_kb, cpu_percent(process, now_ns, before)
+        )
+        for process in snapshot.processes
+    )
+
+
+def container_process_usages(
+    rows: Iterable[AttributedProcess], snapshot: Snapshot, before: Reading
+) -> tuple[ContainerProcessUsage, ...]:
+    """One row a process that is a container's; conflicting ones are told, not left out."""
+    return tuple(
+        ContainerProcessUsage(
+            container_id=row.container_id,
+            container_name=row.container_name,
+            pid=row.process.pid,
+            name=row.process.name,
+            rss_kb=row.process.rss_kb,
+            cpu_percent=cpu_percent(row.process, snapshot.snapshot_ns, before),
+            verified=row.verified,
+            basis=row.basis,
+        )
+        for row in rows
+    )
+
+
+def container_totals(
+    container: Container,
+    tier: Tier,
+    governed: bool,
+    rows: Iterable[AttributedProcess],
+    cgroup: ContainerCgroup | None,
+    snapshot: Snapshot,
+    before: Reading,
+) -> ContainerTotals:
+    """What one container costs. Rows on which the witnesses disagree are kept out.
+
+    Held memory is what the container's end gives back: its cgroup's, and beside it the anonymous and
+    shared pages of strays, which die with it though another cgroup is charged for them. (Pages that
+    a stray touched before it was moved stay charged to the old cgroup, and so count twice.)
+    """
+    sure = [row for row in rows if row.verified is not Verified.CONFLICT]
+    strays = [row for row in sure if row.basis is Basis.STRAYED]
+    inside = [row for row in sure if row.basis is not Basis.STRAYED]
+    if cgroup is not None and cgroup.held_kb is not None:
+        held_kb = cgroup.held_kb + _unshared_kb(strays)
+        held_basis = cgroup.held_basis
+    else:
+        held_kb = _unshared_kb(sure)
+        held_basis = HeldBasis.RSS
+    now_ns = snapshot.snapshot_ns
+    percent = _container_cpu_percent(container.id, inside, cgroup, now_ns, before)
+    percent += sum(cpu_percent(row.process, now_ns, before) for row in strays)
+    return ContainerTotals(
+        container=container,
+        tier=tier,
+        governed=governed,
+        processes=len(sure),
+        held_kb=held_kb,
+        held_basis=held_basis,
+        rss_kb=sum(process.rss_kb for process in _distinct(sure)),
+        cache_kb=(cgroup.cache_kb or 0) if cgroup else 0,
+        cpu_percent=percent,
+        oom_kills=cgroup.oom_kills if cgroup else None,
+    )
+
+
+def _container_cpu_percent(
+    container_id: str,
+    rows: list[AttributedProcess],
+    cgroup: ContainerCgroup | None,
+    now_ns: int,
+    before: Reading,
+) -> float:
+    if cgroup is None or cgroup.cpu_ns is None:
+        return sum(cpu_percent(row.process, now_ns, before) for row in rows)
+    earlier = before.container_cpu_ns.get(container_id)
+    if earlier is not None:
+        return _percent(cgroup.cpu_ns - earlier[1], cgroup.read_ns - earlier[0])
+    first_ns = min((row.process.start_ns for row in rows), default=cgroup.read_ns)
+    return _percent(cgroup.cpu_ns, cgroup.read_ns - first_ns)
+
+
+def _distinct(rows: Iterable[AttributedProcess]) -> list[Process | Candidate]:
+    """One process an address space; `mm_id` 0 says nothing of sharing."""
+    seen: set[int] = set()
+    distinct: list[Process | Candidate] = []
+    for row in rows:
+        mm_id = row.process.mm_id
+        if mm_id == 0 or mm_id not in seen:
+            distinct.append(row.process)
+            seen.add(mm_id)
+    return distinct
+
+
+def _unshared_kb(rows: Iterable[AttributedProcess]) -> int:
+    return sum(process.rss_anon_kb + process.rss_shmem_kb for process in _distinct(rows))
+
+
+def _percent(cpu_ns: int, elapsed_ns: int) -> float:
+    """A counter read a moment before its clock may seem to fall: never below 0."""
+    return 100.0 * max(0, cpu_ns) / elapsed_ns if elapsed_ns > 0 else 0.0
