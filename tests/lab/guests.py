@@ -1,0 +1,106 @@
+"""The guests that the lab can boot: which distribution, kernel and packages each one is.
+
+The table is data: a new guest is a new row. Whoever wants to know what is inside an image, or
+what a test may count on being installed in a guest, looks here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import LabError
+
+# What a host that runs the agent has, and what the tests look with.
+COMMON_PACKAGES: tuple[str, ...] = (
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "kmod",
+    "initramfs-tools",
+    "linux-image-amd64",
+    "linux-headers-amd64",
+    "docker.io",
+    "containerd",
+    "docker-compose",
+    "podman",
+    "crun",
+    "iptables",
+    "apparmor",
+    "cron",
+    "sudo",
+    "python3",
+    "python3-venv",
+    "python3-bpfcc",
+    "libbpf1",
+    "bpftool",
+    "busybox-static",
+    "stress",
+    "gcc",
+    "make",
+    "dkms",
+    "mokutil",
+    "sqlite3",
+    "jq",
+    "procps",
+    "psmisc",
+    "strace",
+    "iproute2",
+    "netbase",
+    "ca-certificates",
+    "e2fsprogs",
+    "util-linux",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One row of the matrix. `suite` is Debian's, `linux` what its kernel is called in reports."""
+
+    name: str
+    suite: str
+    linux: str
+    extra_packages: tuple[str, ...] = ()
+    # A rolling suite's Release file may look expired by the machine's clock.
+    rolling: bool = False
+    # systemd 256 and later boots cgroup v1 only when told twice.
+    legacy_cgroup_force: bool = False
+    # systemd 258 and later has v2 only.
+    cgroup_v1: bool = True
+    # Whether the default run of the vm layer covers it.
+    in_ci: bool = True
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return COMMON_PACKAGES + self.extra_packages
+
+
+GUESTS: dict[str, Guest] = {
+    guest.name: guest
+    for guest in (
+        Guest("debian12", "bookworm", "6.1"),
+        Guest(
+            "debian13",
+            "trixie",
+            "6.12",
+            extra_packages=("docker-cli",),
+            legacy_cgroup_force=True,
+        ),
+        Guest(
+            "sid",
+            "sid",
+            "7.2",
+            extra_packages=("docker-cli",),
+            rolling=True,
+            legacy_cgroup_force=True,
+            in_ci=False,
+        ),
+    )
+}
+
+
+def find_guest(name: str) -> Guest:
+    """The guest called `name`; LabError names those that there are."""
+    try:
+        return GUESTS[name]
+    except KeyError:
+        raise LabError(f"no guest is called {name!r}", f"use one of {', '.join(GUESTS)}") from None
