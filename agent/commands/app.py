@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from agent import __version__
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
@@ -145,9 +145,9 @@ def run(arguments: list[str] | None = None) -> int:
     """Runs a command line and gives its exit status; usage errors are one sentence, status 2."""
     try:
         result = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as end:
+    except typer.Exit as end:
         return end.exit_code
-    except click.ClickException as error:
+    except TyperException as error:
         raise UsageProblemError(error.format_message(), "See `agent --help`.") from error
     return result if isinstance(result, int) else 0
 
