@@ -12,21 +12,13 @@
 #include "process_list.h"
 #include "snapshot.h"
 
-static int so1_format(struct so1_line *line)
+static void so1_format(struct so1_line *line)
 {
-	const struct so1_proc *p = &line->proc;
-
-	return scnprintf(line->text, sizeof(line->text),
-			 "{\"pid\":%d,\"name\":\"%s\",\"rss\":%llu,"
-			 "\"mem_percent\":%llu,\"vsz\":%llu,\"cpu\":%llu,"
-			 "\"start_ns\":%llu,\"cpu_ns\":%llu,\"rss_anon\":%llu,"
-			 "\"rss_shmem\":%llu,\"mm_id\":%llu,\"cgroup_id\":%llu,"
-			 "\"cgroup1_id\":%llu,\"ns_pid\":%d,\"pid_ns\":%u,"
-			 "\"uts_ns\":%u}",
-			 p->pid, line->name, p->rss_kb, line->mem_percent,
-			 p->vsz_kb, p->cpu_percent, p->start_ns, p->cpu_ns,
-			 p->rss_anon_kb, p->rss_shmem_kb, p->mm_id, p->cgroup_id,
-			 p->cgroup1_id, p->ns_pid, p->pid_ns, p->uts_ns);
+	so1_put_identity(line);
+	so1_put_usage(line);
+	so1_put(line, "ns_pid", line->proc.ns_pid);
+	so1_put(line, "pid_ns", line->proc.pid_ns);
+	so1_put(line, "uts_ns", line->proc.uts_ns);
 }
 
 static int so1_build(struct so1_text *text)

@@ -195,7 +195,8 @@ static bool so1_entry_valid(const char *name)
 static int __init so1_entry_create(void)
 {
 	if (!so1_entry_valid(entry)) {
-		pr_err(KBUILD_MODNAME ": entry= takes " KBUILD_MODNAME " and letters, digits, _ or - after it\n");
+		pr_err("%s: entry= takes %s and letters, digits, _ or - after it\n",
+		       KBUILD_MODNAME, KBUILD_MODNAME);
 		return -EINVAL;
 	}
 	/* procfs takes a mode of 0 for its default. */

@@ -13,20 +13,13 @@
 #include "process_list.h"
 #include "snapshot.h"
 
-static int so1_format(struct so1_line *line)
+static void so1_format(struct so1_line *line)
 {
-	const struct so1_proc *p = &line->proc;
-
-	return scnprintf(line->text, sizeof(line->text),
-			 "{\"pid\":%d,\"name\":\"%s\",\"state\":%u,\"rss\":%llu,"
-			 "\"mem_percent\":%llu,\"vsz\":%llu,\"cpu\":%llu,"
-			 "\"ppid\":%d,\"threads\":%d,\"start_ns\":%llu,"
-			 "\"cpu_ns\":%llu,\"rss_anon\":%llu,\"rss_shmem\":%llu,"
-			 "\"mm_id\":%llu,\"cgroup_id\":%llu,\"cgroup1_id\":%llu}",
-			 p->pid, line->name, p->state, p->rss_kb,
-			 line->mem_percent, p->vsz_kb, p->cpu_percent, p->ppid,
-			 p->threads, p->start_ns, p->cpu_ns, p->rss_anon_kb,
-			 p->rss_shmem_kb, p->mm_id, p->cgroup_id, p->cgroup1_id);
+	so1_put_identity(line);
+	so1_put(line, "state", line->proc.state);
+	so1_put_usage(line);
+	so1_put(line, "ppid", line->proc.ppid);
+	so1_put(line, "threads", line->proc.threads);
 }
 
 static int so1_append_memory(struct so1_text *text)
@@ -34,17 +27,17 @@ static int so1_append_memory(struct so1_text *text)
 	u64 snapshot_ns = ktime_get_boottime_ns();
 	struct sysinfo info;
 	char head[256];
-	u64 total, avail;
+	u64 total, unused;
 	int len;
 
 	si_meminfo(&info);
 	total = so1_kb(info.totalram);
-	avail = so1_kb(si_mem_available());
+	unused = so1_kb(info.freeram);
 	len = scnprintf(head, sizeof(head),
-			"{\"total_ram\":%llu,\"free_ram\":%llu,\"used_ram\":%llu,"
-			"\"available_ram\":%llu,\"snapshot_ns\":%llu,\n"
-			"\"processes\":", total, so1_kb(info.freeram),
-			total - so1_kb(info.freeram), avail, snapshot_ns);
+			"{\"total_ram\":%llu,\"free_ram\":%llu,\"used_ram\":%llu,\n"
+			"\"available_ram\":%llu,\"snapshot_ns\":%llu,\n\"processes\":",
+			total, unused, total - unused,
+			so1_kb(si_mem_available()), snapshot_ns);
 	return so1_text_append(text, head, len);
 }
 
