@@ -1,0 +1,397 @@
+#!/usr/bin/env bash
+# Builds, loads and verifies the two kernel modules, or unloads them; see usage().
+set -euo pipefail
+export LC_ALL=C PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+umask 022
+
+readonly MODULES=(sysinfo continfo)
+
+readonly E_USAGE=2 E_ROOT=3 E_KERNEL=4 E_TOOLS=5 E_HEADERS=6 E_LOCKED=7 E_BUILD=8 E_LOAD=9
+readonly E_VERIFY=10 E_UNLOAD=11
+
+usage() {
+    cat <<'END'
+Usage: load_modules.sh [--build-only | --unload | --print-dir | -h]
+
+Without an option: builds sysinfo.ko and continfo.ko if they are not built yet, loads them in
+place of what is loaded under their names, and checks both /proc files. A module that is loaded
+already and is the same is left as it is. What a failed run has loaded it unloads.
+
+  --build-only  only build, and print the directory; KDIR and KERNEL_RELEASE name another kernel
+  --unload      unload both, whoever loaded them
+  --print-dir   print the directory where the modules of this source are, or would be, built
+  -h, --help    this text
+
+Environment:
+  SO1_BUILD_ROOT     where modules are built: DIR/<kernel release>/<source hash>/
+                     (default /var/lib/so1/build)
+  KERNEL_RELEASE     default: the running kernel's
+  KDIR               default: /lib/modules/<kernel release>/build
+  SO1_SYSINFO_ENTRY, SO1_CONTINFO_ENTRY
+                     names in /proc (default sysinfo_so1_202300539, continfo_so1_202300539)
+  SO1_MODULE_MODE    permissions of the /proc files: 0444 (default), 0440 or 0400
+  SO1_MAX_SNAPSHOTS  snapshots of each file held at once (default 64)
+  SO1_SIGN_KEY, SO1_SIGN_CERT
+                     key and certificate to sign with where the kernel takes signed modules only
+                     (default: the ones of DKMS, /var/lib/dkms/mok.key and mok.pub)
+
+Exit status: 0 done; 2 wrong usage; 3 not root; 4 this kernel takes no modules; 5 no compiler or
+make; 6 no kernel headers; 7 the kernel takes signed modules only; 8 the build failed; 9 a module
+could not be loaded; 10 a module or /proc file is not as it should be; 11 a module cannot be
+unloaded. The last line on stderr is then one sentence that says what to do.
+END
+}
+
+say() { printf 'load_modules: %s\n' "$*" >&2; }
+
+# fail STATUS SENTENCE: the sentence is printed last, when everything is undone.
+fail() {
+    last_words=$2
+    exit "$1"
+}
+
+last_words=
+aside=
+loaded=()
+
+# Undoes what this run did; on success nothing is left to undo.
+finish() {
+    local status=$? name
+    trap - EXIT
+    [[ -z $aside ]] || rm -rf -- "$aside"
+    if ((status)); then
+        for name in "${loaded[@]}"; do
+            rmmod "$name" 2>/dev/null && say "unloaded $name again"
+        done
+        say "${last_words:-failed with status $status}"
+    fi
+    exit "$status"
+}
+
+setting() { # setting PARAMETER MODULE: the value a module parameter is to have
+    local entry="SO1_${2^^}_ENTRY"
+    case $1 in
+    entry) printf '%s' "${!entry:-$2_so1_202300539}" ;;
+    mode) printf '%s' "${SO1_MODULE_MODE:-0444}" ;;
+    max_snapshots) printf '%s' "${SO1_MAX_SNAPSHOTS:-64}" ;;
+    esac
+}
+
+check_settings() {
+    local name entry
+    for name in "${MODULES[@]}"; do
+        entry=$(setting entry "$name")
+        [[ $entry =~ ^"$name"[A-Za-z0-9_-]*$ ]] || fail $E_USAGE \
+            "SO1_${name^^}_ENTRY has to begin with $name, with letters, digits, _ or - after it."
+    done
+    [[ $(setting mode "") =~ ^0(400|440|444)$ ]] ||
+        fail $E_USAGE "SO1_MODULE_MODE has to be 0400, 0440 or 0444."
+    [[ $(setting max_snapshots "") =~ ^[1-9][0-9]{0,3}$ ]] ||
+        fail $E_USAGE "SO1_MAX_SNAPSHOTS has to be a number from 1 to 4096."
+}
+
+sources() {
+    (cd "$source_dir" && printf '%s\n' Kbuild Makefile dkms.conf ./*.c ./*.h probe/*.c | sort)
+}
+
+source_hash() {
+    (cd "$source_dir" && sources | xargs sha256sum --) | sha256sum | cut -c 1-16
+}
+
+install_hint() { # install_hint DEBIAN-PACKAGES OTHERS: the command that brings them
+    if command -v apt-get >/dev/null; then
+        printf 'run: sudo apt-get install -y %s' "$1"
+    else
+        printf 'install %s' "$2"
+    fi
+}
+
+require_root() {
+    ((EUID == 0)) || fail $E_ROOT "Kernel modules take root: run sudo $self${1:+ $1}."
+}
+
+require_modular_kernel() {
+    [[ -e /proc/modules ]] || fail $E_KERNEL \
+        "The kernel $release is built without loadable modules: boot a distribution's kernel, or run the agent with --source psutil."
+    [[ $(cat /proc/sys/kernel/modules_disabled 2>/dev/null || echo 0) == 0 ]] || fail $E_KERNEL \
+        "Loading modules is switched off until the next boot (kernel.modules_disabled): reboot, and see who sets it in /etc/sysctl.d."
+    local tool
+    for tool in insmod rmmod modinfo; do
+        command -v "$tool" >/dev/null ||
+            fail $E_TOOLS "$tool is missing: $(install_hint kmod kmod)."
+    done
+}
+
+# Whether the running kernel refuses modules without a signature it knows.
+signed_only() {
+    grep -Eqs '\[(integrity|confidentiality)\]' /sys/kernel/security/lockdown ||
+        grep -qsx Y /sys/module/module/parameters/sig_enforce
+}
+
+secure_boot() {
+    command -v mokutil >/dev/null && mokutil --sb-state 2>/dev/null | grep -q 'SecureBoot enabled'
+}
+
+require_signing_key() {
+    signing_key=${SO1_SIGN_KEY:-/var/lib/dkms/mok.key}
+    signing_cert=${SO1_SIGN_CERT:-/var/lib/dkms/mok.pub}
+    local why="This kernel is locked down and takes signed modules only"
+    if secure_boot; then
+        why="Secure Boot is on: this kernel takes signed modules only"
+    fi
+    [[ -r $signing_key && -r $signing_cert ]] || fail $E_LOCKED \
+        "$why, and there is no key to sign with: run: sudo apt-get install -y dkms mokutil openssl && sudo dkms generate_mok && sudo mokutil --import /var/lib/dkms/mok.pub, then reboot and confirm the key."
+    if command -v mokutil >/dev/null && mokutil --test-key "$signing_cert" 2>/dev/null |
+        grep -q 'is not enrolled'; then
+        fail $E_LOCKED \
+            "$why, and it does not know the key $signing_cert yet: run: sudo mokutil --import $signing_cert, then reboot and confirm the key."
+    fi
+}
+
+require_build_tools() {
+    local compiler=gcc
+    # Debian's headers name the compiler their kernel was built with.
+    if [[ -r $kdir/.kernelvariables ]]; then
+        compiler=$(sed -n 's/^override CC = .*[ )]\([a-z][^ )]*\)$/\1/p' "$kdir/.kernelvariables")
+    elif grep -qsx 'CONFIG_CC_IS_CLANG=y' "$kdir/include/config/auto.conf"; then
+        compiler=clang
+        make_options+=(LLVM=1)
+    fi
+    compiler=${compiler:-gcc}
+    command -v make >/dev/null ||
+        fail $E_TOOLS "make is missing: $(install_hint "make $compiler" "make and $compiler")."
+    command -v "$compiler" >/dev/null || fail $E_TOOLS \
+        "The compiler $compiler is missing, which the kernel $release was built with: $(install_hint "$compiler" "$compiler")."
+}
+
+require_headers() {
+    [[ -e $kdir/Makefile ]] || fail $E_HEADERS \
+        "The headers of the kernel $release are missing (no $kdir): $(install_hint "linux-headers-$release" "the kernel headers (kernel-devel) of $release")."
+    [[ -e $kdir/include/config/auto.conf && -x $kdir/scripts/mod/modpost ]] || fail $E_HEADERS \
+        "The kernel tree $kdir is not built or only in part: $(install_hint "--reinstall linux-headers-$release" "the kernel headers of $release again")."
+}
+
+# built DIR: whether DIR holds both modules, whole, for this kernel, signed if they must be.
+built() {
+    local name
+    for name in "${MODULES[@]}"; do
+        [[ -s $1/$name.ko && -s $1/$name.srcversion ]] || return 1
+        if ((must_sign)); then
+            # What sign-file appends ends in this line (include/linux/module_signature.h).
+            tail -c 28 "$1/$name.ko" | grep -q '~Module signature appended~' || return 1
+        fi
+    done
+    (cd "$1" && sha256sum --check --status SHA256SUMS 2>/dev/null)
+}
+
+build() {
+    local target=$1 parent name
+    parent=$(dirname "$target")
+    mkdir -p "$parent" 2>/dev/null ||
+        fail $E_BUILD "The directory $parent cannot be made: run as root, or set SO1_BUILD_ROOT."
+    exec {build_lock}>"$parent/.lock" ||
+        fail $E_BUILD "The directory $parent cannot be written: run as root, or set SO1_BUILD_ROOT."
+    flock "$build_lock"
+    if built "$target"; then # by another run meanwhile
+        exec {build_lock}>&-
+        return
+    fi
+    require_headers
+    require_build_tools
+
+    say "building for $release"
+    aside=$(mktemp -d "$parent/.aside-XXXXXX")
+    chmod 0755 "$aside"
+    mkdir "$aside/work"
+    (cd "$source_dir" && sources | xargs cp --parents -t "$aside/work" --)
+    if ! make -C "$kdir" M="$aside/work" "${make_options[@]}" modules \
+        >"$aside/build.log" 2>&1 </dev/null {build_lock}>&-; then
+        mv -f "$aside/build.log" "$parent/failed.log"
+        fail $E_BUILD "The modules do not build for $release ($(build_error "$parent/failed.log")); the whole output is in $parent/failed.log."
+    fi
+    for name in "${MODULES[@]}"; do
+        mv "$aside/work/$name.ko" "$aside/"
+        srcversion_of "$aside/$name.ko" "$aside/work/$name.mod.c" >"$aside/$name.srcversion"
+        sign "$aside/$name.ko"
+    done
+    rm -rf "$aside/work"
+    (cd "$aside" && sha256sum -- *.ko >SHA256SUMS)
+    sync -f "$aside"
+    rm -rf -- "$target"
+    mv -T "$aside" "$target"
+    aside=
+    rm -f "$parent/failed.log"
+    exec {build_lock}>&-
+    say "built $target"
+}
+
+# The first error of a build, without control characters, short enough for a sentence.
+build_error() {
+    local line
+    line=$(grep -m 1 -E 'error:|\*\*\*|[Nn]o such file|not found' "$1" || tail -n 1 "$1")
+    printf '%s' "${line:-no output}" | tr -d '[:cntrl:]' | cut -c 1-200
+}
+
+# modpost writes it into the generated source too, which needs no modinfo on a build machine.
+srcversion_of() { # srcversion_of KO GENERATED
+    sed -n 's/^MODULE_INFO(srcversion, "\([0-9A-F]*\)");$/\1/p' "$2" | grep . ||
+        modinfo -F srcversion "$1"
+}
+
+sign() {
+    ((must_sign)) || return 0
+    local tool=$kdir/scripts/sign-file hash
+    [[ -x $tool ]] || fail $E_LOCKED \
+        "The tool that signs modules is missing ($tool): $(install_hint "linux-headers-$release" "the kernel headers of $release")."
+    hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\(.*\)"$/\1/p' "$kdir/include/config/auto.conf")
+    "$tool" "${hash:-sha256}" "$signing_key" "$signing_cert" "$1" >&2 ||
+        fail $E_LOCKED "$1 could not be signed with $signing_key: see the line above."
+}
+
+# What root loads must be writable by root alone, all the way down.
+require_trusted() {
+    local path=$1 owner mode
+    while :; do
+        read -r owner mode < <(stat -L -c '%u %a' "$path")
+        # Others may write to a directory only where they cannot replace what is not theirs.
+        if [[ $owner != 0 ]] || (((8#$mode & 8#022) && !(8#$mode & 8#1000))); then
+            fail $E_LOAD "$path can be written by others than root: run: sudo chown root: $path && sudo chmod go-w $path."
+        fi
+        [[ $path != / ]] || break
+        path=$(dirname "$path")
+    done
+}
+
+parameter_matches() { # parameter_matches MODULE PARAMETER
+    local now want
+    now=$(cat "/sys/module/$1/parameters/$2" 2>/dev/null) || return 1
+    want=$(setting "$2" "$1")
+    [[ $2 != mode ]] || want=$((8#$want))
+    [[ $now == "$want" ]]
+}
+
+is_loaded() { [[ -e /sys/module/$1/initstate ]]; }
+
+is_current() { # is_current MODULE: loaded from this source, with these settings
+    local parameter
+    is_loaded "$1" || return 1
+    [[ $(cat "/sys/module/$1/srcversion" 2>/dev/null) == "$(cat "$dir/$1.srcversion")" ]] || return 1
+    for parameter in entry mode max_snapshots; do
+        parameter_matches "$1" "$parameter" || return 1
+    done
+}
+
+unload() { # unload MODULE
+    local said
+    is_loaded "$1" || return 0
+    said=$(rmmod "$1" 2>&1) ||
+        fail $E_UNLOAD "The module $1 cannot be unloaded (${said##*: }): see what uses it with lsmod, then run: sudo rmmod $1."
+    say "unloaded $1"
+}
+
+load() { # load MODULE
+    local said parameter
+    local -a options=()
+    for parameter in entry mode max_snapshots; do
+        options+=("$parameter=$(setting "$parameter" "$1")")
+    done
+    if said=$(insmod "$dir/$1.ko" "${options[@]}" 2>&1); then
+        loaded+=("$1")
+        say "loaded $1"
+        return
+    fi
+    said=${said##*: }
+    case $said in
+    *"Key was rejected"* | *"Required key not available"*)
+        fail $E_LOCKED "The kernel does not know the key that $1 is signed with ($said): run: sudo mokutil --import ${signing_cert:-/var/lib/dkms/mok.pub}, then reboot and confirm the key." ;;
+    *"Operation not permitted"*)
+        fail $E_LOAD "The kernel lets nobody load $1 here ($said): run it on the host, not in a container." ;;
+    *"Invalid module format"*)
+        fail $E_LOAD "$1.ko does not fit the running kernel ($said), as after an update of the headers alone: reboot, or run: sudo rm -r $dir, and try again." ;;
+    *)
+        fail $E_LOAD "The module $1 cannot be loaded ($said): see the end of: sudo dmesg." ;;
+    esac
+}
+
+verify() { # verify MODULE FIRST-CHARACTER
+    local path first
+    path=/proc/$(setting entry "$1")
+    [[ $(cat "/sys/module/$1/initstate" 2>/dev/null) == live ]] ||
+        fail $E_VERIFY "The module $1 is loaded but not live: see the end of: sudo dmesg."
+    [[ -e $path ]] || fail $E_VERIFY "The module $1 is loaded but $path is not there: see the end of: sudo dmesg."
+    first=$(head -c 1 "$path" 2>&1) || fail $E_VERIFY \
+        "$path cannot be read (${first##*: }): a /proc of another PID namespace, as in a container, shows it but gives nothing."
+    [[ $first == "$2" ]] || fail $E_VERIFY "$path does not begin with $2: see the end of: sudo dmesg."
+}
+
+load_all() {
+    local name
+    require_root
+    [[ $release == "$(uname -r)" ]] ||
+        fail $E_USAGE "KERNEL_RELEASE is for --build-only: the running kernel is $(uname -r)."
+    require_modular_kernel
+    if signed_only; then
+        must_sign=1
+        require_signing_key
+    fi
+    built "$dir" || build "$dir"
+    require_trusted "$dir"
+    for name in continfo sysinfo; do
+        is_current "$name" || unload "$name"
+    done
+    for name in "${MODULES[@]}"; do
+        is_loaded "$name" || load "$name"
+    done
+    verify sysinfo '{'
+    verify continfo '['
+}
+
+unload_all() {
+    require_root --unload
+    local name
+    for name in continfo sysinfo; do
+        unload "$name"
+    done
+}
+
+main() {
+    local action=load
+    case ${1:-} in
+    "") ;;
+    --build-only | --unload | --print-dir) action=${1#--} ;;
+    -h | --help)
+        usage
+        exit 0 ;;
+    *)
+        fail $E_USAGE "Unknown option $1: see $self --help." ;;
+    esac
+    (($# <= 1)) || fail $E_USAGE "One option at most: see $self --help."
+    check_settings
+    if [[ $action == unload ]]; then
+        unload_all
+        return
+    fi
+    local here
+    here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+    source_dir=$here/../kernel/modules
+    [[ -e $source_dir/Kbuild ]] ||
+        fail $E_BUILD "The modules' sources are missing (no $source_dir): install the agent again with start.sh."
+    dir=${SO1_BUILD_ROOT:-/var/lib/so1/build}/$release/$(source_hash)
+    case $action in
+    load) load_all ;;
+    build-only)
+        built "$dir" || build "$dir"
+        printf '%s\n' "$dir" ;;
+    print-dir) printf '%s\n' "$dir" ;;
+    esac
+}
+
+self=$0
+release=${KERNEL_RELEASE:-$(uname -r)}
+kdir=${KDIR:-/lib/modules/$release/build}
+must_sign=0
+make_options=()
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+main "$@"
