@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,7 +41,6 @@ from agent.undo import UndoStack
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GENERATOR_WAIT_S = 120.0
 _GRAFANA_WAIT_S = 30.0
 _PASS_PAUSE_S = 0.5
 """Container starts come in bursts: one look at the limit serves all of a burst."""
@@ -114,8 +113,14 @@ def start(config: Config, options: Options, clock: Clock, say: Say) -> int:
     run_dir = Path(config.paths.run)
     stopper = Stopper()
     undo = UndoStack()
-    with stopper.installed(), AgentLock(run_dir), undo:
-        agent = _Agent(config, options, clock, say, stopper, undo)
+    generator = GeneratorLock(run_dir)
+    with ExitStack() as stack:
+        stack.enter_context(stopper.installed())
+        # Let go of last: a generator that comes late then finds no agent, and makes nothing.
+        stack.callback(generator.release)
+        stack.enter_context(AgentLock(run_dir))
+        stack.enter_context(undo)
+        agent = _Agent(config, options, clock, say, stopper, undo, generator)
         try:
             agent.bring_up()
             agent.loop()
@@ -141,7 +146,9 @@ class _Agent:
         say: Say,
         stopper: Stopper,
         undo: UndoStack,
+        generator: GeneratorLock,
     ) -> None:
+        self._generator = generator
         self._config = config
         self._options = options
         self._clock = clock
@@ -153,6 +160,7 @@ class _Agent:
         self._beside: dict[str, str] = {}
         self._beside_problems: dict[str, str] = {}
         self._starts_seen = threading.Event()
+        self._first_generation: subprocess.Popen[bytes] | None = None
 
     def bring_up(self) -> None:
         """Everything that the first tick needs, and beside it what it does not need."""
@@ -303,10 +311,8 @@ class _Agent:
             self._undo.push("grafana start", lambda: grafana_thread.join(_GRAFANA_WAIT_S))
         else:
             self._beside["grafana"] = "off (--no-grafana)"
-        generator = GeneratorLock(self._run_dir)
-        self._undo.push("generator lock", generator.release)
         self._undo.push("containers", self._remove_containers)
-        self._undo.push("generator", lambda: self._stop_generator(generator))
+        self._undo.push("generator", self._stop_generator)
         if self._config.cron.enabled:
             self._undo.push("cron", lambda: cron.remove(self._config.cron))
             self._beside_step("cron", self._install_cron)
@@ -326,7 +332,7 @@ class _Agent:
     def _install_cron(self) -> str:
         script = kmod.script().with_name("generar_contenedores.sh")
         path = cron.install(self._config, script)
-        self._first_generation: subprocess.Popen[bytes] | None = subprocess.Popen(
+        self._first_generation = subprocess.Popen(
             ["bash", str(script)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -340,14 +346,13 @@ class _Agent:
             raise problem
         return f"{path}, every minute"
 
-    def _stop_generator(self, generator: GeneratorLock) -> None:
+    def _stop_generator(self) -> None:
         """Takes the generator's lock and keeps it, so that no container is born behind the stop."""
-        first = getattr(self, "_first_generation", None)
-        if first is not None and first.poll() is None and self._stopper.asked > 1:
-            kill_session(first)
-        generator.acquire(_GENERATOR_WAIT_S, give_up=lambda: self._stopper.asked > 1)
-        if first is not None:
-            first.wait()
+        taken = self._generator.acquire(give_up=lambda: self._stopper.asked > 1)
+        if self._first_generation is not None:
+            kill_session(self._first_generation)
+        if not taken and not self._generator.acquire(1.0):
+            raise AgentError("A generator of load is still running.", "Run `sudo agent cleanup`.")
 
     def _remove_containers(self) -> None:
         try:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -94,14 +95,16 @@ def cleanup(config: Config) -> int:
     run_dir = Path(config.paths.run)
     say = Say(sys.stdout)
     undo = UndoStack()
-    with AgentLock(run_dir), undo:
-        generator = GeneratorLock(run_dir)
+    generator = GeneratorLock(run_dir)
+    with ExitStack() as stack:
+        stack.callback(generator.release)
+        stack.enter_context(AgentLock(run_dir))
+        stack.enter_context(undo)
         undo.push("status", lambda: status_file.clear(run_dir))
         undo.push("modules", lambda: _report(say, "kernel modules", kmod.unload()))
         undo.push("grafana", lambda: _grafana_down(config, say))
-        undo.push("generator lock", generator.release)
         undo.push("containers", lambda: _remove_containers(config, say))
-        undo.push("generator", lambda: generator.acquire(120.0))
+        undo.push("generator", lambda: generator.acquire())
         undo.push("cron", lambda: _report(say, "cron file", cron.remove(config.cron)))
     if undo.failures:
         raise AgentError(f"Not everything could be removed: {'; '.join(undo.failures)}")
