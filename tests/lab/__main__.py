@@ -10,9 +10,8 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from . import cache
 from .bootstrap import base_key
@@ -24,6 +23,10 @@ from .process import say
 from .report import read_report, summary_lines
 from .session import Outcome, Request, run_in_guest, verdict
 from .vm import CGROUPS, Machine, write_to_stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 _EPILOG = """\
 examples:
@@ -92,8 +95,12 @@ def _boot_options(verb: argparse.ArgumentParser) -> None:
         metavar="DIR:TAG",
         help="a read-only 9p share that the command mounts itself; repeatable",
     )
-    verb.add_argument("--net", action="store_true", help="user networking, with this machine's settings")
-    verb.add_argument("--no-install", action="store_true", help="do not install the agent in the guest")
+    verb.add_argument(
+        "--net", action="store_true", help="user networking, with this machine's settings"
+    )
+    verb.add_argument(
+        "--no-install", action="store_true", help="do not install the agent in the guest"
+    )
     verb.add_argument("--kernel", type=Path, metavar="PATH", help="another kernel, without initrd")
     verb.add_argument(
         "--kernel-tree",

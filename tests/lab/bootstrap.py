@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cache
-from .guests import Guest
 from .process import need, network_environment, run, step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .guests import Guest
 
 # The files of this machine that lead to the archive and to the package index.
 APT_NETWORK = ("/etc/hosts", "/etc/resolv.conf")
@@ -79,7 +83,7 @@ def make_base(guest: Guest, aside: Path) -> None:
         policy = root / "usr/sbin/policy-rc.d"
         _write(policy, _POLICY, mode=0o755)
         apt_settings = root / "etc/apt/apt.conf.d/99so1-lab-build"
-        _write(apt_settings, _apt_settings(guest))
+        _write(apt_settings, guest_apt_settings(guest))
         apt = ["apt-get", "-q", "-y"]
         in_tree(root, [*apt, "update"], timeout_s=10 * _MINUTES, log=log, network=APT_NETWORK)
         in_tree(
@@ -103,7 +107,7 @@ def make_base(guest: Guest, aside: Path) -> None:
         (root / "var/lib/apt/lists/partial").mkdir(parents=True)
 
 
-def _apt_settings(guest: Guest) -> str:
+def guest_apt_settings(guest: Guest) -> str:
     """This machine's own way to the archive, for the time of the build only."""
     dump = run([need("apt-config", "apt"), "dump"], timeout_s=30)
     lines = [line for line in dump.splitlines() if _APT_SETTING.match(line)]

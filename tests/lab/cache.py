@@ -12,12 +12,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import LabError
 from .process import run, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 _DEFAULT = Path("/var/cache/so1-lab")
 _KEY_LENGTH = 16

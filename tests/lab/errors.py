@@ -18,19 +18,19 @@ class LabError(Exception):
         self.hint = hint
 
 
-class LostGuest(LabError):
+class LostGuestError(LabError):
     """The guest ended before the command in it had reported its status."""
 
     exit_status = 121
 
 
-class GuestTimeout(LabError):
+class GuestTimeoutError(LabError):
     """The guest was still running when its time was over."""
 
     exit_status = 122
 
 
-class KernelComplaint(LabError):
+class KernelComplaintError(LabError):
     """The command passed, but the guest's kernel logged a warning, a stall or worse."""
 
     exit_status = 123

@@ -10,12 +10,15 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cache
 from .bootstrap import PIP_NETWORK, base_key, in_tree, make_base
 from .errors import LabError
-from .guests import Guest
 from .process import need, run, step
+
+if TYPE_CHECKING:
+    from .guests import Guest
 
 PROJECT = Path(__file__).resolve().parents[2]
 VENV = "/opt/so1/venv"
@@ -86,7 +89,9 @@ def obtain_image(guest: Guest) -> Image:
         with cache.lock("build", f"building {guest.name}"):
 
             def from_base(aside: Path) -> None:
-                base = cache.obtain(parent, "base", base_key(guest), lambda to: make_base(guest, to))
+                base = cache.obtain(
+                    parent, "base", base_key(guest), lambda to: make_base(guest, to)
+                )
                 _make_image(guest, base / "root", aside)
 
             directory = cache.obtain(parent, "image", image_key(guest), from_base)
@@ -149,8 +154,10 @@ def _make_venv(root: Path, log: Path) -> None:
     for name in _REQUIREMENTS:
         in_tree(
             root,
-            [f"{VENV}/bin/pip", "install", "-q", "--require-hashes", "--no-cache-dir"]
-            + ["-r", f"/run/requirements/{name}"],
+            [
+                *(f"{VENV}/bin/pip", "install", "-q", "--require-hashes", "--no-cache-dir"),
+                *("-r", f"/run/requirements/{name}"),
+            ],
             timeout_s=15 * _MINUTES,
             log=log,
             network=PIP_NETWORK,
@@ -192,7 +199,9 @@ def _make_stand_ins(root: Path, work: Path, log: Path) -> None:
     """
     target = root / IMAGES_IN_GUEST.lstrip("/")
     target.mkdir(parents=True)
-    busybox = next(path for path in (root / "usr/bin/busybox", root / "bin/busybox") if path.exists())
+    busybox = next(
+        path for path in (root / "usr/bin/busybox", root / "bin/busybox") if path.exists()
+    )
     alpine, stress = work / "alpine", work / "stress"
     for tree in (alpine, stress):
         for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr/bin"):
@@ -204,7 +213,9 @@ def _make_stand_ins(root: Path, work: Path, log: Path) -> None:
             if applet != "busybox":
                 (tree / "bin" / applet).symlink_to("busybox")
     shutil.copy2(root / "usr/bin/stress", stress / "usr/bin/stress")
-    for library in re.findall(r"/\S+", in_tree(root, ["ldd", "/usr/bin/stress"], timeout_s=_MINUTES)):
+    for library in re.findall(
+        r"/\S+", in_tree(root, ["ldd", "/usr/bin/stress"], timeout_s=_MINUTES)
+    ):
         inside = stress / library.lstrip("/")
         inside.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2((root / library.lstrip("/")).resolve(), inside)

@@ -7,45 +7,45 @@ kernel's own words for it, so they hold for any kernel and any module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-_COMPLAINTS = re.compile(
-    "|".join(
-        (
-            # include/asm-generic/bug.h, kernel/panic.c
-            r"\bWARNING: (?:CPU:|at |possible |suspicious |bad |inconsistent |lock held|.* at )",
-            r"\bBUG: ",
-            r"kernel BUG at",
-            r"\bOops\b",
-            r"Kernel panic",
-            r"general protection fault",
-            r"[Uu]nable to handle",
-            r"stack-protector:",
-            r"kernel stack (?:overflow|is corrupted)",
-            # kernel/rcu/tree_stall.h, kernel/watchdog.c, kernel/hung_task.c
-            r"detected (?:expedited )?stalls?\b",
-            r"self-detected stall",
-            r"(?:soft|hard) lockup",
-            r"INFO: task .* blocked for more than",
-            r"INFO: (?:possible|inconsistent|suspicious|trying to register non-static key)",
-            # lib/list_debug.c, lib/refcount.c, lib/debugobjects.c, mm/
-            r"list_(?:add|del)\S* corruption",
-            r"refcount_t: ",
-            r"ODEBUG: ",
-            r"Bad page state|bad page map|[Bb]ad rss-counter state",
-            r"page allocation failure",
-            r"kernel memory leak|\d+ new suspected memory leaks",
-            r"\bKASAN: |\bKCSAN: |\bKFENCE: |\bUBSAN: ",
-            r"scheduling while atomic|sleeping function called from invalid context",
-            r"DEBUG_LOCKS_WARN_ON",
-            # A module of ours that cannot be used as it is.
-            r"(?:sysinfo|continfo)\w*: (?:Unknown symbol|disagrees about version|no symbol version)",
-            r"proc_dir_entry '.*' already registered|remove_proc_entry: removing non-empty",
-            # The whole machine out of memory; a container's own limit is «Memory cgroup out of».
-            r"^(?!.*Memory cgroup).*\b[Oo]ut of memory: ",
-        )
-    )
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_PATTERNS = (
+    # include/asm-generic/bug.h, kernel/panic.c
+    r"\bWARNING: (?:CPU:|at |possible |suspicious |bad |inconsistent |lock held|.* at )",
+    r"\bBUG: ",
+    r"kernel BUG at",
+    r"\bOops\b",
+    r"Kernel panic",
+    r"general protection fault",
+    r"[Uu]nable to handle",
+    r"stack-protector:",
+    r"kernel stack (?:overflow|is corrupted)",
+    # kernel/rcu/tree_stall.h, kernel/watchdog.c, kernel/hung_task.c
+    r"detected (?:expedited )?stalls?\b",
+    r"self-detected stall",
+    r"(?:soft|hard) lockup",
+    r"INFO: task .* blocked for more than",
+    r"INFO: (?:possible|inconsistent|suspicious|trying to register non-static key)",
+    # lib/list_debug.c, lib/refcount.c, lib/debugobjects.c, mm/
+    r"list_(?:add|del)\S* corruption",
+    r"refcount_t: ",
+    r"ODEBUG: ",
+    r"Bad page state|bad page map|[Bb]ad rss-counter state",
+    r"page allocation failure",
+    r"kernel memory leak|\d+ new suspected memory leaks",
+    r"\bKASAN: |\bKCSAN: |\bKFENCE: |\bUBSAN: ",
+    r"scheduling while atomic|sleeping function called from invalid context",
+    r"DEBUG_LOCKS_WARN_ON",
+    # A module of ours that cannot be used as it is.
+    r"(?:sysinfo|continfo)\w*: (?:Unknown symbol|disagrees about version|no symbol version)",
+    r"proc_dir_entry '.*' already registered|remove_proc_entry: removing non-empty",
+    # The whole machine out of memory; a container's own limit is «Memory cgroup out of».
+    r"^(?!.*Memory cgroup).*\b[Oo]ut of memory: ",
 )
+_COMPLAINTS = re.compile("|".join(_PATTERNS))
 _PREFIX = re.compile(r"^(?:<\d+>)?\s*(?:\[[\s\d.]+\]\s*)?")
 
 

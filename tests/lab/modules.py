@@ -30,7 +30,8 @@ def obtain_modules(image: Image, kernel_tree: Path | None = None) -> Path | None
         return None
     release = kernel_release(kernel_tree) if kernel_tree else image.kernel_release
     library = PROJECT / "bash" / "lib"
-    parts = [release, image.directory.name, PROJECT / "kernel", script, Path(__file__), library]
+    parts: list[str | bytes | Path] = [release, image.directory.name, Path(__file__)]
+    parts += [PROJECT / "kernel", script, library]
     if kernel_tree:
         parts.append(str(kernel_tree))
     parent = cache.directory() / image.guest.name
@@ -76,7 +77,9 @@ def kernel_release(tree: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise LabError(f"{tree} is no built kernel tree: {error}", "make bzImage modules") from error
+        raise LabError(
+            f"{tree} is no built kernel tree: {error}", "make bzImage modules"
+        ) from error
 
 
 def _short(tree: Path) -> str:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .bootstrap import _apt_settings
-from .guests import Guest
+from .bootstrap import guest_apt_settings
 from .process import network_environment
+
+if TYPE_CHECKING:
+    from .guests import Guest
 
 _SCRIPT = """\
 # Sourced by guest.sh when the lab was asked for a network.
@@ -34,7 +37,7 @@ def network_share(lab: Path, guest: Guest) -> None:
     directory = lab / "network"
     directory.mkdir()
     shutil.copy("/etc/hosts", directory / "hosts")
-    (directory / "apt.conf").write_text(_apt_settings(guest), encoding="utf-8")
+    (directory / "apt.conf").write_text(guest_apt_settings(guest), encoding="utf-8")
     for source, name in (
         ("/etc/ssl/certs/ca-certificates.crt", "certificates.crt"),
         ("/etc/pip.conf", "pip.conf"),

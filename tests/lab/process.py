@@ -12,11 +12,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 # What the machine says about its registries, proxies and certificates is passed on at run time
 # and written nowhere.
@@ -59,8 +62,8 @@ def run(
 ) -> str:
     """Run `command` to its end; return what it wrote (stdout and stderr together).
 
-    `log` receives the output as well; `name` is what errors call it. LabError when it cannot be started, fails, or outlasts
-    `timeout_s`; its children are reaped in any case.
+    `log` receives the output as well; `name` is what errors call it. LabError when it cannot be
+    started, fails, or outlasts `timeout_s`; the child is reaped in any case.
     """
     words = [os.fspath(word) for word in command]
     shown = name or shlex.join(words)

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cache
-from .errors import KernelComplaint
-from .guests import Guest
+from .errors import KernelComplaintError, LabError
 from .image import PROJECT, obtain_image
 from .kernel_log import complaints
 from .modules import obtain_modules
 from .network import network_share
 from .process import run, say
 from .vm import Machine, boot, terminal_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .guests import Guest
 
 _RESULTS_KEPT = 30
 _NOT_CHECKED_OUT = frozenset({".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis"})
@@ -55,29 +57,32 @@ class Outcome:
 
 
 def run_in_guest(request: Request, write: Callable[[bytes], None]) -> Outcome:
-    """Run it; the output goes to `write` live. Raises LostGuest and GuestTimeout of `vm`."""
-    image = obtain_image(request.guest)
-    modules = obtain_modules(image, request.kernel_tree)
+    """Run it; the output goes to `write` live.
+
+    LostGuestError when the guest ends first, GuestTimeoutError when its time is over.
+    """
+    # What takes long is made before the lock is taken; inside it both are only looked up again,
+    # for another run may have replaced them while this one waited.
+    obtain_modules(obtain_image(request.guest), request.kernel_tree)
     results = results_directory(request)
-    with tempfile.TemporaryDirectory(prefix="so1-lab-share-") as share:
-        lab = Path(share)
-        fill_share(lab, request, modules)
-        purpose = f"{request.guest.name}: {shlex.join(request.command)[:100]}"
-        with cache.lock("guest", purpose):
-            say(f"{request.guest.name}: booting; results in {results}")
-            try:
-                status = boot(image, request.machine, lab, results, write)
-            finally:
-                found = read_complaints(results, request.allowed_log)
-                for line in found:
-                    say(f"{request.guest.name}: kernel: {line}")
+    purpose = f"{request.guest.name}: {shlex.join(request.command)[:100]}"
+    with cache.lock("guest", purpose), tempfile.TemporaryDirectory(prefix="so1-lab-") as share:
+        image = obtain_image(request.guest)
+        fill_share(Path(share), request, obtain_modules(image, request.kernel_tree))
+        say(f"{request.guest.name}: booting; results in {results}")
+        try:
+            status = boot(image, request.machine, Path(share), results, write)
+        finally:
+            found = read_complaints(results, request.allowed_log)
+            for line in found:
+                say(f"{request.guest.name}: kernel: {line}")
     return Outcome(status, tuple(found), results)
 
 
 def verdict(outcome: Outcome, guest: Guest) -> int:
-    """The status to exit with; KernelComplaint when only the kernel was unhappy."""
+    """The status to exit with; KernelComplaintError when only the kernel was unhappy."""
     if outcome.complaints and outcome.status == 0:
-        raise KernelComplaint(
+        raise KernelComplaintError(
             f"the kernel of {guest.name} complained: {outcome.complaints[0]}",
             f"{outcome.results}/kernel.log; allow a line that is meant with --allow-log REGEX",
         )
@@ -153,13 +158,15 @@ def checkout_files() -> list[str]:
         try:
             listed = run(
                 # The checkout may be another user's: git refuses that unless told.
-                ["git", "-c", f"safe.directory={PROJECT}", "-C", PROJECT]
-                + ["ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                [
+                    *("git", "-c", f"safe.directory={PROJECT}", "-C", PROJECT),
+                    *("ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+                ],
                 timeout_s=60,
             )
             return sorted({name for name in listed.split("\0") if name})
-        except (OSError, subprocess.SubprocessError) as error:
-            print(f"lab: git ls-files: {error}", file=sys.stderr)
+        except LabError as error:
+            say(f"git does not list the checkout, taking all of it: {error}")
     return sorted(
         str(path.relative_to(PROJECT))
         for path in PROJECT.rglob("*")

@@ -12,14 +12,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .errors import GuestTimeout, LabError, LostGuest
-from .image import Image
+from .errors import GuestTimeoutError, LabError, LostGuestError
 from .process import clean_environment, need, say, tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .image import Image
 
 CGROUPS = ("v2", "v1", "hybrid")
 _KERNEL_ARGUMENTS = (
@@ -148,8 +152,8 @@ def boot(
 ) -> int:
     """Run the command that lies in `lab`; return its status, give its output to `write` live.
 
-    LostGuest when the guest ends first, GuestTimeout after `machine.timeout_s`. QEMU is gone in
-    any case when this returns.
+    LostGuestError when the guest ends first, GuestTimeoutError after `machine.timeout_s`. QEMU is
+    gone in any case when this returns.
     """
     begun = time.monotonic()
     progress = Progress()
@@ -159,7 +163,11 @@ def boot(
         ports = Ports(its_output.fileno(), its_status.fileno())
         log = stack.enter_context((results / "qemu.log").open("wb"))
         qemu = subprocess.Popen(
-            qemu_command(image, machine, lab, results, ports),
+            # It must not outlive us: the lock that keeps guests apart goes with this process.
+            [
+                *(need("setpriv", "util-linux"), "--pdeathsig", "KILL", "--"),
+                *qemu_command(image, machine, lab, results, ports),
+            ],
             stdin=None if machine.interactive else subprocess.DEVNULL,
             stdout=None if machine.interactive else log,
             stderr=log,
@@ -170,9 +178,7 @@ def boot(
         stack.callback(_end, qemu)
         its_output.close()
         its_status.close()
-        in_time = _follow(
-            ours_output, ours_status, progress, write, begun + machine.timeout_s
-        )
+        in_time = _follow(ours_output, ours_status, progress, write, begun + machine.timeout_s)
         told = ", ".join(f"{name} after {uptime} s" for name, uptime in progress.phases.items())
         if progress.exit_status is not None:
             say(
@@ -181,13 +187,13 @@ def boot(
             )
             return progress.exit_status
         if not in_time:
-            raise GuestTimeout(
+            raise GuestTimeoutError(
                 f"{image.guest.name} was still running after {machine.timeout_s:.0f} s "
                 f"({told or 'it never came up'})",
                 _last_words(results),
             )
         status = _end(qemu)
-        raise LostGuest(
+        raise LostGuestError(
             f"{image.guest.name} went away after {time.monotonic() - begun:.0f} s before its "
             f"command had ended ({told or 'it never came up'}; QEMU's status {status})",
             _last_words(results),
@@ -273,9 +279,3 @@ def terminal_settings() -> dict[str, str]:
         "LAB_COLUMNS": str(size.columns),
         "LAB_TERM": os.environ.get("TERM", "linux"),
     }
-
-
-def as_shell_settings(settings: Sequence[tuple[str, str]]) -> str:
-    import shlex
-
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings)
