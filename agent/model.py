@@ -231,6 +231,8 @@ class CgroupView:
     foreign: Mapping[str, ForeignCgroup] = field(default_factory=dict)
     host_pid_ns: int = 0
     host_uts_ns: int = 0
+    host_ids: frozenset[int] = frozenset()
+    """Cgroups that were seen and are the host's own: Docker need not be asked for their ids."""
 
 
 class Verified(StrEnum):

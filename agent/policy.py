@@ -72,9 +72,14 @@ def protection(container: Container, own_id: str = "") -> str | None:
         return f"label {PROTECT_LABEL}=true"
     if container.labels.get(COMPOSE_PROJECT_LABEL) == COMPOSE_PROJECT:
         return f"compose project {COMPOSE_PROJECT}"
-    if any("grafana" in text.casefold() for text in (container.name, container.image)):
-        return "Grafana"
-    return None
+    return "Grafana" if is_grafana(container) else None
+
+
+def is_grafana(container: Container) -> bool:
+    """Whether it is a Grafana, ours or anybody's: never removed, never counted."""
+    return container.labels.get(COMPOSE_PROJECT_LABEL) == COMPOSE_PROJECT or any(
+        "grafana" in text.casefold() for text in (container.name, container.image)
+    )
 
 
 def is_own(container: Container, installation: str) -> bool:
