@@ -44,18 +44,21 @@ static long so1_rss_shared(struct mm_struct *mm, int member)
  */
 #define SO1_SHARED_SCANS 64
 
-static void so1_rss_add_threads(struct task_struct *process,
-				const struct mm_struct *mm, long *pages)
+/* Adds the counts of the threads that use @mm, and returns how many do. */
+static int so1_rss_add_threads(struct task_struct *process,
+			       const struct mm_struct *mm, long *pages)
 {
 	struct task_struct *t;
-	int i;
+	int found = 0, i;
 
 	for_each_thread(process, t) {
 		if (READ_ONCE(t->mm) != mm)
 			continue;
 		for (i = 0; i < NR_MM_COUNTERS; i++)
 			pages[i] += READ_ONCE(t->rss_stat.count[i]);
+		found++;
 	}
+	return found;
 }
 
 /*
@@ -69,13 +72,12 @@ static void so1_rss_cached(struct task_struct *process,
 {
 	struct task_struct *other;
 
-	if (users <= get_nr_threads(process) || !*scans) {
-		so1_rss_add_threads(process, mm, pages);
+	if (so1_rss_add_threads(process, mm, pages) >= users || !*scans)
 		return;
-	}
 	(*scans)--;
 	for_each_process(other)
-		so1_rss_add_threads(other, mm, pages);
+		if (other->signal != process->signal)
+			so1_rss_add_threads(other, mm, pages);
 }
 #else
 #define SO1_SHARED_SCANS 0
