@@ -331,6 +331,8 @@ class Reason(StrEnum):
     EXCESS_LOW = "excess-low"
     EXCESS_HIGH = "excess-high"
     EXITED = "exited"
+    STOP = "stop"
+    """The agent stops or cleans up and takes its own containers with it."""
 
 
 @dataclass(frozen=True, slots=True)

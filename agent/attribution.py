@@ -1,0 +1,203 @@
+"""Which process belongs to which container, and how sure that is. Pure: values in, values out.
+
+Three witnesses are asked: the cgroup id that the process source read, the one that BPF recorded,
+and the namespaces. The cgroup decides, since the kernel charges by it; namespaces find what left
+its cgroup; BPF confirms or contradicts. Names and command lines are the workload's and prove
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.model import (
+    AttributedProcess,
+    Attribution,
+    AttributionCounts,
+    Basis,
+    Candidate,
+    CgroupView,
+    Container,
+    Process,
+    ProcessKey,
+    Snapshot,
+    Source,
+    Verified,
+)
+from agent.namespaces import Namespaces
+
+_ZOMBIE_OR_DEAD = 0x20 | 0x10
+_KTHREADD = 2
+_PSUTIL_TICK_NS = 10_000_000
+"""The fallback source knows starts in clock ticks, the kernel's `USER_HZ` of 100."""
+
+
+def attribute(
+    snapshot: Snapshot,
+    view: CgroupView,
+    containers: Sequence[Container],
+    second: Mapping[ProcessKey, int] | None = None,
+    events_lost: int = 0,
+) -> Attribution:
+    """The answer for every process of `snapshot` that is a container's, in the snapshot's order.
+
+    `second` is BPF's cgroup id by process, in the view's hierarchy; None where there is no BPF.
+    Zombies are rows too, with the memory that they have left (none): they hold a pid of their
+    container until somebody reaps them. Kernel threads and pids 0 and 1 are never rows.
+    """
+    return _Attributor(snapshot, view, containers, second).answer(events_lost)
+
+
+def is_kernel_thread(process: Process) -> bool:
+    """Whether it is kthreadd or its child. Some (`vhost-…`) are put into their user's cgroup.
+
+    Kernel threads have no address space, reap themselves, and are never zombies that anybody sees.
+    """
+    return (
+        _KTHREADD in (process.pid, process.ppid)
+        and process.vsz_kb == 0
+        and not process.state & _ZOMBIE_OR_DEAD
+    )
+
+
+class _Attributor:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        view: CgroupView,
+        containers: Sequence[Container],
+        second: Mapping[ProcessKey, int] | None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._view = view
+        self._second = _by_source(second, snapshot.source)
+        self._names = {one.id: one.name for one in containers}
+        self._names.update({one.id: one.name for one in view.foreign.values()})
+        self._owner: dict[int, str] = {}
+        for foreign in view.foreign.values():
+            self._owner.update(dict.fromkeys(foreign.ids, foreign.id))
+        for cgroup in view.containers.values():
+            self._owner.update(dict.fromkeys(cgroup.ids, cgroup.container_id))
+        self._owner.pop(0, None)
+        self._candidates = {candidate.key: candidate for candidate in snapshot.candidates}
+        self._namespaces = Namespaces(snapshot, view, containers)
+        self._rows: list[AttributedProcess] = []
+        self._doubtful: set[str] = set()
+        self._unknown: set[int] = set()
+        self._dropped = 0
+
+    def answer(self, events_lost: int) -> Attribution:
+        for process in self._snapshot.processes:
+            if process.pid > 1 and not is_kernel_thread(process):
+                self._add(process)
+        rows = self._rows
+        return Attribution(
+            rows=tuple(rows),
+            counts=AttributionCounts(
+                agree=sum(row.verified is Verified.AGREE for row in rows),
+                conflict=sum(row.verified is Verified.CONFLICT for row in rows),
+                unverified=sum(row.verified is Verified.UNVERIFIED for row in rows),
+                added=sum(row.basis is Basis.ADDED for row in rows),
+                strayed=sum(row.basis is Basis.STRAYED for row in rows),
+                moved=sum(row.basis is Basis.MOVED for row in rows),
+                dropped=self._dropped,
+                events_lost=events_lost,
+            ),
+            doubtful=frozenset(self._doubtful),
+            unknown_cgroups=frozenset(self._unknown),
+        )
+
+    def _add(self, process: Process) -> None:
+        cgroup_id = self._view.hierarchy.of(process)
+        by_cgroup = self._owner.get(cgroup_id, "")
+        candidate = self._candidates.get(process.key)
+        if not by_cgroup:
+            self._note_unknown(cgroup_id, candidate)
+        container_id, basis = self._decide(process, candidate, by_cgroup)
+        verified, by_bpf = self._verify(process, cgroup_id, by_cgroup)
+        if verified is Verified.CONFLICT:
+            self._doubtful.update(one for one in (by_cgroup, by_bpf, container_id) if one)
+            # A process that only BPF puts into a container is shown there, as the conflict it is.
+            container_id = container_id or by_bpf
+        if not container_id:
+            self._dropped += candidate is not None
+            return
+        self._rows.append(
+            AttributedProcess(
+                process=process,
+                container_id=container_id,
+                container_name=self._names.get(container_id, container_id[:12]),
+                basis=basis,
+                verified=verified,
+                bpf_container_id=by_bpf if verified is Verified.CONFLICT else None,
+            )
+        )
+
+    def _decide(
+        self, process: Process, candidate: Candidate | None, by_cgroup: str
+    ) -> tuple[str, Basis]:
+        """The container, "" for none, and on what that rests."""
+        if candidate is None:
+            if by_cgroup and self._is_added(process, by_cgroup):
+                return by_cgroup, Basis.ADDED
+            return by_cgroup, Basis.CGROUP
+        if not by_cgroup:
+            return self._namespaces.stray_of(candidate), Basis.STRAYED
+        if by_cgroup in self._view.foreign and (outer := self._namespaces.outer_of(candidate)):
+            # Docker inside Docker whose cgroups lie outside the outer container's.
+            return outer, Basis.STRAYED
+        named = self._namespaces.named_by(candidate)
+        if named and by_cgroup not in named:
+            return by_cgroup, Basis.MOVED
+        return by_cgroup, Basis.CGROUP
+
+    def _is_added(self, process: Process, container_id: str) -> bool:
+        """Whether a process that is not among the candidates has the host's namespaces.
+
+        Processes and candidates are two readings. Where the candidates were read after the
+        processes, one may be missing because it ended in between; where they were read before, it
+        may have been born in between, which its start tells. A zombie has lost its UTS namespace.
+        """
+        if self._namespaces.are_hosts(container_id):
+            return True
+        if process.state & _ZOMBIE_OR_DEAD:
+            return False
+        candidates_ns = self._snapshot.candidates_ns
+        if candidates_ns == self._snapshot.snapshot_ns:
+            return True
+        return process.start_ns < candidates_ns < self._snapshot.snapshot_ns
+
+    def _verify(self, process: Process, cgroup_id: int, by_cgroup: str) -> tuple[Verified, str]:
+        """What BPF says of the first witness's word, and which container it names itself."""
+        if self._second is None:
+            return Verified.UNVERIFIED, ""
+        second_id = self._second.get(process.key)
+        if second_id is None:
+            return Verified.UNVERIFIED, ""
+        by_bpf = self._owner.get(second_id, "")
+        if second_id == cgroup_id or by_bpf == by_cgroup:
+            return Verified.AGREE, by_cgroup
+        return Verified.CONFLICT, by_bpf
+
+    def _note_unknown(self, cgroup_id: int, candidate: Candidate | None) -> None:
+        """A cgroup that is neither a container's nor was seen as the host's is worth a question.
+
+        A container with the host's namespaces has no candidates, so where the host's cgroups are
+        known every process counts.
+        """
+        if cgroup_id == 0 or cgroup_id in self._view.host_ids:
+            return
+        if candidate is not None or self._view.host_ids:
+            self._unknown.add(cgroup_id)
+
+
+def _by_source(
+    second: Mapping[ProcessKey, int] | None, source: Source
+) -> Mapping[ProcessKey, int] | None:
+    """BPF's record under the keys of the source: psutil's are cut to clock ticks."""
+    if second is None or source is not Source.PSUTIL:
+        return second
+    return {
+        ProcessKey(key.pid, key.start_ns - key.start_ns % _PSUTIL_TICK_NS): cgroup_id
+        for key, cgroup_id in second.items()
+    }

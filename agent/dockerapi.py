@@ -1,0 +1,249 @@
+"""The one place that makes a connection to the Docker engine.
+
+Whatever the engine sends is bounded here: the time-out of a call covers the whole of its answer,
+not only each piece of it, and so does a limit on its size. An engine that hangs, drips, or answers
+nonsense is `EngineUnavailableError`, like one that is not there.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import docker
+import docker.constants
+import docker.errors
+import docker.transport
+import msgspec
+import requests.exceptions
+import urllib3.exceptions
+from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
+from docker.utils import version_lt
+
+from agent.errors import EngineUnavailableError
+
+log = logging.getLogger(__name__)
+
+INSTALLATION_LABEL = "so1.installation"
+MAX_ANSWER_BYTES = 64 << 20
+"""One answer: the list of some ten thousand containers."""
+MAX_EVENT_BYTES = 1 << 20
+
+_OLDEST_API = docker.constants.MINIMUM_DOCKER_API_VERSION
+_NEWEST_API = docker.constants.DEFAULT_DOCKER_API_VERSION
+_MEND = "Start it: `sudo systemctl start docker`."
+_SCHEME = "unix://"
+
+
+class BoundedSocket(socket.socket):
+    """A socket whose time-out is one for the whole answer, and which counts what it receives.
+
+    `settimeout` starts the clock anew; urllib3 calls it once for each request.
+    """
+
+    _deadline: float | None = None
+    _left_bytes = MAX_ANSWER_BYTES
+
+    def settimeout(self, value: float | None) -> None:
+        self._deadline = None if value is None else time.monotonic() + value
+        self._left_bytes = MAX_ANSWER_BYTES
+        super().settimeout(value)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """As `socket.recv_into`. Raises TimeoutError past the deadline, OSError past the size."""
+        if self._deadline is not None:
+            left_s = self._deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("the answer took too long")
+            super().settimeout(left_s)
+        received = super().recv_into(buffer, nbytes, flags)
+        if self._deadline is not None:
+            self._left_bytes -= received
+            if self._left_bytes < 0:
+                raise OSError(f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+        return received
+
+
+class _Connection(UnixHTTPConnection):
+    def connect(self) -> None:
+        sock = BoundedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self.unix_socket)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+class _Pool(UnixHTTPConnectionPool):
+    def _new_conn(self) -> Any:
+        timeout: Any = self.timeout
+        return _Connection(self.base_url, self.socket_path, timeout)
+
+
+class _Adapter(docker.transport.UnixHTTPAdapter):
+    def get_connection(self, url: Any, proxies: Any = None) -> _Pool:
+        del proxies
+        with self.pools.lock:
+            pool = self.pools.get(url)
+            if pool is None:
+                pool = _Pool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[url] = pool
+        return pool
+
+
+def socket_path(docker_host: str) -> str:
+    """The path in `unix:///path`. Raises EngineUnavailableError for any other address."""
+    if not docker_host.startswith(_SCHEME + "/"):
+        raise EngineUnavailableError(
+            f"{docker_host} is not a local Docker address.", "Set docker_host to unix:///path."
+        )
+    return docker_host.removeprefix(_SCHEME)
+
+
+@contextmanager
+def answering(docker_host: str) -> Iterator[None]:
+    """Within the block every way in which the engine can fail to answer is EngineUnavailableError.
+
+    `docker.errors.NotFound` is an answer and passes, as do other refusals with a status below 500.
+    """
+    try:
+        yield
+    except docker.errors.APIError as error:
+        status = error.response.status_code if error.response is not None else 500
+        if 400 <= status < 500:
+            raise
+        reason = str(error.explanation or f"status {status}")[:300]
+        raise EngineUnavailableError(f"Docker at {docker_host} fails: {reason}.", _MEND) from error
+    except (requests.exceptions.Timeout, TimeoutError) as error:
+        raise EngineUnavailableError(
+            f"Docker at {docker_host} does not answer in time.", _MEND
+        ) from error
+    except (
+        docker.errors.DockerException,
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        msgspec.MsgspecError,
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        raise EngineUnavailableError(
+            f"Docker at {docker_host} does not answer: {_cause(error)}.", _MEND
+        ) from error
+
+
+def connect(docker_host: str, timeout_s: float) -> docker.APIClient:
+    """A client that speaks the newest API version that both sides know.
+
+    `timeout_s` is the time that one call may take as a whole; a call may be given its own. Close it
+    after use. Raises EngineUnavailableError where the engine cannot be reached or is too old.
+    """
+    path = socket_path(docker_host)
+    with answering(docker_host):
+        client = _client(path, _OLDEST_API, timeout_s)
+        try:
+            version = _negotiated(client.version(api_version=False), docker_host)
+        finally:
+            client.close()
+        return _client(path, version, timeout_s)
+
+
+def _client(path: str, version: str, timeout_s: Any) -> docker.APIClient:
+    client = docker.APIClient(base_url=_SCHEME + path, version=version, timeout=timeout_s)
+    client.mount("http+docker://", _Adapter("http+unix://" + path, timeout_s))
+    return client
+
+
+def _negotiated(answer: Any, docker_host: str) -> str:
+    newest = answer.get("ApiVersion") if isinstance(answer, dict) else None
+    if not isinstance(newest, str) or not newest.replace(".", "").isdecimal():
+        raise EngineUnavailableError(f"{docker_host} does not answer as Docker does.", _MEND)
+    if version_lt(newest, _OLDEST_API):
+        raise EngineUnavailableError(
+            f"Docker at {docker_host} is too old: it speaks {newest}, {_OLDEST_API} is the oldest.",
+            "Update Docker.",
+        )
+    return _NEWEST_API if version_lt(_NEWEST_API, newest) else newest
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, short: docker-py and requests wrap it several times."""
+    seen: BaseException = error
+    while (inner := seen.__cause__ or seen.__context__) is not None:
+        seen = inner
+    if isinstance(seen, OSError) and seen.strerror:
+        return seen.strerror
+    return str(seen)[:200] or type(seen).__name__
+
+
+class EventStream:
+    """The engine's container events as they come, on a connection of its own.
+
+    `close` may be called from any thread and ends a read that waits.
+    """
+
+    def __init__(self, docker_host: str, kinds: tuple[str, ...], timeout_s: float) -> None:
+        self._host = docker_host
+        self._kinds = kinds
+        self._timeout_s = timeout_s
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._response: http.client.HTTPResponse | None = None
+
+    def open(self) -> None:
+        """Connects and waits for the head of the answer. Raises EngineUnavailableError."""
+        with connect_briefly(self._host, self._timeout_s) as client, answering(self._host):
+            version = client.api_version
+        filters = json.dumps({"type": ["container"], "event": list(self._kinds)})
+        target = f"/v{version}/events?" + requests.compat.urlencode({"filters": filters})
+        with answering(self._host):
+            self._socket.settimeout(self._timeout_s)
+            self._socket.connect(socket_path(self._host))
+            self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: docker\r\n\r\n".encode("ascii"))
+            response = http.client.HTTPResponse(self._socket, method="GET")
+            response.begin()
+            if response.status != http.HTTPStatus.OK:
+                response.close()
+                raise EngineUnavailableError(
+                    f"Docker at {self._host} gives no events: status {response.status}.", _MEND
+                )
+            self._socket.settimeout(None)
+            self._response = response
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The events, until the stream ends. Raises EngineUnavailableError where it breaks."""
+        if self._response is None:
+            return
+        while True:
+            with answering(self._host):
+                line = self._response.readline(MAX_EVENT_BYTES)
+                if not line:
+                    return
+                if not line.endswith(b"\n"):
+                    raise ValueError("an event is cut or too long")
+                event = msgspec.json.decode(line, type=dict[str, Any])
+            yield event
+
+    def close(self) -> None:
+        """Ends a waiting read and frees the connection; a second call does nothing."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@contextmanager
+def connect_briefly(docker_host: str, timeout_s: float) -> Iterator[docker.APIClient]:
+    """A client for the length of a block. Raises as `connect` does."""
+    client = connect(docker_host, timeout_s)
+    try:
+        yield client
+    finally:
+        client.close()

@@ -1,0 +1,101 @@
+"""Whose namespaces a process is in: the witness that finds what left its container's cgroup.
+
+A PID namespace cannot be left by a living process, so it tells where a process came from even after
+it was moved by hand. One made inside a container belongs to that container, at any depth. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.model import Candidate, CgroupView, Container, Snapshot
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+class Namespaces:
+    """The namespaces of one snapshot's candidates, against those of containers' first processes."""
+
+    def __init__(
+        self, snapshot: Snapshot, view: CgroupView, containers: Sequence[Container]
+    ) -> None:
+        self._view = view
+        self._containers = {one.id: one for one in containers}
+        self._pid: dict[int, frozenset[str]] = {}
+        self._uts: dict[int, frozenset[str]] = {}
+        # Without the host's numbers a namespace cannot be told from the host's: nobody owns any.
+        if view.host_pid_ns and view.host_uts_ns:
+            for cgroup in view.containers.values():
+                _claim(self._pid, cgroup.pid_ns, view.host_pid_ns, cgroup.container_id)
+                _claim(self._uts, cgroup.uts_ns, view.host_uts_ns, cgroup.container_id)
+        self._by_pid = {candidate.pid: candidate for candidate in snapshot.candidates}
+        self._init = {
+            candidate.pid_ns: candidate
+            for candidate in snapshot.candidates
+            if candidate.ns_pid == 1
+        }
+        self._parent = {process.pid: process.ppid for process in snapshot.processes}
+        self._nested: dict[int, frozenset[str]] = {}
+
+    def are_hosts(self, container_id: str) -> bool:
+        """Whether the container's first process is in the host's PID and UTS namespaces."""
+        cgroup = self._view.containers.get(container_id)
+        return (
+            cgroup is not None
+            and self._view.host_pid_ns != 0
+            and (cgroup.pid_ns, cgroup.uts_ns) == (self._view.host_pid_ns, self._view.host_uts_ns)
+        )
+
+    def named_by(self, candidate: Candidate) -> frozenset[str]:
+        """The containers that own the candidate's PID or UTS namespace; a shared one names all."""
+        return self._pid_owners(candidate.pid_ns) | self._uts.get(candidate.uts_ns, _NOBODY)
+
+    def stray_of(self, candidate: Candidate) -> str:
+        """The container in whose PID namespace a candidate is, "" for none.
+
+        Where containers share it (`--pid=container:X`) the UTS namespace decides, then which of
+        them made it: with that one's first process all in it end.
+        """
+        owners = self._pid_owners(candidate.pid_ns)
+        if len(owners) > 1:
+            owners = (owners & self._uts.get(candidate.uts_ns, _NOBODY)) or owners
+        return min(owners, key=lambda owner: self._made_later(owner, candidate), default="")
+
+    def outer_of(self, candidate: Candidate) -> str:
+        """The container inside which the candidate's PID namespace was made, "" for none."""
+        return "" if candidate.pid_ns in self._pid else self.stray_of(candidate)
+
+    def _made_later(self, container_id: str, candidate: Candidate) -> tuple[bool, int, str]:
+        container = self._containers.get(container_id)
+        init = self._init.get(candidate.pid_ns)
+        if container is None:
+            return True, 0, container_id
+        made_it = init is not None and init.pid == container.first_pid
+        return not made_it, container.created_ns, container_id
+
+    def _pid_owners(self, pid_ns: int) -> frozenset[str]:
+        """The owners of a PID namespace, or of the nearest one around it that has an owner.
+
+        The parent of a namespace's init is in the namespace around it: the kernel hands orphans to
+        an init, and never to one outside.
+        """
+        passed: list[int] = []
+        owners = _NOBODY
+        while pid_ns not in passed and pid_ns not in (0, self._view.host_pid_ns):
+            known = self._pid.get(pid_ns) or self._nested.get(pid_ns)
+            if known is not None:
+                owners = known
+                break
+            passed.append(pid_ns)
+            init = self._init.get(pid_ns)
+            parent = self._by_pid.get(self._parent.get(init.pid, 0)) if init else None
+            if parent is None:
+                break
+            pid_ns = parent.pid_ns
+        self._nested.update(dict.fromkeys(passed, owners))
+        return owners
+
+
+def _claim(owners: dict[int, frozenset[str]], namespace: int, hosts: int, who: str) -> None:
+    if namespace not in (0, hosts):
+        owners[namespace] = owners.get(namespace, _NOBODY) | {who}

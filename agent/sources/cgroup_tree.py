@@ -1,0 +1,199 @@
+"""All directories of one cgroup hierarchy, and which of them are a container's.
+
+The directory of a container is found by the container's full id anywhere in its name, whatever the
+prefix, the depth or the driver. Names prove little by themselves (whoever may make a cgroup may
+give it any name), so where several carry one id the first process decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+MAX_DEPTH = 128
+MAX_DIRECTORIES = 200_000
+
+_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_NOT_A_CONTAINER = re.compile(r"^(libpod-conmon-|crio-conmon-|machine-libpod_pod_|libpod_pod_)")
+"""Monitors and pods of podman and CRI-O carry an id in their names too."""
+_NEVER_DOCKERS = re.compile(r"^(libpod|cri-containerd|crio)-")
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One cgroup. `parent` is its parent's place in the list; parents come first."""
+
+    path: str
+    """Below the hierarchy's mount, as in `/proc/PID/cgroup`: `/` for the root."""
+    inode: int
+    """The cgroup's id (64-bit kernels since 5.5: kernfs gives both the same number)."""
+    parent: int
+    depth: int
+    uid: int
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+def walk(root: str) -> list[Directory]:
+    """Every directory of the hierarchy mounted at `root`, the root first; empty where it is gone.
+
+    Cgroups vanish while it walks; they are left out. Directories are opened relative to each other,
+    since a workload may nest them deeper than a path can be long. Below MAX_DEPTH and beyond
+    MAX_DIRECTORIES nothing is looked at, which is said.
+    """
+    found: list[Directory] = []
+    try:
+        status = Path(root).stat()
+        found.append(Directory("/", status.st_ino, -1, 0, status.st_uid))
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return found
+    _descend(descriptor, 0, found)
+    if len(found) >= MAX_DIRECTORIES:
+        log.warning("cgroups=%d the rest is not looked at", len(found))
+    return found
+
+
+def _descend(descriptor: int, index: int, found: list[Directory]) -> None:
+    """Adds all below the directory open at `descriptor`, which it closes."""
+    here = found[index]
+    prefix = here.path if here.path != "/" else ""
+    inner: list[tuple[int, str]] = []
+    try:
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                try:
+                    if not entry.is_dir(follow_symlinks=False):
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+                if len(found) >= MAX_DIRECTORIES:
+                    return
+                found.append(
+                    Directory(
+                        f"{prefix}/{os.fsdecode(entry.name)}",
+                        status.st_ino,
+                        index,
+                        here.depth + 1,
+                        status.st_uid,
+                    )
+                )
+                # A directory of kernfs has 2 links and one more for each directory in it.
+                if status.st_nlink != 2 and here.depth + 1 < MAX_DEPTH:
+                    inner.append((len(found) - 1, entry.name))
+        for child, name in inner:
+            try:
+                below = os.open(
+                    name,
+                    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                    dir_fd=descriptor,
+                )
+            except OSError:
+                continue
+            _descend(below, child, found)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def choose(
+    directories: list[Directory],
+    wanted: Iterable[str],
+    first_paths: Mapping[str, str],
+) -> dict[str, int]:
+    """The directory of each container in `wanted` that has one: container id → place in the list.
+
+    `first_paths` are the paths of first processes' cgroups, where they are known. Of several
+    directories with one id the one goes first that holds the first process, then one that root made
+    (a user with a delegated cgroup may call it anything), then the one nearest the root.
+    """
+    ids = frozenset(wanted)
+    candidates: dict[str, list[int]] = {}
+    for place, directory in enumerate(directories):
+        if len(directory.name) >= 64:
+            for container_id in _ID.findall(directory.name):
+                if container_id in ids:
+                    candidates.setdefault(container_id, []).append(place)
+
+    def rank(container_id: str, place: int) -> tuple[bool, bool, int, str]:
+        directory = directories[place]
+        holds_first = _is_within(first_paths.get(container_id, ""), directory.path)
+        return (not holds_first, directory.uid != 0, directory.depth, directory.path)
+
+    chosen: dict[str, int] = {}
+    for container_id, places in candidates.items():
+        chosen[container_id] = min(places, key=lambda place: rank(container_id, place))
+    return chosen
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def owners(directories: list[Directory], chosen: Mapping[str, int]) -> list[str]:
+    """The container of each directory, "" for none: the innermost chosen one at or above it.
+
+    A container started with another one's cgroup as `--cgroup-parent` lies inside that one's
+    directory and is still itself.
+    """
+    by_place = {place: container_id for container_id, place in chosen.items()}
+    owner: list[str] = []
+    for place, directory in enumerate(directories):
+        inherited = owner[directory.parent] if directory.parent >= 0 else ""
+        owner.append(by_place.get(place, inherited))
+    return owner
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A container-like directory that is no listed container's, with all that is below it."""
+
+    id: str
+    runtime: str
+    """The part of its name before the id: `libpod`, `docker`, "" for a bare id."""
+    path: str
+    inodes: frozenset[int]
+
+    @property
+    def is_never_dockers(self) -> bool:
+        return _NEVER_DOCKERS.match(self.runtime + "-") is not None
+
+
+def unlisted(
+    directories: list[Directory], owner: list[str], listed: frozenset[str]
+) -> list[Unlisted]:
+    """Outermost directories outside all containers whose names carry an id that is not listed."""
+    place_of: list[int] = []
+    ids: dict[int, tuple[str, str]] = {}
+    inodes: dict[int, set[int]] = {}
+    for place, directory in enumerate(directories):
+        above = place_of[directory.parent] if directory.parent >= 0 else -1
+        if owner[place]:
+            above = -1
+        elif above < 0 and (named := _container_like(directory.name)) and named[1] not in listed:
+            above = place
+            ids[place] = named
+        place_of.append(above)
+        if above >= 0:
+            inodes.setdefault(above, set()).add(directory.inode)
+    return [
+        Unlisted(container_id, runtime, directories[place].path, frozenset(inodes[place]))
+        for place, (runtime, container_id) in ids.items()
+    ]
+
+
+def _container_like(name: str) -> tuple[str, str] | None:
+    if len(name) < 64 or _NOT_A_CONTAINER.match(name):
+        return None
+    match = _ID.search(name)
+    return (name[: match.start()].rstrip("-"), match.group()) if match else None

@@ -1,0 +1,191 @@
+"""All processes without kernel modules: the fallback source, with the values that the modules give.
+
+psutil tells the host's memory and the pids; the rest is read from `/proc` directly. What is less
+exact than with the modules: starts and CPU times are cut to clock ticks (10 ms), processes that
+share an address space cannot be told and count each for itself, and every process is read at a
+moment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from agent.clock import Clock
+from agent.errors import SourceError
+from agent.model import Candidate, Memory, Process, Snapshot, Source
+from agent.sources import procfs
+from agent.sources.cgroup_layout import CgroupLayout
+
+_STATES = {"R": 0, "S": 1, "D": 2, "I": 2, "T": 4, "t": 8, "X": 16, "Z": 32, "P": 64}
+"""`(__state | exit_state) & 0x7f` of the letters that the kernel writes (fs/proc/array.c)."""
+
+_SMALL_KB = 8192
+"""Before 6.2 counts are cached per thread: off by up to 64 pages a thread, which for a small
+process is most of it. There the page tables are few, and `smaps_rollup` is exact and quick."""
+
+
+def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
+    """One snapshot. Raises SourceError where `/proc` cannot be read as root reads it.
+
+    Processes that end while it reads are left out.
+    """
+    memory = psutil.virtual_memory()
+    total_kb, free_kb = memory.total // 1024, memory.free // 1024
+    proc = os.fspath(layout.proc)
+    try:
+        reader = _Reader(
+            proc,
+            total_kb,
+            procfs.host_namespaces(proc),
+            _CgroupIds(layout),
+        )
+        pids = psutil.pids()
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"{proc} cannot be read as root: {error}.", "Run the agent with sudo."
+        ) from error
+    processes: list[Process] = []
+    candidates: list[Candidate] = []
+    for pid in pids:
+        try:
+            process, candidate = reader.process(pid, clock.boot_ns())
+        except (OSError, ValueError):
+            continue
+        processes.append(process)
+        if candidate is not None:
+            candidates.append(candidate)
+    now_ns = clock.boot_ns()
+    return Snapshot(
+        source=Source.PSUTIL,
+        snapshot_ns=now_ns,
+        memory=Memory(total_kb, free_kb, total_kb - free_kb, memory.available // 1024),
+        processes=tuple(processes),
+        candidates=tuple(candidates),
+        candidates_ns=now_ns,
+    )
+
+
+@dataclass(slots=True)
+class _CgroupIds:
+    """The inode of a cgroup's directory by its path, looked up once a snapshot."""
+
+    layout: CgroupLayout
+    _known: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def of(self, paths: dict[str, str]) -> tuple[int, int]:
+        """Ids in the default and in the memory controller's v1 hierarchy, 0 where there is none."""
+        return (
+            self._id(self.layout.default_root, paths.get("")),
+            self._id(self.layout.memory1_root, paths.get("memory")),
+        )
+
+    def _id(self, root: os.PathLike[str] | None, path: str | None) -> int:
+        if root is None or not path or not path.startswith("/") or path.startswith("/.."):
+            return 0
+        place = os.fspath(root) + path
+        key = (os.fspath(root), path)
+        if key not in self._known:
+            try:
+                self._known[key] = Path(place).stat().st_ino
+            except OSError:
+                self._known[key] = 0
+        return self._known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    proc: str
+    total_kb: int
+    host: tuple[int, int]
+    cgroup_ids: _CgroupIds
+
+    def process(self, pid: int, now_ns: int) -> tuple[Process, Candidate | None]:
+        """Raises OSError or ValueError for a process that ended meanwhile."""
+        stat = procfs.read_stat(self.proc, pid)
+        status = procfs.parse_status(procfs.read(f"{self.proc}/{pid}/status"))
+        cgroup_id, cgroup1_id = self.cgroup_ids.of(
+            procfs.parse_cgroups(procfs.read(f"{self.proc}/{pid}/cgroup"))
+        )
+        namespaces = self._namespaces(pid, stat)
+        rss_kb, anon_kb = self._resident(pid, stat, status)
+        name = stat.comm.decode("utf-8", "replace")
+        life_ns = now_ns - stat.start_ns
+        process = Process(
+            pid=pid,
+            name=name,
+            state=_STATES.get(stat.state, 0),
+            rss_kb=rss_kb,
+            mem_percent=rss_kb * 100 // self.total_kb if self.total_kb else 0,
+            vsz_kb=stat.vsz_kb,
+            life_cpu_percent=stat.cpu_ns * 100 // life_ns if life_ns > 0 else 0,
+            ppid=stat.ppid,
+            threads=stat.threads,
+            start_ns=stat.start_ns,
+            cpu_ns=stat.cpu_ns,
+            rss_anon_kb=anon_kb,
+            rss_shmem_kb=procfs.kb(status, b"RssShmem"),
+            mm_id=pid if stat.vsz_kb else 0,
+            cgroup_id=cgroup_id,
+            cgroup1_id=cgroup1_id,
+        )
+        if namespaces == self.host:
+            return process, None
+        return process, Candidate(
+            pid=pid,
+            name=name,
+            rss_kb=process.rss_kb,
+            mem_percent=process.mem_percent,
+            vsz_kb=process.vsz_kb,
+            life_cpu_percent=process.life_cpu_percent,
+            start_ns=process.start_ns,
+            cpu_ns=process.cpu_ns,
+            rss_anon_kb=process.rss_anon_kb,
+            rss_shmem_kb=process.rss_shmem_kb,
+            mm_id=process.mm_id,
+            cgroup_id=cgroup_id,
+            cgroup1_id=cgroup1_id,
+            ns_pid=procfs.innermost_pid(status)[0],
+            pid_ns=namespaces[0],
+            uts_ns=namespaces[1],
+        )
+
+    def _namespaces(self, pid: int, stat: procfs.Stat) -> tuple[int, int]:
+        """PID and UTS namespace. A zombie has only the first; the host's stands for the other.
+
+        Those of a process with more privileges than ours are not shown: it is no container's.
+        """
+        pid_ns = self.host[0]
+        try:
+            pid_ns = procfs.namespace(self.proc, pid, "pid")
+            return pid_ns, procfs.namespace(self.proc, pid, "uts")
+        except PermissionError:
+            return self.host
+        except FileNotFoundError:
+            if stat.state not in "ZX":
+                stat = procfs.read_stat(self.proc, pid)
+            if stat.state not in "ZX":
+                raise
+            return pid_ns, self.host[1]
+
+    def _resident(self, pid: int, stat: procfs.Stat, status: dict[bytes, bytes]) -> tuple[int, int]:
+        """Resident and anonymous memory, KB."""
+        rss_kb, anon_kb = procfs.kb(status, b"VmRSS"), procfs.kb(status, b"RssAnon")
+        if not stat.vsz_kb or rss_kb >= _SMALL_KB or _counts_are_exact():
+            return rss_kb, anon_kb
+        try:
+            exact = procfs.parse_rollup(procfs.read(f"{self.proc}/{pid}/smaps_rollup"))
+        except OSError:
+            return rss_kb, anon_kb
+        return procfs.kb(exact, b"Rss"), procfs.kb(exact, b"Anonymous")
+
+
+def _counts_are_exact() -> bool:
+    """Whether `/proc/PID/status` adds up what threads and CPUs hold back (Linux 6.2 and later)."""
+    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    return match is None or (int(match[1]), int(match[2])) >= (6, 2)

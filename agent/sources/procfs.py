@@ -1,0 +1,130 @@
+"""What `/proc/PID` says of one process, parsed: for the fallback source and for first processes.
+
+Formats are those of proc(5). A process may end between two reads: functions that read raise OSError
+then (ENOENT or ESRCH), and ValueError for text that is not what the kernel writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+"""Times in `/proc/PID/stat` are cut to this: 10 ms everywhere that Docker runs."""
+
+_READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The part of `/proc/PID/stat` that is used here."""
+
+    comm: bytes
+    state: str
+    """One letter: R, S, D, T, t, Z, X, I …"""
+    ppid: int
+    cpu_ns: int
+    """User and system time of the group, dead threads included; in whole ticks."""
+    threads: int
+    start_ns: int
+    """Boot clock, cut to whole ticks."""
+    vsz_kb: int
+
+
+def read(path: str) -> bytes:
+    """All of a small file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(descriptor, _READ_BYTES)
+        if len(text) < _READ_BYTES:
+            return text
+        parts = [text]
+        while more := os.read(descriptor, _READ_BYTES):
+            parts.append(more)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def parse_stat(text: bytes) -> Stat:
+    """The name is between the first `(` and the last `)`: it may hold both, and newlines."""
+    opening, closing = text.index(b"("), text.rindex(b")")
+    fields = text[closing + 2 :].split()
+    if len(fields) < 21:
+        raise ValueError("a stat line is cut")
+    return Stat(
+        comm=text[opening + 1 : closing],
+        state=fields[0].decode("ascii"),
+        ppid=int(fields[1]),
+        cpu_ns=(int(fields[11]) + int(fields[12])) * TICK_NS,
+        threads=int(fields[17]),
+        start_ns=int(fields[19]) * TICK_NS,
+        vsz_kb=int(fields[20]) // 1024,
+    )
+
+
+def read_stat(proc: str, pid: int) -> Stat:
+    """`/proc/PID/stat`."""
+    return parse_stat(read(f"{proc}/{pid}/stat"))
+
+
+def parse_status(text: bytes) -> dict[bytes, bytes]:
+    """`/proc/PID/status` by field. A name cannot forge a field: the kernel escapes its newlines."""
+    fields: dict[bytes, bytes] = {}
+    for line in text.split(b"\n"):
+        key, colon, value = line.partition(b":\t")
+        if colon:
+            fields.setdefault(key, value)
+    return fields
+
+
+def parse_rollup(text: bytes) -> dict[bytes, bytes]:
+    """`/proc/PID/smaps_rollup` by field; its first line is an address range."""
+    lines = (line.partition(b":") for line in text.split(b"\n")[1:])
+    return {key: value for key, colon, value in lines if colon}
+
+
+def kb(fields: Mapping[bytes, bytes], key: bytes) -> int:
+    """A field of `status` or `smaps_rollup` in kB, 0 where it is absent (no address space)."""
+    words = fields.get(key, b"").split()
+    return int(words[0]) if words else 0
+
+
+def innermost_pid(fields: Mapping[bytes, bytes]) -> tuple[int, int]:
+    """The pid in the process's own PID namespace, and how many namespaces see the process."""
+    pids = fields.get(b"NSpid", b"").split()
+    if not pids:
+        raise ValueError("no NSpid in status")
+    return int(pids[-1]), len(pids)
+
+
+def parse_cgroups(text: bytes) -> dict[str, str]:
+    """`/proc/PID/cgroup`: path by controller (`memory`, `name=systemd`), that of the default
+    hierarchy under ``""``. The kernel lets no newline into a cgroup's name (cgroup_mkdir)."""
+    paths: dict[str, str] = {}
+    for line in text.split(b"\n"):
+        parts = line.split(b":", 2)
+        if len(parts) != 3:
+            continue
+        path = os.fsdecode(parts[2])
+        for controller in parts[1].split(b","):
+            paths[os.fsdecode(controller)] = path
+    return paths
+
+
+def host_namespaces(proc: str) -> tuple[int, int]:
+    """The host's PID and UTS namespace: pid 1's, or our own where pid 1's are not shown to us."""
+    try:
+        return namespace(proc, 1, "pid"), namespace(proc, 1, "uts")
+    except PermissionError:
+        return namespace(proc, "self", "pid"), namespace(proc, "self", "uts")
+
+
+def namespace(proc: str, pid: int | str, kind: str) -> int:
+    """The number in `/proc/PID/ns/KIND`. Not there for a zombie, except `pid`."""
+    target = os.fspath(Path(f"{proc}/{pid}/ns/{kind}").readlink())
+    if not (target.startswith(f"{kind}:[") and target.endswith("]")):
+        raise ValueError(f"not a namespace: {target[:40]!r}")
+    return int(target[len(kind) + 2 : -1])
