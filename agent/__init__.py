@@ -1,3 +1,3 @@
-"""Host agent: which container a process belongs to, what it costs, and which container should go."""
+"""Host agent: whose process is this, what does it cost, which container should go?"""
 
 __version__ = "1.0.0"

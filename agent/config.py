@@ -42,7 +42,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class PolicySettings(_Section):
+class PolicySettings(_Section, frozen=True):
     """How many containers may run, and how many a pass leaves of each tier."""
 
     max_containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
@@ -53,7 +53,7 @@ class PolicySettings(_Section):
     """How long a container may take to end by itself before it is killed."""
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(_Section, frozen=True):
     """How long rows stay."""
 
     raw_hours: Annotated[int, msgspec.Meta(ge=1, le=24 * 366)] = 24
@@ -64,38 +64,38 @@ class RetentionSettings(_Section):
     """Above this the oldest rows go early, per-process rows first."""
 
 
-class ImageSettings(_Section):
+class ImageSettings(_Section, frozen=True):
     """Images of the generated load."""
 
     low: ImageName = "alpine:latest"
     high: ImageName = "polinux/stress"
 
 
-class GrafanaSettings(_Section):
+class GrafanaSettings(_Section, frozen=True):
     enabled: bool = True
     keep: bool = False
     """Leave Grafana up at stop."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 3000
-    admin_password: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "admin"
+    admin_password: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "admin"  # noqa: S105 - the original's; a warning is said
 
 
-class ModulesSettings(_Section):
+class ModulesSettings(_Section, frozen=True):
     keep: bool = False
     """Leave the modules loaded at stop."""
     sysinfo_path: AbsolutePath = "/proc/sysinfo_so1_202300539"
     continfo_path: AbsolutePath = "/proc/continfo_so1_202300539"
 
 
-class CronSettings(_Section):
+class CronSettings(_Section, frozen=True):
     enabled: bool = True
     directory: AbsolutePath = "/etc/cron.d"
 
 
-class BpfSettings(_Section):
+class BpfSettings(_Section, frozen=True):
     enabled: bool = True
 
 
-class PathSettings(_Section):
+class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
     install: AbsolutePath = "/opt/so1"
@@ -105,7 +105,7 @@ class PathSettings(_Section):
     log: AbsolutePath = "/var/log/so1"
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """Everything that can be set, with its defaults."""
 
     interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 20.0

@@ -30,6 +30,7 @@ from agent.lock import AgentLock, GeneratorLock
 from agent.reader import ProcessReader
 from agent.render import tick_line
 from agent.run import environment, kill_session
+from agent.sdnotify import Notifier
 from agent.service import SecondWitness, Service, TickReport
 from agent.sources import bpf, cgroups, proc_modules, proc_psutil
 from agent.sources.engine import Engine, EngineEvents
@@ -85,7 +86,7 @@ class Stopper:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within the block a signal raises StopRequestedError, so that a build does not hold a stop."""
+        """Within the block a signal raises StopRequestedError: a build must not hold a stop."""
         if self.stopping:
             raise StopRequestedError
         self._interruptible = True
@@ -114,18 +115,20 @@ def start(config: Config, options: Options, clock: Clock, say: Say) -> int:
     stopper = Stopper()
     undo = UndoStack()
     generator = GeneratorLock(run_dir)
+    notifier = Notifier.from_environment(os.environ)
     with ExitStack() as stack:
         stack.enter_context(stopper.installed())
         # Let go of last: a generator that comes late then finds no agent, and makes nothing.
         stack.callback(generator.release)
         stack.enter_context(AgentLock(run_dir))
         stack.enter_context(undo)
-        agent = _Agent(config, options, clock, say, stopper, undo, generator)
+        agent = _Agent(config, options, clock, say, stopper, undo, generator, notifier)
         try:
             agent.bring_up()
             agent.loop()
         except StopRequestedError:
             pass
+        notifier.stopping()
         say("Stopping: taking down what the agent brought. Press Ctrl-C again to shorten the wait.")
     if undo.failures:
         say(f"Stopped, but not everything could be undone: {'; '.join(undo.failures)}")
@@ -147,8 +150,10 @@ class _Agent:
         stopper: Stopper,
         undo: UndoStack,
         generator: GeneratorLock,
+        notifier: Notifier,
     ) -> None:
         self._generator = generator
+        self._notifier = notifier
         self._config = config
         self._options = options
         self._clock = clock
@@ -228,20 +233,24 @@ class _Agent:
             self._wait_until(next_ns)
 
     def _tick(self) -> None:
+        self._notifier.alive()
         try:
             report = self._service.tick()
         except AgentError as error:
             log.warning("outcome=no-tick %s", error)
             return
-        self._say(tick_line(report))
+        line = tick_line(report)
+        self._say(line)
         self._tell(report)
+        self._notifier.ticked(line)
 
     def _wait_until(self, deadline_ns: int) -> None:
         while not self._stopper.stopping:
             left_s = (deadline_ns - self._clock.boot_ns()) / 10**9
             if left_s <= 0:
                 return
-            self._stopper.wake.wait(left_s)
+            self._notifier.alive()
+            self._stopper.wake.wait(min(left_s, self._notifier.pause_s))
             if self._stopper.stopping:
                 return
             if self._stopper.wake.is_set():
@@ -271,7 +280,9 @@ class _Agent:
             log.warning("outcome=no-pass %s", error)
             return
         if removed:
-            self._say(f"More than {self._config.policy.max_containers} ran: {removed} removed at once")
+            self._say(
+                f"More than {self._config.policy.max_containers} ran: {removed} removed at once"
+            )
 
     def _on_engine_event(self, kind: str, container_id: str) -> None:
         """Called by the event thread."""

@@ -110,7 +110,7 @@ class Snapshot:
     processes: tuple[Process, ...]
     candidates: tuple[Candidate, ...]
     candidates_ns: int = 0
-    """Boot clock when the candidates were read (the modules are two files, read one after the other)."""
+    """Boot clock when the candidates were read: they are a file of their own, read second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ class ContainerCgroup:
 
 @dataclass(frozen=True, slots=True)
 class ForeignCgroup:
-    """A container-like cgroup that Docker does not list (podman, containerd): stored, never governed."""
+    """A container that Docker does not list (podman, containerd): stored, never governed."""
 
     id: str
     """The 64-digit id in its name."""

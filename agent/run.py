@@ -75,7 +75,9 @@ def run(
             cwd="/",
         )
     except OSError as error:
-        raise CommandError(f"{name} cannot be run: {error.strerror}.", f"Install {name}.") from error
+        raise CommandError(
+            f"{name} cannot be run: {error.strerror}.", f"Install {name}."
+        ) from error
     try:
         out, err = process.communicate(timeout=timeout_s)
     except BaseException as error:

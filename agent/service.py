@@ -1,7 +1,7 @@
 """One tick: sources → attribution → policy → actions → store, composed from parts that do one each.
 
-Everything that can fail outside (Docker, the modules, the disk) has its own way to degrade here: the
-tick stores what is known, says once what is not, and never removes a container on half knowledge.
+Everything that can fail outside (Docker, the modules, the disk) has its own way to degrade here: a
+tick stores what is known, says once what is not, and removes no container on half knowledge.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Service:
         )
 
     def hold_limit(self) -> int:
-        """A pass at once where more governed containers run than allowed, without waiting for a tick.
+        """A pass at once where more governed containers run than allowed, not at the next tick.
 
         Gives how many containers were removed; `deletions` is written here, the next tick's row
         counts them. Raises SourceError as `tick` does.
@@ -391,4 +391,3 @@ def _by_tier(totals: Sequence[ContainerTotals], removed: set[str]) -> dict[str, 
 
 def _count(removals: Sequence[Removal], outcome: Outcome) -> int:
     return sum(1 for removal in removals if removal.outcome is outcome)
-

@@ -62,7 +62,7 @@ def write(run_dir: Path, status: Status) -> None:
 
 
 def read(run_dir: Path) -> Status | None:
-    """The last status written, None where there is none. Raises AgentError for an unreadable one."""
+    """The last status written, None where there is none. Raises AgentError for a bad one."""
     try:
         text = (run_dir / FILE_NAME).read_bytes()
     except FileNotFoundError:

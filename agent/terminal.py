@@ -1,7 +1,7 @@
-"""What people read while the agent runs: plain lines that survive a closed terminal and hostile names.
+"""What people read while the agent runs: plain lines.
 
-A name that a workload chose may hold escape sequences; a terminal that was closed answers writes with
-an error. Neither may reach or stop the agent.
+A name that a workload chose may hold escape sequences, which must not reach the terminal; and a
+terminal that was closed answers writes with an error, which must not stop the agent.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from agent.errors import AgentError
 
@@ -22,7 +23,7 @@ class UndoStack:
         """`undo` runs when the block ends, whatever ends it; `name` is for the log."""
         self._steps.append((name, undo))
 
-    def __enter__(self) -> UndoStack:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -36,5 +37,5 @@ class UndoStack:
             try:
                 undo()
             except (AgentError, OSError) as failure:
-                log.error("undo=%s failed: %s", name, failure)
+                log.warning("undo=%s outcome=failed %s", name, failure)
                 self.failures.append(f"{name}: {failure}")

@@ -101,9 +101,9 @@ def container_totals(
 ) -> ContainerTotals:
     """What one container costs. Rows on which the witnesses disagree are kept out.
 
-    Held memory is what the container's end gives back: its cgroup's, and beside it the anonymous and
-    shared pages of strays, which die with it though another cgroup is charged for them. (Pages that
-    a stray touched before it was moved stay charged to the old cgroup, and so count twice.)
+    Held memory is what the container's end gives back: its cgroup's, and beside it the anonymous
+    and shared pages of strays, which die with it though another cgroup is charged for them. (What
+    a stray touched before it was moved stays charged to the old cgroup, and so counts twice.)
     """
     sure = [row for row in rows if row.verified is not Verified.CONFLICT]
     strays = [row for row in sure if row.basis is Basis.STRAYED]

@@ -1,7 +1,7 @@
 """The agent as its user runs it: a process with a command line, lines of output and signals.
 
-Used by the docker and vm layers. It knows nothing of the agent's inside: what it tells comes from the
-process, its output and the SQLite file.
+Used by the docker and vm layers. It knows nothing of the agent's inside: what it tells comes from
+the process, its output and the SQLite file.
 """
 
 from __future__ import annotations

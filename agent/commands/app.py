@@ -1,4 +1,4 @@
-"""The commands that people type. Each parses, builds, calls and prints; what it calls is elsewhere."""
+"""The commands that people type: each parses, builds, calls and prints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Prints the version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Prints the version."),
     ] = False,
 ) -> None:
     """Which container does a process belong to, what does it cost, and which one should go?"""
@@ -53,7 +54,9 @@ def options(
 def start(
     interval: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option("--interval", metavar="SECONDS", help="Time from tick to tick, 20 by default."),
+        typer.Option(
+            "--interval", metavar="SECONDS", help="Time from tick to tick, 20 by default."
+        ),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="One tick with removals; no cron, generator or Grafana.")

@@ -55,7 +55,7 @@ def stop(config: Config) -> int:
         if time.monotonic() > deadline:
             raise AgentError(
                 f"The agent (pid {pid}) has not ended after {_STOP_WAIT_S:g} s.",
-                f"See what it prints; `sudo kill -9 {pid}` and `sudo agent cleanup` end it by force.",
+                f"End it by force: `sudo kill -9 {pid}`, then `sudo agent cleanup`.",
             )
         time.sleep(0.1)
     say("Stopped.")
@@ -104,7 +104,7 @@ def cleanup(config: Config) -> int:
         undo.push("modules", lambda: _report(say, "kernel modules", kmod.unload()))
         undo.push("grafana", lambda: _grafana_down(config, say))
         undo.push("containers", lambda: _remove_containers(config, say))
-        undo.push("generator", lambda: generator.acquire())
+        undo.push("generator", generator.acquire)
         undo.push("cron", lambda: _report(say, "cron file", cron.remove(config.cron)))
     if undo.failures:
         raise AgentError(f"Not everything could be removed: {'; '.join(undo.failures)}")

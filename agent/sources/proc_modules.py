@@ -44,7 +44,9 @@ def decode_sysinfo(text: bytes) -> tuple[Memory, int, tuple[Process, ...]]:
     try:
         info = _sysinfo.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SourceError(f"The sysinfo module's text cannot be decoded: {error}.", _MEND) from error
+        raise SourceError(
+            f"The sysinfo module's text cannot be decoded: {error}.", _MEND
+        ) from error
     memory = Memory(info.total_ram, info.free_ram, info.used_ram, info.available_ram)
     return memory, info.snapshot_ns, info.processes
 
@@ -54,7 +56,9 @@ def decode_continfo(text: bytes) -> tuple[Candidate, ...]:
     try:
         return _continfo.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SourceError(f"The continfo module's text cannot be decoded: {error}.", _MEND) from error
+        raise SourceError(
+            f"The continfo module's text cannot be decoded: {error}.", _MEND
+        ) from error
 
 
 def read(sysinfo: Path, continfo: Path, clock: Clock) -> Snapshot:

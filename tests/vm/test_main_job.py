@@ -1,7 +1,7 @@
 """The main job end to end on a real kernel, as its user runs it.
 
-Nine containers, some of them awkward; the oracle is a shell's view of `cgroup.procs` and Docker's own
-word, taken before the agent starts.
+Nine containers, some of them awkward; the oracle is a shell's view of `cgroup.procs` and Docker's
+own word, taken before the agent starts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,18 @@ QUIET = ("--no-grafana", "--no-bpf")
 
 def hold(mb: int) -> list[str]:
     """Holds `mb` of tmpfs, which counts as held memory, in a shell with a name of its own."""
-    return ["sh", "-c", f"dd if=/dev/zero of=/dev/shm/x bs=1M count={mb} 2>/dev/null; sleep 9999 & wait"]
+    return [
+        "sh",
+        "-c",
+        f"dd if=/dev/zero of=/dev/shm/x bs=1M count={mb} 2>/dev/null; sleep 9999 & wait",
+    ]
 
 
 def odd_name() -> list[str]:
     """A process whose name would end a JSON string."""
-    script = r"""printf '"},{"a\\b' > /proc/$$/comm; dd if=/dev/zero of=/dev/shm/x bs=1M count=26 2>/dev/null; sleep 9999 & wait"""
+    name = r"""printf '"},{"a\\b' > /proc/$$/comm"""
+    fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=26 2>/dev/null"
+    script = f"{name}; {fill}; sleep 9999 & wait"
     return ["sh", "-c", script]
 
 
@@ -95,9 +101,7 @@ def oracle(ids: dict[str, str]) -> dict[int, str]:
 
 def running(prefix: str = PREFIX) -> set[str]:
     return {
-        name
-        for name in docker("ps", "--format", "{{.Names}}").split()
-        if name.startswith(prefix)
+        name for name in docker("ps", "--format", "{{.Names}}").split() if name.startswith(prefix)
     }
 
 
@@ -108,7 +112,9 @@ def loaded_modules() -> set[str]:
 def agent_processes() -> str:
     done = subprocess.run(
         ["pgrep", "-af", "m agent start|generar_contenedores|agent.sources"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout
 
@@ -119,8 +125,11 @@ def test_every_stored_row_names_the_right_container_and_a_dry_run_touches_nothin
     expected = oracle(nine)
     done = run_agent("start", "--once", "--dry-run", *QUIET, "--database", str(database))
     assert done.returncode == 0, done.stderr + done.stdout
-    found = rows(database, "SELECT pid, process_name, container_name, container_id, basis, verified"
-                 " FROM container_stats")
+    found = rows(
+        database,
+        "SELECT pid, process_name, container_name, container_id, basis, verified"
+        " FROM container_stats",
+    )
     assert {row["pid"]: row["container_name"] for row in found} == expected
     assert all(nine[row["container_name"]].startswith(row["container_id"]) for row in found)
     assert {row["process_name"] for row in found} >= {'"},{"a\\b', "stress", "sleep"}
@@ -147,14 +156,18 @@ def test_the_first_tick_leaves_the_ones_that_hold_least_and_nothing_else_is_touc
     subprocess.run(
         f"docker export {archive} | docker import -c 'ENV PATH=/bin'"
         f" -c 'LABEL so1.installation={installation}' - {labelled}",
-        shell=True, check=True, capture_output=True,
+        shell=True,
+        check=True,
+        capture_output=True,
     )
     docker("rm", archive)
     bystanders = {
         "bystander": started.run(images.alpine, ["sleep", "9999"], name="bystander"),
         "my_grafana": started.run(images.alpine, ["sleep", "9999"], name="my_grafana"),
         "protected": started.run(
-            images.alpine, ["sleep", "9999"], name=f"{PREFIX}777",
+            images.alpine,
+            ["sleep", "9999"],
+            name=f"{PREFIX}777",
             options=["--label", "so1.protect=true"],
         ),
         "labelled": started.run(labelled, ["sleep", "9999"], name="labelled"),
@@ -170,10 +183,14 @@ def test_the_first_tick_leaves_the_ones_that_hold_least_and_nothing_else_is_touc
         keep = {f"{PREFIX}{n}" for n in (1, 2, 3, 6, 8)}
         assert running() - {f"{PREFIX}777"} == keep
         print(f"from start to the policy held: {took:.1f} s; {line}")
-        gone = rows(database, "SELECT container_name, reason, outcome FROM deletions"
-                    " WHERE outcome != 'dry-run'")
+        gone = rows(
+            database,
+            "SELECT container_name, reason, outcome FROM deletions WHERE outcome != 'dry-run'",
+        )
         assert {row["container_name"]: row["reason"] for row in gone} == {
-            f"{PREFIX}4": "excess-low", f"{PREFIX}5": "excess-low", f"{PREFIX}9": "excess-high",
+            f"{PREFIX}4": "excess-low",
+            f"{PREFIX}5": "excess-low",
+            f"{PREFIX}9": "excess-high",
             f"{PREFIX}7": "exited",
         }
         assert {row["outcome"] for row in gone} == {"removed"}
@@ -183,10 +200,13 @@ def test_the_first_tick_leaves_the_ones_that_hold_least_and_nothing_else_is_touc
 
         # The limit: an eleventh governed one starts a pass at once, long before the next tick.
         extra = [
-            started.run(images.alpine, ["sleep", "9999"], name=f"{PREFIX}{n}") for n in range(20, 26)
+            started.run(images.alpine, ["sleep", "9999"], name=f"{PREFIX}{n}")
+            for n in range(20, 26)
         ]
         assert len(extra) == 6
-        wait_until(lambda: len(running() - {f"{PREFIX}777"}) == 5, "the pass at once", timeout_s=120)
+        wait_until(
+            lambda: len(running() - {f"{PREFIX}777"}) == 5, "the pass at once", timeout_s=120
+        )
         assert len(rows(database, "SELECT id FROM metrics WHERE deleted_count >= 0")) == 2
 
         agent.signal(signal.SIGTERM)
