@@ -62,10 +62,14 @@ def decode_continfo(text: bytes) -> tuple[Candidate, ...]:
 
 
 def read(sysinfo: Path, continfo: Path, clock: Clock) -> Snapshot:
-    """One snapshot of both files. Raises SourceError where one is absent or unusable."""
-    memory, snapshot_ns, processes = decode_sysinfo(_read_whole(sysinfo))
+    """One snapshot of both files. Raises SourceError where one is absent or unusable.
+
+    Candidates come first: a process of the second file that is missing in the first then either has
+    the host's namespaces or was born in between, and its start tells which.
+    """
     candidates_ns = clock.boot_ns()
     candidates = decode_continfo(_read_whole(continfo))
+    memory, snapshot_ns, processes = decode_sysinfo(_read_whole(sysinfo))
     return Snapshot(Source.MODULES, snapshot_ns, memory, processes, candidates, candidates_ns)
 
 
