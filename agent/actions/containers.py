@@ -1,0 +1,268 @@
+"""Carries out decisions on containers, side by side and never past a deadline.
+
+`Remover` serves the ticks: what does not end in time is told at a later one, and what Docker
+refuses is tried again with growing pauses. `remove_installation` serves stop and clean-up.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import docker.errors
+
+from agent.actions.removal import (
+    CALL_TIMEOUT_S,
+    Ending,
+    Seen,
+    StillAllowed,
+    attempt,
+    image_labels,
+    look_up,
+)
+from agent.clock import Clock, SystemClock
+from agent.dockerapi import INSTALLATION_LABEL, answering, connect
+from agent.errors import EngineUnavailableError
+from agent.model import Decision, Outcome, Reason, Removal, Tier
+
+log = logging.getLogger(__name__)
+
+MAX_PARALLEL = 16
+FIRST_PAUSE_NS = 20 * 10**9
+LONGEST_PAUSE_NS = 3600 * 10**9
+MAX_REMEMBERED = 4096
+"""Refused containers whose pause is kept in mind; the one refused longest ago goes first."""
+STOP_LIMIT_S = 180.0
+"""All removals of one round at stop; a container takes seconds, and they go side by side."""
+
+_STOP_ROUNDS = 5
+_INSTALLATION_ID = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    failures: int
+    until_ns: int
+    """Boot clock."""
+
+
+class Remover:
+    """Removes what was decided on. Called by one thread; the removals have threads of their own.
+
+    A decision whose container is still being removed, or waits out its pause after a refusal, is
+    not attempted: `not_attempted` names those of the last call. No other goes in its place.
+    """
+
+    def __init__(
+        self,
+        docker_host: str,
+        clock: Clock,
+        grace_s: int,
+        still_allowed: StillAllowed | None = None,
+    ) -> None:
+        self._docker_host = docker_host
+        self._clock = clock
+        self._grace_s = grace_s
+        self._still_allowed = still_allowed
+        self._changed = threading.Condition()
+        self._queue: deque[Decision] = deque()
+        self._pending: dict[str, Decision] = {}
+        self._ended: list[Removal] = []
+        self._pauses: dict[str, _Pause] = {}
+        self._workers = 0
+        self._closed = False
+        self.not_attempted: tuple[Decision, ...] = ()
+
+    def remove(self, decisions: Sequence[Decision], deadline_ns: int) -> Sequence[Removal]:
+        """Begins them all and gives what has ended by `deadline_ns` (boot clock).
+
+        Removals of earlier calls that end meanwhile are among them; each is given once.
+        """
+        now_ns = self._clock.boot_ns()
+        with self._changed:
+            wanted = [one for one in decisions if self._may_begin(one, now_ns)]
+            begun = {one.container_id for one in wanted}
+            self.not_attempted = tuple(one for one in decisions if one.container_id not in begun)
+            for decision in wanted:
+                self._pending[decision.container_id] = decision
+                self._queue.append(decision)
+            for _ in range(min(len(wanted), MAX_PARALLEL - self._workers)):
+                self._workers += 1
+                threading.Thread(target=self._work, name="removal", daemon=True).start()
+            left_s = max(0.0, (deadline_ns - self._clock.boot_ns()) / 10**9)
+            self._changed.wait_for(lambda: begun.isdisjoint(self._pending), left_s)
+        return self.collect()
+
+    def collect(self) -> Sequence[Removal]:
+        """What has ended since the last call of this or `remove`, in the order of its ending."""
+        with self._changed:
+            ended, self._ended = self._ended, []
+        return tuple(ended)
+
+    def close(self, wait_s: float) -> Sequence[Removal]:
+        """Begins nothing more, waits up to `wait_s` for what was begun, and gives how it all ended.
+
+        What has not ended by then is FAILED: its thread ends with the process.
+        """
+        with self._changed:
+            self._closed = True
+            for decision in self._queue:
+                self._pending.pop(decision.container_id, None)
+                self._ended.append(_unfinished(decision, "the agent stopped before it began"))
+            self._queue.clear()
+            self._changed.wait_for(lambda: not self._pending, wait_s)
+            for decision in self._pending.values():
+                self._ended.append(_unfinished(decision, "not done when the agent stopped"))
+            self._pending.clear()
+        return self.collect()
+
+    def _may_begin(self, decision: Decision, now_ns: int) -> bool:
+        pause = self._pauses.get(decision.container_id)
+        if self._closed or decision.container_id in self._pending:
+            return False
+        return pause is None or now_ns >= pause.until_ns
+
+    def _work(self) -> None:
+        """A worker's life: decisions, until there is none left."""
+        while True:
+            with self._changed:
+                if not self._queue:
+                    self._workers -= 1
+                    return
+                decision = self._queue.popleft()
+            began_ns = self._clock.boot_ns()
+            ending = Ending(Outcome.FAILED, "an error inside the agent; its log has it")
+            try:
+                ending = attempt(self._docker_host, decision, self._grace_s, self._still_allowed)
+            finally:
+                self._note(decision, ending, began_ns)
+
+    def _note(self, decision: Decision, ending: Ending, began_ns: int) -> None:
+        now_ns = self._clock.boot_ns()
+        duration_ms = (now_ns - began_ns) // 10**6
+        with self._changed:
+            # After `close` its ending was told already.
+            if self._pending.pop(decision.container_id, None) is not None:
+                self._ended.append(Removal(decision, ending.outcome, duration_ms, ending.error))
+            self._remember(decision.container_id, ending.outcome, now_ns)
+            self._changed.notify_all()
+
+    def _remember(self, container_id: str, outcome: Outcome, now_ns: int) -> None:
+        before = self._pauses.pop(container_id, None)
+        if outcome is not Outcome.FAILED:
+            return
+        failures = before.failures + 1 if before else 1
+        pause_ns = min(FIRST_PAUSE_NS << min(failures - 1, 20), LONGEST_PAUSE_NS)
+        self._pauses[container_id] = _Pause(failures, now_ns + pause_ns)
+        while len(self._pauses) > MAX_REMEMBERED:
+            del self._pauses[next(iter(self._pauses))]
+
+
+def remove_installation(
+    docker_host: str,
+    installation: str,
+    *,
+    progress: Callable[[str], object],
+    grace_s: int = 1,
+    limit_s: float = STOP_LIMIT_S,
+) -> Sequence[Removal]:
+    """Removes every container, running or not, that itself carries this installation's label.
+
+    Never one that has the label from its image, whatever the policy's scope. It looks again until
+    nothing new is there, for one that Docker was still making. Raises EngineUnavailableError.
+    """
+    if not _INSTALLATION_ID.fullmatch(installation):
+        return ()
+    clock = SystemClock()
+    remover = Remover(docker_host, clock, grace_s)
+    removals: list[Removal] = []
+    tried: set[str] = set()
+    for _ in range(_STOP_ROUNDS):
+        found = _own(docker_host, installation, progress)
+        decisions = [
+            _decision(one, rank)
+            for rank, one in enumerate(found, start=len(tried) + 1)
+            if one.Id not in tried
+        ]
+        if not decisions:
+            break
+        tried.update(one.container_id for one in decisions)
+        progress(f"Removing {len(decisions)} of this installation's containers …")
+        removals += remover.remove(decisions, clock.boot_ns() + int(limit_s * 10**9))
+    removals += remover.close(0)
+    return tuple(removals)
+
+
+def _own(docker_host: str, installation: str, progress: Callable[[str], object]) -> list[Seen]:
+    """Containers that carry the label themselves. Raises EngineUnavailableError."""
+    try:
+        with answering(docker_host), closing(connect(docker_host, CALL_TIMEOUT_S)) as api:
+            listed = api.containers(
+                all=True, filters={"label": f"{INSTALLATION_LABEL}={installation}"}
+            )
+            found = [look_up(api, one["Id"]) for one in _objects(listed)]
+            return [
+                one
+                for one in found
+                if one is not None and _carries_itself(api, one, installation, progress)
+            ]
+    except docker.errors.APIError as error:
+        raise EngineUnavailableError(
+            f"Docker at {docker_host} refuses: {str(error.explanation)[:300]}.",
+            "Look at `sudo docker ps -a`.",
+        ) from error
+
+
+def _objects(answer: Any) -> list[dict[str, str]]:
+    """The entries of a list; ValueError for an answer of another shape."""
+    if not isinstance(answer, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("Id"), str) for one in answer
+    ):
+        raise ValueError("the list of containers is not one")
+    return answer
+
+
+def _carries_itself(
+    api: docker.APIClient, seen: Seen, installation: str, progress: Callable[[str], object]
+) -> bool:
+    """Whether the label is the container's: not if its image has it too, nor if that is gone."""
+    if (seen.Config.Labels or {}).get(INSTALLATION_LABEL) != installation:
+        return False
+    name = seen.container().name
+    try:
+        inherited = image_labels(api, seen.Image)
+    except docker.errors.NotFound:
+        progress(
+            f"{name} carries this installation's label, but its image is gone and may have had it "
+            f"too: left alone. If it is yours: `sudo docker rm -f {seen.Id[:12]}`."
+        )
+        return False
+    return inherited.get(INSTALLATION_LABEL) != installation
+
+
+def _decision(seen: Seen, rank: int) -> Decision:
+    container = seen.container()
+    return Decision(
+        id=secrets.token_hex(6),
+        container_id=container.id,
+        container_name=container.name,
+        image=container.image,
+        created_ns=container.created_ns,
+        tier=Tier.NONE,
+        rank=rank,
+        reason=Reason.STOP,
+        held_mb=0.0,
+        cpu_percent=0.0,
+    )
+
+
+def _unfinished(decision: Decision, error: str) -> Removal:
+    return Removal(decision, Outcome.FAILED, 0, error)

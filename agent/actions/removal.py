@@ -1,0 +1,194 @@
+"""How one container is removed: looked up again by full id and creation time, stopped, deleted.
+
+An id may have become another container's name since it was decided on, and an exited container may
+run again; what is not exactly the one decided on is left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated
+
+import docker
+import docker.errors
+import msgspec
+
+from agent.dockerapi import answering, connect
+from agent.dockertime import parse_time_ns
+from agent.errors import EngineUnavailableError
+from agent.model import Container, ContainerState, Decision, Outcome, Reason
+from agent.terminal import printable
+
+CALL_TIMEOUT_S = 30.0
+"""One call of Docker; a loaded host takes some seconds to delete a container."""
+GONE_TIMEOUT_S = 15.0
+"""How long a removal that Docker has begun is waited for."""
+MAX_ERROR = 300
+
+POLL_S = 0.05
+POLL_TIMEOUT_S = 5.0
+
+StillAllowed = Callable[[Decision, Container], bool]
+"""Whether the container, as it is this moment, may still go. It knows no `own_installation`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one attempt ended."""
+
+    outcome: Outcome
+    error: str = ""
+
+
+class _SeenState(msgspec.Struct, frozen=True):
+    Status: str = ""
+    Running: bool = False
+    Pid: int = 0
+
+
+class _SeenConfig(msgspec.Struct, frozen=True):
+    Image: str = ""
+    Labels: dict[str, str] | None = None
+
+
+class _SeenImage(msgspec.Struct, frozen=True):
+    Config: _SeenConfig | None = None
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What is used of `GET /containers/<id>/json`."""
+
+    Id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    Created: str
+    State: _SeenState
+    Config: _SeenConfig
+    Name: str = ""
+    Image: str = ""
+    """The image's id."""
+
+    def container(self) -> Container:
+        """The same as a value of the model. Raises ValueError for a creation time that is none."""
+        known = self.State.Status in ContainerState.__members__.values()
+        return Container(
+            id=self.Id,
+            name=printable(self.Name.removeprefix("/")),
+            image=printable(self.Config.Image),
+            created_ns=parse_time_ns(self.Created),
+            state=ContainerState(self.State.Status) if known else ContainerState.UNKNOWN,
+            first_pid=self.State.Pid,
+            labels=self.Config.Labels or {},
+        )
+
+
+def look_up(api: docker.APIClient, container_id: str) -> Seen | None:
+    """The container with this full id, None where there is none.
+
+    Docker takes a name or the beginning of an id as well: only an answer with the very id counts.
+    """
+    try:
+        seen = msgspec.convert(api.inspect_container(container_id), Seen)
+    except docker.errors.NotFound:
+        return None
+    return seen if seen.Id == container_id else None
+
+
+def image_labels(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
+    """The labels that containers of this image inherit. Raises docker.errors.NotFound."""
+    image = msgspec.convert(api.inspect_image(image_id), _SeenImage)  # type: ignore[no-untyped-call]
+    return (image.Config.Labels if image.Config else None) or {}
+
+
+def attempt(
+    docker_host: str, decision: Decision, grace_s: int, still_allowed: StillAllowed | None = None
+) -> Ending:
+    """Carries out one decision. Every call of Docker has a time limit; its failures are FAILED."""
+    try:
+        with answering(docker_host), closing(connect(docker_host, CALL_TIMEOUT_S)) as api:
+            seen = look_up(api, decision.container_id)
+            if seen is None:
+                return Ending(Outcome.GONE)
+            if other := _another(decision, seen, still_allowed):
+                return Ending(Outcome.GONE, other)
+            if seen.State.Status == "removing":
+                return _await_removal(docker_host, decision, Outcome.GONE, "is being removed")
+            if seen.State.Running:
+                _stop(api, decision.container_id, grace_s)
+            return _delete(docker_host, api, decision)
+    except docker.errors.APIError as error:
+        return Ending(Outcome.FAILED, _words(error))
+    except EngineUnavailableError as error:
+        return Ending(Outcome.FAILED, error.message[:MAX_ERROR])
+
+
+def _another(decision: Decision, seen: Seen, still_allowed: StillAllowed | None) -> str:
+    """Why what Docker has under this id is not what was decided on any more, "" where it is."""
+    now = seen.container()
+    if now.created_ns != decision.created_ns:
+        return "created at another time than the one decided on"
+    if decision.reason is Reason.EXITED and seen.State.Running:
+        return "it runs again"
+    if still_allowed is not None and not still_allowed(decision, now):
+        return "not governed any more"
+    return ""
+
+
+def _stop(api: docker.APIClient, container_id: str, grace_s: int) -> None:
+    """Its stop signal, the grace, then SIGKILL, all by Docker. A failure shows at deletion."""
+    with suppress(docker.errors.APIError):
+        api.stop(container_id, timeout=grace_s)
+
+
+def _delete(docker_host: str, api: docker.APIClient, decision: Decision) -> Ending:
+    """Deletes it; its anonymous volumes stay. One that had exited is never killed for it."""
+    had_exited = decision.reason is Reason.EXITED
+    try:
+        with answering(docker_host):
+            try:
+                api.remove_container(decision.container_id, v=False, force=not had_exited)
+            except docker.errors.NotFound:
+                return Ending(Outcome.GONE)
+            except docker.errors.APIError as error:
+                return _refused(docker_host, decision, error)
+    except EngineUnavailableError as error:
+        # It was asked for and may well happen: only its absence tells.
+        return _await_removal(docker_host, decision, Outcome.REMOVED, error.message)
+    return Ending(Outcome.REMOVED)
+
+
+def _refused(docker_host: str, decision: Decision, error: docker.errors.APIError) -> Ending:
+    """What a deletion that Docker did not carry out comes to."""
+    said = _words(error)
+    if error.response is not None and error.response.status_code == HTTPStatus.CONFLICT:
+        if "in progress" in said:
+            return _await_removal(docker_host, decision, Outcome.GONE, said)
+        if decision.reason is Reason.EXITED:
+            return Ending(Outcome.GONE, "it runs again")
+    return Ending(Outcome.FAILED, said)
+
+
+def _await_removal(docker_host: str, decision: Decision, outcome: Outcome, problem: str) -> Ending:
+    """`outcome` once Docker has no container of this id, FAILED with `problem` after a while.
+
+    Each look is a connection of its own, so that one broken by a restart of Docker tells nothing.
+    """
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        with (
+            suppress(EngineUnavailableError),
+            answering(docker_host),
+            closing(connect(docker_host, POLL_TIMEOUT_S)) as api,
+        ):
+            if look_up(api, decision.container_id) is None:
+                return Ending(outcome)
+        if time.monotonic() >= deadline:
+            return Ending(Outcome.FAILED, problem[:MAX_ERROR])
+        time.sleep(POLL_S)
+
+
+def _words(error: docker.errors.APIError) -> str:
+    """What Docker said, safe to print and short; it may repeat names that a workload chose."""
+    return printable(str(error.explanation or error)[:MAX_ERROR])
