@@ -1,0 +1,363 @@
+"""Brings our Grafana up with compose, waits until it is healthy, and takes it down again.
+
+Ours is what compose labels with the project `so1-grafana`; a container that only has the name is
+never touched. Grafana's data volume is never removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+from requests.exceptions import RequestException
+
+from agent.actions.grafana_password import settle_password
+from agent.errors import AgentError, EngineUnavailableError
+from agent.run import CommandError, run
+from agent.terminal import printable
+
+if TYPE_CHECKING:
+    from agent.config import GrafanaSettings
+
+log = logging.getLogger(__name__)
+
+PROJECT = "so1-grafana"
+CONTAINER = "grafana_so1"
+IMAGE = "grafana/grafana:13.2.2"
+"""The default of `grafana/docker-compose.yml`."""
+
+_PROJECT_LABEL = "com.docker.compose.project"
+_COMPOSE_TIMEOUT_S = 120.0
+_STOP_GRACE_S = 10
+_HEALTH_TIMEOUT_S = 180.0
+"""The first start downloads the data source plugin and makes Grafana's own database."""
+_PORT_WAIT_S = 5.0
+_SAY_EVERY_S = 10.0
+_POLL_S = 0.5
+
+Progress = Callable[[str], None]
+
+
+class Grafana:
+    """Our Grafana for one run of the agent. `up` may run in a thread; `cancel` makes it give up."""
+
+    def __init__(
+        self,
+        settings: GrafanaSettings,
+        install: Path,
+        database: Path,
+        docker_host: str,
+        *,
+        image: str = IMAGE,
+    ) -> None:
+        self._settings = settings
+        self._install = install
+        self._database = database
+        self._docker_host = docker_host
+        self._image = image
+        self._cancelled = threading.Event()
+        self._busy = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        """Where a browser on this host finds it."""
+        return f"http://localhost:{self._settings.port}"
+
+    def up(self, progress: Progress) -> str:
+        """Brings Grafana up and gives its address once it is healthy.
+
+        Raises AgentError, with what mends it, where Docker is away, compose is missing, a foreign
+        container has the name, the image cannot be had, the port is taken, or Grafana does not
+        become healthy (it is then left as it is, to be looked at).
+        """
+        with self._busy, _engine(self._docker_host) as engine:
+            self._refuse_foreign(engine)
+            command = compose_command()
+            self._have_image(engine, progress)
+            self._check_cancelled()
+            # compose 1.29 fails to re-create a container on a newer engine, so it never has to;
+            # and an update of the agent has swapped the directories that are mounted.
+            self._remove(engine)
+            self._check_port()
+            self._check_cancelled()
+            progress(f"Grafana: starting {self._image} …")
+            self._compose_up(command)
+            self._wait_healthy(engine, progress)
+            if warning := settle_password(self._settings.port, self._settings.admin_password):
+                progress(f"Grafana: {warning}")
+        return self.address
+
+    def cancel(self) -> None:
+        """Makes an `up` in another thread give up at its next step, and any later one at once."""
+        self._cancelled.set()
+
+    def down(self) -> None:
+        """Removes our Grafana's container and network, if they are there; its volume stays.
+
+        Waits for an `up` in another thread, which it makes give up. Raises EngineUnavailableError
+        where Docker cannot be asked.
+        """
+        self.cancel()
+        with self._busy, _engine(self._docker_host) as engine:
+            self._remove(engine)
+
+    def is_ours(self) -> bool:
+        """Whether a container of our compose project exists, running or not."""
+        with _engine(self._docker_host) as engine:
+            found = _inspect(engine, CONTAINER)
+            return found is not None and _is_ours(found)
+
+    def directory(self) -> Path:
+        """Where the compose file lies: beside the package, as installed, else below `install`."""
+        beside = Path(__file__).resolve().parents[2] / "grafana"
+        installed = self._install / "src" / "grafana"
+        return beside if (beside / "docker-compose.yml").is_file() else installed
+
+    def environment(self) -> dict[str, str]:
+        """What the compose file takes from its environment; the password is nowhere else."""
+        return {
+            "SO1_GRAFANA_IMAGE": self._image,
+            "SO1_GRAFANA_PORT": str(self._settings.port),
+            "SO1_DATABASE_DIR": str(self._database.parent),
+            # It becomes part of a `file:` address.
+            "SO1_DATABASE_FILE": quote(self._database.name),
+            "GF_SECURITY_ADMIN_PASSWORD": self._settings.admin_password,
+            "DOCKER_HOST": self._docker_host,
+        }
+
+    def _refuse_foreign(self, engine: docker.APIClient) -> None:
+        found = _inspect(engine, CONTAINER)
+        if found is not None and not _is_ours(found):
+            raise AgentError(
+                f"A container {CONTAINER} is there that is not the agent's; it stays as it is.",
+                f"Rename it (`docker rename {CONTAINER} NEW`), or start with --no-grafana.",
+            )
+
+    def _have_image(self, engine: docker.APIClient, progress: Progress) -> None:
+        """The image, from this host or else from its registry."""
+        try:
+            engine.inspect_image(self._image)  # type: ignore[no-untyped-call]
+        except NotFound:
+            progress(f"Grafana: pulling {self._image} …")
+            self._pull(engine, progress)
+
+    def _pull(self, engine: docker.APIClient, progress: Progress) -> None:
+        repository, colon, tag = self._image.rpartition(":")
+        if not colon or "/" in tag:
+            repository, tag = self._image, "latest"
+        said_s = time.monotonic()
+        try:
+            for step in engine.pull(repository, tag=tag, stream=True, decode=True):
+                self._check_cancelled()
+                if "error" in step:
+                    raise self._no_image(str(step["error"]))
+                if time.monotonic() - said_s > _SAY_EVERY_S:
+                    said_s = time.monotonic()
+                    progress(f"Grafana: still pulling {self._image} …")
+        except (DockerException, RequestException) as error:
+            raise self._no_image(_cause(error)) from error
+
+    def _no_image(self, cause: str) -> AgentError:
+        return AgentError(
+            f"Grafana's image {self._image} is not on this host and cannot be pulled: "
+            f"{printable(cause)[:200]}.",
+            f"`docker pull {self._image}` (or `docker load`) brings it; --no-grafana goes without.",
+        )
+
+    def _check_port(self) -> None:
+        """Raises AgentError where somebody else listens; Docker lets go of ours with a delay."""
+        deadline_s = time.monotonic() + _PORT_WAIT_S
+        while not port_is_free(self._settings.port):
+            if time.monotonic() > deadline_s:
+                raise self._port_taken()
+            self._pause()
+
+    def _port_taken(self) -> AgentError:
+        port = self._settings.port
+        return AgentError(
+            f"Port {port} on 127.0.0.1, which Grafana is to have, is taken.",
+            f"`sudo ss -ltnp 'sport = :{port}'` names the program; another port is set with "
+            "`port` under [grafana] in /etc/so1/agent.toml.",
+        )
+
+    def _compose_up(self, command: list[str]) -> None:
+        file = self.directory() / "docker-compose.yml"
+        argv = [*command, "-p", PROJECT, "-f", str(file), "up", "-d"]
+        done = run(argv, timeout_s=_COMPOSE_TIMEOUT_S, env=self.environment(), check=False)
+        if done.status == 0:
+            return
+        if re.search(r"address already in use|port is already allocated", done.stderr):
+            raise self._port_taken()
+        log.warning("command=compose status=%d said=%r", done.status, done.stderr[-1000:])
+        raise AgentError(
+            f"Grafana could not be brought up: {_first_error(done.stderr) or done.last_line}",
+            f"`sudo {' '.join(argv[:-1])}` shows all of it.",
+        )
+
+    def _wait_healthy(self, engine: docker.APIClient, progress: Progress) -> None:
+        began_s = said_s = time.monotonic()
+        while True:
+            found = _inspect(engine, CONTAINER)
+            state = found["State"] if found is not None else {}
+            health = state.get("Health", {}).get("Status", "")
+            if health == "healthy":
+                return
+            waited_s = time.monotonic() - began_s
+            # `restart` brings it up again and again: a second start is a failure already.
+            restarted = bool(found and found.get("RestartCount", 0))
+            if health == "unhealthy" or restarted or waited_s > _HEALTH_TIMEOUT_S or not state:
+                raise self._unhealthy(engine, waited_s)
+            if time.monotonic() - said_s > _SAY_EVERY_S:
+                said_s = time.monotonic()
+                progress(f"Grafana: not healthy yet after {waited_s:.0f} s, waiting …")
+            self._pause()
+
+    def _unhealthy(self, engine: docker.APIClient, waited_s: float) -> AgentError:
+        return AgentError(
+            f"Grafana did not become healthy in {waited_s:.0f} s"
+            f" (its last line: {_last_log_line(engine) or 'none'}).",
+            f"`docker logs {CONTAINER}` has the cause; its first start downloads a plugin.",
+        )
+
+    def _remove(self, engine: docker.APIClient) -> None:
+        """What `compose down` does, without needing compose or its file."""
+        mine = {"label": f"{_PROJECT_LABEL}={PROJECT}"}
+        try:
+            for container in engine.containers(all=True, filters=mine):
+                _remove_container(engine, container["Id"])
+            for network in engine.networks(filters=mine):
+                try:
+                    engine.remove_network(network["Id"])
+                except NotFound:
+                    continue
+        except (DockerException, RequestException) as error:
+            raise AgentError(
+                f"Grafana could not be taken down: {printable(_cause(error))}",
+                f"Run `docker rm -f {CONTAINER}`.",
+            ) from error
+
+    def _pause(self) -> None:
+        self._cancelled.wait(_POLL_S)
+        self._check_cancelled()
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise AgentError("Grafana's start was given up: the agent stops.")
+
+
+def compose_command() -> list[str]:
+    """`docker compose` where the plugin is there, else `docker-compose`.
+
+    Raises AgentError where neither is.
+    """
+    candidates = (["docker", "compose"], ["docker-compose"])
+    for command in candidates:
+        if shutil.which(command[0]) is None:
+            continue
+        try:
+            done = run([*command, "version"], timeout_s=30.0, check=False)
+        except CommandError as error:
+            log.warning("command=%s outcome=unusable %s", " ".join(command), error)
+            continue
+        if done.status == 0:
+            return command
+    raise AgentError(
+        "Grafana needs docker compose, and neither `docker compose` nor `docker-compose` is there.",
+        "Run `sudo apt-get install docker-compose`, or start with --no-grafana.",
+    )
+
+
+def port_is_free(port: int) -> bool:
+    """Whether 127.0.0.1:`port` can be listened on (a listener on all addresses has it too)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do, so that connections that linger after a stop do not look like a listener.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _engine(docker_host: str) -> Iterator[docker.APIClient]:
+    try:
+        client = docker.APIClient(base_url=docker_host, version="auto", timeout=60)
+    except (DockerException, RequestException) as error:
+        raise _away(error) from error
+    try:
+        yield client
+    except RequestException as error:
+        raise _away(error) from error
+    except DockerException as error:
+        raise AgentError(
+            f"Docker refused what Grafana needs: {printable(_cause(error))}",
+            "`docker ps -a` shows what is there.",
+        ) from error
+    finally:
+        client.close()
+
+
+def _away(error: Exception) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        f"Grafana needs Docker, which does not answer: {printable(_cause(error))[:200]}",
+        "Start Docker: `sudo systemctl start docker`.",
+    )
+
+
+def _inspect(engine: docker.APIClient, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = engine.inspect_container(name)
+    except NotFound:
+        return None
+    return found
+
+
+def _is_ours(container: dict[str, Any]) -> bool:
+    labels = container.get("Config", {}).get("Labels") or {}
+    return bool(labels.get(_PROJECT_LABEL) == PROJECT)
+
+
+def _remove_container(engine: docker.APIClient, container_id: str) -> None:
+    try:
+        engine.stop(container_id, timeout=_STOP_GRACE_S)
+        engine.remove_container(container_id, force=True)
+    except NotFound:
+        return
+    except APIError as error:
+        # 409: a removal is under way already, by us or by whoever was quicker.
+        if error.status_code != 409:
+            raise
+
+
+def _last_log_line(engine: docker.APIClient) -> str:
+    try:
+        text = engine.logs(CONTAINER, tail=1, stdout=True, stderr=True)
+    except (DockerException, RequestException):
+        return ""
+    return printable(text.decode("utf-8", "replace").strip())[-300:]
+
+
+def _first_error(said: str) -> str:
+    """The line that names the cause; the last one of compose 1.29 says only that there was one."""
+    for line in said.splitlines():
+        if re.search(r"\berror\b", line, re.IGNORECASE):
+            return printable(line.strip())[:300]
+    return ""
+
+
+def _cause(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None)
+    return str(explanation or error)
