@@ -36,7 +36,11 @@ COMMON_PACKAGES: tuple[str, ...] = (
     "busybox-static",
     "stress",
     "gcc",
+    "libc6-dev",
     "make",
+    # What a module's build asks for with all warnings on.
+    "perl",
+    "sparse",
     "dkms",
     "mokutil",
     "sqlite3",
