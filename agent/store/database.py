@@ -1,0 +1,317 @@
+"""One open SQLite database of the agent: how it is made, opened, checked, and left.
+
+WAL while the agent runs, because a rollback journal left by a kill stops every read-only reader;
+`journal_mode=DELETE` when it ends, because WAL without its side files stops them too.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import peewee
+from playhouse import migrations
+
+from agent.errors import StoreError
+from agent.store import files
+from agent.store.files import FileKind
+from agent.store.tables import ALL_TABLES, columns, table_name
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+HISTORY_TABLE = "schema_migration"
+
+_BUSY_TIMEOUT_S = 5.0
+_LEAVE_WAL_S = 5.0
+_WAL_LIMIT_BYTES = 16 * 1024 * 1024
+_FULL_CHECK_BYTES = 32 * 1024 * 1024
+"""Up to this size a start checks every page; beyond it only what it touches."""
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+StorageError = (sqlite3.Error, sqlite3.Warning, peewee.PeeweeException, OSError)
+
+
+class DamagedError(Exception):
+    """The file is not a sound database of ours any more. Never leaves this package."""
+
+
+def sqlite_code(error: BaseException | None) -> int:
+    """SQLite's primary result code behind `error`, 0 where there is none."""
+    while error is not None:
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(code, int):
+            return code & 0xFF
+        error = error.__cause__ or error.__context__
+    return 0
+
+
+def is_damage(error: BaseException) -> bool:
+    return isinstance(error, DamagedError) or sqlite_code(error) in _DAMAGED
+
+
+def explain(error: BaseException, path: Path) -> StoreError:
+    """What a person is told of `error`."""
+    if isinstance(error, StoreError):
+        return error
+    code = sqlite_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        message = f"The disk of the database {path} is full, so nothing is stored."
+        hint = f"Make room (df -h {path.parent}); storing goes on by itself."
+    elif code == sqlite3.SQLITE_READONLY:
+        message = f"The database {path} can be read but not written."
+        hint = f"See its attributes and its mount (lsattr {path}; findmnt -T {path})."
+    elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        message = f"Another program holds the database {path} locked."
+        hint = f"See which (fuser -v {path}) and end it; storing goes on by itself."
+    elif code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        message = f"The disk of the database {path} fails: {error}."
+        hint = "See `dmesg` and the disk; storing is tried again at every tick."
+    else:
+        message = f"The database {path} cannot be used: {error}."
+        hint = f"See it with `sqlite3 {path} 'PRAGMA integrity_check'`."
+    return StoreError(message, hint)
+
+
+def connect(path: Path) -> peewee.SqliteDatabase:
+    """A connection to write with, no statement run yet."""
+    database = peewee.SqliteDatabase(
+        str(path), timeout=_BUSY_TIMEOUT_S, thread_safe=False, check_same_thread=False
+    )
+    database.connect()
+    return database
+
+
+def connect_to_read(path: Path) -> peewee.SqliteDatabase:
+    """A connection that cannot write; works beside a running agent and after it."""
+    database = peewee.SqliteDatabase(
+        f"file:{quote(str(path))}?mode=ro",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        thread_safe=False,
+        check_same_thread=False,
+    )
+    database.connect()
+    return database
+
+
+def open_database(path: Path, wall_ns: int) -> tuple[peewee.SqliteDatabase, Path | None]:
+    """The database at `path`, ready to be written, and where a damaged one was set aside.
+
+    Raises StoreError where it cannot be made, opened or written, is somebody else's, or was written
+    by a newer version of the agent.
+    """
+    files.prepare_directory(path)
+    aside: Path | None = None
+    for last in (False, True):
+        found = files.kind(path)
+        if found is FileKind.FOREIGN:
+            raise StoreError(
+                f"{path} is a file of something else, not the agent's database.",
+                "Name another path with --database.",
+            )
+        if found is FileKind.DAMAGED:
+            aside = _set_aside(path, wall_ns, "it is not an SQLite database")
+            found = FileKind.ABSENT
+        if found is FileKind.ABSENT:
+            # Side files without their database would be replayed onto the new one.
+            files.set_aside(path, wall_ns)
+            files.create_file(path)
+        files.narrow_mode(path)
+        try:
+            return _open_sound(path), aside
+        except DamagedError as error:
+            if last:
+                raise explain(error, path) from error
+            aside = _set_aside(path, wall_ns, str(error))
+    raise AssertionError("unreachable")
+
+
+def _set_aside(path: Path, wall_ns: int, why: str) -> Path | None:
+    aside = files.set_aside(path, wall_ns)
+    log.warning("database=damaged path=%s kept_as=%s begun=new cause=%r", path, aside, why)
+    return aside
+
+
+def _open_sound(path: Path) -> peewee.SqliteDatabase:
+    database: peewee.SqliteDatabase | None = None
+    try:
+        database = connect(path)
+        _begin_file(database)
+        _migrate(database, path)
+        _enter_wal(database, path)
+        _check(database, path)
+    except BaseException as error:
+        if database is not None:
+            with suppress(*StorageError):
+                database.close()
+        if is_damage(error):
+            raise DamagedError(str(error)) from error
+        if isinstance(error, StorageError):
+            raise explain(error, path) from error
+        raise
+    return database
+
+
+def _begin_file(database: peewee.SqliteDatabase) -> None:
+    # Debian's SQLite overwrites deleted rows with zeros: names of processes are not worth it.
+    database.pragma("secure_delete", 0)
+    database.pragma("synchronous", 1)
+    database.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
+    if database.pragma("page_count") == 0:
+        # Both belong to the header: the second writes the first.
+        database.pragma("auto_vacuum", 2)
+        database.pragma("application_id", files.APPLICATION_ID)
+
+
+def rows(database: peewee.SqliteDatabase, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """The answer to one statement, as tuples."""
+    untyped: Any = database
+    return list(untyped.execute_sql(sql, parameters).fetchall())
+
+
+def plain_connection(database: peewee.SqliteDatabase) -> sqlite3.Connection:
+    untyped: Any = database
+    connection: sqlite3.Connection = untyped.connection()
+    return connection
+
+
+def _runner(database: peewee.SqliteDatabase) -> Any:
+    untyped: Any = migrations
+    return untyped.Runner(database, directory=str(MIGRATIONS), table_name=HISTORY_TABLE)
+
+
+def known_migrations(database: peewee.SqliteDatabase) -> tuple[str, ...]:
+    return tuple(one.name for one in _runner(database).migrations())
+
+
+def applied_migrations(database: peewee.SqliteDatabase) -> tuple[str, ...]:
+    if HISTORY_TABLE not in database.get_tables():
+        return ()
+    found = rows(database, f"SELECT name FROM {HISTORY_TABLE} ORDER BY name")  # noqa: S608
+    return tuple(str(name) for (name,) in found)
+
+
+def _migrate(database: peewee.SqliteDatabase, path: Path) -> None:
+    known = known_migrations(database)
+    applied = applied_migrations(database)
+    newer = sorted(set(applied) - set(known))
+    if newer:
+        raise StoreError(
+            f"{path} was written by a newer version of the agent (it has {_printable(newer[-1])}, "
+            f"this version knows up to {known[-1]}).",
+            f"Install that version again, or keep the file and begin a new one: "
+            f"sudo mv {path} {path}.newer",
+        )
+    if applied != known:
+        _runner(database).up()
+    elif missing := _missing(database):
+        raise DamagedError(f"{missing} is missing")
+
+
+def _printable(name: str) -> str:
+    return re.sub(r"[^\w.-]", "?", name)[:64]
+
+
+def _missing(database: peewee.SqliteDatabase) -> str:
+    """The first table or column that the schema's version promises and the file has not."""
+    for model in ALL_TABLES:
+        name = table_name(model)
+        found = {row[1] for row in rows(database, f'PRAGMA table_info("{name}")')}
+        for column in ("id", *columns(model)):
+            if column not in found:
+                return f"{name}.{column}"
+    return ""
+
+
+def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> None:
+    # In one go: a reader that comes between the header's change and the making of the side files
+    # is refused.
+    plain_connection(database).executescript(
+        "PRAGMA journal_mode=WAL; SELECT count(*) FROM sqlite_master;"
+    )
+    mode = database.pragma("journal_mode")
+    if mode != "wal":
+        raise StoreError(
+            f"The database {path} cannot use a write-ahead log (it stays in mode {mode}).",
+            "Keep it on a local disk: network file systems cannot.",
+        )
+
+
+def _check(database: peewee.SqliteDatabase, path: Path) -> None:
+    """Raises DamagedError where the file is not sound, as far as a quick look tells."""
+    if path.lstat().st_size <= _FULL_CHECK_BYTES:
+        check_pages(database)
+    for model in ALL_TABLES:
+        name = table_name(model)
+        for order in ("", " DESC"):
+            rows(database, f'SELECT * FROM "{name}" ORDER BY timestamp{order} LIMIT 1')  # noqa: S608
+
+
+def check_pages(database: peewee.SqliteDatabase) -> None:
+    """Reads every page. Raises DamagedError with SQLite's first finding."""
+    findings = rows(database, "PRAGMA quick_check(1)")
+    if findings != [("ok",)]:
+        raise DamagedError(str(findings[0][0]) if findings else "no answer")
+
+
+@contextmanager
+def transaction(database: peewee.SqliteDatabase) -> Iterator[sqlite3.Connection]:
+    """The plain connection inside a transaction that is written whole or not at all."""
+    connection = plain_connection(database)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        # After a full disk SQLite may have rolled back by itself.
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+def leave(database: peewee.SqliteDatabase, path: Path, *, wait: bool) -> bool:
+    """Closes, with one plain file left behind. False where a reader kept the side files there.
+
+    A close that removes the side files while the header still says WAL would shut read-only readers
+    out, so that state is never left.
+    """
+    deadline = time.monotonic() + (_LEAVE_WAL_S if wait else 0)
+    while True:
+        left = _try_leave_wal(database)
+        if left or time.monotonic() >= deadline:
+            break
+        time.sleep(0.05)
+    with suppress(*StorageError):
+        database.close()
+    if left or files.side_file(path, "-wal").exists():
+        return left
+    # The reader went just now: nobody is in the way any more.
+    try:
+        again = connect(path)
+    except StorageError:
+        return False
+    try:
+        return _try_leave_wal(again)
+    finally:
+        with suppress(*StorageError):
+            again.close()
+
+
+def _try_leave_wal(database: peewee.SqliteDatabase) -> bool:
+    try:
+        database.pragma("busy_timeout", 100)
+        return bool(database.pragma("journal_mode", "DELETE") == "delete")
+    except StorageError as error:
+        if sqlite_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            log.warning("database=wal-kept cause=%s", error)
+        return False
