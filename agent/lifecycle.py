@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from agent import __version__, status
 from agent.actions import cron, kmod
@@ -32,12 +33,15 @@ from agent.render import tick_line
 from agent.run import environment, kill_session
 from agent.sdnotify import Notifier
 from agent.service import SecondWitness, Service, TickReport
-from agent.sources import bpf, cgroups, proc_modules, proc_psutil
+from agent.sources import cgroups, proc_modules, proc_psutil
 from agent.sources.engine import Engine, EngineEvents
 from agent.store.installation import installation_id
 from agent.store.store import Store
 from agent.terminal import Say
 from agent.undo import UndoStack
+
+if TYPE_CHECKING:
+    from agent.sources.bpf import Witness
 
 log = logging.getLogger(__name__)
 
@@ -293,10 +297,12 @@ class _Agent:
             self._starts_seen.set()
             self._stopper.wake.set()
 
-    def _start_witness(self) -> bpf.Witness | None:
+    def _start_witness(self) -> Witness | None:
         if not self._config.bpf.enabled:
             self._beside["bpf"] = "off (--no-bpf)"
             return None
+        from agent.sources import bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
+
         witness = bpf.Witness.start(self._layout.hierarchy, self._clock)
         self._undo.push("bpf", witness.close)
         return witness
