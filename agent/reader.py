@@ -45,7 +45,6 @@ class ProcessReader:
     def load(self) -> None:
         """Loads the modules at start. Raises ModulesError only where `modules` was asked for."""
         if self._choice is SourceChoice.PSUTIL:
-            self.problem = "psutil was asked for (--source psutil)"
             return
         try:
             self._load_modules()
