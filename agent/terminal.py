@@ -13,12 +13,16 @@ import unicodedata
 from typing import TextIO
 
 
+_STEERING = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+"""Controls, format characters, what is not assigned, surrogates, and Unicode's own line ends."""
+
+
 def printable(text: str) -> str:
-    """`text` with everything that steers a terminal or turns the reading order shown as escapes."""
+    """`text` with what steers a terminal, ends a line or turns the reading order shown as escapes."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        char if unicodedata.category(char)[0] not in "C" else f"\\x{ord(char):02x}" for char in text
+        f"\\x{ord(char):02x}" if unicodedata.category(char) in _STEERING else char for char in text
     )
 
 
@@ -26,12 +30,12 @@ class Say:
     """Writes whole lines to a stream; a stream that is gone is counted, not raised."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.stream = stream
         self.lost_lines = 0
 
     def __call__(self, line: str) -> None:
         try:
-            print(line, file=self._stream, flush=True)
+            print(line, file=self.stream, flush=True)
         except (OSError, ValueError):
             self.lost_lines += 1
 
@@ -45,19 +49,42 @@ class _Handler(logging.Handler):
         self._say(printable(self.format(record)))
 
 
+class _JournalFormatter(logging.Formatter):
+    """A line that begins with its priority (sd-daemon(3)), so that `journalctl -p` can choose."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return f"<{priority}>{super().format(record)}"
+
+
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+
+
 def set_up_logging(say: Say) -> None:
     """One event, one line on stderr; the journal stamps its lines itself."""
-    under_journal = "JOURNAL_STREAM" in os.environ
     handler = _Handler(say)
-    stamp = "" if under_journal else "%(asctime)s "
     handler.setFormatter(
-        logging.Formatter(stamp + "%(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S")
+        _JournalFormatter("%(name)s %(message)s")
+        if is_journal(say.stream)
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S")
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     for noisy in ("docker", "urllib3", "peewee"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether what is written goes to the journal (systemd.exec(5), `JOURNAL_STREAM`).
+
+    The variable alone says nothing: a shell below a service inherits it.
+    """
+    try:
+        about = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
