@@ -12,13 +12,12 @@ import sys
 import unicodedata
 from typing import TextIO
 
-
 _STEERING = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 """Controls, format characters, what is not assigned, surrogates, and Unicode's own line ends."""
 
 
 def printable(text: str) -> str:
-    """`text` with what steers a terminal, ends a line or turns the reading order shown as escapes."""
+    """`text` with what steers a terminal, ends a line or turns the reading order as escapes."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
