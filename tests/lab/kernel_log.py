@@ -20,6 +20,8 @@ _PATTERNS = (
     r"\bOops\b",
     r"Kernel panic",
     r"general protection fault",
+    # arch/x86/kernel/dumpstack.c: any exception in the kernel, counted
+    r": [0-9a-f]{4} \[#\d+\]",
     r"[Uu]nable to handle",
     r"stack-protector:",
     r"kernel stack (?:overflow|is corrupted)",
@@ -47,6 +49,22 @@ _PATTERNS = (
 )
 _COMPLAINTS = re.compile("|".join(_PATTERNS))
 _PREFIX = re.compile(r"^(?:<\d+>)?\s*(?:\[[\s\d.]+\]\s*)?")
+
+
+# Before 8.1, QEMU's multi-threaded TCG may go on executing a breakpoint that the kernel had put
+# into its own code for a moment (jump labels): every CPU's first word of it is this oops.
+_EMULATOR_FAULT = re.compile(r"\bOops: int3\b|^int3: 0000 \[#1\]")
+
+
+def emulators_fault(lines: Iterable[str]) -> bool:
+    """Whether the first complaint is one that only the emulator can have caused."""
+    for line in lines:
+        message = _PREFIX.sub("", line.rstrip("\r\n"))
+        if _EMULATOR_FAULT.search(message):
+            return True
+        if _COMPLAINTS.search(message):
+            return False
+    return False
 
 
 def complaints(lines: Iterable[str], allowed: Sequence[str] = ()) -> list[str]:

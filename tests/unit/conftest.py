@@ -48,15 +48,18 @@ sys.addaudithook(_watch)
 
 
 @pytest.fixture(autouse=True)
-def no_processes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that starts a process, even where the error was caught or a thread did it."""
+def no_processes(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Fails a test that starts a process, even where the error was caught or a thread did it.
+
+    Its value is the list of what was started so far.
+    """
     if request.node.get_closest_marker("allow_subprocess"):
-        yield
+        yield []
         return
     _watch.seen.clear()
     _watch.on = True
     try:
-        yield
+        yield _watch.seen
     finally:
         _watch.on = False
     if _watch.seen:
