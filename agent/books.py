@@ -1,0 +1,243 @@
+"""What BPF recorded at one moment, and the CPU account of each container that it closes.
+
+A container's CPU between two ticks is held against what its processes cost: those that live, those
+that ended since, those that began and ended in between and were never seen, and what none of them
+explains. Pure: the figures of two moments in, the account out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from agent.model import CgroupView, ProcessKey
+
+
+class CgroupEvents(NamedTuple):
+    """What happened in one cgroup (not below it) since its record was made, or in an interval."""
+
+    forks: int = 0
+    """Processes born in it; threads are none."""
+    execs: int = 0
+    exits: int = 0
+    """Processes whose last thread ended in it."""
+    oom_kills: int = 0
+    moved_in: int = 0
+    moved_out: int = 0
+    cpu_short_ns: int = 0
+    """CPU of processes that began and ended between two snapshots, so were in none."""
+    cpu_ended_ns: int = 0
+    """CPU of all other stays that are over. A stay is a process's time in one cgroup."""
+
+    @property
+    def starts(self) -> int:
+        return self.forks
+
+    @property
+    def cpu_exited_ns(self) -> int:
+        return self.cpu_short_ns + self.cpu_ended_ns
+
+    def since(self, earlier: CgroupEvents) -> CgroupEvents:
+        return CgroupEvents(*(now - then for now, then in zip(self, earlier, strict=True)))
+
+    def plus(self, other: CgroupEvents) -> CgroupEvents:
+        return CgroupEvents(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """How the iterator's snapshot and the events met when the probes started.
+
+    An event that came before the iterator met the process makes it `both`; the two others are what
+    each alone would have had.
+    """
+
+    both: int = 0
+    snapshot_only: int = 0
+    event_only: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BpfView:
+    """What the maps hold at one moment. Cgroup ids are of the hierarchy that was asked for."""
+
+    read_ns: int
+    """Boot clock."""
+    cgroup_ids: Mapping[ProcessKey, int]
+    """Every process from its birth until the kernel frees it, zombies too."""
+    exiting: frozenset[ProcessKey]
+    """Of these the ones whose last thread has ended; their CPU is not yet in `totals`."""
+    moved_cpu_ns: Mapping[ProcessKey, int]
+    """CPU spent before the last move between cgroups; only those that moved."""
+    totals: Mapping[int, CgroupEvents]
+    """By cgroup id, cumulative."""
+    parents: Mapping[int, int]
+    """Parent's id of each cgroup in `totals`, 0 where it is unknown or the root."""
+    born: frozenset[int]
+    """Cgroups in `totals` whose making was seen: nothing in them was missed."""
+    gone: frozenset[int]
+    """Cgroups in `totals` whose directory was removed; they leave at a later reading."""
+    lost: int
+    """Records and events that could not be kept, since the probes started."""
+    seam: Seam
+
+
+class Stay(NamedTuple):
+    """A process's time in a container that is not over."""
+
+    base_ns: int
+    """Its CPU when the stay began."""
+    counted_ns: int
+    """Its CPU up to which the account has been closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """One container's figures at the last tick."""
+
+    usage_ns: int
+    stays: Mapping[ProcessKey, Stay]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the next tick needs to know of this one."""
+
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    totals: Mapping[int, CgroupEvents] = field(default_factory=dict)
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerShare:
+    """One container's CPU over one interval and whose it was; the parts sum up to `usage_ns`."""
+
+    usage_ns: int
+    living_ns: int
+    """Processes that live."""
+    ended_ns: int
+    """Processes that were seen at the last tick, or before, and are over."""
+    short_lived_ns: int
+    """Processes that lived less than a tick."""
+    unexplained_ns: int
+    """Negative where a cost was seen before the cgroup was charged for it."""
+    events: CgroupEvents
+
+
+def owners(view: BpfView, cgroups: CgroupView) -> dict[int, str]:
+    """Container (its full id) by cgroup id, of all cgroups that a container has or had.
+
+    Directories that came and went between two ticks are found through their parents.
+    """
+    owner = {
+        cgroup_id: container_id
+        for container_id, cgroup in cgroups.containers.items()
+        for cgroup_id in cgroup.ids
+    }
+    for start in view.parents:
+        line: list[int] = []
+        cgroup_id = start
+        while cgroup_id and cgroup_id not in owner and len(line) < 64:
+            line.append(cgroup_id)
+            cgroup_id = view.parents.get(cgroup_id, 0)
+        if found := owner.get(cgroup_id):
+            owner.update(dict.fromkeys(line, found))
+    return owner
+
+
+def close_books(
+    before: Books,
+    view: BpfView,
+    owner: Mapping[int, str],
+    cpu_ns: Mapping[ProcessKey, int],
+    usage_ns: Mapping[str, int],
+) -> tuple[dict[str, ContainerShare], Books]:
+    """The account of every container known since the last tick, and the books to go on with.
+
+    A container has an account from its second tick on, or at once if the probes saw it begin.
+
+    `cpu_ns` is the snapshot's CPU of every process of the host, read before `view`; `usage_ns` is
+    each container's own counter. A stay that is over is in the cgroup's totals with all its CPU, so
+    what the last ticks have counted of it is taken off again; one that is over but not yet settled
+    (a zombie, or the moment until the kernel frees it) is carried on.
+    """
+    stays = _stays(before, view, owner, cpu_ns)
+    changed = _changes(before, view, owner)
+    old = {owner.get(cgroup_id) for cgroup_id in before.totals}
+    new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
+    shares: dict[str, ContainerShare] = {}
+    ledgers: dict[str, Ledger] = {}
+    for container_id, usage in usage_ns.items():
+        now = stays.get(container_id, {})
+        ledger = before.ledgers.get(container_id)
+        ledgers[container_id] = Ledger(usage, now)
+        if ledger is None:
+            if not before.totals or container_id not in new:
+                continue
+            ledger = Ledger(0, {})
+        events = changed.get(container_id, CgroupEvents())
+        shares[container_id] = _share(ledger, now, events, usage - ledger.usage_ns)
+    return shares, Books(ledgers, view.totals, view.lost)
+
+
+def _stays(
+    before: Books,
+    view: BpfView,
+    owner: Mapping[int, str],
+    cpu_ns: Mapping[ProcessKey, int],
+) -> dict[str, dict[ProcessKey, Stay]]:
+    """The stays that are not over, by container."""
+    stays: dict[str, dict[ProcessKey, Stay]] = {}
+    for key, cgroup_id in view.cgroup_ids.items():
+        container_id = owner.get(cgroup_id)
+        if container_id is None:
+            continue
+        base = view.moved_cpu_ns.get(key, 0)
+        ledger = before.ledgers.get(container_id)
+        earlier = ledger.stays.get(key) if ledger else None
+        counted = earlier.counted_ns if earlier and earlier.base_ns == base else base
+        # Not in the snapshot: born after it, or ended and not yet freed.
+        stay = Stay(base, max(counted, cpu_ns.get(key, counted)))
+        stays.setdefault(container_id, {})[key] = stay
+    return stays
+
+
+def _changes(before: Books, view: BpfView, owner: Mapping[int, str]) -> dict[str, CgroupEvents]:
+    """What happened since the last tick, by container."""
+    changes: dict[str, CgroupEvents] = {}
+    nothing = CgroupEvents()
+    for cgroup_id, total in view.totals.items():
+        container_id = owner.get(cgroup_id)
+        if container_id is None:
+            continue
+        change = total.since(before.totals.get(cgroup_id, nothing))
+        changes[container_id] = changes.get(container_id, nothing).plus(change)
+    return changes
+
+
+def _share(
+    ledger: Ledger, now: Mapping[ProcessKey, Stay], events: CgroupEvents, usage_ns: int
+) -> ContainerShare:
+    living = 0
+    for key, stay in now.items():
+        earlier = ledger.stays.get(key)
+        same = earlier is not None and earlier.base_ns == stay.base_ns
+        living += stay.counted_ns - (earlier.counted_ns if earlier and same else stay.base_ns)
+    settled = sum(
+        stay.counted_ns - stay.base_ns
+        for key, stay in ledger.stays.items()
+        if key not in now or now[key].base_ns != stay.base_ns
+    )
+    short, ended = events.cpu_short_ns, events.cpu_ended_ns - settled
+    if ended < 0:
+        # One that the snapshot caught after its mark counts as short-lived though it was seen.
+        short, ended = max(0, short + ended), min(0, short + ended)
+    return ContainerShare(
+        usage_ns=usage_ns,
+        living_ns=living,
+        ended_ns=ended,
+        short_lived_ns=short,
+        unexplained_ns=usage_ns - living - ended - short,
+        events=events,
+    )

@@ -1,0 +1,99 @@
+"""The macros that fit the BPF programs to the running kernel: offsets, tracepoint forms, sizes.
+
+Everything is decided by what the kernel's type information has, never by its version, because
+distributions backport.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from agent.model import Hierarchy
+from agent.sources.bpf_btf import Btf, BtfError
+
+MAX_PROCESSES = 65_536
+MAX_CGROUPS = 8_192
+
+_FIELDS = {
+    "TASK_PID": ("task_struct", "pid"),
+    "TASK_TGID": ("task_struct", "tgid"),
+    "TASK_START": ("task_struct", "start_boottime"),
+    "TASK_CGROUPS": ("task_struct", "cgroups"),
+    "TASK_GROUP_LEADER": ("task_struct", "group_leader"),
+    "TASK_REAL_PARENT": ("task_struct", "real_parent"),
+    "TASK_SIGNAL": ("task_struct", "signal"),
+    "TASK_EXIT_CODE": ("task_struct", "exit_code"),
+    "TASK_EXIT_STATE": ("task_struct", "exit_state"),
+    "TASK_COMM": ("task_struct", "comm"),
+    "TASK_RUNTIME": ("task_struct", "se", "sum_exec_runtime"),
+    "SIGNAL_LIVE": ("signal_struct", "live"),
+    "SIGNAL_NR_THREADS": ("signal_struct", "nr_threads"),
+    "SIGNAL_FLAGS": ("signal_struct", "flags"),
+    "SIGNAL_EXIT_CODE": ("signal_struct", "group_exit_code"),
+    "SIGNAL_OOM_MM": ("signal_struct", "oom_mm"),
+    "SIGNAL_RUNTIME": ("signal_struct", "sum_sched_runtime"),
+    "CSS_SET_DFL_CGRP": ("css_set", "dfl_cgrp"),
+    "CSS_SET_SUBSYS": ("css_set", "subsys"),
+    "CSS_CGROUP": ("cgroup_subsys_state", "cgroup"),
+    "CSS_PARENT": ("cgroup_subsys_state", "parent"),
+    "CGROUP_KN": ("cgroup", "kn"),
+    "CGROUP_SELF": ("cgroup", "self"),
+    "CGROUP_ROOT": ("cgroup", "root"),
+    "ROOT_HIERARCHY_ID": ("cgroup_root", "hierarchy_id"),
+    "KERNFS_ID": ("kernfs_node", "id"),
+    "KERNFS_NAME": ("kernfs_node", "name"),
+    "BPRM_FILENAME": ("linux_binprm", "filename"),
+}
+_TRACEPOINTS = (
+    "sched_process_fork",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_free",
+    "cgroup_attach_task",
+    "cgroup_mkdir",
+    "cgroup_rmdir",
+    "mark_victim",
+)
+
+
+def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroups")) -> list[str]:
+    """The `-D` options for `kernel/bpf/*.c` in the hierarchy that identifies containers here.
+
+    Raises BtfError where the kernel lacks a field, a tracepoint or the hierarchy.
+    """
+    values = {macro: btf.offset(*path) for macro, path in _FIELDS.items()}
+    forms = {name: btf.tracepoint_arguments(name) for name in _TRACEPOINTS}
+    absent = [name for name, form in forms.items() if form is None]
+    if absent:
+        raise BtfError(
+            f"This kernel cannot run BPF programs at its tracepoints ({', '.join(absent)}).",
+            "Boot a kernel built with CONFIG_BPF_EVENTS and CONFIG_CGROUPS.",
+        )
+    # Since 6.16 sched_process_exit says itself that the group is dead; before, two threads that end
+    # at once may both look like the last.
+    if len(forms["sched_process_exit"] or ()) > 1:
+        values["GROUP_DEAD_ARG"] = 1
+    # Since 6.8 mark_victim hands over the task, before its number.
+    if (forms["mark_victim"] or [False])[0]:
+        values["OOM_TASK_ARG"] = 1
+    values["HIERARCHY_ID"] = 0
+    if hierarchy is Hierarchy.MEMORY_V1:
+        subsystem = btf.enum_value("cgroup_subsys_id", "memory_cgrp_id")
+        if subsystem is None:
+            raise BtfError("This kernel has no memory controller.")
+        values["V1_SUBSYS"] = subsystem
+        values["HIERARCHY_ID"] = _v1_hierarchy("memory", cgroups)
+    values["MAX_PROCESSES"] = MAX_PROCESSES
+    values["MAX_CGROUPS"] = MAX_CGROUPS
+    values["PAGE_SIZE"] = os.sysconf("SC_PAGE_SIZE")
+    return [f"-D{macro}={value}" for macro, value in values.items()]
+
+
+def _v1_hierarchy(controller: str, path: Path) -> int:
+    """The number of the controller's v1 hierarchy, second column of `/proc/cgroups`."""
+    for line in path.read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if words and words[0] == controller and words[1] != "0":
+            return int(words[1])
+    raise BtfError(f"The {controller} controller has no v1 hierarchy on this host.")

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the BPF programs and their reader in Python (agent/sources/records.py) share.
+ *
+ * Fixed-width types only, every hole named, so that both sides have the same layout on every
+ * architecture; a test compiles this header and compares sizes and offsets.
+ */
+#ifndef SO1_RECORDS_H
+#define SO1_RECORDS_H
+
+/* One thread group for as long as the host is up: a pid alone is used again. */
+struct process_key {
+	__u32 pid;		/* tgid in the initial PID namespace */
+	__u32 reserved;
+	__u64 start_ns;		/* the leader's start_boottime */
+};
+
+/*
+ * Flags are bytes of their own, not bits of one word: different programs set them on different
+ * CPUs without a lock, and none may undo another's.
+ */
+struct process_record {
+	__u64 cgroup_id;	/* in the hierarchy the programs were built for */
+	__u64 base_cpu_ns;	/* spent before it came into this cgroup by a move */
+	__u64 threads_cpu_ns;	/* of its threads that are gone */
+	__u8 seen_event;	/* by fork, exec or attach */
+	__u8 seen_snapshot;	/* by the task iterator */
+	__u8 exited;		/* its last thread ended; the leader is not yet freed */
+	__u8 short_lived;	/* began and ended between two marks */
+	__u8 moved;
+	__u8 reserved[3];
+};
+
+/* Everything is cumulative since the record was made. */
+struct cgroup_record {
+	__u64 parent_id;	/* 0 for the root and where it was not seen */
+	__u64 forks;
+	__u64 execs;
+	__u64 exits;
+	__u64 oom_kills;
+	__u64 moved_in;
+	__u64 moved_out;
+	/* A stay is a process's life in this cgroup: from fork or move in to its end or move out. */
+	__u64 cpu_short_ns;	/* of ended processes that began and ended between two marks */
+	__u64 cpu_ended_ns;	/* of all other ended stays */
+	__u32 born;		/* its making was seen: the record has all that ever happened in it */
+	__u32 gone;		/* the directory was removed */
+};
+
+/* One a CPU. A record that could not be kept is counted here and nowhere else. */
+struct cpu_counters {
+	__u64 lost_processes;	/* no room for, or no access to, a process's record */
+	__u64 lost_cgroups;	/* likewise a cgroup's */
+	__u64 lost_events;	/* no room in the ring buffer */
+	__u64 mended;		/* exec found another cgroup than the record had */
+	__u64 seam_both;	/* the iterator met a process that an event had told of */
+	__u64 seam_snapshot;	/* it met one that no event had told of */
+};
+
+/* Written by the reader. */
+struct control {
+	__u64 mark_ns;		/* boot clock of its last snapshot of all processes */
+};
+
+enum event_kind {
+	EVENT_FORK = 1,
+	EVENT_EXEC = 2,
+	EVENT_EXIT = 3,
+	EVENT_ATTACH = 4,
+	EVENT_MKDIR = 5,
+	EVENT_RMDIR = 6,
+	EVENT_OOM = 7,
+};
+
+#define EVENT_COMM 16
+#define EVENT_TEXT 80		/* "docker-", 64 digits, ".scope" and a final NUL fit */
+
+/* One line of the live trace. */
+struct event {
+	__u64 time_ns;		/* boot clock */
+	__u64 start_ns;		/* with pid: the process; 0 for mkdir and rmdir */
+	__u64 cgroup_id;	/* where it is, for attach: where it is now; else the cgroup itself */
+	__u64 other_id;		/* mkdir: the parent's id */
+	__u32 kind;		/* enum event_kind */
+	__u32 pid;
+	__u32 ppid;
+	__s32 exit_code;	/* as wait(2) has it: status << 8 | signal */
+	__u32 oom;		/* exit: it was an OOM victim */
+	__u32 reserved;
+	char comm[EVENT_COMM];
+	char text[EVENT_TEXT];	/* exec: the file; mkdir, rmdir: the directory's name */
+};
+
+#endif
