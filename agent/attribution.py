@@ -117,8 +117,9 @@ class _Attributor:
         verified, by_bpf = self._verify(process, cgroup_id, by_cgroup)
         if verified is Verified.CONFLICT:
             self._doubtful.update(one for one in (by_cgroup, by_bpf, container_id) if one)
-            # A process that only BPF puts into a container is shown there, as the conflict it is.
-            container_id = container_id or by_bpf
+            if not container_id:
+                # One that only BPF puts into a container is shown there, as the conflict it is.
+                container_id, basis = by_bpf, Basis.CGROUP
         if not container_id:
             self._dropped += candidate is not None
             return

@@ -28,13 +28,13 @@ class Namespaces:
             for cgroup in view.containers.values():
                 _claim(self._pid, cgroup.pid_ns, view.host_pid_ns, cgroup.container_id)
                 _claim(self._uts, cgroup.uts_ns, view.host_uts_ns, cgroup.container_id)
-        self._by_pid = {candidate.pid: candidate for candidate in snapshot.candidates}
+        self._candidates = {candidate.key: candidate for candidate in snapshot.candidates}
+        self._processes = {process.pid: process for process in snapshot.processes}
         self._init = {
             candidate.pid_ns: candidate
             for candidate in snapshot.candidates
             if candidate.ns_pid == 1
         }
-        self._parent = {process.pid: process.ppid for process in snapshot.processes}
         self._nested: dict[int, frozenset[str]] = {}
 
     def are_hosts(self, container_id: str) -> bool:
@@ -87,13 +87,21 @@ class Namespaces:
                 owners = known
                 break
             passed.append(pid_ns)
-            init = self._init.get(pid_ns)
-            parent = self._by_pid.get(self._parent.get(init.pid, 0)) if init else None
+            parent = self._parent_of_init(pid_ns)
             if parent is None:
                 break
             pid_ns = parent.pid_ns
         self._nested.update(dict.fromkeys(passed, owners))
         return owners
+
+    def _parent_of_init(self, pid_ns: int) -> Candidate | None:
+        """The pids of the two readings are matched by start too: one may have been used again."""
+        init = self._init.get(pid_ns)
+        process = self._processes.get(init.pid) if init else None
+        if init is None or process is None or process.key != init.key:
+            return None
+        parent = self._processes.get(process.ppid)
+        return self._candidates.get(parent.key) if parent else None
 
 
 def _claim(owners: dict[int, frozenset[str]], namespace: int, hosts: int, who: str) -> None:
