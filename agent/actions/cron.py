@@ -55,13 +55,13 @@ def install(config: Config, script: Path) -> Path:
     """
     directory = Path(config.cron.directory)
     text = cron_text(script, generator_environment(config))
-    _check_trusted(script)
+    check_trusted(script)
     if not directory.is_dir():
         raise CronError(
             f"{directory} does not exist, so cron cannot be told to generate containers.",
             "Install cron: `sudo apt-get install cron`.",
         )
-    _check_trusted(directory)
+    check_trusted(directory)
     target = directory / FILE_NAME
     if _exists(target) and not _is_ours(target):
         raise CronError(
@@ -199,7 +199,7 @@ def _is_ours(path: Path) -> bool:
         os.close(fd)
 
 
-def _check_trusted(path: Path) -> None:
+def check_trusted(path: Path) -> None:
     """Refuses what somebody other than root could change before cron, as root, comes to it."""
     for place in (path, *path.parents):
         try:

@@ -144,6 +144,16 @@ def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int
     return control.cleanup(settings)
 
 
+@app.command()
+def doctor(
+    as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
+) -> int:
+    """What this host can and cannot do, and what mends it. Exit status 1: the agent cannot run."""
+    from agent.commands import doctor as command
+
+    return command.doctor(config, database, as_json=as_json)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Runs a command line and gives its exit status; usage errors are one sentence, status 2."""
     try:

@@ -1,0 +1,85 @@
+"""`agent doctor`: one table of what this host can and cannot do, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.config import Config, load_config, with_overrides
+from agent.doctor import Check, Facts, State, can_run, judge
+from agent.doctor.probe import probe
+from agent.errors import ConfigError
+from agent.terminal import is_terminal, printable
+
+_STYLES = {State.OK: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.UNKNOWN: "cyan"}
+
+
+def doctor(path: Path | None, database: str | None, *, as_json: bool) -> int:
+    """Prints the table. 0 where the main job can run on this host, 1 where it cannot."""
+    problem = ""
+    try:
+        config = with_overrides(load_config(path), paths__database=database)
+    except ConfigError as error:
+        config, problem = Config(), error.message
+    facts = probe(config, problem)
+    checks = judge(facts, config)
+    if as_json:
+        typer.echo(document(facts, checks))
+    elif is_terminal():
+        _table(checks)
+    else:
+        typer.echo(plain(checks))
+    if not as_json:
+        typer.echo(verdict(checks))
+    return 0 if can_run(checks) else 1
+
+
+def document(facts: Facts, checks: Sequence[Check]) -> str:
+    """`can_run`, the checks, and the facts behind them, as JSON."""
+    value = {
+        "can_run": can_run(checks),
+        "checks": [msgspec.to_builtins(check) for check in checks],
+        "facts": msgspec.to_builtins(facts),
+    }
+    return msgspec.json.encode(value).decode()
+
+
+def plain(checks: Sequence[Check]) -> str:
+    """Aligned lines for a pipe: name, state, finding, and below it the command that mends it."""
+    names = max(len(check.name) for check in checks)
+    states = max(len(state) for state in State)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.name:<{names}}  {check.state:<{states}}  {printable(check.finding)}")
+        if check.mend:
+            lines.append(f"{'':<{names}}  {'':<{states}}  → {printable(check.mend)}")
+    return "\n".join(lines)
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """The one sentence below the table."""
+    count = {state: sum(check.state is state for check in checks) for state in State}
+    if count[State.MISSING]:
+        return f"The main job cannot run here: {count[State.MISSING]} missing."
+    less = [f"{count[state]} {state}" for state in (State.DEGRADED, State.UNKNOWN) if count[state]]
+    return f"The main job can run here{': ' + ', '.join(less) if less else ''}."
+
+
+def _table(checks: Sequence[Check]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("check", "state", "finding", "mend"):
+        table.add_column(header, overflow="fold")
+    for check in checks:
+        table.add_row(
+            Text(check.name),
+            Text(check.state, style=_STYLES[check.state]),
+            Text(printable(check.finding)),
+            Text(printable(check.mend)),
+        )
+    Console().print(table)

@@ -1,0 +1,28 @@
+"""One row of `agent doctor`, and what its four states mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+INSTALL = "./bash/start.sh --install-only"
+
+
+class State(StrEnum):
+    OK = "ok"
+    DEGRADED = "degraded"
+    """The agent runs, with less."""
+    MISSING = "missing"
+    """The main job cannot run."""
+    UNKNOWN = "unknown"
+    """It could not be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, how it is, and what mends it ("" where nothing has to be)."""
+
+    name: str
+    state: State
+    finding: str
+    mend: str = ""

@@ -1,0 +1,207 @@
+"""The checks on everything around the kernel: rights, Docker, cron, disk, database, clock."""
+
+from __future__ import annotations
+
+from agent.config import Config
+from agent.doctor.check import INSTALL, Check, State
+from agent.doctor.facts import Facts
+
+_MIN_FREE_MB = 64
+_CLOCK_SLACK_MS = 3600 * 1000
+
+
+def privileges(facts: Facts) -> Check:
+    if facts.root:
+        return Check("privileges", State.OK, "root")
+    return Check(
+        "privileges",
+        State.UNKNOWN,
+        "not root: what others may not see is left out",
+        "sudo agent doctor",
+    )
+
+
+def configuration(facts: Facts, config: Config) -> Check:
+    if facts.config_problem:
+        return Check(
+            "configuration",
+            State.MISSING,
+            f"{facts.config_problem} (judged by the defaults)",
+            "correct it, then: agent doctor",
+        )
+    source = f"source {config.source}, scope {config.policy.scope}, every {config.interval_s:g} s"
+    return Check("configuration", State.OK, source)
+
+
+def python(facts: Facts) -> Check:
+    python = facts.python
+    version = ".".join(str(number) for number in python.version)
+    if python.version < (3, 11):
+        finding = f"{version} is too old, 3.11 is the oldest"
+        return Check("python", State.MISSING, finding, INSTALL)
+    if python.missing:
+        finding = f"{version}, without {', '.join(python.missing)}"
+        return Check("python", State.MISSING, finding, INSTALL)
+    if not python.distribution:
+        finding = f"{version} ({python.interpreter}) is not the distribution's, which BCC is for"
+        return Check("python", State.DEGRADED, finding, INSTALL)
+    return Check("python", State.OK, f"{version} ({python.interpreter})")
+
+
+def installation(facts: Facts, config: Config) -> Check:
+    if facts.python.untrusted:
+        finding = facts.python.untrusted
+        state = State.DEGRADED if config.cron.enabled else State.OK
+        return Check("installation", state, finding, INSTALL)
+    return Check("installation", State.OK, "only root can change what root and cron run")
+
+
+def cgroups(facts: Facts) -> Check:
+    cgroups = facts.cgroups
+    if not cgroups.mode:
+        return Check("cgroups", State.MISSING, cgroups.problem, cgroups.hint)
+    return Check("cgroups", State.OK, f"{cgroups.mode}, by the {cgroups.identifying} hierarchy")
+
+
+def memory(facts: Facts) -> Check:
+    name = "memory controller"
+    if facts.cgroups.memory is None:
+        return Check(name, State.UNKNOWN, "could not be looked at", "see cgroups")
+    if facts.cgroups.memory:
+        return Check(name, State.OK, "accounts what containers hold")
+    return Check(
+        name,
+        State.DEGRADED,
+        "off: held memory is the sum of the processes' own pages",
+        "add cgroup_enable=memory to the kernel's command line, then reboot",
+    )
+
+
+def docker(facts: Facts) -> Check:
+    docker = facts.docker
+    if docker.version:
+        driver = f", cgroup driver {docker.driver}" if docker.driver else ""
+        return Check("Docker", State.OK, f"{docker.version}, API {docker.api}{driver}")
+    if not facts.root and "ermission" in docker.problem:
+        return Check("Docker", State.UNKNOWN, docker.problem, "sudo agent doctor")
+    return Check("Docker", State.MISSING, docker.problem, docker.hint)
+
+
+def images(facts: Facts, config: Config) -> Check:
+    docker = facts.docker
+    if not config.cron.enabled:
+        return Check("images", State.OK, "not needed (cron.enabled = false)")
+    if docker.images is None:
+        return Check("images", State.UNKNOWN, "Docker was not asked", "see Docker")
+    absent = [name for name, here in docker.images.items() if not here]
+    if not absent:
+        return Check("images", State.OK, ", ".join(docker.images))
+    finding = f"{', '.join(absent)} not here: pulled when first needed"
+    if docker.stand_in_lacks:
+        packages = " ".join(docker.stand_in_lacks)
+        return Check(
+            "images",
+            State.DEGRADED,
+            f"{finding}, and nothing to build a stand-in from",
+            f"docker pull {absent[0]}, or sudo apt-get install -y {packages}",
+        )
+    return Check("images", State.OK, f"{finding}, else a stand-in is built here")
+
+
+def compose(facts: Facts, config: Config) -> Check:
+    if not config.grafana.enabled:
+        return Check("compose", State.OK, "not wanted (grafana.enabled = false)")
+    docker = facts.docker
+    if not docker.compose:
+        return Check(
+            "compose",
+            State.DEGRADED,
+            "neither `docker compose` nor `docker-compose` is there",
+            "sudo apt-get install -y docker-compose",
+        )
+    image = {True: "image here", False: "image not here: pulled at start", None: "image unknown"}
+    return Check("compose", State.OK, f"{docker.compose}, {image[docker.grafana_image]}")
+
+
+def cron(facts: Facts, config: Config) -> Check:
+    if not config.cron.enabled:
+        return Check("cron", State.OK, "not wanted (cron.enabled = false)")
+    if facts.cron_problem:
+        return Check("cron", State.DEGRADED, facts.cron_problem, facts.cron_hint)
+    return Check("cron", State.OK, "a daemon runs")
+
+
+def disk(facts: Facts, config: Config) -> Check:
+    store = facts.store
+    if store.free_mb is None:
+        return Check("disk", State.UNKNOWN, "the free space could not be read", "sudo agent doctor")
+    room = f"{store.free_mb} MB free for {config.paths.database}"
+    mend = f"make room (df -h {config.paths.database}), or lower retention.max_database_mb"
+    if store.free_mb < _MIN_FREE_MB or store.free_inodes == 0:
+        return Check("disk", State.MISSING, room if store.free_inodes != 0 else "no inodes", mend)
+    wanted_mb = max(0, config.retention.max_database_mb - store.size_mb)
+    if store.free_mb < wanted_mb:
+        finding = f"{room}, and the database may grow by {wanted_mb} MB"
+        return Check("disk", State.DEGRADED, finding, mend)
+    return Check("disk", State.OK, room)
+
+
+def database(facts: Facts, config: Config) -> Check:
+    name, store, path = "database", facts.store, config.paths.database
+    if store.path_problem:
+        return Check(name, State.MISSING, store.path_problem, store.path_hint)
+    if store.kind is None:
+        return Check(name, State.UNKNOWN, f"{path} could not be looked at", "sudo agent doctor")
+    if store.kind == "foreign":
+        finding = f"{path} is a file of something else"
+        return Check(name, State.MISSING, finding, "name another path: paths.database, --database")
+    if store.writable is False:
+        return Check(name, State.MISSING, f"{path} cannot be written", f"findmnt -T {path}")
+    if store.schema == "newer":
+        finding = f"{path} was written by a newer agent"
+        return Check(name, State.MISSING, finding, f"sudo mv {path} {path}.newer, or update")
+    if store.kind in ("absent", "empty"):
+        return Check(name, State.OK, f"{path} is not there yet: the first start makes it")
+    if store.kind == "damaged" or store.read_problem:
+        problem = store.read_problem or "not a database any more"
+        finding = f"{path}: {problem}; a start sets a damaged one aside and begins a new one"
+        return Check(name, State.DEGRADED, finding, f"sqlite3 {path} 'PRAGMA integrity_check'")
+    about = [f"{store.size_mb} MB", f"journal {store.journal or 'unknown'}"]
+    if store.schema == "older":
+        about.append("an older schema, migrated at start")
+    return Check(name, State.OK, f"{path}, {', '.join(about)}")
+
+
+def clock(facts: Facts) -> Check:
+    clock, newest_ms = facts.clock, facts.store.newest_row_ms
+    mend = "sudo timedatectl set-ntp true"
+    if clock.wall_ms + _CLOCK_SLACK_MS < clock.installed_ms:
+        return Check("clock", State.DEGRADED, "before this agent was installed", mend)
+    if newest_ms is not None and clock.wall_ms + _CLOCK_SLACK_MS < newest_ms:
+        hours = (newest_ms - clock.wall_ms) / _CLOCK_SLACK_MS
+        finding = f"{hours:.1f} h behind the newest row of the database: nothing old is erased"
+        return Check("clock", State.DEGRADED, finding, mend)
+    if clock.synchronised is None:
+        return Check("clock", State.OK, "sane; whether it is synchronised is not known")
+    if not clock.synchronised:
+        return Check("clock", State.DEGRADED, "no time service steers it", mend)
+    return Check("clock", State.OK, "synchronised")
+
+
+def leftovers(facts: Facts, config: Config) -> Check:
+    left = facts.leftovers
+    if left.agent_pid:
+        return Check("agent", State.OK, f"running, pid {left.agent_pid}")
+    found = [
+        *(f"module {name}" for name in facts.modules.loaded if not config.modules.keep),
+        *(["the cron file"] if left.cron_file else []),
+        *([f"{left.containers} containers"] if left.containers else []),
+        *(["Grafana"] if left.grafana and not config.grafana.keep else []),
+    ]
+    if left.agent_pid is None:
+        finding = f"running or not; there is {', '.join(found)}" if found else "running or not"
+        return Check("agent", State.UNKNOWN, finding, "sudo agent doctor")
+    if found:
+        finding = f"not running, and left behind: {', '.join(found)}"
+        return Check("agent", State.DEGRADED, finding, "sudo agent cleanup, or sudo agent start")
+    return Check("agent", State.OK, "not running, nothing left behind")

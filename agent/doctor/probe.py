@@ -1,0 +1,292 @@
+"""Finds the facts of `agent doctor`: looks, asks, and changes nothing on the host.
+
+Every part stands alone: one that cannot be looked at, for want of rights or of a Python package,
+leaves `None` in its place and the others as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.actions import cron, kmod
+from agent.config import Config
+from agent.doctor.facts import (
+    ClockFacts,
+    DockerFacts,
+    Facts,
+    LeftoverFacts,
+    PythonFacts,
+    StoreFacts,
+)
+from agent.doctor.probe_kernel import (
+    bpf_facts,
+    cgroup_facts,
+    module_facts,
+    signing_facts,
+    which,
+)
+from agent.errors import AgentError
+from agent.lock import holder_pid
+
+_DOCKER_TIMEOUT_S = 10.0
+_STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}
+_PACKAGES = {
+    "docker": (7, 1),
+    "msgspec": (0, 19),
+    "peewee": (4, 4),
+    "psutil": (5, 9),
+    "rich": (13, 7),
+    "typer": (0, 27),
+}
+_TIME_ERROR = 5
+"""What adjtimex(2) gives while the clock is not synchronised."""
+
+
+def probe(config: Config, config_problem: str = "") -> Facts:
+    """Everything, once. Takes a second or two; Docker is waited for ten at most."""
+    root = os.geteuid() == 0
+    docker, containers, grafana = _docker(config)
+    problem = cron.daemon_problem() if config.cron.enabled else None
+    return Facts(
+        root=root,
+        config_problem=config_problem,
+        modules=module_facts(config),
+        signing=signing_facts(),
+        bpf=bpf_facts(config),
+        cgroups=cgroup_facts(),
+        docker=docker,
+        cron_problem=problem.message if problem else "",
+        cron_hint=problem.hint if problem else "",
+        store=_store(Path(config.paths.database), root=root),
+        clock=_clock(),
+        python=_python(),
+        leftovers=LeftoverFacts(_agent_pid(config), _cron_file(config), containers, grafana),
+    )
+
+
+def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
+    """The engine, and of its containers how many are this installation's and whether Grafana is."""
+    compose = _compose()
+    lacks = tuple(package for tool, package in _STAND_IN_PACKAGES.items() if which(tool) is None)
+    try:
+        import docker.errors
+
+        from agent.actions.compose import IMAGE, PROJECT
+        from agent.dockerapi import INSTALLATION_LABEL, answering, connect_briefly
+    except ImportError as error:
+        problem = f"Docker cannot be asked: {error}."
+        nothing = DockerFacts("", "", "", problem, "See python.", None, lacks, compose, None)
+        return nothing, None, None
+    try:
+        with (
+            connect_briefly(config.docker_host, _DOCKER_TIMEOUT_S) as client,
+            answering(config.docker_host),
+        ):
+            about, info = client.version(), client.info()
+            wanted = (config.images.low, config.images.high)
+            images = {name: _has_image(client, name) for name in wanted}
+            facts = DockerFacts(
+                version=str(about.get("Version", "")) or "of unknown version",
+                api=str(about.get("ApiVersion", "")),
+                driver=str(info.get("CgroupDriver", "")),
+                problem="",
+                hint="",
+                images=images,
+                stand_in_lacks=lacks,
+                compose=compose,
+                grafana_image=_has_image(client, IMAGE),
+            )
+            installation = _installation(config)
+            containers = (
+                _count(client, f"{INSTALLATION_LABEL}={installation}") if installation else 0
+            )
+            grafana = _count(client, f"com.docker.compose.project={PROJECT}") > 0
+            return facts, None if installation is None else containers, grafana
+    except AgentError as error:
+        problem, hint = error.message, error.hint
+    except docker.errors.DockerException as error:
+        problem, hint = f"Docker refuses to be asked: {str(error)[:200]}", "See `docker info`."
+    return DockerFacts("", "", "", problem, hint, None, lacks, compose, None), None, None
+
+
+def _has_image(client: Any, name: str) -> bool:
+    import docker.errors
+
+    try:
+        client.inspect_image(name)
+    except docker.errors.NotFound:
+        return False
+    return True
+
+
+def _count(client: Any, label: str) -> int:
+    return len(client.containers(all=True, filters={"label": label}))
+
+
+def _installation(config: Config) -> str | None:
+    """This installation's id, "" where there is none yet, None where it cannot be read."""
+    try:
+        from agent.store.installation import existing_installation_id
+
+        return existing_installation_id(Path(config.paths.database).parent) or ""
+    except (AgentError, ImportError):
+        return None
+
+
+def _compose() -> str:
+    try:
+        from agent.actions.compose import compose_command
+
+        return " ".join(compose_command())
+    except (AgentError, ImportError):
+        return ""
+
+
+def _agent_pid(config: Config) -> int | None:
+    try:
+        return holder_pid(Path(config.paths.run))
+    except AgentError:
+        return None
+
+
+def _cron_file(config: Config) -> bool:
+    if os.geteuid() == 0:
+        return cron.is_installed(config.cron)
+    return (Path(config.cron.directory) / cron.FILE_NAME).exists()
+
+
+def _store(path: Path, *, root: bool) -> StoreFacts:
+    place = path if path.exists() else _nearest(path.parent)
+    free_mb = free_inodes = None
+    read_only = False
+    try:
+        about = os.statvfs(place)
+    except OSError:
+        pass
+    else:
+        free_mb = about.f_bavail * about.f_frsize >> 20
+        free_inodes = about.f_favail if about.f_files else None
+        read_only = bool(about.f_flag & os.ST_RDONLY)
+    kind, problem, hint = _kind(path)
+    journal, schema, newest_ms, read_problem = "", None, None, ""
+    if kind == "ours":
+        journal, schema, newest_ms, read_problem = _history(path)
+    writable = os.access(place, os.W_OK) if root else None
+    return StoreFacts(
+        kind=kind,
+        path_problem=problem,
+        path_hint=hint,
+        writable=False if read_only else writable,
+        journal=journal,
+        schema=schema,
+        read_problem=read_problem,
+        newest_row_ms=newest_ms,
+        size_mb=_size_mb(path),
+        free_mb=free_mb,
+        free_inodes=free_inodes,
+    )
+
+
+def _kind(path: Path) -> tuple[str | None, str, str]:
+    """What lies there, and what keeps it from being used with the command that mends it."""
+    from agent.store import files
+
+    if path.parent.exists():
+        if not os.access(path.parent, os.X_OK):
+            return None, "", ""
+        try:
+            # The directory is there, so nothing is made: this only looks.
+            files.prepare_directory(path)
+        except AgentError as error:
+            return None, error.message, error.hint
+    try:
+        return files.kind(path).name.lower(), "", ""
+    except AgentError as error:
+        return (None, "", "") if os.geteuid() != 0 else (None, error.message, error.hint)
+
+
+def _history(path: Path) -> tuple[str, str | None, int | None, str]:
+    """Journal, schema, newest row's time, and why they could not be read."""
+    try:
+        from agent.store import database as sqlite
+    except ImportError as error:
+        return "", None, None, str(error)
+    try:
+        database = sqlite.connect_to_read(path)
+        try:
+            journal = str(database.pragma("journal_mode"))
+            known, applied = (
+                set(sqlite.known_migrations(database)),
+                set(sqlite.applied_migrations(database)),
+            )
+            newest = sqlite.rows(database, "SELECT max(timestamp) FROM metrics")[0][0]
+        finally:
+            database.close()
+    except sqlite.StorageError as error:
+        return "", None, None, str(error)
+    schema = "newer" if applied - known else "older" if known - applied else "current"
+    return journal, schema, newest if isinstance(newest, int) else None, ""
+
+
+def _nearest(directory: Path) -> Path:
+    """The directory itself or the nearest one above it that is there."""
+    return next((one for one in (directory, *directory.parents) if one.exists()), Path("/"))
+
+
+def _size_mb(path: Path) -> int:
+    try:
+        return path.stat().st_size >> 20
+    except OSError:
+        return 0
+
+
+def _clock() -> ClockFacts:
+    return ClockFacts(
+        synchronised=_synchronised(),
+        wall_ms=time.time_ns() // 10**6,
+        installed_ms=int(Path(__file__).stat().st_mtime * 1000),
+    )
+
+
+def _synchronised() -> bool | None:
+    """adjtimex(2) with no mode set only reads; `struct timex` is below 256 bytes."""
+    try:
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def _python() -> PythonFacts:
+    untrusted = ""
+    try:
+        for place in (Path(__file__).resolve(), kmod.script(), Path(sys.prefix)):
+            cron.check_trusted(place)
+    except AgentError as error:
+        untrusted = error.message
+    return PythonFacts(
+        version=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
+        interpreter=sys.executable,
+        distribution=Path(sys.base_prefix) == Path("/usr"),
+        missing=tuple(name for name, oldest in _PACKAGES.items() if not _has(name, oldest)),
+        untrusted=untrusted,
+    )
+
+
+def _has(package: str, oldest: tuple[int, int]) -> bool:
+    if importlib.util.find_spec(package) is None:
+        return False
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return numbers >= oldest

@@ -1,0 +1,210 @@
+"""Finds out what this kernel, its headers and its signing rules are like. Changes nothing."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from agent.actions import kmod
+from agent.config import Config
+from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, SigningFacts
+from agent.errors import AgentError
+from agent.run import CommandError, environment, run
+
+_TOOL_TIMEOUT_S = 60.0
+_EFI = Path("/sys/firmware/efi")
+_SECURE_BOOT = "efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_KEY = Path("/var/lib/dkms/mok.key")
+_CERTIFICATE = Path("/var/lib/dkms/mok.pub")
+_DEBIAN_COMPILER = re.compile(r"^override CC = .*[ )]([a-z][^ )\n]*)$", re.MULTILINE)
+
+
+def which(program: str) -> str | None:
+    """Where a program is that the agent would start, by the agent's own path."""
+    return shutil.which(program, path=environment()["PATH"])
+
+
+def module_facts(config: Config) -> ModuleFacts:
+    release = os.uname().release
+    headers = Path("/lib/modules") / release / "build"
+    wanted = ("make", _compiler(headers), "insmod", "rmmod", "modinfo")
+    disabled = _text(Path("/proc/sys/kernel/modules_disabled"))
+    loaded = kmod.loaded()
+    target = _build_directory(config)
+    built = _is_built(target)
+    return ModuleFacts(
+        release=release,
+        takes_modules=Path("/proc/modules").exists(),
+        disabled=None if disabled is None else disabled == "1",
+        headers=(headers / "Makefile").exists(),
+        missing_tools=tuple(tool for tool in wanted if which(tool) is None),
+        built=built,
+        loaded=loaded,
+        ours=_are_ours(loaded, target, built),
+        entry_problem=_entry_problem(config) if loaded else None,
+    )
+
+
+def signing_facts() -> SigningFacts:
+    lockdown = _text(Path("/sys/kernel/security/lockdown"))
+    chosen = re.search(r"\[(\w+)\]", lockdown or "")
+    enforced = _text(Path("/sys/module/module/parameters/sig_enforce"))
+    facts = SigningFacts(
+        secure_boot=_secure_boot(),
+        lockdown=chosen[1] if chosen else None,
+        enforced=None if enforced is None else enforced == "Y",
+        key=_exists(_KEY, _CERTIFICATE),
+        enrolled=None,
+    )
+    if not facts.required or not facts.key or which("mokutil") is None:
+        return facts
+    try:
+        done = run(
+            ["mokutil", "--test-key", str(_CERTIFICATE)], timeout_s=_TOOL_TIMEOUT_S, check=False
+        )
+    except CommandError:
+        return facts
+    known = "is already enrolled" in done.stdout
+    unknown = "is not enrolled" in done.stdout
+    return SigningFacts(
+        facts.secure_boot, facts.lockdown, facts.enforced, True, known if known != unknown else None
+    )
+
+
+def bpf_facts(config: Config) -> BpfFacts:
+    version, problem = _bcc() if config.bpf.enabled else ("", "not looked for")
+    return BpfFacts(
+        btf=Path("/sys/kernel/btf/vmlinux").exists(),
+        events=_kernel_has("CONFIG_BPF_EVENTS"),
+        bcc=version,
+        bcc_problem=problem,
+    )
+
+
+def cgroup_facts() -> CgroupFacts:
+    from agent.model import Hierarchy
+    from agent.sources.cgroup_layout import detect
+
+    try:
+        layout = detect()
+    except AgentError as error:
+        return CgroupFacts("", "", None, error.message, error.hint)
+    if layout.hierarchy is Hierarchy.MEMORY_V1:
+        return CgroupFacts(str(layout.mode), "memory", True)
+    controllers = _text(layout.root / "cgroup.controllers")
+    memory = None if controllers is None else "memory" in controllers.split()
+    return CgroupFacts(str(layout.mode), "default", memory)
+
+
+def _compiler(headers: Path) -> str:
+    """The compiler that the kernel's headers ask for, as `load_modules.sh` finds it."""
+    named = _DEBIAN_COMPILER.search(_text(headers / ".kernelvariables") or "")
+    if named:
+        return named[1]
+    settings = _text(headers / "include/config/auto.conf") or ""
+    return "clang" if "CONFIG_CC_IS_CLANG=y" in settings.splitlines() else "gcc"
+
+
+def _build_directory(config: Config) -> Path | None:
+    try:
+        done = run(
+            ["bash", str(kmod.script()), "--print-dir"],
+            timeout_s=_TOOL_TIMEOUT_S,
+            env={"SO1_BUILD_ROOT": config.paths.build},
+        )
+    except CommandError:
+        return None
+    return Path(done.stdout.strip()) if done.stdout.startswith("/") else None
+
+
+def _is_built(target: Path | None) -> bool | None:
+    if target is None:
+        return None
+    return _exists(target / "SHA256SUMS", *(target / f"{name}.ko" for name in kmod.MODULES))
+
+
+def _are_ours(loaded: tuple[str, ...], target: Path | None, built: bool | None) -> bool | None:
+    if not loaded or target is None or built is None:
+        return None
+    return built and all(
+        _text(Path("/sys/module") / name / "srcversion") == _text(target / f"{name}.srcversion")
+        for name in loaded
+    )
+
+
+def _entry_problem(config: Config) -> str | None:
+    for path in (config.modules.sysinfo_path, config.modules.continfo_path):
+        try:
+            with Path(path).open("rb") as file:
+                if not file.read(1):
+                    return f"{path} is empty"
+        except PermissionError as error:
+            return f"{path}: {error.strerror}" if os.geteuid() == 0 else None
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+    return ""
+
+
+def _secure_boot() -> bool | None:
+    """The firmware's variable: four bytes of attributes, then 1 or 0 (UEFI, Globally Defined)."""
+    if not _EFI.exists():
+        return False
+    try:
+        value = (_EFI / _SECURE_BOOT).read_bytes()
+    except FileNotFoundError:
+        return False if any((_EFI / "efivars").glob("*-*")) else None
+    except OSError:
+        return None
+    return value[4] == 1 if len(value) >= 5 else None
+
+
+def _kernel_has(option: str) -> bool | None:
+    """Whether the kernel was built with `option`, None where its configuration is not readable."""
+    release = os.uname().release
+    for path in (Path("/proc/config.gz"), Path("/boot") / f"config-{release}"):
+        try:
+            data = path.read_bytes()
+            text = gzip.decompress(data) if path.suffix == ".gz" else data
+        except (OSError, EOFError, gzip.zlib.error):  # type: ignore[attr-defined]
+            continue
+        return f"\n{option}=y\n".encode() in b"\n" + text
+    return None
+
+
+def _bcc() -> tuple[str, str]:
+    """BCC's version or what is wrong with it, found out in a process of its own: it is large."""
+    code = "import bcc; bcc.BPF.TRACEPOINT; print(bcc.__version__)"
+    try:
+        done = run([sys.executable, "-I", "-c", code], timeout_s=_TOOL_TIMEOUT_S, check=False)
+    except CommandError as error:
+        return "", error.message
+    if done.status == 0:
+        return done.stdout.strip(), ""
+    if "No module named 'bcc'" in done.stderr:
+        return "", "not installed"
+    if "AttributeError" in done.last_line:
+        return "", "the bcc that Python finds is another package of that name"
+    return "", f"cannot be imported: {done.last_line[:200]}"
+
+
+def _exists(*paths: Path) -> bool | None:
+    """Whether all are there; None where a directory on the way may not be looked into."""
+    try:
+        for path in paths:
+            path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
