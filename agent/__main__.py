@@ -10,12 +10,16 @@ from agent.terminal import Say, printable
 
 def main() -> None:
     """Runs the command line and ends the process with its status; never with a traceback."""
-    # Imported here: `agent --help` must be quick, and an import error must be one sentence too.
-    from agent.commands.app import run  # noqa: PLC0415
-
     say = Say(sys.stderr)
     try:
+        # Imported here: an import error must be one sentence too.
+        from agent.commands.app import run  # noqa: PLC0415
+
         status = run()
+    except ImportError as error:
+        say(f"agent: its installation is not whole: {printable(str(error))}.")
+        say("       Run `./bash/start.sh --install-only`.")
+        sys.exit(1)
     except AgentError as error:
         say(f"agent: {printable(error.message)}")
         if error.hint:
