@@ -32,16 +32,28 @@ HISTORY_TABLE = "schema_migration"
 _BUSY_TIMEOUT_S = 5.0
 _LEAVE_WAL_S = 5.0
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
-_FULL_CHECK_BYTES = 32 * 1024 * 1024
+FULL_CHECK_BYTES = 32 * 1024 * 1024
 """Up to this size a start checks every page; beyond it only what it touches."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PASSING = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_TOOBIG,
+)
 
 StorageError = (sqlite3.Error, sqlite3.Warning, peewee.PeeweeException, OSError)
 
 
 class DamagedError(Exception):
     """The file is not a sound database of ours any more. Never leaves this package."""
+
+    def __init__(self, finding: str, database: peewee.SqliteDatabase | None = None) -> None:
+        super().__init__(finding)
+        self.database = database
+        """Its connection, for whoever sets the file aside to close afterwards."""
 
 
 def sqlite_code(error: BaseException | None) -> int:
@@ -56,6 +68,13 @@ def sqlite_code(error: BaseException | None) -> int:
 
 def is_damage(error: BaseException) -> bool:
     return isinstance(error, DamagedError) or sqlite_code(error) in _DAMAGED
+
+
+def needs_new_connection(error: BaseException) -> bool:
+    """Whether the connection that met `error` may go on meeting it after its cause is gone."""
+    if not isinstance(error, StorageError):
+        return False
+    return sqlite_code(error) not in _PASSING
 
 
 def explain(error: BaseException, path: Path) -> StoreError:
@@ -75,6 +94,9 @@ def explain(error: BaseException, path: Path) -> StoreError:
     elif code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
         message = f"The disk of the database {path} fails: {error}."
         hint = "See `dmesg` and the disk; storing is tried again at every tick."
+    elif not isinstance(error, (DamagedError, *StorageError)) or code == sqlite3.SQLITE_CONSTRAINT:
+        message = f"A value of this tick does not fit into the database: {error}."
+        hint = "The next tick is stored as usual; please report it."
     else:
         message = f"The database {path} cannot be used: {error}."
         hint = f"See it with `sqlite3 {path} 'PRAGMA integrity_check'`."
@@ -107,54 +129,72 @@ def open_database(path: Path, wall_ns: int) -> tuple[peewee.SqliteDatabase, Path
     """The database at `path`, ready to be written, and where a damaged one was set aside.
 
     Raises StoreError where it cannot be made, opened or written, is somebody else's, or was written
-    by a newer version of the agent.
+    by a newer version of the agent. Nothing is changed then.
     """
     files.prepare_directory(path)
     aside: Path | None = None
-    for last in (False, True):
-        found = files.kind(path)
-        if found is FileKind.FOREIGN:
-            raise StoreError(
-                f"{path} is a file of something else, not the agent's database.",
-                "Name another path with --database.",
-            )
-        if found is FileKind.DAMAGED:
-            aside = _set_aside(path, wall_ns, "it is not an SQLite database")
-            found = FileKind.ABSENT
-        if found is FileKind.ABSENT:
-            # Side files without their database would be replayed onto the new one.
-            files.set_aside(path, wall_ns)
-            files.create_file(path)
-        files.narrow_mode(path)
+    found = files.kind(path)
+    if found is FileKind.FOREIGN:
+        raise StoreError(
+            f"{path} is a file of something else, not the agent's database.",
+            "Name another path with --database.",
+        )
+    if found is FileKind.DAMAGED:
+        aside = set_aside(path, wall_ns, "it does not begin as an SQLite database")
+    elif found is not FileKind.ABSENT:
         try:
-            return _open_sound(path), aside
+            return _open_file(path), aside
         except DamagedError as error:
-            if last:
-                raise explain(error, path) from error
-            aside = _set_aside(path, wall_ns, str(error))
-    raise AssertionError("unreachable")
+            aside = set_aside(path, wall_ns, str(error), error.database)
+    # Side files without their database would be replayed onto the new one.
+    files.set_aside(path, wall_ns)
+    files.create_file(path)
+    try:
+        return _open_file(path), aside
+    except DamagedError as error:
+        close(error.database)
+        raise explain(error, path) from error
 
 
-def _set_aside(path: Path, wall_ns: int, why: str) -> Path | None:
-    aside = files.set_aside(path, wall_ns)
+def set_aside(
+    path: Path, wall_ns: int, why: str, database: peewee.SqliteDatabase | None = None
+) -> Path | None:
+    """Renames a damaged database and says so. `database` is its open connection, closed here.
+
+    Renamed while it is open: SQLite then sees that its file moved, and leaves it and its log as
+    they were found. Raises StoreError where the rename fails.
+    """
+    try:
+        aside = files.set_aside(path, wall_ns)
+    finally:
+        close(database)
     log.warning("database=damaged path=%s kept_as=%s begun=new cause=%r", path, aside, why)
     return aside
 
 
-def _open_sound(path: Path) -> peewee.SqliteDatabase:
+def close(database: peewee.SqliteDatabase | None) -> None:
+    """Closes without a word: what could fail here was told before."""
+    if database is not None:
+        with suppress(*StorageError):
+            database.close()
+
+
+def _open_file(path: Path) -> peewee.SqliteDatabase:
+    """Raises DamagedError with the connection still open, else StoreError."""
     database: peewee.SqliteDatabase | None = None
     try:
+        files.narrow_mode(path)
         database = connect(path)
+        _refuse_newer(database, path)
         _begin_file(database)
-        _migrate(database, path)
         _enter_wal(database, path)
+        _migrate(database)
         _check(database, path)
     except BaseException as error:
-        if database is not None:
-            with suppress(*StorageError):
-                database.close()
         if is_damage(error):
-            raise DamagedError(str(error)) from error
+            raise DamagedError(str(error), database) from error
+        if database is not None:
+            leave(database, path, wait=False)
         if isinstance(error, StorageError):
             raise explain(error, path) from error
         raise
@@ -200,10 +240,9 @@ def applied_migrations(database: peewee.SqliteDatabase) -> tuple[str, ...]:
     return tuple(str(name) for (name,) in found)
 
 
-def _migrate(database: peewee.SqliteDatabase, path: Path) -> None:
+def _refuse_newer(database: peewee.SqliteDatabase, path: Path) -> None:
     known = known_migrations(database)
-    applied = applied_migrations(database)
-    newer = sorted(set(applied) - set(known))
+    newer = sorted(set(applied_migrations(database)) - set(known))
     if newer:
         raise StoreError(
             f"{path} was written by a newer version of the agent (it has {_printable(newer[-1])}, "
@@ -211,9 +250,12 @@ def _migrate(database: peewee.SqliteDatabase, path: Path) -> None:
             f"Install that version again, or keep the file and begin a new one: "
             f"sudo mv {path} {path}.newer",
         )
-    if applied != known:
+
+
+def _migrate(database: peewee.SqliteDatabase) -> None:
+    if applied_migrations(database) != known_migrations(database):
         _runner(database).up()
-    elif missing := _missing(database):
+    if missing := _missing(database):
         raise DamagedError(f"{missing} is missing")
 
 
@@ -248,7 +290,7 @@ def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> None:
 
 def _check(database: peewee.SqliteDatabase, path: Path) -> None:
     """Raises DamagedError where the file is not sound, as far as a quick look tells."""
-    if path.lstat().st_size <= _FULL_CHECK_BYTES:
+    if path.lstat().st_size <= FULL_CHECK_BYTES:
         check_pages(database)
     for model in ALL_TABLES:
         name = table_name(model)
@@ -291,8 +333,7 @@ def leave(database: peewee.SqliteDatabase, path: Path, *, wait: bool) -> bool:
         if left or time.monotonic() >= deadline:
             break
         time.sleep(0.05)
-    with suppress(*StorageError):
-        database.close()
+    close(database)
     if left or files.side_file(path, "-wal").exists():
         return left
     # The reader went just now: nobody is in the way any more.
@@ -303,8 +344,7 @@ def leave(database: peewee.SqliteDatabase, path: Path, *, wait: bool) -> bool:
     try:
         return _try_leave_wal(again)
     finally:
-        with suppress(*StorageError):
-            again.close()
+        close(again)
 
 
 def _try_leave_wal(database: peewee.SqliteDatabase) -> bool:

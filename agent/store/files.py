@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from pathlib import Path
@@ -23,6 +22,8 @@ INSTALLATION_FILE = "installation"
 
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o640
+
+HEADER_BYTES = 100
 
 _MAGIC = b"SQLite format 3\0"
 _SIDE_SUFFIXES = ("-wal", "-shm", "-journal")
@@ -39,33 +40,8 @@ class FileKind(Enum):
     FOREIGN = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The three files as they are on disk now; None for one that is not there."""
-
-    database: tuple[int, int] | None
-    wal: tuple[int, int] | None
-    shm: tuple[int, int] | None
-
-
 def side_file(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def identity(path: Path) -> Identity:
-    return Identity(
-        _device_inode(path),
-        _device_inode(side_file(path, "-wal")),
-        _device_inode(side_file(path, "-shm")),
-    )
-
-
-def _device_inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def prepare_directory(path: Path) -> None:
@@ -180,7 +156,7 @@ def kind(path: Path) -> FileKind:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(100)
+            head = file.read(HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return FileKind.ABSENT
@@ -205,15 +181,17 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-def set_aside(path: Path, wall_ns: int) -> Path | None:
+def set_aside(path: Path, wall_ns: int, *, log_only: bool = False) -> Path | None:
     """Renames the database with its side files to `NAME.damaged-<UTC time>` and gives that path.
 
     The side files keep their endings, so that SQLite still finds them. None where there was
-    nothing. Raises StoreError where a rename fails.
+    nothing. `log_only` leaves the database where it is. Raises StoreError where a rename fails.
     """
     stamp = datetime.fromtimestamp(wall_ns / 10**9, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = [path.name + suffix for suffix in ("", *_SIDE_SUFFIXES)]
     present = [name for name in names if os.path.lexists(path.with_name(name))]
+    if log_only and path.name in present:
+        present.remove(path.name)
     if not present:
         return None
     number = 0

@@ -8,6 +8,7 @@ stored is counted.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -24,7 +25,9 @@ from agent.config import RetentionSettings
 from agent.errors import StoreError
 from agent.model import RemovalPass, TickRecord
 from agent.store import database as sqlite
-from agent.store import files, rows
+from agent.store import files, rows, watch
+from agent.store.database import DamagedError
+from agent.store.retention import ClockWatch, Pruner
 from agent.store.tables import (
     ALL_TABLES,
     AttributionCheck,
@@ -37,11 +40,16 @@ from agent.store.tables import (
     columns,
     table_name,
 )
+from agent.store.watch import Change
 
 log = logging.getLogger(__name__)
 
 _OWED_PASSES = 1000
 """Passes kept in memory while they cannot be stored."""
+
+_VERIFY_PAUSE_NS = 600 * 10**9
+
+_FAILURES = (*sqlite.StorageError, DamagedError, StoreError, OverflowError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class StoreState:
     unstored_ticks: int = 0
     set_aside: Path | None = None
     """Where the last damaged database was put, None where none was."""
+    retention: str = ""
+    """Why rows are not deleted by age at the moment, empty where they are."""
 
     @property
     def ok(self) -> bool:
@@ -76,10 +86,17 @@ class Store:
         self._retention = retention
         self._lock = threading.RLock()
         self._database: peewee.SqliteDatabase | None = None
-        self._identity: files.Identity | None = None
+        self._pruner: Pruner | None = None
+        self._seen = watch.fingerprint(path)
+        """The files as our last write left them."""
+        self._verified_ns: int | None = None
+        self._stale = False
+        """Whether the connection has to be made anew before the next write."""
+        self._clock_watch = ClockWatch(clock.wall_ns(), clock.boot_ns())
         self._last_ms = 0
         self._owed: deque[tuple[int, RemovalPass]] = deque(maxlen=_OWED_PASSES)
         self._problem = ""
+        self._prune_problem = ""
         self._closed = False
         self.unstored_ticks = 0
         self.set_aside: Path | None = None
@@ -93,7 +110,7 @@ class Store:
         Raises StoreError where the place is unsafe, the file is somebody else's or of a newer
         version, or nothing can be written.
         """
-        store = cls(Path(path).absolute(), clock=clock, retention=retention)
+        store = cls(Path(os.path.abspath(path)), clock=clock, retention=retention)
         store._open()
         return store
 
@@ -114,7 +131,12 @@ class Store:
 
     @property
     def state(self) -> StoreState:
-        return StoreState(self._problem, self.unstored_ticks, self.set_aside)
+        return StoreState(
+            self._problem,
+            self.unstored_ticks,
+            self.set_aside,
+            self._clock_watch.suspended or self._prune_problem,
+        )
 
     def write_tick(self, record: TickRecord) -> int:
         """Stores one tick, all of it or nothing, and gives its rows' timestamp in milliseconds.
@@ -136,12 +158,16 @@ class Store:
                 _insert_many(connection, model, values)
 
         with self._lock:
+            if self._clock_watch.look(self._clock.wall_ns(), self._clock.boot_ns()):
+                log.warning("retention=suspended %s", self._clock_watch.suspended)
             self._owe(record.passes, record.wall_ns)
             try:
-                return self._write(record.wall_ns, insert)
+                timestamp_ms = self._write(record.wall_ns, insert)
             except StoreError:
                 self.unstored_ticks += 1
                 raise
+            self._prune(len(record.processes) + len(record.container_processes))
+            return timestamp_ms
 
     def write_removals(self, removal_pass: RemovalPass, wall_ns: int) -> None:
         """Stores a pass that ended outside a tick.
@@ -159,10 +185,7 @@ class Store:
         Where a reader stays, the side files stay too, and readers go on working.
         """
         with self._lock:
-            if self._database is not None:
-                if not sqlite.leave(self._database, self._path, wait=clean):
-                    log.info("database=closed mode=wal cause=reader")
-                self._database = None
+            self._leave(wait=clean)
             self._closed = True
 
     def _owe(self, passes: Iterable[RemovalPass], wall_ns: int) -> None:
@@ -172,35 +195,150 @@ class Store:
         if self._closed:
             raise StoreError(f"The database {self._path} is closed.")
         try:
-            database = self._ready()
-            timestamp_ms = max(wall_ns // 10**6, self._last_ms + 1)
-            with sqlite.transaction(database) as connection:
-                insert(connection, timestamp_ms)
-                owed = [
-                    (min(max(at, self._last_ms + 1), timestamp_ms), one) for at, one in self._owed
-                ]
-                _insert_many(connection, DeletionRow, rows.deletions(owed))
-        except (*sqlite.StorageError, StoreError, OverflowError, ValueError) as error:
+            try:
+                timestamp_ms = self._write_once(wall_ns, insert)
+            except _FAILURES as error:
+                if self._database is None or not sqlite.is_damage(error):
+                    raise
+                self._set_aside(str(error))
+                timestamp_ms = self._write_once(wall_ns, insert)
+        except _FAILURES as error:
             raise self._failed(error) from error
         self._last_ms = timestamp_ms
         self._owed.clear()
         self._worked()
         return timestamp_ms
 
+    def _write_once(self, wall_ns: int, insert: Callable[[sqlite3.Connection, int], None]) -> int:
+        database = self._ready()
+        timestamp_ms = max(wall_ns // 10**6, self._last_ms + 1)
+        try:
+            with sqlite.transaction(database) as connection:
+                insert(connection, timestamp_ms)
+                owed = [
+                    (min(max(at, self._last_ms + 1), timestamp_ms), one) for at, one in self._owed
+                ]
+                _insert_many(connection, DeletionRow, rows.deletions(owed))
+        finally:
+            self._seen = watch.fingerprint(self._path)
+        return timestamp_ms
+
     def _ready(self) -> peewee.SqliteDatabase:
+        """The open database, after a look at whether its files are still ours and whole."""
+        if self._database is not None:
+            self._look_after_files()
+        if self._database is not None and self._stale:
+            # What the connection knows of a failed disk or a read-only mount does not mend itself.
+            self._leave(wait=False)
         if self._database is None:
             self._open()
         assert self._database is not None  # noqa: S101
         return self._database
 
+    def _look_after_files(self) -> None:
+        change = watch.compare(self._seen, watch.fingerprint(self._path))
+        if change is Change.NONE:
+            return
+        watch.mend_index(self._path, self._seen)
+        if change in (Change.DELETED, Change.REPLACED):
+            self._let_go(change)
+        elif change is Change.SIDE_FILES_LOST:
+            log.warning("database=%s path=%s reopened", change, self._path)
+            self._leave(wait=False)
+        else:
+            self._verify()
+
+    def _let_go(self, change: Change) -> None:
+        """The file at the path is not the one that is open: keep the log it left, begin anew."""
+        sqlite.close(self._database)
+        self._database = None
+        kept = None
+        if change is Change.REPLACED and watch.log_is_stale(self._path, self._seen):
+            kept = files.set_aside(self._path, self._clock.wall_ns(), log_only=True)
+        log.warning("database=%s path=%s log_kept_as=%s", change, self._path, kept)
+
+    def _verify(self) -> None:
+        """Somebody else wrote the file: reads all of it. Raises DamagedError.
+
+        A large one is read at most once in ten minutes, or a program that touches the file at every
+        tick would cost more than the agent.
+        """
+        now_ns = self._clock.boot_ns()
+        size = self._path.lstat().st_size
+        if size < files.HEADER_BYTES:
+            raise DamagedError("it was cut to nothing")
+        shrunk = self._seen.database is not None and size < self._seen.database.size
+        recently = self._verified_ns is not None and now_ns - self._verified_ns < _VERIFY_PAUSE_NS
+        if recently and not shrunk and size > sqlite.FULL_CHECK_BYTES:
+            return
+        self._verified_ns = now_ns
+        database = sqlite.connect_to_read(self._path)
+        try:
+            sqlite.check_pages(database)
+        finally:
+            sqlite.close(database)
+
+    def _set_aside(self, why: str) -> None:
+        database, self._database = self._database, None
+        self.set_aside = sqlite.set_aside(self._path, self._clock.wall_ns(), why, database)
+
     def _open(self) -> None:
-        database, aside = sqlite.open_database(self._path, self._clock.wall_ns())
+        wall_ns = self._clock.wall_ns()
+        database, aside = sqlite.open_database(self._path, wall_ns)
+        try:
+            self._last_ms = max(self._last_ms, _newest_ms(database))
+            self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
+        except sqlite.StorageError as error:
+            sqlite.leave(database, self._path, wait=False)
+            raise sqlite.explain(error, self._path) from error
         self._database = database
-        self._identity = files.identity(self._path)
+        self._stale = False
+        self._seen = watch.fingerprint(self._path)
         self.set_aside = aside or self.set_aside
-        self._last_ms = max(self._last_ms, _newest_ms(database))
+
+    def _leave(self, *, wait: bool) -> None:
+        database, self._database = self._database, None
+        if database is None:
+            return
+        now = watch.fingerprint(self._path)
+        if watch.compare(self._seen, now) in (Change.DELETED, Change.REPLACED):
+            # Whatever is at the path is not ours to change.
+            sqlite.close(database)
+        elif not sqlite.leave(database, self._path, wait=wait):
+            log.info("database=closed mode=wal cause=reader")
+
+    def _prune(self, rows_written: int) -> None:
+        """A tick that is stored stays stored, whatever comes of deleting older ones."""
+        if self._pruner is None:
+            return
+        try:
+            self._pruner.run(
+                self._clock.wall_ns(),
+                self._clock.boot_ns(),
+                rows_written,
+                by_age=not self._clock_watch.jumped_ns,
+            )
+        except _FAILURES as error:
+            if not self._prune_problem:
+                log.warning("retention=failing %s", error)
+            self._prune_problem = f"Old rows cannot be deleted: {error}."
+            self._stale = sqlite.needs_new_connection(error)
+            if sqlite.is_damage(error):
+                self._begin_anew(error)
+        else:
+            self._prune_problem = ""
+        finally:
+            self._seen = watch.fingerprint(self._path)
+
+    def _begin_anew(self, error: BaseException) -> None:
+        try:
+            self._set_aside(str(error))
+            self._open()
+        except _FAILURES as failure:
+            self._failed(failure)
 
     def _failed(self, error: BaseException) -> StoreError:
+        self._stale = sqlite.needs_new_connection(error)
         told = sqlite.explain(error, self._path)
         if not self._problem:
             log.warning("database=failing %s", told)

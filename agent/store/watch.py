@@ -1,0 +1,97 @@
+"""Whether somebody else touched the database's files between two writes, told by `stat` alone.
+
+The files are never opened here: closing any descriptor of the database in this process would drop
+SQLite's own locks on it (POSIX locks belong to the process, not to the descriptor).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from agent.store.files import side_file
+
+
+class Change(StrEnum):
+    """What happened to the files since they were last looked at."""
+
+    NONE = "none"
+    DELETED = "deleted"
+    REPLACED = "replaced"
+    SIDE_FILES_LOST = "side-files-lost"
+    """The log or its index was deleted or replaced, the database itself was not."""
+    WRITTEN = "written"
+    """Its size or time changed without us."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    device_inode: tuple[int, int]
+    size: int
+    mtime_ns: int
+
+
+def _look(path: Path) -> _File | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return _File((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The three files at one moment; None for one that is not there."""
+
+    database: _File | None
+    wal: _File | None
+    shm: _File | None
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    return Fingerprint(_look(path), _look(side_file(path, "-wal")), _look(side_file(path, "-shm")))
+
+
+def compare(before: Fingerprint, now: Fingerprint) -> Change:
+    """What lies between two looks with no write of ours in between."""
+    if now.database is None:
+        return Change.DELETED
+    if before.database is None or now.database.device_inode != before.database.device_inode:
+        return Change.REPLACED
+    if _inode(now.wal) != _inode(before.wal) or _inode(now.shm) != _inode(before.shm):
+        return Change.SIDE_FILES_LOST
+    if now.database != before.database or _size(now.wal) < _size(before.wal):
+        return Change.WRITTEN
+    return Change.NONE
+
+
+def mend_index(path: Path, before: Fingerprint) -> None:
+    """Gives a cut `-shm` its size back.
+
+    SQLite maps it, and touching a page beyond its end kills the process (SIGBUS). Zeros make SQLite
+    build the index anew from the log.
+    """
+    shm = side_file(path, "-shm")
+    now = _look(shm)
+    if now is None or before.shm is None or now.device_inode != before.shm.device_inode:
+        return
+    if now.size < before.shm.size:
+        with suppress(OSError):
+            os.truncate(shm, before.shm.size)
+
+
+def log_is_stale(path: Path, before: Fingerprint) -> bool:
+    """Whether the log of the database that was at `path` still lies beside what is there now."""
+    wal = _inode(_look(side_file(path, "-wal")))
+    return wal is not None and wal == _inode(before.wal)
+
+
+def _inode(file: _File | None) -> tuple[int, int] | None:
+    return None if file is None else file.device_inode
+
+
+def _size(file: _File | None) -> int:
+    return 0 if file is None else file.size
