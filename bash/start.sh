@@ -11,13 +11,15 @@ source "$here/lib/install.sh"
 
 usage() {
     cat <<'TEXT'
-Usage: ./bash/start.sh [--install-only] [-- AGENT OPTIONS]
+Usage: ./bash/start.sh [--install-only | --service] [-- AGENT OPTIONS]
 
 Installs what is missing (kernel headers, compiler, Docker, cron, BCC, the agent into /opt/so1),
 starts Docker and cron where they are not running, and runs `agent start`.
 Everything behind -- goes to `agent start`: ./bash/start.sh -- --no-cron --interval 5
 
   --install-only   stop before `agent start`
+  --service        run it as a systemd service instead, from each boot on (so1-agent.service;
+                   options are settings then, in /etc/so1/agent.toml)
   -h, --help       this text
 TEXT
 }
@@ -110,10 +112,11 @@ start_cron() {
 }
 
 main() {
-    local install_only=0 arguments=("$@")
+    local install_only=0 service=0 arguments=("$@")
     while (($#)); do
         case $1 in
             --install-only) install_only=1 ;;
+            --service) service=1 ;;
             -h | --help)
                 usage
                 return 0
@@ -129,6 +132,7 @@ main() {
         esac
         shift
     done
+    ((!service || !$#)) || die "--service takes no agent options: set them in /etc/so1/agent.toml"
     become_root "${arguments[@]+"${arguments[@]}"}"
     umask 022
     install_packages
@@ -143,6 +147,7 @@ main() {
         say "installed. Run: sudo agent start"
         return 0
     fi
+    ((!service)) || exec "$prefix/src/bash/service.sh" install
     say "running: agent start $*"
     exec /usr/local/bin/agent start "$@"
 }
