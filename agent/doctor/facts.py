@@ -52,8 +52,9 @@ class SigningFacts:
 
 @dataclass(frozen=True, slots=True)
 class BpfFacts:
-    btf: bool
-    """The kernel tells its own types (`/sys/kernel/btf/vmlinux`)."""
+    problem: str
+    """Why the probes cannot work here (types, lockdown, programs), BCC aside; "" where they can."""
+    hint: str
     events: bool | None
     """CONFIG_BPF_EVENTS: programs can be attached to tracepoints."""
     bcc: str

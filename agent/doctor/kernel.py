@@ -151,23 +151,11 @@ def bpf(facts: Facts, config: Config) -> Check:
             "the kernel is built without CONFIG_BPF_EVENTS; rows are unverified",
             "boot a distribution's kernel",
         )
-    if not bpf.btf:
-        return Check(
-            "BPF",
-            State.DEGRADED,
-            "the kernel does not tell its types (no BTF); rows are unverified",
-            "boot a kernel with CONFIG_DEBUG_INFO_BTF (Debian's and Ubuntu's have it)",
-        )
-    if facts.signing.lockdown == "confidentiality":
-        return Check(
-            "BPF",
-            State.DEGRADED,
-            "lockdown confidentiality keeps BPF from reading the kernel; rows are unverified",
-            "boot without lockdown=confidentiality",
-        )
+    if bpf.problem:
+        return Check("BPF", State.DEGRADED, f"{bpf.problem} Rows are unverified.", bpf.hint)
     if bpf.events is None:
-        return Check("BPF", State.OK, "BTF is there; the kernel's configuration is not readable")
-    return Check("BPF", State.OK, "tracing and BTF are there")
+        return Check("BPF", State.OK, "types are there; the kernel's configuration is not readable")
+    return Check("BPF", State.OK, "the kernel has tracing and tells its types (BTF)")
 
 
 def bcc(facts: Facts, config: Config) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import os
 import re
@@ -76,12 +77,17 @@ def signing_facts() -> SigningFacts:
 
 
 def bpf_facts(config: Config) -> BpfFacts:
-    version, problem = _bcc() if config.bpf.enabled else ("", "not looked for")
+    from agent.sources.bpf_support import probe_support
+
+    version, bcc_problem = _bcc() if config.bpf.enabled else ("", "not looked for")
+    # BCC and rights have rows of their own, the first with what importing it really says.
+    problem = dataclasses.replace(probe_support(), root=True, bcc=True).problem or ("", "")
     return BpfFacts(
-        btf=Path("/sys/kernel/btf/vmlinux").exists(),
+        problem=problem[0],
+        hint=problem[1],
         events=_kernel_has("CONFIG_BPF_EVENTS"),
         bcc=version,
-        bcc_problem=problem,
+        bcc_problem=bcc_problem,
     )
 
 
