@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import cache
 from .bootstrap import base_key
+from .closing import closing, parse_layer
 from .errors import LabError
 from .guests import GUESTS, Guest, find_guest
 from .image import VENV, image_key, obtain_image
@@ -50,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("list", help="the guests and whether their images are in the cache")
+    summary = verbs.add_parser("summary", help="the closing lines of a run of several layers")
+    summary.add_argument("--strict", action="store_true", help="a vm layer that did not run fails")
+    summary.add_argument("layers", nargs="+", metavar="NAME,SECONDS,STATUS,REPORT[,WHY]")
     for name, text in (
         ("build", "build images that are not in the cache"),
         ("modules", "build the kernel modules for guests"),
@@ -174,6 +178,11 @@ def main(arguments: Sequence[str]) -> int:
     match options.verb:
         case "list":
             return list_guests()
+        case "summary":
+            layers = [parse_layer(text) for text in options.layers]
+            lines, well = closing(layers, strict=options.strict)
+            print("\n".join(lines))
+            return 0 if well else 1
         case "build" | "modules":
             for name in options.guests:
                 image = obtain_image(find_guest(name))

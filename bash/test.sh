@@ -1,0 +1,373 @@
+#!/usr/bin/env bash
+# Sets up and runs the tests from a fresh clone: what CI runs, or one part of it.
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root
+readonly default_guests=(debian12 debian13)
+readonly engine_root=/var/lib/so1-test engine_run=/run/so1-test
+
+usage() {
+    cat <<'TEXT'
+Usage: ./bash/test.sh [--fast | --full]
+       ./bash/test.sh lint
+       ./bash/test.sh unit   [-k EXPR]
+       ./bash/test.sh docker [-k EXPR]
+       ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
+
+Without arguments: everything that CI runs. Installs what is missing (apt, through sudo where you
+are not root), keeps its Python environment in ~/.cache/so1 and its guests in /var/cache/so1-lab.
+
+  lint     linters and type checks (seconds)
+  unit     tests that need no privilege (seconds)
+  docker   tests with a real engine: the one that runs, or one of its own for the time
+  vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid
+
+  --fast   lint and unit only
+  --full   all, with what is too long for CI and the guest sid
+  -g GUEST only this guest; repeatable
+  -k EXPR  only tests that match, as pytest has it
+  -h       this text
+
+The last line counts all tests. Exit status 0 when none failed; in CI (CI=true) a vm layer that
+could not run fails too.
+TEXT
+}
+
+say() { printf '%s\n' "test.sh: $*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+# --- what has to be there -------------------------------------------------------------------
+
+# Runs a command as root with the variables that the tests and the package managers look at.
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo --preserve-env=CI,DOCKER_HOST,SO1_LAB_CACHE,SO1_LAB_MIRROR,PYTHONDONTWRITEBYTECODE,http_proxy,https_proxy,no_proxy,PIP_CERT,PIP_INDEX_URL,PIP_FIND_LINKS,SSL_CERT_FILE -- "$@"
+    else
+        die "this needs root and sudo is not installed; run it as root: su -c '$root/bash/test.sh'"
+    fi
+}
+
+is_installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
+
+# install_missing PACKAGE...: installs those that are not there; fails when that cannot be done.
+install_missing() {
+    local package
+    local -a missing=()
+    command -v dpkg-query >/dev/null || die "only Debian and Ubuntu are set up by this script; needed: $*"
+    for package in "$@"; do
+        is_installed "$package" || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    say "installing ${missing[*]}"
+    as_root apt-get -q update >&2 || say "apt-get update failed; trying with the lists that are there"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends \
+        "${missing[@]}" >&2
+}
+
+# The packages of a layer, one a word.
+packages_of() {
+    case $1 in
+        python) echo python3 python3-venv ;;
+        lint) echo shellcheck ;;
+        unit) echo gcc libc6-dev ;;
+        docker)
+            echo procps busybox-static stress cron python3-bpfcc
+            # Nobody's own engine is replaced by the distribution's.
+            if ! engine_answers && ! command -v dockerd >/dev/null; then echo docker.io iptables; fi
+            # From Debian 13 on the client is a package of its own.
+            if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then
+                echo docker-cli
+            fi
+            ;;
+        vm)
+            echo qemu-system-x86 debootstrap e2fsprogs util-linux git
+            # On Ubuntu debootstrap does not bring the keys that Debian's releases are signed with.
+            echo debian-archive-keyring
+            ;;
+    esac
+}
+
+# Sets $python to an environment with all requirements, made once and kept by what is in it.
+make_environment() {
+    local base=${XDG_CACHE_HOME:-$HOME/.cache}/so1 key directory
+    key=$(cat "$root"/requirements/{run,test}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
+    directory=$base/venv-$key
+    python=$directory/bin/python
+    [[ -e $directory/.complete ]] && return 0
+    say "making the Python environment $directory"
+    /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+        || die "/usr/bin/python3 is older than 3.11: Debian 12, Ubuntu 24.04 or later is needed"
+    rm -rf -- "$base"/venv-*
+    # System packages are seen: BCC is the distribution's and there is no other.
+    /usr/bin/python3 -m venv --system-site-packages "$directory"
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+        -r "$root/requirements/run.txt" >&2
+    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+        -r "$root/requirements/test.txt" >&2
+    touch "$directory/.complete"
+}
+
+# --- the Docker engine ----------------------------------------------------------------------
+
+engine_pid=""
+
+engine_answers() { as_root docker version >/dev/null 2>&1; }
+
+# Uses the engine that answers, else starts one with directories and a socket of its own.
+start_engine() {
+    local -a network=()
+    local try
+    engine_answers && return 0
+    export DOCKER_HOST=unix://$engine_run/docker.sock
+    as_root mkdir -p "$engine_root" "$engine_run"
+    for try in plain without-iptables; do
+        [[ $try == plain ]] || network=(--iptables=false --ip6tables=false)
+        say "starting an engine of our own ($try)"
+        # In a session of its own: a Ctrl-C in the terminal is ours to handle.
+        as_root setsid dockerd --data-root "$engine_root/data" --exec-root "$engine_run/exec" \
+            --pidfile "$engine_run/docker.pid" -H "$DOCKER_HOST" "${network[@]}" \
+            >"$results/dockerd-$try.log" 2>&1 </dev/null &
+        for _ in $(seq 60); do
+            if engine_answers; then
+                engine_pid=$(as_root cat "$engine_run/docker.pid")
+                return 0
+            fi
+            jobs %% >/dev/null 2>&1 || break
+            sleep 0.5
+        done
+        stop_engine
+    done
+    tail -n 5 "$results"/dockerd-*.log >&2
+    return 1
+}
+
+stop_engine() {
+    local pid=$engine_pid
+    engine_pid=""
+    [[ -n $pid ]] || pid=$(as_root cat "$engine_run/docker.pid" 2>/dev/null) || return 0
+    as_root kill "$pid" 2>/dev/null || true
+    for _ in $(seq 60); do
+        as_root kill -0 "$pid" 2>/dev/null || break
+        sleep 0.5
+    done
+    as_root rm -rf --one-file-system -- "$engine_root" "$engine_run"
+}
+
+# The stand-ins for alpine and stress: there need not be a registry within reach.
+import_images() {
+    local work name library
+    work=$(mktemp -d)
+    for name in alpine stress; do
+        as_root docker image inspect "so1-$name-standin:local" >/dev/null 2>&1 && continue
+        mkdir -p "$work/$name"/{bin,dev,etc,proc,root,sys,tmp,usr/bin}
+        chmod 1777 "$work/$name/tmp"
+        cp "$(command -v busybox)" "$work/$name/bin/busybox"
+        "$work/$name/bin/busybox" --list | grep -vx busybox \
+            | while read -r applet; do ln -s busybox "$work/$name/bin/$applet"; done
+        if [[ $name == stress ]]; then
+            cp /usr/bin/stress "$work/$name/usr/bin/"
+            ldd /usr/bin/stress | grep -o '/[^ ]*' | while read -r library; do
+                mkdir -p "$work/$name$(dirname "$library")"
+                cp -L "$library" "$work/$name$library"
+            done
+        fi
+        tar -C "$work/$name" --owner=0 --group=0 -c . \
+            | as_root docker import -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+                - "so1-$name-standin:local" >/dev/null
+    done
+    rm -rf -- "$work"
+}
+
+# --- the layers -----------------------------------------------------------------------------
+
+layers=()
+number=0
+of=0
+
+# layer NAME COMMAND...: runs one layer; its report is expected in $results/NAME.xml.
+layer() {
+    local name=$1 status=0 begun=$SECONDS
+    shift
+    number=$((number + 1))
+    say "[$number/$of] $name"
+    "$@" || status=$?
+    layers+=("$name,$((SECONDS - begun)),$status,$results/$name.xml")
+    say "[$number/$of] $name: status $status after $((SECONDS - begun)) s"
+}
+
+# skip_layer NAME WHY
+skip_layer() {
+    number=$((number + 1))
+    say "[$number/$of] $1 is skipped: $2"
+    layers+=("$1,0,0,-,$2")
+}
+
+# run_pytest REPORT ARGUMENT...
+run_pytest() {
+    local report=$1
+    shift
+    "$python" -m pytest -p no:cacheprovider -q --junit-xml="$results/$report.xml" \
+        "${selection[@]}" "$@"
+}
+
+run_lint() { run_pytest lint tests/unit/test_linters.py; }
+
+run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
+
+run_docker() {
+    as_root "$python" -m pytest -p no:cacheprovider -q --junit-xml="$results/docker.xml" \
+        "${selection[@]}" tests/docker
+}
+
+run_lab() {
+    as_root "$python" -m pytest -p no:cacheprovider -q --junit-xml="$results/lab.xml" \
+        "${selection[@]}" tests/lab
+}
+
+run_vm() {
+    local guest=$1 status=0
+    local -a more=()
+    ((full)) && more=(-- --full)
+    as_root "$python" -m tests.lab pytest "$guest" --timeout "$guest_timeout_s" \
+        --results "$results/vm-$guest" ${expression:+-k "$expression"} tests/vm "${more[@]}" \
+        || status=$?
+    if [[ -e $results/vm-$guest/junit.xml ]]; then
+        cp "$results/vm-$guest/junit.xml" "$results/vm-$guest.xml"
+    fi
+    return "$status"
+}
+
+# with_packages LAYER-KIND NAME FUNCTION...: runs it, or skips it saying what cannot be installed.
+with_packages() {
+    local kind=$1 name=$2
+    shift 2
+    # shellcheck disable=SC2046
+    if install_missing $(packages_of "$kind"); then
+        layer "$name" "$@"
+    else
+        skip_layer "$name" "the packages it needs cannot be installed: $(packages_of "$kind" | tr '\n' ' ')"
+    fi
+}
+
+docker_layer() {
+    # shellcheck disable=SC2046
+    if ! install_missing $(packages_of docker); then
+        skip_layer docker "the packages it needs cannot be installed"
+    elif ! start_engine; then
+        skip_layer docker "no Docker engine can be started here"
+    else
+        import_images
+        layer docker run_docker
+        stop_own_engine
+    fi
+}
+
+# Stops what start_engine started, and never an engine that was there before.
+stop_own_engine() {
+    [[ -n $engine_pid ]] || return 0
+    stop_engine
+    unset DOCKER_HOST
+}
+
+finish() {
+    local status=$?
+    trap - EXIT
+    stop_own_engine
+    if ((${#layers[@]} == 0)); then
+        exit "$status"
+    fi
+    # A run that was interrupted has no closing line that could be taken for a whole one's.
+    if ((status != 0)); then
+        say "interrupted with status $status; reports so far are in $results"
+        exit "$status"
+    fi
+    local -a strict=()
+    [[ ${CI:-} == true ]] && strict=(--strict)
+    say "reports, kernel logs and consoles are in $results"
+    "$python" -m tests.lab summary "${strict[@]}" "${layers[@]}"
+    exit $?
+}
+
+full=0
+expression=""
+guest_timeout_s=1500
+guests=()
+wanted=(lint unit docker lab vm)
+
+parse_arguments() {
+    while (($#)); do
+        case $1 in
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            --fast) wanted=(lint unit) ;;
+            --full)
+                full=1
+                guest_timeout_s=7200
+                guests=("${default_guests[@]}" sid)
+                ;;
+            lint | unit | docker | vm) wanted=("$1") ;;
+            -k)
+                (($# > 1)) || die "-k needs an expression"
+                expression=$2
+                shift
+                ;;
+            -g)
+                (($# > 1)) || die "-g needs a guest: debian12, debian13 or sid"
+                guests+=("$2")
+                shift
+                ;;
+            *)
+                usage >&2
+                exit 2
+                ;;
+        esac
+        shift
+    done
+    ((${#guests[@]})) || guests=("${default_guests[@]}")
+}
+
+main() {
+    parse_arguments "$@"
+    cd "$root"
+    # Layers that run as root must leave nothing of root's in the checkout.
+    export PYTHONDONTWRITEBYTECODE=1
+    selection=()
+    [[ -z $expression ]] || selection+=(-k "$expression")
+    ((full)) && selection+=(--full)
+    results=$(mktemp -d "${TMPDIR:-/tmp}/so1-test-XXXXXX")
+    # shellcheck disable=SC2046
+    install_missing $(packages_of python)
+    make_environment
+    trap finish EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    of=${#wanted[@]}
+    local kind guest
+    for kind in "${wanted[@]}"; do
+        [[ $kind != vm ]] || of=$((of + ${#guests[@]} - 1))
+    done
+    for kind in "${wanted[@]}"; do
+        case $kind in
+            lint) with_packages lint lint run_lint ;;
+            unit) with_packages unit unit run_unit ;;
+            docker) docker_layer ;;
+            lab) with_packages vm lab run_lab ;;
+            vm)
+                for guest in "${guests[@]}"; do
+                    with_packages vm "vm-$guest" run_vm "$guest"
+                done
+                ;;
+        esac
+    done
+}
+
+main "$@"
