@@ -131,7 +131,7 @@ def decode_config(text: str, origin: str) -> Config:
     hint = f"Correct it, or start without it: see `agent start --help`. ({origin})"
     try:
         data: dict[str, Any] = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         raise ConfigError(f"{origin} is not valid TOML: {error}.", hint) from error
     try:
         return msgspec.convert(data, Config)
