@@ -1,0 +1,213 @@
+"""Settings are checked whole before anything changes: what is wrong is named, none is guessed."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agent.config import (
+    Config,
+    Scope,
+    SourceChoice,
+    decode_config,
+    load_config,
+    with_overrides,
+)
+from agent.errors import AgentError, ConfigError
+
+KEYS = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)
+KNOWN = st.sampled_from(
+    [
+        "interval_s",
+        "source",
+        "docker_host",
+        "policy",
+        "retention",
+        "images",
+        "grafana",
+        "modules",
+        "cron",
+        "bpf",
+        "paths",
+        "max_containers",
+        "keep_low",
+        "scope",
+        "port",
+        "enabled",
+        "database",
+    ]
+)
+SCALARS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.text(max_size=20),
+    st.dates(),
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+
+
+def toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(char):08x}" for char in value) + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(one) for one in value) + "]"
+    return str(value)
+
+
+def one_line(error: AgentError) -> None:
+    """What a person is told: a sentence, and what to do."""
+    assert error.message
+    assert error.hint
+    assert error.exit_status == 2
+    assert "Traceback" not in str(error)
+
+
+@given(st.text())
+@example("a" * 100_000)
+@example("[" * 5000)
+@example("a." * 5000 + "a = 1")
+@example("interval_s = " + "9" * 5000)
+@example("interval_s = 1" + "0" * 400)
+@example("interval_s = 1e999")
+@example("[policy]\nkeep_low = 1" + "0" * 400)
+@example("x = 1979-05-27T07:32:00Z")
+@example("policy = 3")
+def test_arbitrary_text_is_a_configuration_or_a_configuration_error(text: str) -> None:
+    try:
+        assert isinstance(decode_config(text, "agent.toml"), Config)
+    except ConfigError as error:
+        one_line(error)
+
+
+@given(st.dictionaries(KNOWN | KEYS, VALUES, max_size=4), st.sampled_from(["", "policy", "paths"]))
+def test_arbitrary_keys_and_values_are_a_configuration_or_a_configuration_error(
+    entries: dict[str, object], section: str
+) -> None:
+    lines = [f"[{section}]"] if section else []
+    lines += [f"{key} = {toml_value(value)}" for key, value in entries.items()]
+    try:
+        assert isinstance(decode_config("\n".join(lines), "agent.toml"), Config)
+    except ConfigError as error:
+        one_line(error)
+
+
+def test_nothing_set_gives_the_defaults_that_the_documents_name() -> None:
+    config = decode_config("", "agent.toml")
+    assert config == Config()
+    assert (config.interval_s, config.source) == (20.0, "auto")
+    assert (config.policy.max_containers, config.policy.keep_low, config.policy.keep_high) == (
+        10,
+        3,
+        2,
+    )
+    assert config.policy.scope is Scope.MANAGED
+    assert config.modules.sysinfo_path == "/proc/sysinfo_so1_202300539"
+    assert config.modules.continfo_path == "/proc/continfo_so1_202300539"
+    assert config.paths.database == "/var/lib/so1/metrics.db"
+    assert (config.images.low, config.images.high) == ("alpine:latest", "polinux/stress")
+
+
+def test_every_setting_of_the_readme_is_taken() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    block = readme.split("```toml\n", 1)[1].split("```", 1)[0]
+    assert decode_config(block, "README.md").grafana.admin_password == "something of your own"
+
+
+REFUSED = {
+    "an unknown key": ("intervall_s = 20", "intervall_s"),
+    "an unknown key in a section": ("[policy]\nkeep_lo = 3", "keep_lo"),
+    "an unknown section": ("[polizei]\n", "polizei"),
+    "a negative interval": ("interval_s = -5", "$.interval_s"),
+    "an interval of 0": ("interval_s = 0", "$.interval_s"),
+    "an interval that is no number": ('interval_s = "soon"', "$.interval_s"),
+    "an interval that is not a number": ("interval_s = nan", "interval_s"),
+    "an endless interval": ("interval_s = inf", "$.interval_s"),
+    "a truth value for a number": ("[policy]\nkeep_low = true", "$.policy.keep_low"),
+    "a negative floor": ("[policy]\nkeep_high = -1", "$.policy.keep_high"),
+    "no container at all": ("[policy]\nmax_containers = 0", "$.policy.max_containers"),
+    "a scope that is none": ('[policy]\nscope = "everything"', "$.policy.scope"),
+    "a source that is none": ('source = "proc"', "$.source"),
+    "Docker by TCP": ('docker_host = "tcp://10.0.0.1:2375"', "$.docker_host"),
+    "a relative path": ('[paths]\ndatabase = "metrics.db"', "$.paths.database"),
+    "a path with a line end": ('[paths]\nlog = "/var/log\\n* * * * *"', "$.paths.log"),
+    "an image with a blank": ('[images]\nlow = "alpine; rm -rf /"', "$.images.low"),
+    "an image like an option": ('[images]\nhigh = "--privileged"', "$.images.high"),
+    "a port that is none": ("[grafana]\nport = 70000", "$.grafana.port"),
+    "a section that is a list": ("policy = [1]", "$.policy"),
+    "a key twice": ("interval_s = 5\ninterval_s = 6", "overwrite"),
+    "what is not TOML": ("interval_s: 5", "TOML"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_meant_is_refused_by_its_name(what: str) -> None:
+    text, named = REFUSED[what]
+    with pytest.raises(ConfigError) as caught:
+        decode_config(text, "/etc/so1/agent.toml")
+    one_line(caught.value)
+    assert named in caught.value.message
+    assert "/etc/so1/agent.toml" in caught.value.message
+
+
+def test_an_override_of_the_command_line_wins_over_the_file() -> None:
+    file = decode_config('interval_s = 5\n[policy]\nscope = "managed"\nkeep_low = 1', "f")
+    config = with_overrides(
+        file, interval_s=7.5, policy__scope=Scope.ALL, source=SourceChoice.PSUTIL
+    )
+    assert (config.interval_s, config.policy.scope, config.policy.keep_low) == (7.5, "all", 1)
+    assert config.source is SourceChoice.PSUTIL
+
+
+def test_an_override_that_was_not_given_leaves_the_file_s_value() -> None:
+    file = decode_config("interval_s = 5\n[cron]\nenabled = false", "f")
+    assert with_overrides(file, interval_s=None, cron__enabled=None) == file
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("interval_s", -1.0), ("interval_s", float("nan")), ("paths__database", "relative.db")],
+)
+def test_an_override_is_checked_as_a_file_s_value_is(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_overrides(Config(), **{name: value})
+    one_line(caught.value)
+    assert "command line" in caught.value.message
+
+
+def test_a_named_file_has_to_be_there_and_the_default_one_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.config.DEFAULT_CONFIG", tmp_path / "none.toml")
+    assert load_config(None) == Config()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "none.toml")
+    one_line(caught.value)
+    assert str(tmp_path / "none.toml") in caught.value.message
+
+
+@pytest.mark.parametrize("what", ["a directory", "not UTF-8", "a loop of links"])
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "agent.toml"
+    if what == "a directory":
+        path.mkdir()
+    elif what == "not UTF-8":
+        path.write_bytes(b"source = '\xff'")
+    else:
+        path.symlink_to(path)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    one_line(caught.value)
+
+
+def test_a_byte_order_mark_is_told_as_what_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(b"\xef\xbb\xbfinterval_s = 5\n")
+    with pytest.raises(ConfigError):
+        load_config(path)

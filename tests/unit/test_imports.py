@@ -1,0 +1,143 @@
+"""The layering that the documents promise, read from the source text itself.
+
+Sources, actions and store do I/O and never know each other; the core knows no library of theirs;
+one tick is composed in few places.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROJECT = Path(__file__).resolve().parents[2]
+PACKAGE = PROJECT / "agent"
+
+IO_LAYERS = ("sources", "actions", "store")
+CORE = ("model", "attribution", "usage", "policy", "namespaces", "books", "errors")
+FORBIDDEN_IN_CORE = {
+    "docker",
+    "bcc",
+    "peewee",
+    "playhouse",
+    "os",
+    "subprocess",
+    "socket",
+    "sqlite3",
+    "psutil",
+    "shutil",
+    "threading",
+    "time",
+}
+COMPOSERS = ("service", "lifecycle", "doctor", "commands")
+"""What may bring layers together; `doctor` looks at the same host as all of them do."""
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name → file of everything in the package."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PROJECT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Every dotted name that a file imports, wherever in it, type checking left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def offences(modules_of: str, forbidden: str) -> Iterator[str]:
+    for name, path in modules().items():
+        if within(name, modules_of):
+            yield from (
+                f"{name} imports {one}" for one in sorted(imported(path)) if within(one, forbidden)
+            )
+
+
+def test_the_package_is_found() -> None:
+    names = modules()
+    assert {"agent.model", "agent.service", "agent.sources.proc_modules"} <= names.keys()
+    assert "agent.model" in imported(names["agent.usage"])
+
+
+@pytest.mark.parametrize("layer", IO_LAYERS)
+def test_a_layer_that_does_io_imports_no_other(layer: str) -> None:
+    for other in IO_LAYERS:
+        if other != layer:
+            assert list(offences(f"agent.{layer}", f"agent.{other}")) == []
+
+
+@pytest.mark.parametrize("layer", IO_LAYERS)
+def test_a_layer_that_does_io_imports_nothing_that_composes_it(layer: str) -> None:
+    for composer in COMPOSERS:
+        assert list(offences(f"agent.{layer}", f"agent.{composer}")) == []
+
+
+@pytest.mark.parametrize("core", [name for name in CORE if f"agent.{name}" in modules()])
+def test_the_core_imports_no_library_that_reaches_outside(core: str) -> None:
+    names = imported(modules()[f"agent.{core}"])
+    assert {name.split(".")[0] for name in names} & FORBIDDEN_IN_CORE == set()
+    assert [name for name in names if any(within(name, f"agent.{io}") for io in IO_LAYERS)] == []
+
+
+@pytest.mark.allow_subprocess
+def test_the_core_loads_no_such_library_through_another_module_of_ours() -> None:
+    code = (
+        "import sys; before = set(sys.modules); "
+        "import agent.attribution, agent.policy, agent.usage, agent.doctor; "
+        "print(*sorted(n for n in set(sys.modules) - before "
+        "if n.split('.')[0] in {'docker', 'bcc', 'peewee', 'psutil', 'requests'} "
+        "or n.startswith(('agent.sources', 'agent.actions', 'agent.store'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_only_the_composers_bring_two_layers_together() -> None:
+    for name, path in modules().items():
+        top = name.split(".")[1] if "." in name else ""
+        if top in COMPOSERS:
+            continue
+        names = imported(path)
+        layers = {io for io in IO_LAYERS if any(within(one, f"agent.{io}") for one in names)}
+        assert len(layers) <= 1, f"{name} knows {sorted(layers)}"
+
+
+def test_tests_that_are_oracles_import_nothing_of_the_agent() -> None:
+    for path in (PROJECT / "tests/containers.py", PROJECT / "tests/agent_process.py"):
+        assert [one for one in imported(path) if within(one, "agent")] == []
+    for path in sorted((PROJECT / "tests/lab").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "from agent" not in text, path
+        assert "import agent" not in text, path
