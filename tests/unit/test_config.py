@@ -22,23 +22,9 @@ from agent.errors import AgentError, ConfigError
 KEYS = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)
 KNOWN = st.sampled_from(
     [
-        "interval_s",
-        "source",
-        "docker_host",
-        "policy",
-        "retention",
-        "images",
-        "grafana",
-        "modules",
-        "cron",
-        "bpf",
-        "paths",
-        "max_containers",
-        "keep_low",
-        "scope",
-        "port",
-        "enabled",
-        "database",
+        *("interval_s", "source", "docker_host", "policy", "retention", "images", "grafana"),
+        *("modules", "cron", "bpf", "paths", "max_containers", "keep_low", "scope", "port"),
+        *("enabled", "database"),
     ]
 )
 SCALARS = st.one_of(
