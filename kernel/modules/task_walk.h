@@ -32,7 +32,7 @@
 
 #define SO1_IDS_PER_SECTION 128
 
-/* TASK_REPORT and the exit states; see /proc/PID/stat in fs/proc/array.c. */
+/* What /proc/PID/stat has a letter for (TASK_REPORT in linux/sched.h). */
 #define SO1_STATE_MASK 0x7f
 
 /* mm_id stays exact in a double, which is what jq and JavaScript have. */
@@ -155,6 +155,16 @@ static void so1_cgroups(struct so1_proc *p, struct task_struct *t)
 #endif
 }
 
+/* As __task_state_index() has it: a frozen task counts as uninterruptible. */
+static unsigned int so1_state(const struct task_struct *leader)
+{
+	unsigned int state = READ_ONCE(leader->__state);
+
+	if (state & (TASK_FROZEN | TASK_RTLOCK_WAIT))
+		state |= TASK_UNINTERRUPTIBLE;
+	return (state | READ_ONCE(leader->exit_state)) & SO1_STATE_MASK;
+}
+
 /*
  * Fills @p for @leader. Returns false where the walk does not want it, or where
  * it is being released. Under RCU.
@@ -201,8 +211,7 @@ static bool so1_fill(struct so1_proc *p, struct task_struct *leader,
 	p->rss_kb = so1_kb(pages[MM_FILEPAGES]) + p->rss_anon_kb + p->rss_shmem_kb;
 
 	get_task_comm(p->comm, leader);
-	p->state = (READ_ONCE(leader->__state) | READ_ONCE(leader->exit_state)) &
-		   SO1_STATE_MASK;
+	p->state = so1_state(leader);
 	p->ppid = task_ppid_nr_ns(leader, &init_pid_ns);
 	p->ns_pid = task_tgid_nr_ns(leader, pid_ns);
 	p->threads = get_nr_threads(leader);
