@@ -14,8 +14,10 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-Natural = Annotated[int, msgspec.Meta(ge=0)]
-Pid = Annotated[int, msgspec.Meta(ge=0)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""What SQLite's integers and a float's range can take, whatever a file says."""
+Pid = Annotated[int, msgspec.Meta(ge=0, le=1 << 22)]
+"""`PID_MAX_LIMIT` of include/linux/threads.h."""
 
 
 class ProcessKey(NamedTuple):
