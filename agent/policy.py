@@ -31,7 +31,8 @@ COMPOSE_PROJECT = "so1-grafana"
 LOW_IMAGE = "alpine"
 KB_PER_MB = 1024
 
-_ENDED = (ContainerState.EXITED, ContainerState.DEAD)
+# One whose removal failed is listed as `removing` for good (Docker 20.10; inspect says `dead`).
+_ENDED = (ContainerState.EXITED, ContainerState.DEAD, ContainerState.REMOVING)
 
 
 @dataclass(frozen=True, slots=True)

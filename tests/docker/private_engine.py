@@ -1,0 +1,181 @@
+"""A Docker engine for one test module alone: what it counts and removes is nobody else's.
+
+Policy and generator look at every container of an engine, so tests of theirs on a shared one would
+meet other people's. It has no network: nothing here needs one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ALPINE = "so1-alpine-standin:local"
+STRESS = "so1-stress-standin:local"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UP_S = 90.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = 60) -> Any:
+    """The first true answer of `condition`; AssertionError naming `what` at the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.02)
+    return answer
+
+
+@dataclass(slots=True)
+class PrivateEngine:
+    """The oracle's way to the engine: the docker command line, and nothing of the agent."""
+
+    directory: Path
+    daemon: subprocess.Popen[bytes] | None = None
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.directory}/docker.sock"
+
+    def docker(self, *words: str, data: bytes | None = None, check: bool = True) -> str:
+        """The output of `docker WORDS…`, stripped. AssertionError with what it said if it fails."""
+        done = subprocess.run(
+            ["docker", "-H", self.host, *words], input=data, capture_output=True, timeout=120
+        )
+        if check and done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise AssertionError(f"docker {' '.join(words)}: {said}")
+        return done.stdout.decode(errors="replace").strip()
+
+    def run(self, *options: str, image: str = ALPINE, command: Sequence[str] = ()) -> str:
+        """Starts a container that sleeps, or runs `command`; its full id."""
+        return self.docker("run", "-d", *options, image, *(command or ("sleep", "infinity")))
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self.docker("inspect", container))
+        return found[0]
+
+    def exists(self, container: str) -> bool:
+        """Whether a container has this very id."""
+        return container in self.docker("ps", "-aq", "--no-trunc").split()
+
+    def names(self, *options: str) -> set[str]:
+        return set(self.docker("ps", *options, "--format", "{{.Names}}").split())
+
+    def events(self, since: str, *actions: str) -> list[tuple[str, str]]:
+        """(action, full id) of containers since a moment (`now()`), oldest first."""
+        lines = self.docker(
+            *("events", "--since", since, "--until", self.now(), "--filter", "type=container"),
+            *("--format", "{{.Action}} {{.ID}}"),
+        ).splitlines()
+        pairs = [tuple(line.split(" ", 1)) for line in lines]
+        return [(action, which) for action, which in pairs if action in actions]
+
+    def now(self) -> str:
+        return f"{time.time():.6f}"
+
+    def clear(self) -> None:
+        """Removes every container of this engine."""
+        if left := self.docker("ps", "-aq").split():
+            self.docker("rm", "-f", "-v", *left)
+
+    def pause_daemon(self) -> None:
+        """Docker hangs: it takes connections and never answers."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGSTOP)
+
+    def resume_daemon(self) -> None:
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def private_engine() -> Iterator[PrivateEngine]:
+    """An engine in a directory of its own, with both stand-in images, gone afterwards."""
+    for program in ("dockerd", "docker", "busybox", "stress"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to start dockerd")
+    # Not below /tmp: the path of a Unix socket is short, and pytest's are long.
+    directory = Path(tempfile.mkdtemp(prefix="so1-engine-", dir="/var/lib"))
+    engine = PrivateEngine(directory)
+    try:
+        engine.daemon = _start(engine)
+        for image, programs in ((ALPINE, ()), (STRESS, ("stress",))):
+            engine.docker(
+                *("import", "-c", f"ENV PATH={_PATH}", "-", image),
+                data=_archive(directory, programs),
+            )
+        yield engine
+    finally:
+        if engine.daemon is not None:
+            engine.resume_daemon()
+            engine.clear()
+            engine.daemon.terminate()
+            engine.daemon.wait(timeout=60)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:
+    place = engine.directory
+    with (place / "dockerd.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [
+                *("dockerd", "--host", engine.host, "--data-root", str(place / "data")),
+                *("--exec-root", str(place / "exec"), "--pidfile", str(place / "pid")),
+                *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    wait_until(
+        lambda: daemon.poll() is not None or engine.docker("version", check=False).count("Server"),
+        "dockerd answers",
+        timeout_s=_UP_S,
+    )
+    if daemon.poll() is not None:
+        said = (place / "dockerd.log").read_text(errors="replace").strip().splitlines()[-1]
+        raise AssertionError(f"dockerd ended: {said}")
+    return daemon
+
+
+def _archive(directory: Path, programs: Sequence[str]) -> bytes:
+    """A root file system of busybox, with its applets, and `programs` with their libraries."""
+    archive = directory / "root.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("busybox", *programs):
+            path = Path(str(shutil.which(name)))
+            tar.add(path.resolve(), f"bin/{name}")
+            listed = subprocess.run(["ldd", str(path)], capture_output=True, text=True)
+            for word in listed.stdout.split():
+                if word.startswith("/"):
+                    tar.add(Path(word).resolve(), word.lstrip("/"))
+        applets = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True)
+        for applet in applets.stdout.split():
+            if applet != "busybox":
+                link = tarfile.TarInfo(f"bin/{applet}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(link)
+        for name in ("tmp", "proc", "etc"):
+            place = tarfile.TarInfo(name)
+            place.type, place.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(place)
+    return archive.read_bytes()
