@@ -25,14 +25,14 @@ from agent.actions.compose import Grafana
 from agent.actions.containers import Remover, remove_installation
 from agent.clock import Clock
 from agent.config import Config
-from agent.errors import AgentError, EngineUnavailableError
+from agent.errors import AgentError, EngineUnavailableError, SourceError
 from agent.host import HostProbe
 from agent.lock import AgentLock, GeneratorLock
 from agent.reader import ProcessReader
 from agent.render import tick_line
 from agent.run import environment, kill_session
 from agent.sdnotify import Notifier
-from agent.service import SecondWitness, Service, TickReport
+from agent.service import Service, TickReport
 from agent.sources import cgroups, proc_modules, proc_psutil
 from agent.sources.engine import Engine, EngineEvents
 from agent.store.installation import installation_id
@@ -41,6 +41,7 @@ from agent.terminal import Say
 from agent.undo import UndoStack
 
 if TYPE_CHECKING:
+    from agent.books import BpfView
     from agent.sources.bpf import Witness
 
 log = logging.getLogger(__name__)
@@ -307,14 +308,14 @@ class _Agent:
         self._undo.push("bpf", witness.close)
         return witness
 
-    def _second_witness(self) -> SecondWitness:
-        if self._witness is None:
-            return SecondWitness()
-        self._witness.poll()
-        if self._witness.state.status != "ready":
-            return SecondWitness()
-        view = self._witness.witness()
-        return SecondWitness(view.cgroup_ids, view.lost)
+    def _second_witness(self, snapshot_ns: int) -> BpfView | None:
+        if self._witness is None or self._witness.poll().status != "ready":
+            return None
+        try:
+            return self._witness.witness(snapshot_ns)
+        except SourceError as error:
+            log.warning("bpf=unreadable rows are unverified: %s", error)
+            return None
 
     def _bring_up_beside(self) -> None:
         """Undo first, then the steps: a stop in the middle of one finds its undo in place."""

@@ -325,6 +325,7 @@ class ContainerTotals:
     starts: int | None = None
     exits: int | None = None
     oom_kills: int | None = None
+    """Since the last tick."""
 
 
 class Reason(StrEnum):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agent import attribution, policy, usage
+from agent import attribution, books, policy, usage
 from agent.actions.containers import Remover
 from agent.clock import Clock
 from agent.config import PolicySettings
@@ -29,7 +29,6 @@ from agent.model import (
     ContainerTotals,
     Decision,
     Outcome,
-    ProcessKey,
     Removal,
     RemovalPass,
     Snapshot,
@@ -50,14 +49,6 @@ _REMOVAL_WAIT_NS = 5 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class SecondWitness:
-    """BPF's answer at one moment; `cgroup_ids` is None while there are no probes."""
-
-    cgroup_ids: Mapping[ProcessKey, int] | None = None
-    events_lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Observation:
     """What is known at one moment, before anything is decided."""
 
@@ -65,6 +56,8 @@ class Observation:
     containers: tuple[Container, ...]
     engine_answers: bool
     view: CgroupView | None
+    second: books.BpfView | None
+    """What BPF holds; None while there are no probes."""
     attribution: Attribution
     totals: tuple[ContainerTotals, ...]
 
@@ -105,7 +98,7 @@ class Service:
         installation: str,
         interval_s: float,
         remover: Remover | None,
-        second_witness: Callable[[], SecondWitness] = SecondWitness,
+        second_witness: Callable[[int], books.BpfView | None] = lambda _snapshot_ns: None,
     ) -> None:
         self._reader = reader
         self._engine = engine
@@ -119,6 +112,7 @@ class Service:
         self._remover = remover
         self._second_witness = second_witness
         self._before = usage.Reading()
+        self._books = books.Books()
         self._number = 0
         self._deleted_since_row = 0
         self._failed_since_row = 0
@@ -173,7 +167,7 @@ class Service:
             container_processes=usage.container_process_usages(
                 observed.attribution.rows, observed.snapshot, self._before
             ),
-            totals=observed.totals,
+            totals=self._close_books(observed),
             passes=tuple(passes),
             checks=observed.attribution.counts,
         )
@@ -248,34 +242,65 @@ class Service:
         return observed
 
     def _observe_once(self) -> Observation:
+        # Docker's list comes first: what is read after it lies close together, or the parts of a
+        # container's CPU would not sum up to the whole. A container born behind it is asked for.
+        containers = self._list_containers()
         snapshot = self._timed("read", self._reader.read)
-        try:
-            containers = self._timed("docker", self._engine.list).containers
-        except EngineUnavailableError as error:
-            self._engine_is_away(error)
+        second = self._timed("bpf", lambda: self._second_witness(snapshot.snapshot_ns))
+        if containers is None:
             nothing = Attribution(rows=(), counts=AttributionCounts())
-            return Observation(snapshot, (), False, None, nothing, ())
-        if self.engine_problem:
-            log.info("docker=back")
-            self.engine_problem = ""
-        second = self._second_witness()
+            return Observation(snapshot, (), False, None, second, nothing, ())
         view = self._timed(
             "cgroups", lambda: cgroups.read(self._layout, containers, frozenset(self._asked_for))
         )
         answer = self._timed(
             "attribute",
             lambda: attribution.attribute(
-                snapshot, view, containers, second.cgroup_ids, second.events_lost
+                snapshot,
+                view,
+                containers,
+                second.cgroup_ids if second else None,
+                second.lost - self._books.lost if second else 0,
             ),
         )
         totals = self._totals(snapshot, containers, view, answer)
-        return Observation(snapshot, containers, True, view, answer, totals)
+        return Observation(snapshot, containers, True, view, second, answer, totals)
 
-    def _engine_is_away(self, error: EngineUnavailableError) -> None:
-        self._settling.set()
-        if not self.engine_problem:
-            log.warning("docker=away only system rows are stored: %s", error)
-        self.engine_problem = str(error)
+    def _list_containers(self) -> tuple[Container, ...] | None:
+        """Docker's list, None while it is away: said once, and nothing is removed for a while."""
+        try:
+            containers = self._timed("docker", self._engine.list).containers
+        except EngineUnavailableError as error:
+            self._settling.set()
+            if not self.engine_problem:
+                log.warning("docker=away only system rows are stored: %s", error)
+            self.engine_problem = str(error)
+            return None
+        if self.engine_problem:
+            log.info("docker=back")
+            self.engine_problem = ""
+        return containers
+
+    def _close_books(self, observed: Observation) -> tuple[ContainerTotals, ...]:
+        """The totals with each container's CPU explained, where BPF saw its processes."""
+        view, second = observed.view, observed.second
+        if view is None or second is None:
+            return observed.totals
+        shares, self._books = books.close_books(
+            self._books,
+            second,
+            books.owners(second, view),
+            {process.key: process.cpu_ns for process in observed.snapshot.processes},
+            {
+                key: cgroup.cpu_ns
+                for key, cgroup in view.containers.items()
+                if cgroup.cpu_ns is not None
+            },
+        )
+        return tuple(
+            usage.with_share(totals, shares.get(totals.container.id), view, self._before)
+            for totals in observed.totals
+        )
 
     def _totals(
         self,

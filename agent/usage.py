@@ -7,8 +7,9 @@ has no earlier reading and falls back to its life average, as the original's mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from agent.books import ContainerShare
 from agent.model import (
     AttributedProcess,
     Basis,
@@ -36,6 +37,8 @@ class Reading:
     process_cpu_ns: Mapping[ProcessKey, int] = field(default_factory=dict)
     container_cpu_ns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By container: boot clock of the reading, CPU time used until then."""
+    oom_kills: Mapping[str, int] = field(default_factory=dict)
+    """By container: since its cgroup was made."""
 
 
 def reading(snapshot: Snapshot, view: CgroupView | None) -> Reading:
@@ -48,6 +51,11 @@ def reading(snapshot: Snapshot, view: CgroupView | None) -> Reading:
             key: (cgroup.read_ns, cgroup.cpu_ns)
             for key, cgroup in containers.items()
             if cgroup.cpu_ns is not None
+        },
+        oom_kills={
+            key: cgroup.oom_kills
+            for key, cgroup in containers.items()
+            if cgroup.oom_kills is not None
         },
     )
 
@@ -127,8 +135,38 @@ def container_totals(
         rss_kb=sum(process.rss_kb for process in _distinct(sure)),
         cache_kb=(cgroup.cache_kb or 0) if cgroup else 0,
         cpu_percent=percent,
-        oom_kills=cgroup.oom_kills if cgroup else None,
+        oom_kills=_oom_kills(container.id, cgroup, before),
     )
+
+
+def with_share(
+    totals: ContainerTotals, share: ContainerShare | None, view: CgroupView, before: Reading
+) -> ContainerTotals:
+    """`totals` with what BPF explains of them; as they are where it has no account of this one."""
+    cgroup = view.containers.get(totals.container.id)
+    if share is None or cgroup is None:
+        return totals
+    events = share.events
+    earlier = before.container_cpu_ns.get(totals.container.id)
+    if earlier is None:
+        # Its first tick: there is no interval that its CPU could be held against.
+        return replace(totals, starts=events.starts, exits=events.exits)
+    elapsed_ns = cgroup.read_ns - earlier[0]
+    return replace(
+        totals,
+        cpu_short_lived_percent=_percent(share.short_lived_ns, elapsed_ns),
+        cpu_unexplained_percent=100.0 * share.unexplained_ns / elapsed_ns,
+        starts=events.starts,
+        exits=events.exits,
+        oom_kills=events.oom_kills,
+    )
+
+
+def _oom_kills(container_id: str, cgroup: ContainerCgroup | None, before: Reading) -> int | None:
+    """OOM kills since the last tick, by the cgroup's own counter."""
+    if cgroup is None or cgroup.oom_kills is None:
+        return None
+    return max(0, cgroup.oom_kills - before.oom_kills.get(container_id, 0))
 
 
 def _container_cpu_percent(
