@@ -32,6 +32,7 @@ class UndoStack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        interruption: BaseException | None = None
         while self._steps:
             name, undo = self._steps.pop()
             try:
@@ -39,3 +40,10 @@ class UndoStack:
             except (AgentError, OSError) as failure:
                 log.warning("undo=%s outcome=failed %s", name, failure)
                 self.failures.append(f"{name}: {failure}")
+            except BaseException as failure:  # whatever it is, the rest has to be undone
+                log.exception("undo=%s outcome=failed", name)
+                self.failures.append(f"{name}: {type(failure).__name__}: {failure}")
+                if not isinstance(failure, Exception):
+                    interruption = failure
+        if interruption is not None:
+            raise interruption
