@@ -39,6 +39,7 @@ class ProcessReader:
         self._clock = clock
         self._pause_ns = _FIRST_PAUSE_NS
         self._load_again_ns = 0
+        self._not_loaded: AgentError | None = None
         self.problem = ""
         """Why the modules are not the source, "" while they are."""
 
@@ -51,6 +52,7 @@ class ProcessReader:
         except ModulesError as error:
             if self._choice is SourceChoice.MODULES:
                 raise
+            self._not_loaded = error
             self._postpone()
             self._say(str(error))
 
@@ -75,12 +77,21 @@ class ProcessReader:
     def _read_or_reload(self) -> Snapshot:
         try:
             return self._read_modules()
-        except SourceError:
+        except SourceError as error:
             if self._clock.boot_ns() < self._load_again_ns:
-                raise
+                # Why they could not be loaded says more than that they are not there.
+                raise self._not_loaded or error from error
             self._postpone()
-            self._load_modules()
+            self._load_modules_again()
             return self._read_modules()
+
+    def _load_modules_again(self) -> None:
+        self._not_loaded = None
+        try:
+            self._load_modules()
+        except AgentError as error:
+            self._not_loaded = error
+            raise
 
     def _postpone(self) -> None:
         self._load_again_ns = self._clock.boot_ns() + self._pause_ns
