@@ -63,7 +63,7 @@ finish() {
         for name in "${loaded[@]}"; do
             rmmod "$name" 2>/dev/null && say "unloaded $name again"
         done
-        say "${last_words:-failed with status $status}"
+        printf '%s\n' "${last_words:-load_modules.sh was ended with status $status}" >&2
     fi
     exit "$status"
 }
@@ -200,6 +200,7 @@ build() {
     require_build_tools
 
     say "building for $release"
+    rm -rf -- "$parent"/.aside-* # of a run that was killed; the lock is ours
     aside=$(mktemp -d "$parent/.aside-XXXXXX")
     chmod 0755 "$aside"
     mkdir "$aside/work"
