@@ -185,11 +185,10 @@ def _open_file(path: Path) -> peewee.SqliteDatabase:
     try:
         files.narrow_mode(path)
         database = connect(path)
-        _refuse_newer(database, path)
+        applied = _look_at(database, path)
         _begin_file(database)
         _enter_wal(database, path)
-        _migrate(database)
-        _check(database, path)
+        _migrate(database, applied)
     except BaseException as error:
         if is_damage(error):
             raise DamagedError(str(error), database) from error
@@ -199,6 +198,17 @@ def _open_file(path: Path) -> peewee.SqliteDatabase:
             raise explain(error, path) from error
         raise
     return database
+
+
+def _look_at(database: peewee.SqliteDatabase, path: Path) -> tuple[str, ...]:
+    """The migrations it has had. Raises DamagedError, and StoreError for a newer version's."""
+    applied = applied_migrations(database)
+    if applied:
+        _refuse_newer(database, applied, path)
+        _check(database, applied, path)
+    elif "metrics" in database.get_tables():
+        raise DamagedError(f"{HISTORY_TABLE} is missing")
+    return applied
 
 
 def _begin_file(database: peewee.SqliteDatabase) -> None:
@@ -240,9 +250,9 @@ def applied_migrations(database: peewee.SqliteDatabase) -> tuple[str, ...]:
     return tuple(str(name) for (name,) in found)
 
 
-def _refuse_newer(database: peewee.SqliteDatabase, path: Path) -> None:
+def _refuse_newer(database: peewee.SqliteDatabase, applied: Sequence[str], path: Path) -> None:
     known = known_migrations(database)
-    newer = sorted(set(applied_migrations(database)) - set(known))
+    newer = sorted(set(applied) - set(known))
     if newer:
         raise StoreError(
             f"{path} was written by a newer version of the agent (it has {_printable(newer[-1])}, "
@@ -252,11 +262,11 @@ def _refuse_newer(database: peewee.SqliteDatabase, path: Path) -> None:
         )
 
 
-def _migrate(database: peewee.SqliteDatabase) -> None:
-    if applied_migrations(database) != known_migrations(database):
+def _migrate(database: peewee.SqliteDatabase, applied: Sequence[str]) -> None:
+    if applied != known_migrations(database):
         _runner(database).up()
-    if missing := _missing(database):
-        raise DamagedError(f"{missing} is missing")
+        if missing := _missing(database):
+            raise DamagedError(f"{missing} is missing")
 
 
 def _printable(name: str) -> str:
@@ -288,10 +298,17 @@ def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> None:
         )
 
 
-def _check(database: peewee.SqliteDatabase, path: Path) -> None:
-    """Raises DamagedError where the file is not sound, as far as a quick look tells."""
+def _check(database: peewee.SqliteDatabase, applied: Sequence[str], path: Path) -> None:
+    """Raises DamagedError where the file is not sound, as far as a quick look tells.
+
+    Nothing is written before it, so that what is set aside is what was found.
+    """
     if path.lstat().st_size <= FULL_CHECK_BYTES:
         check_pages(database)
+    if applied != known_migrations(database):
+        return
+    if missing := _missing(database):
+        raise DamagedError(f"{missing} is missing")
     for model in ALL_TABLES:
         name = table_name(model)
         for order in ("", " DESC"):

@@ -50,16 +50,17 @@ def existing_installation_id(directory: Path) -> str | None:
             f"The installation's id {path} cannot be read: {error.strerror}.",
             "It must be a plain file that root can read.",
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise StoreError(f"{path} is not a plain file.", _hint(path))
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise StoreError(f"{path} may be written by others than root.", _hint(path))
-        try:
-            content = file.read(64)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}.", _hint(path)) from error
+        content = os.read(descriptor, 64)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.", _hint(path)) from error
+    finally:
+        os.close(descriptor)
     if not _ID.fullmatch(content):
         raise StoreError(f"{path} does not hold an installation's id.", _hint(path))
     return content.strip().decode("ascii")

@@ -1,27 +1,109 @@
 """What people ask of the history: the last tick, the last removals, who uses most.
 
-Every answer comes over a read-only connection, beside a running agent or after it, and never from
-the writer's own.
+Every answer comes over a read-only connection of its own, beside a running agent or after it. A
+caller that asks several things opens one `History`; each answer is whole ticks only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import peewee
 
 from agent.errors import StoreError
 from agent.store import database as sqlite
-from agent.store.tables import DeletionRow
+from agent.store.tables import (
+    AttributionCheck,
+    ContainerStats,
+    ContainerTotal,
+    DeletionRow,
+    Metrics,
+    ProcessStats,
+    Row,
+    fields,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One row of `metrics`. Memory in KB, CPU in percent of all CPUs."""
+
+    timestamp_ms: int
+    total_kb: int
+    free_kb: int
+    used_kb: int
+    container_count: int | None
+    process_count: int
+    deleted_count: int
+    available_kb: int
+    cpu_percent: float
+    cpu_count: int
+    load1: float
+    psi_memory: float | None
+    psi_cpu: float | None
+    source: str
+    tick_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerProcess:
+    """One row of `container_stats`."""
+
+    timestamp_ms: int
+    container_id: str
+    container_name: str
+    pid: int
+    name: str
+    ram_mb: float
+    cpu_percent: float
+    verified: str
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostProcess:
+    """One row of `process_stats`."""
+
+    timestamp_ms: int
+    pid: int
+    name: str
+    ram_mb: float
+    cpu_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRow:
+    """One row of `container_totals`."""
+
+    timestamp_ms: int
+    container_id: str
+    container_name: str
+    image: str
+    tier: str
+    governed: bool
+    processes: int
+    held_mb: float
+    held_basis: str
+    rss_mb: float
+    cache_mb: float | None
+    cpu_percent: float
+    cpu_short_lived_percent: float | None
+    cpu_unexplained_percent: float | None
+    starts: int | None
+    exits: int | None
+    oom_kills: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """One removal, as stored."""
+    """One row of `deletions`."""
 
     timestamp_ms: int
     decision: str
@@ -40,34 +122,172 @@ class Deletion:
     available_after_mb: float
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[peewee.SqliteDatabase]:
-    try:
-        database = sqlite.connect_to_read(path)
-        try:
-            yield database
-        finally:
-            database.close()
-    except sqlite.StorageError as error:
-        raise StoreError(
-            f"The history {path} cannot be read: {error}.", "Read it as root, or as its group."
-        ) from error
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """One row of `attribution_checks`."""
+
+    timestamp_ms: int
+    agree: int
+    conflict: int
+    unverified: int
+    added: int
+    strayed: int
+    moved: int
+    dropped: int
+    events_lost: int
 
 
-def _rows(query: Any, database: peewee.SqliteDatabase) -> list[tuple[Any, ...]]:
-    return list(query.tuples().execute(database))
+class By(StrEnum):
+    """What the greatest are sorted by."""
+
+    RAM = "ram"
+    CPU = "cpu"
+
+
+class History:
+    """The stored history, opened to read.
+
+    `with History.open(path) as history:`; its methods raise StoreError where it cannot be read.
+    """
+
+    def __init__(self, database: peewee.SqliteDatabase, path: Path) -> None:
+        self._database = database
+        self._path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises StoreError where there is no database, or it cannot be read."""
+        if not _is_there(path):
+            raise StoreError(
+                f"There is no history at {path} yet.", "Start the agent: sudo agent start"
+            )
+        with _explained(path):
+            return cls(sqlite.connect_to_read(path), path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        sqlite.close(self._database)
+
+    def last_tick(self) -> Tick | None:
+        """The newest tick, None where none is stored."""
+        newest = _newest_first(Metrics).limit(1)
+        return next(iter(self._all(Tick, newest)), None)
+
+    def ticks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Tick, ...]:
+        """Ticks at or after `timestamp_ms`, the newest `limit` of them, oldest first."""
+        newest = _newest_first(Metrics).where(Metrics.timestamp >= timestamp_ms).limit(limit)
+        return self._all(Tick, newest)[::-1]
+
+    def checks_at(self, timestamp_ms: int) -> Checks | None:
+        """How the witnesses agreed in the tick of `timestamp_ms`, None without such a tick."""
+        return next(iter(self._all(Checks, _at(AttributionCheck, timestamp_ms))), None)
+
+    def checks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Checks, ...]:
+        """The checks of `ticks_since`."""
+        query = _newest_first(AttributionCheck).where(AttributionCheck.timestamp >= timestamp_ms)
+        return self._all(Checks, query.limit(limit))[::-1]
+
+    def containers_at(self, timestamp_ms: int) -> tuple[ContainerRow, ...]:
+        """All containers of that tick, those that hold most first."""
+        query = _at(ContainerTotal, timestamp_ms).order_by(
+            ContainerTotal.held_mb.desc(), ContainerTotal.container_name
+        )
+        return self._all(ContainerRow, query)
+
+    def container_since(
+        self, container_name: str, timestamp_ms: int, limit: int = 100_000
+    ) -> tuple[ContainerRow, ...]:
+        """One container's rows at or after `timestamp_ms`, the newest `limit`, oldest first."""
+        query = _newest_first(ContainerTotal).where(
+            (ContainerTotal.container_name == container_name)
+            & (ContainerTotal.timestamp >= timestamp_ms)
+        )
+        return self._all(ContainerRow, query.limit(limit))[::-1]
+
+    def container_processes_at(
+        self, timestamp_ms: int, container_id: str | None = None
+    ) -> tuple[ContainerProcess, ...]:
+        """The processes of that tick's containers (or of one, by its short id), largest first."""
+        query = _at(ContainerStats, timestamp_ms)
+        if container_id is not None:
+            query = query.where(ContainerStats.container_id == container_id)
+        query = query.order_by(ContainerStats.ram_usage.desc(), ContainerStats.pid)
+        return self._all(ContainerProcess, query)
+
+    def top_processes_at(
+        self, timestamp_ms: int, count: int, by: By = By.RAM
+    ) -> tuple[HostProcess, ...]:
+        """The `count` processes of that tick that use most."""
+        most = ProcessStats.ram_usage if by is By.RAM else ProcessStats.cpu_usage
+        query = _at(ProcessStats, timestamp_ms).order_by(most.desc(), ProcessStats.pid)
+        return self._all(HostProcess, query.limit(count))
+
+    def last_deletions(self, count: int) -> tuple[Deletion, ...]:
+        """The newest `count` removals, newest first."""
+        return self._all(Deletion, _newest_first(DeletionRow).limit(count))
+
+    def deletions_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Deletion, ...]:
+        """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""
+        query = _newest_first(DeletionRow).where(DeletionRow.timestamp >= timestamp_ms)
+        return self._all(Deletion, query.limit(limit))[::-1]
+
+    def _all(self, kind: type[T], query: Any) -> tuple[T, ...]:
+        with _explained(self._path):
+            found: Iterable[tuple[Any, ...]] = query.tuples().execute(self._database)
+            return tuple(kind(*row) for row in found)
 
 
 def last_deletions(path: Path, count: int) -> tuple[Deletion, ...]:
-    """The newest `count` removals, newest first; none where there is no database.
+    """The newest `count` removals, newest first; none where there is no database yet.
 
     Raises StoreError where it cannot be read.
     """
-    if not path.exists():
+    if not _is_there(path):
         return ()
-    fields = [field for field in DeletionRow._meta.sorted_fields if field.name != "id"]  # noqa: SLF001
-    query = DeletionRow.select(*fields).order_by(
-        DeletionRow.timestamp.desc(), DeletionRow.id.desc()
-    )
-    with _reading(path) as database:
-        return tuple(Deletion(*row) for row in _rows(query.limit(count), database))
+    with History.open(path) as history:
+        return history.last_deletions(count)
+
+
+def _newest_first(model: type[Row]) -> Any:
+    query: Any = model.select(*fields(model))
+    # `id` breaks ties, and is at the end of every index.
+    return query.order_by(model.timestamp.desc(), model.id.desc())
+
+
+def _at(model: type[Row], timestamp_ms: int) -> Any:
+    query: Any = model.select(*fields(model))
+    return query.where(model.timestamp == timestamp_ms)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        # An empty file is one that the agent has just made.
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite.StorageError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: BaseException) -> StoreError:
+    if isinstance(error, PermissionError):
+        return StoreError(f"The history {path} may be read by root only.", "Use sudo.")
+    if "no such table" in str(error) or "no such column" in str(error):
+        return StoreError(
+            f"The history {path} has another shape than this version's: {error}.",
+            "Start the agent once (sudo agent start): it brings an older one up to date.",
+        )
+    return StoreError(f"The history {path} cannot be read: {error}.", "Read it with sudo.")

@@ -167,7 +167,7 @@ class Pruner:
         return deleted
 
     def _shrink(self, limit: int) -> int:
-        """The oldest ticks, whatever the clock says: rows a process first, never the newest tick."""
+        """The oldest ticks, whatever the clock says; process rows first, the newest tick never."""
         for tables in (RAW_TABLES, HISTORY_TABLES):
             newest = max(self._edge(model, "max") for model in tables)
             deleted = self._delete_below(tables, newest, max(limit, 1), once=True)

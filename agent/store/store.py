@@ -232,20 +232,25 @@ class Store:
             self._leave(wait=False)
         if self._database is None:
             self._open()
+        return self._opened()
+
+    def _opened(self) -> peewee.SqliteDatabase:
         assert self._database is not None  # noqa: S101
         return self._database
 
     def _look_after_files(self) -> None:
-        change = watch.compare(self._seen, watch.fingerprint(self._path))
+        now = watch.fingerprint(self._path)
+        change = watch.compare(self._seen, now)
         if change is Change.NONE:
             return
-        watch.mend_index(self._path, self._seen)
         if change in (Change.DELETED, Change.REPLACED):
             self._let_go(change)
         elif change is Change.SIDE_FILES_LOST:
             log.warning("database=%s path=%s reopened", change, self._path)
             self._leave(wait=False)
         else:
+            if watch.log_was_written(self._seen, now):
+                watch.rebuild_index(self._path, self._seen)
             self._verify()
 
     def _let_go(self, change: Change) -> None:
@@ -277,6 +282,8 @@ class Store:
             sqlite.check_pages(database)
         finally:
             sqlite.close(database)
+        # Pages that only the log had are no evidence of what lies under them.
+        sqlite.rows(self._opened(), "PRAGMA wal_checkpoint(PASSIVE)")
 
     def _set_aside(self, why: str) -> None:
         database, self._database = self._database, None

@@ -6,6 +6,8 @@ Models are bound to no database: every query names the one it runs on (`query.ex
 
 from __future__ import annotations
 
+from typing import Any
+
 from peewee import (
     AutoField,
     BigIntegerField,
@@ -160,7 +162,11 @@ def table_name(model: type[Row]) -> str:
     return str(model._meta.table_name)  # noqa: SLF001 # peewee's way
 
 
+def fields(model: type[Row]) -> tuple[Any, ...]:
+    """Its fields in the order of the columns, without `id`."""
+    return tuple(one for one in model._meta.sorted_fields if one.column_name != "id")  # noqa: SLF001
+
+
 def columns(model: type[Row]) -> tuple[str, ...]:
     """Its columns in order, without `id`."""
-    fields = model._meta.sorted_fields  # noqa: SLF001 # peewee's way
-    return tuple(field.column_name for field in fields if field.column_name != "id")
+    return tuple(str(one.column_name) for one in fields(model))

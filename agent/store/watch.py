@@ -14,6 +14,9 @@ from pathlib import Path
 
 from agent.store.files import side_file
 
+_INDEX_BYTES = 32 * 1024
+"""SQLite maps the index in pieces of this size."""
+
 
 class Change(StrEnum):
     """What happened to the files since they were last looked at."""
@@ -24,7 +27,7 @@ class Change(StrEnum):
     SIDE_FILES_LOST = "side-files-lost"
     """The log or its index was deleted or replaced, the database itself was not."""
     WRITTEN = "written"
-    """Its size or time changed without us."""
+    """A size or a time changed without us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +66,27 @@ def compare(before: Fingerprint, now: Fingerprint) -> Change:
         return Change.REPLACED
     if _inode(now.wal) != _inode(before.wal) or _inode(now.shm) != _inode(before.shm):
         return Change.SIDE_FILES_LOST
-    if now.database != before.database or _size(now.wal) < _size(before.wal):
+    if now.database != before.database or log_was_written(before, now):
         return Change.WRITTEN
     return Change.NONE
 
 
-def mend_index(path: Path, before: Fingerprint) -> None:
-    """Gives a cut `-shm` its size back.
+def log_was_written(before: Fingerprint, now: Fingerprint) -> bool:
+    """Whether the log changed, or its index lost pages."""
+    return now.wal != before.wal or _size(now.shm) < _size(before.shm)
 
-    SQLite maps it, and touching a page beyond its end kills the process (SIGBUS). Zeros make SQLite
-    build the index anew from the log.
+
+def rebuild_index(path: Path, before: Fingerprint) -> None:
+    """Zeroes the log's index, so that SQLite makes it anew from what the log really holds.
+
+    Without it SQLite believes the old index: it would read pages that are gone, copy overwritten
+    ones into the database, and be killed (SIGBUS) at the first touch of an index that was cut.
     """
     shm = side_file(path, "-shm")
-    now = _look(shm)
-    if now is None or before.shm is None or now.device_inode != before.shm.device_inode:
-        return
-    if now.size < before.shm.size:
-        with suppress(OSError):
-            os.truncate(shm, before.shm.size)
+    with suppress(OSError):
+        # By path: an open descriptor would take SQLite's locks along when it is closed.
+        os.truncate(shm, 0)
+        os.truncate(shm, max(_size(before.shm), _INDEX_BYTES))
 
 
 def log_is_stale(path: Path, before: Fingerprint) -> bool:
