@@ -32,8 +32,8 @@ Environment:
   SO1_MODULE_MODE    permissions of the /proc files: 0444 (default), 0440 or 0400
   SO1_MAX_SNAPSHOTS  snapshots of each file held at once (default 64)
   SO1_SIGN_KEY, SO1_SIGN_CERT
-                     key and certificate to sign with where the kernel takes signed modules only
-                     (default: the ones of DKMS, /var/lib/dkms/mok.key and mok.pub)
+                     key and certificate (DER) to sign with where the kernel takes signed modules
+                     only (default: those of shim-signed or DKMS, /var/lib/dkms/mok.key and mok.pub)
 
 Exit status: 0 done; 2 wrong usage; 3 not root; 4 this kernel takes no modules; 5 no compiler or
 make; 6 no kernel headers; 7 the kernel takes signed modules only; 8 the build failed; 9 a module
@@ -133,14 +133,20 @@ secure_boot() {
 }
 
 require_signing_key() {
-    signing_key=${SO1_SIGN_KEY:-/var/lib/dkms/mok.key}
-    signing_cert=${SO1_SIGN_CERT:-/var/lib/dkms/mok.pub}
+    local shim=/var/lib/shim-signed/mok/MOK dkms=/var/lib/dkms/mok
+    if [[ -n ${SO1_SIGN_KEY:-} || -n ${SO1_SIGN_CERT:-} ]]; then
+        signing_key=${SO1_SIGN_KEY:-} signing_cert=${SO1_SIGN_CERT:-}
+    elif [[ -r $shim.priv && -r $shim.der ]]; then # Ubuntu makes and enrols these
+        signing_key=$shim.priv signing_cert=$shim.der
+    else
+        signing_key=$dkms.key signing_cert=$dkms.pub
+    fi
     local why="This kernel is locked down and takes signed modules only"
     if secure_boot; then
         why="Secure Boot is on: this kernel takes signed modules only"
     fi
     [[ -r $signing_key && -r $signing_cert ]] || fail $E_LOCKED \
-        "$why, and there is no key to sign with: run: sudo apt-get install -y dkms mokutil openssl && sudo dkms generate_mok && sudo mokutil --import /var/lib/dkms/mok.pub, then reboot and confirm the key."
+        "$why, and there is no key to sign with: run: sudo apt-get install -y mokutil openssl && sudo mkdir -p ${dkms%/*} && sudo openssl req -new -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=DKMS/ -outform DER -keyout $dkms.key -out $dkms.pub && sudo mokutil --import $dkms.pub, then reboot and confirm the key."
     if command -v mokutil >/dev/null && mokutil --test-key "$signing_cert" 2>/dev/null |
         grep -q 'is not enrolled'; then
         fail $E_LOCKED \
