@@ -88,4 +88,5 @@ def is_journal(stream: TextIO) -> bool:
 
 def is_terminal(stream: TextIO | None = None) -> bool:
     """Whether colour and tables have somebody to look at them."""
-    return (stream or sys.stdout).isatty() and os.environ.get("TERM", "") != "dumb"
+    stream = stream or sys.stdout  # None where the descriptor was closed before we began
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") != "dumb"
