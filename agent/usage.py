@@ -135,7 +135,7 @@ def container_totals(
         rss_kb=sum(process.rss_kb for process in _distinct(sure)),
         cache_kb=(cgroup.cache_kb or 0) if cgroup else 0,
         cpu_percent=percent,
-        oom_kills=_oom_kills(container.id, cgroup, before),
+        oom_kills=_oom_kills(sure, cgroup, before),
     )
 
 
@@ -148,7 +148,7 @@ def with_share(
         return totals
     events = share.events
     earlier = before.container_cpu_ns.get(totals.container.id)
-    if earlier is None:
+    if earlier is None or cgroup.read_ns <= earlier[0]:
         # Its first tick: there is no interval that its CPU could be held against.
         return replace(totals, starts=events.starts, exits=events.exits)
     elapsed_ns = cgroup.read_ns - earlier[0]
@@ -162,11 +162,22 @@ def with_share(
     )
 
 
-def _oom_kills(container_id: str, cgroup: ContainerCgroup | None, before: Reading) -> int | None:
-    """OOM kills since the last tick, by the cgroup's own counter."""
+def _oom_kills(
+    rows: list[AttributedProcess], cgroup: ContainerCgroup | None, before: Reading
+) -> int | None:
+    """OOM kills since the last tick, by the cgroup's own counter.
+
+    A container seen for the first time may have had them long ago: they count where all of its
+    processes began since the last tick, and are unknown elsewhere.
+    """
     if cgroup is None or cgroup.oom_kills is None:
         return None
-    return max(0, cgroup.oom_kills - before.oom_kills.get(container_id, 0))
+    earlier = before.oom_kills.get(cgroup.container_id)
+    if earlier is not None:
+        return max(0, cgroup.oom_kills - earlier)
+    first_ns = min((row.process.start_ns for row in rows), default=0)
+    is_new = before.snapshot_ns and first_ns >= before.snapshot_ns
+    return cgroup.oom_kills if is_new or not cgroup.oom_kills else None
 
 
 def _container_cpu_percent(
