@@ -9,32 +9,29 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from agent import __version__, status
-from agent.actions import cron, kmod
-from agent.actions.compose import Grafana
-from agent.actions.containers import Remover, remove_installation
+from agent.actions import kmod
+from agent.actions.containers import Remover
+from agent.beside import Beside
 from agent.clock import Clock
 from agent.config import Config
-from agent.errors import AgentError, EngineUnavailableError, SourceError
+from agent.errors import AgentError, SourceError
 from agent.host import HostProbe
 from agent.lock import AgentLock, GeneratorLock
+from agent.observer import Observer, Stopwatch
 from agent.reader import ProcessReader
 from agent.render import tick_line
-from agent.run import environment, kill_session
 from agent.sdnotify import Notifier
 from agent.service import Service, TickReport
 from agent.sources import cgroups, proc_modules, proc_psutil
 from agent.sources.engine import Engine, EngineEvents
+from agent.stopper import Stopper, StopRequestedError
 from agent.store.installation import installation_id
 from agent.store.store import Store
 from agent.terminal import Say
@@ -46,14 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GRAFANA_WAIT_S = 30.0
 _PASS_PAUSE_S = 0.5
 """Container starts come in bursts: one look at the limit serves all of a burst."""
-
-
-class StopRequestedError(BaseException):
-    """A signal came while something long ran that may be cut short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,48 +58,6 @@ class Options:
     def governs(self) -> bool:
         """Whether cron, generator and Grafana come up, and containers go at stop."""
         return not (self.once or self.dry_run)
-
-
-class Stopper:
-    """Turns signals into one event. Made in the main thread, which alone receives them."""
-
-    def __init__(self) -> None:
-        self.wake = threading.Event()
-        self.asked = 0
-        self._interruptible = False
-
-    @property
-    def stopping(self) -> bool:
-        return self.asked > 0
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.asked += 1
-        self.wake.set()
-        if self._interruptible:
-            self._interruptible = False
-            raise StopRequestedError
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Within the block a signal raises StopRequestedError: a build must not hold a stop."""
-        if self.stopping:
-            raise StopRequestedError
-        self._interruptible = True
-        try:
-            yield
-        finally:
-            self._interruptible = False
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """The block runs with our handlers; the caller's come back after it."""
-        before = {number: signal.signal(number, self.handle) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def start(config: Config, options: Options, clock: Clock, say: Say) -> int:
@@ -157,7 +106,6 @@ class _Agent:
         generator: GeneratorLock,
         notifier: Notifier,
     ) -> None:
-        self._generator = generator
         self._notifier = notifier
         self._config = config
         self._options = options
@@ -167,10 +115,9 @@ class _Agent:
         self._undo = undo
         self._run_dir = Path(config.paths.run)
         self._since_ms = clock.wall_ns() // 10**6
-        self._beside: dict[str, str] = {}
-        self._beside_problems: dict[str, str] = {}
+        self._beside = Beside(config, say, stopper, undo, generator)
         self._starts_seen = threading.Event()
-        self._first_generation: subprocess.Popen[bytes] | None = None
+        self._bpf_said = False
 
     def bring_up(self) -> None:
         """Everything that the first tick needs, and beside it what it does not need."""
@@ -196,34 +143,37 @@ class _Agent:
             if config.source != "psutil":
                 self._say("Loading the kernel modules (the first time on a kernel builds them) …")
             self._reader.load()
-        self._engine = Engine(config.docker_host, clock)
         self._witness = self._start_witness()
-        self._grafana = Grafana(
-            config.grafana, Path(config.paths.install), database, config.docker_host
-        )
         remover = None
         if not self._options.dry_run:
             remover = Remover(config.docker_host, clock, config.policy.stop_grace_s)
             self._undo.push("removals", lambda: remover.close(5.0))
-        self._service = Service(
+        stopwatch = Stopwatch(clock)
+        self._observer = Observer(
             reader=self._reader,
-            engine=self._engine,
+            engine=Engine(config.docker_host, clock),
             layout=self._layout,
+            settings=config.policy,
+            installation=self._installation,
+            stopwatch=stopwatch,
+            second_witness=self._second_witness,
+        )
+        self._service = Service(
+            observer=self._observer,
             store=self._store,
             host=HostProbe(),
             clock=clock,
             settings=config.policy,
-            installation=self._installation,
+            stopwatch=stopwatch,
             interval_s=config.interval_s,
             remover=remover,
-            second_witness=self._second_witness,
         )
         if not self._options.once:
             events = EngineEvents(config.docker_host, self._on_engine_event)
             events.start()
             self._undo.push("events", events.close)
         if self._options.governs:
-            self._bring_up_beside()
+            self._beside.bring_up(self._installation)
 
     def loop(self) -> None:
         """A tick at once and then one each interval; a late one is skipped, never made up for."""
@@ -293,14 +243,13 @@ class _Agent:
         """Called by the event thread."""
         del container_id
         if kind == "resync":
-            self._service.engine_was_interrupted()
+            self._observer.interrupt()
         elif kind == "start":
             self._starts_seen.set()
             self._stopper.wake.set()
 
     def _start_witness(self) -> Witness | None:
         if not self._config.bpf.enabled:
-            self._beside["bpf"] = "off (--no-bpf)"
             return None
         from agent.sources import bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
 
@@ -309,7 +258,13 @@ class _Agent:
         return witness
 
     def _second_witness(self, snapshot_ns: int) -> BpfView | None:
-        if self._witness is None or self._witness.poll().status != "ready":
+        if self._witness is None:
+            return None
+        state = self._witness.poll()
+        if state.status == "off" and not self._bpf_said:
+            self._bpf_said = True
+            self._say(f"bpf: {state.reason} {state.hint}".rstrip() + " Rows are unverified.")
+        if state.status != "ready":
             return None
         try:
             return self._witness.witness(snapshot_ns)
@@ -317,96 +272,20 @@ class _Agent:
             log.warning("bpf=unreadable rows are unverified: %s", error)
             return None
 
-    def _bring_up_beside(self) -> None:
-        """Undo first, then the steps: a stop in the middle of one finds its undo in place."""
-        grafana_thread = threading.Thread(
-            target=self._beside_step, args=("grafana", self._bring_up_grafana), daemon=True
-        )
-        if self._config.grafana.enabled:
-            if not self._config.grafana.keep:
-                self._undo.push("grafana", self._take_down_grafana)
-            # Down waits for up, or compose would bring up what stop has just taken down.
-            self._undo.push("grafana start", lambda: grafana_thread.join(_GRAFANA_WAIT_S))
-        else:
-            self._beside["grafana"] = "off (--no-grafana)"
-        self._undo.push("containers", self._remove_containers)
-        self._undo.push("generator", self._stop_generator)
-        if self._config.cron.enabled:
-            self._undo.push("cron", lambda: cron.remove(self._config.cron))
-            self._beside_step("cron", self._install_cron)
-        else:
-            self._beside["cron"] = "off (--no-cron)"
-        if self._config.grafana.enabled:
-            grafana_thread.start()
-
-    def _beside_step(self, name: str, work: Callable[[], str]) -> None:
-        try:
-            self._beside[name] = work()
-        except AgentError as error:
-            self._beside[name] = f"not working: {error.message}"
-            self._beside_problems[name] = f"{name}: {error}"
-            self._say(f"{name}: {error}")
-
-    def _install_cron(self) -> str:
-        script = kmod.script().with_name("generar_contenedores.sh")
-        path = cron.install(self._config, script)
-        self._first_generation = subprocess.Popen(
-            ["bash", str(script)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(cron.generator_environment(self._config)),
-            start_new_session=True,
-            cwd="/",
-        )
-        problem = cron.daemon_problem()
-        if problem is not None:
-            raise problem
-        return f"{path}, every minute"
-
-    def _stop_generator(self) -> None:
-        """Takes the generator's lock and keeps it, so that no container is born behind the stop."""
-        taken = self._generator.acquire(give_up=lambda: self._stopper.asked > 1)
-        if self._first_generation is not None:
-            kill_session(self._first_generation)
-        if not taken and not self._generator.acquire(1.0):
-            raise AgentError("A generator of load is still running.", "Run `sudo agent cleanup`.")
-
-    def _remove_containers(self) -> None:
-        try:
-            removals = remove_installation(
-                self._config.docker_host, self._installation, progress=self._say
-            )
-        except EngineUnavailableError as error:
-            raise AgentError(
-                f"Docker is away, so this installation's containers stay: {error.message}",
-                "Run `sudo agent cleanup` when it is back.",
-            ) from error
-        failed = [one for one in removals if one.outcome == "failed"]
-        if failed:
-            names = ", ".join(one.decision.container_name for one in failed)
-            raise AgentError(f"{names} could not be removed: {failed[0].error}")
-
-    def _bring_up_grafana(self) -> str:
-        return f"up at {self._grafana.up(self._say)}"
-
-    def _take_down_grafana(self) -> None:
-        self._grafana.down()
-
     def _unload_modules(self) -> None:
         if gone := kmod.unload():
             self._say(f"Unloaded the kernel modules {' and '.join(gone)}.")
 
     def _tell(self, report: TickReport) -> None:
         """Writes the status file; a full disk there must not stop the agent."""
-        problems = list(self._beside_problems.values())
+        problems = list(self._beside.problems.values())
         if self._reader.problem:
             problems.append(f"modules: {self._reader.problem}")
-        if self._service.engine_problem:
-            problems.append(f"docker: {self._service.engine_problem}")
+        if self._observer.engine_problem:
+            problems.append(f"docker: {self._observer.engine_problem}")
         if self._store.state.problem:
             problems.append(f"database: {self._store.state.problem}")
-        bpf_word = self._beside.get("bpf", "off")
+        bpf_word = "off (--no-bpf)"
         if self._witness is not None:
             state = self._witness.state
             bpf_word = state.status if not state.reason else f"{state.status}: {state.reason}"
@@ -421,8 +300,8 @@ class _Agent:
             dry_run=self._options.dry_run,
             source=report.source,
             database=self._config.paths.database,
-            grafana=self._beside.get("grafana", "starting" if self._options.governs else "off"),
-            cron=self._beside.get("cron", "starting" if self._options.governs else "off"),
+            grafana=self._beside.words["grafana"],
+            cron=self._beside.words["cron"],
             bpf=bpf_word,
             unstored_ticks=self._store.unstored_ticks,
             problems=problems,

@@ -8,58 +8,32 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from agent import attribution, books, policy, usage
+from agent import books, policy, usage
 from agent.actions.containers import Remover
 from agent.clock import Clock
 from agent.config import PolicySettings
-from agent.errors import EngineUnavailableError, StoreError
+from agent.errors import StoreError
 from agent.host import HostProbe, available_kb
 from agent.model import (
-    AttributedProcess,
-    Attribution,
     AttributionCounts,
-    CgroupView,
-    Container,
     ContainerTotals,
     Decision,
     Outcome,
     Removal,
     RemovalPass,
-    Snapshot,
     TickRecord,
     Tier,
 )
-from agent.reader import ProcessReader
-from agent.sources import cgroups
-from agent.sources.engine import Engine
+from agent.observer import Observation, Observer, Stopwatch
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _REMOVAL_WAIT_NS = 5 * 10**9
 """A tick waits this long for its removals, and never past four fifths of its interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What is known at one moment, before anything is decided."""
-
-    snapshot: Snapshot
-    containers: tuple[Container, ...]
-    engine_answers: bool
-    view: CgroupView | None
-    second: books.BpfView | None
-    """What BPF holds; None while there are no probes."""
-    attribution: Attribution
-    totals: tuple[ContainerTotals, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,43 +62,31 @@ class Service:
     def __init__(
         self,
         *,
-        reader: ProcessReader,
-        engine: Engine,
-        layout: cgroups.CgroupLayout,
+        observer: Observer,
         store: Store,
         host: HostProbe,
         clock: Clock,
         settings: PolicySettings,
-        installation: str,
+        stopwatch: Stopwatch,
         interval_s: float,
         remover: Remover | None,
-        second_witness: Callable[[int], books.BpfView | None] = lambda _snapshot_ns: None,
     ) -> None:
-        self._reader = reader
-        self._engine = engine
-        self._layout = layout
+        self._observer = observer
         self._store = store
         self._host = host
         self._clock = clock
         self._settings = settings
-        self._installation = installation
+        self._stopwatch = stopwatch
         self._removal_wait_ns = min(_REMOVAL_WAIT_NS, int(interval_s * 0.8 * 10**9))
         self._remover = remover
-        self._second_witness = second_witness
         self._before = usage.Reading()
         self._books = books.Books()
         self._number = 0
         self._deleted_since_row = 0
         self._failed_since_row = 0
-        self._settling = threading.Event()
-        self._asked_for: set[int] = set()
-        self._stages_ms: dict[str, float] = {}
+        self._settled = 0
+        """How many of Docker's interruptions are followed by a whole tick that saw it."""
         self._dry_decisions: set[str] = set()
-        self.engine_problem = ""
-
-    def engine_was_interrupted(self) -> None:
-        """Docker came back: nothing is removed before one whole tick has seen it. Any thread."""
-        self._settling.set()
 
     def tick(self) -> TickReport:
         """Observes, holds the policy, stores one row of everything.
@@ -134,18 +96,16 @@ class Service:
         """
         began_ns = self._clock.boot_ns()
         self._number += 1
-        self._stages_ms = {}
+        self._stopwatch.stages_ms.clear()
         passes: list[RemovalPass] = []
         if self._remover is not None and (late := tuple(self._remover.collect())):
             passes.append(self._finish_pass(late, available_kb()))
-        settling = self._settling.is_set()
-        observed = self.observe()
-        if observed.engine_answers and settling:
-            self._settling.clear()
-        if observed.engine_answers and not settling:
-            decisions = self._timed("decide", lambda: self._decide(observed))
+        interruptions = self._observer.interruptions
+        observed = self._observe()
+        if observed.engine_answers and self._is_settled():
+            decisions = self._stopwatch.time("decide", lambda: self._decide(observed))
             if decisions:
-                passes.append(self._timed("remove", lambda: self._carry_out(decisions)))
+                passes.append(self._stopwatch.time("remove", lambda: self._carry_out(decisions)))
         host = self._host.read()
         removed_ids = {
             removal.decision.container_id
@@ -171,8 +131,10 @@ class Service:
             passes=tuple(passes),
             checks=observed.attribution.counts,
         )
+        if observed.engine_answers:
+            self._settled = interruptions
         removed, failed = self._deleted_since_row, self._failed_since_row
-        self._timed("store", lambda: self._write(record))
+        self._stopwatch.time("store", lambda: self._write(record))
         self._before = usage.reading(observed.snapshot, observed.view)
         return TickReport(
             number=self._number,
@@ -188,7 +150,7 @@ class Service:
             used_kb=observed.snapshot.memory.used_kb,
             total_kb=observed.snapshot.memory.total_kb,
             tick_ms=(self._clock.boot_ns() - began_ns) // 10**6,
-            stages_ms=dict(self._stages_ms),
+            stages_ms=dict(self._stopwatch.stages_ms),
         )
 
     def hold_limit(self) -> int:
@@ -197,23 +159,12 @@ class Service:
         Gives how many containers were removed; `deletions` is written here, the next tick's row
         counts them. Raises SourceError as `tick` does.
         """
-        if self._settling.is_set():
-            return 0
-        try:
-            listing = self._engine.list()
-        except EngineUnavailableError:
-            return 0
-        running = sum(
-            1
-            for container in listing.containers
-            if container.state.is_running
-            and policy.classify(container, self._installation, self._settings.scope).governed
-        )
+        running = self._observer.running_governed() if self._is_settled() else 0
         if not policy.over_limit(running, self._settings):
             return 0
-        observed = self.observe()
+        observed = self._observe()
         decisions = self._decide(observed) if observed.engine_answers else ()
-        if not decisions or self._settling.is_set():
+        if not decisions or not self._is_settled():
             return 0
         done = self._carry_out(decisions)
         try:
@@ -224,62 +175,12 @@ class Service:
         log.info("pass=at-once running=%d removed=%d", running, removed)
         return removed
 
-    def observe(self) -> Observation:
-        """Reads everything once; asks Docker once more for unknown cgroups, and both witnesses once
-        more where they disagree."""
-        observed = self._observe_once()
-        new = observed.attribution.unknown_cgroups - self._asked_for
-        # A unit with private namespaces is unknown at every tick: each id is asked for once.
-        self._asked_for = set(observed.attribution.unknown_cgroups)
-        if (observed.engine_answers and new) or observed.attribution.counts.conflict:
-            observed = self._observe_once()
-        if observed.attribution.counts.conflict:
-            log.warning(
-                "attribution=conflict rows=%d containers=%s",
-                observed.attribution.counts.conflict,
-                ",".join(sorted(identity[:12] for identity in observed.attribution.doubtful)),
-            )
-        return observed
+    def _observe(self) -> Observation:
+        return self._observer.observe(self._before, self._books.lost)
 
-    def _observe_once(self) -> Observation:
-        # Docker's list comes first: what is read after it lies close together, or the parts of a
-        # container's CPU would not sum up to the whole. A container born behind it is asked for.
-        containers = self._list_containers()
-        snapshot = self._timed("read", self._reader.read)
-        second = self._timed("bpf", lambda: self._second_witness(snapshot.snapshot_ns))
-        if containers is None:
-            nothing = Attribution(rows=(), counts=AttributionCounts())
-            return Observation(snapshot, (), False, None, second, nothing, ())
-        view = self._timed(
-            "cgroups", lambda: cgroups.read(self._layout, containers, frozenset(self._asked_for))
-        )
-        answer = self._timed(
-            "attribute",
-            lambda: attribution.attribute(
-                snapshot,
-                view,
-                containers,
-                second.cgroup_ids if second else None,
-                second.lost - self._books.lost if second else 0,
-            ),
-        )
-        totals = self._totals(snapshot, containers, view, answer)
-        return Observation(snapshot, containers, True, view, second, answer, totals)
-
-    def _list_containers(self) -> tuple[Container, ...] | None:
-        """Docker's list, None while it is away: said once, and nothing is removed for a while."""
-        try:
-            containers = self._timed("docker", self._engine.list).containers
-        except EngineUnavailableError as error:
-            self._settling.set()
-            if not self.engine_problem:
-                log.warning("docker=away only system rows are stored: %s", error)
-            self.engine_problem = str(error)
-            return None
-        if self.engine_problem:
-            log.info("docker=back")
-            self.engine_problem = ""
-        return containers
+    def _is_settled(self) -> bool:
+        """Nothing is removed before one whole tick has seen Docker again after it was away."""
+        return self._settled == self._observer.interruptions
 
     def _close_books(self, observed: Observation) -> tuple[ContainerTotals, ...]:
         """The totals with each container's CPU explained, where BPF saw its processes."""
@@ -301,32 +202,6 @@ class Service:
             usage.with_share(totals, shares.get(totals.container.id), view, self._before)
             for totals in observed.totals
         )
-
-    def _totals(
-        self,
-        snapshot: Snapshot,
-        containers: Sequence[Container],
-        view: CgroupView,
-        answer: Attribution,
-    ) -> tuple[ContainerTotals, ...]:
-        rows: dict[str, list[AttributedProcess]] = defaultdict(list)
-        for row in answer.rows:
-            rows[row.container_id].append(row)
-        totals = []
-        for container in containers:
-            governance = policy.classify(container, self._installation, self._settings.scope)
-            totals.append(
-                usage.container_totals(
-                    container,
-                    governance.tier,
-                    governance.governed,
-                    rows.get(container.id, ()),
-                    view.containers.get(container.id),
-                    snapshot,
-                    self._before,
-                )
-            )
-        return tuple(totals)
 
     def _decide(self, observed: Observation) -> tuple[Decision, ...]:
         return policy.decide(
@@ -396,14 +271,6 @@ class Service:
             return
         self._deleted_since_row = 0
         self._failed_since_row = 0
-
-    def _timed(self, stage: str, work: Callable[[], T]) -> T:
-        began_ns = self._clock.boot_ns()
-        try:
-            return work()
-        finally:
-            spent_ms = (self._clock.boot_ns() - began_ns) / 10**6
-            self._stages_ms[stage] = self._stages_ms.get(stage, 0.0) + spent_ms
 
 
 def _by_tier(totals: Sequence[ContainerTotals], removed: set[str]) -> dict[str, int]:

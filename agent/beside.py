@@ -1,0 +1,129 @@
+"""What comes up beside the loop and never holds it: cron, the first generation, Grafana.
+
+Each step has its undo in place before it begins, so that a stop in the middle of one finds it. What
+cannot be had is one line with its cause, and the loop runs without.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.actions import cron, kmod
+from agent.actions.compose import Grafana
+from agent.actions.containers import remove_installation
+from agent.config import Config
+from agent.errors import AgentError, EngineUnavailableError
+from agent.lock import GeneratorLock
+from agent.run import environment, kill_session
+from agent.stopper import Stopper
+from agent.terminal import Say
+from agent.undo import UndoStack
+
+_GRAFANA_WAIT_S = 30.0
+
+
+class Beside:
+    """Brings the load and Grafana up and, through the undo stack, down."""
+
+    def __init__(
+        self,
+        config: Config,
+        say: Say,
+        stopper: Stopper,
+        undo: UndoStack,
+        generator: GeneratorLock,
+    ) -> None:
+        self._config = config
+        self._say = say
+        self._stopper = stopper
+        self._undo = undo
+        self._generator = generator
+        self._first_generation: subprocess.Popen[bytes] | None = None
+        self._grafana = Grafana(
+            config.grafana,
+            Path(config.paths.install),
+            Path(config.paths.database),
+            config.docker_host,
+        )
+        self.words = {"cron": "off", "grafana": "off"}
+        """How each is doing, for `agent status`."""
+        self.problems: dict[str, str] = {}
+        """One sentence for each that does not work."""
+
+    def bring_up(self, installation: str) -> None:
+        """Starts all that is wanted. Raises nothing: what fails is in `problems` and said."""
+        wants_grafana, wants_cron = self._config.grafana.enabled, self._config.cron.enabled
+        thread = threading.Thread(
+            target=self._step, args=("grafana", self._bring_up_grafana), daemon=True
+        )
+        if wants_grafana:
+            if not self._config.grafana.keep:
+                self._undo.push("grafana", self._grafana.down)
+            # Down waits for up, or compose would bring up what stop has just taken down.
+            self._undo.push("grafana start", lambda: thread.join(_GRAFANA_WAIT_S))
+        self._undo.push("containers", lambda: self._remove_containers(installation))
+        self._undo.push("generator", self._stop_generator)
+        if wants_cron:
+            self._undo.push("cron", lambda: cron.remove(self._config.cron))
+            self._step("cron", self._install_cron)
+        else:
+            self.words["cron"] = "off (--no-cron)"
+        if wants_grafana:
+            self.words["grafana"] = "starting"
+            thread.start()
+        else:
+            self.words["grafana"] = "off (--no-grafana)"
+
+    def _step(self, name: str, work: Callable[[], str]) -> None:
+        try:
+            self.words[name] = work()
+        except AgentError as error:
+            self.words[name] = f"not working: {error.message}"
+            self.problems[name] = f"{name}: {error}"
+            self._say(f"{name}: {error}")
+
+    def _install_cron(self) -> str:
+        script = kmod.script().with_name("generar_contenedores.sh")
+        path = cron.install(self._config, script)
+        self._first_generation = subprocess.Popen(
+            ["bash", str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(cron.generator_environment(self._config)),
+            start_new_session=True,
+            cwd="/",
+        )
+        problem = cron.daemon_problem()
+        if problem is not None:
+            raise problem
+        return f"{path}, every minute"
+
+    def _stop_generator(self) -> None:
+        """Takes the generator's lock and keeps it, so that no container is born behind the stop."""
+        taken = self._generator.acquire(give_up=lambda: self._stopper.asked > 1)
+        if self._first_generation is not None:
+            kill_session(self._first_generation)
+        if not taken and not self._generator.acquire(1.0):
+            raise AgentError("A generator of load is still running.", "Run `sudo agent cleanup`.")
+
+    def _remove_containers(self, installation: str) -> None:
+        try:
+            removals = remove_installation(
+                self._config.docker_host, installation, progress=self._say
+            )
+        except EngineUnavailableError as error:
+            raise AgentError(
+                f"Docker is away, so this installation's containers stay: {error.message}",
+                "Run `sudo agent cleanup` when it is back.",
+            ) from error
+        failed = [one for one in removals if one.outcome == "failed"]
+        if failed:
+            names = ", ".join(one.decision.container_name for one in failed)
+            raise AgentError(f"{names} could not be removed: {failed[0].error}")
+
+    def _bring_up_grafana(self) -> str:
+        return f"up at {self._grafana.up(self._say)}"

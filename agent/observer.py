@@ -1,0 +1,198 @@
+"""Everything that is known at one moment: processes, containers, cgroups, and whose is what.
+
+Reads the sources once, in an order that keeps what must be compared close together, and says once
+what does not answer. It decides and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from agent import attribution, books, policy, usage
+from agent.clock import Clock
+from agent.config import PolicySettings
+from agent.errors import EngineUnavailableError
+from agent.model import (
+    AttributedProcess,
+    Attribution,
+    AttributionCounts,
+    CgroupView,
+    Container,
+    ContainerTotals,
+    Snapshot,
+)
+from agent.reader import ProcessReader
+from agent.sources import cgroups
+from agent.sources.engine import Engine
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """How long each stage of a tick took."""
+
+    clock: Clock
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+    def time(self, stage: str, work: Callable[[], T]) -> T:
+        """What `work` gives; its time is added to `stage`."""
+        began_ns = self.clock.boot_ns()
+        try:
+            return work()
+        finally:
+            spent_ms = (self.clock.boot_ns() - began_ns) / 10**6
+            self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + spent_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is known at one moment, before anything is decided."""
+
+    snapshot: Snapshot
+    containers: tuple[Container, ...]
+    engine_answers: bool
+    view: CgroupView | None
+    second: books.BpfView | None
+    """What BPF holds; None while there are no probes."""
+    attribution: Attribution
+    totals: tuple[ContainerTotals, ...]
+
+
+class Observer:
+    """Reads the sources; what it keeps from call to call is only what was already said or asked."""
+
+    def __init__(
+        self,
+        *,
+        reader: ProcessReader,
+        engine: Engine,
+        layout: cgroups.CgroupLayout,
+        settings: PolicySettings,
+        installation: str,
+        stopwatch: Stopwatch,
+        second_witness: Callable[[int], books.BpfView | None] = lambda _snapshot_ns: None,
+    ) -> None:
+        self._reader = reader
+        self._engine = engine
+        self._layout = layout
+        self._settings = settings
+        self._installation = installation
+        self._stopwatch = stopwatch
+        self._second_witness = second_witness
+        self._asked_for: set[int] = set()
+        self.engine_problem = ""
+        """Why Docker does not answer, "" while it does."""
+        self.interruptions = 0
+        """How often Docker was seen to be away, or to have been."""
+
+    def interrupt(self) -> None:
+        """Docker was away. Any thread."""
+        self.interruptions += 1
+
+    def governance(self, container: Container) -> policy.Governance:
+        """How the policy sees one container."""
+        return policy.classify(container, self._installation, self._settings.scope)
+
+    def running_governed(self) -> int:
+        """How many governed containers run now; 0 while Docker does not answer."""
+        try:
+            listing = self._engine.list()
+        except EngineUnavailableError:
+            return 0
+        return sum(
+            one.state.is_running and self.governance(one).governed for one in listing.containers
+        )
+
+    def observe(self, before: usage.Reading, lost_before: int) -> Observation:
+        """Everything, against the last tick's `before` and the events that BPF had lost by then.
+
+        Docker is asked once more for cgroups that it did not explain, and both witnesses are where
+        they disagree. Raises SourceError where no process source works.
+        """
+        observed = self._observe_once(before, lost_before)
+        new = observed.attribution.unknown_cgroups - self._asked_for
+        # A unit with private namespaces is unknown at every tick: each id is asked for once.
+        self._asked_for = set(observed.attribution.unknown_cgroups)
+        if (observed.engine_answers and new) or observed.attribution.counts.conflict:
+            observed = self._observe_once(before, lost_before)
+        if observed.attribution.counts.conflict:
+            log.warning(
+                "attribution=conflict rows=%d containers=%s",
+                observed.attribution.counts.conflict,
+                ",".join(sorted(identity[:12] for identity in observed.attribution.doubtful)),
+            )
+        return observed
+
+    def _observe_once(self, before: usage.Reading, lost_before: int) -> Observation:
+        # Docker's list comes first: what is read after it lies close together, or the parts of a
+        # container's CPU would not sum up to the whole. A container born behind it is asked for.
+        containers = self._list_containers()
+        snapshot = self._stopwatch.time("read", self._reader.read)
+        second = self._stopwatch.time("bpf", lambda: self._second_witness(snapshot.snapshot_ns))
+        if containers is None:
+            nothing = Attribution(rows=(), counts=AttributionCounts())
+            return Observation(snapshot, (), False, None, second, nothing, ())
+        view = self._stopwatch.time(
+            "cgroups", lambda: cgroups.read(self._layout, containers, frozenset(self._asked_for))
+        )
+        answer = self._stopwatch.time(
+            "attribute",
+            lambda: attribution.attribute(
+                snapshot,
+                view,
+                containers,
+                second.cgroup_ids if second else None,
+                second.lost - lost_before if second else 0,
+            ),
+        )
+        totals = self._totals(snapshot, containers, view, answer, before)
+        return Observation(snapshot, containers, True, view, second, answer, totals)
+
+    def _list_containers(self) -> tuple[Container, ...] | None:
+        """Docker's list, None while it is away: said once, and nothing is removed for a while."""
+        try:
+            containers = self._stopwatch.time("docker", self._engine.list).containers
+        except EngineUnavailableError as error:
+            self.interrupt()
+            if not self.engine_problem:
+                log.warning("docker=away only system rows are stored: %s", error)
+            self.engine_problem = str(error)
+            return None
+        if self.engine_problem:
+            log.info("docker=back")
+            self.engine_problem = ""
+        return containers
+
+    def _totals(
+        self,
+        snapshot: Snapshot,
+        containers: Sequence[Container],
+        view: CgroupView,
+        answer: Attribution,
+        before: usage.Reading,
+    ) -> tuple[ContainerTotals, ...]:
+        rows: dict[str, list[AttributedProcess]] = defaultdict(list)
+        for row in answer.rows:
+            rows[row.container_id].append(row)
+        totals = []
+        for container in containers:
+            governance = self.governance(container)
+            totals.append(
+                usage.container_totals(
+                    container,
+                    governance.tier,
+                    governance.governed,
+                    rows.get(container.id, ()),
+                    view.containers.get(container.id),
+                    snapshot,
+                    before,
+                )
+            )
+        return tuple(totals)
