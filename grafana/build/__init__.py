@@ -1,0 +1,1 @@
+"""The two dashboards as code. `python -m grafana.build` writes their JSON, which is committed."""

@@ -1,0 +1,134 @@
+"""What both dashboards have around their panels: identity, time, variables, links, annotations."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.models import dashboard
+
+from grafana.build import sql
+from grafana.build.panels import BAD, REMOVALS, SOURCE, WARN, rows
+
+SYSTEM_UID, SYSTEM_TITLE = "so1-sistema", "Monitor de Sistema"
+CONTAINERS_UID, CONTAINERS_TITLE = "so1-contenedores", "Monitor de Contenedores"
+
+REMOVED = """
+WITH RECURSIVE pasos(desde, cada) AS (
+  SELECT $__from / cada * cada, cada
+  FROM (SELECT max(60000, ($__to - $__from) / 20) AS cada)
+  UNION ALL
+  SELECT desde + cada, cada FROM pasos WHERE desde + cada <= $__to
+)
+SELECT min(d.timestamp) / 1000.0 AS time,
+       'Eliminados: ' || group_concat(container_name || ' (' || reason || ', '
+         || CAST(round(held_mb) AS INTEGER) || ' MB)', ', ')
+         || CASE count(*) WHEN 12 THEN ' …' ELSE '' END AS text,
+       'eliminación' AS tags
+FROM pasos CROSS JOIN deletions d ON d.id IN (
+  SELECT id FROM deletions
+  WHERE timestamp BETWEEN max(desde, $__from) AND min(desde + cada - 1, $__to)
+    AND outcome = 'removed'
+  ORDER BY timestamp, id LIMIT 12
+)
+GROUP BY desde ORDER BY 1
+"""
+"""At most some twenty marks a range, each with the first dozen removals of its stretch."""
+
+RESTARTS = f"""
+WITH tramos AS (
+  SELECT timestamp AS desde, lead(timestamp) OVER (ORDER BY timestamp) AS hasta
+  FROM metrics WHERE {sql.RANGE}
+), ritmo AS (
+  SELECT max(1, (max(timestamp) - min(timestamp)) / max(1, max(id) - min(id))) AS cada
+  FROM (SELECT id, timestamp FROM metrics WHERE {sql.RANGE} ORDER BY timestamp DESC LIMIT 200)
+)
+SELECT desde / 1000.0 AS time, hasta / 1000.0 AS timeEnd,
+       'Agente detenido o reiniciado: ' || CAST((hasta - desde) / 1000 AS INTEGER)
+         || ' s sin ticks' AS text,
+       'agente' AS tags
+FROM tramos, ritmo
+WHERE hasta - desde > 2.5 * cada OR hasta - desde < 0.4 * cada
+ORDER BY 1
+"""
+"""A tick that comes much later, or much sooner, than the rhythm says: between them was a start."""
+
+
+def frame(uid: str, title: str, what: str) -> build.Dashboard:
+    """An empty dashboard with all that is not a panel."""
+    other = CONTAINERS_UID if uid == SYSTEM_UID else SYSTEM_UID
+    other_title = CONTAINERS_TITLE if uid == SYSTEM_UID else SYSTEM_TITLE
+    return (
+        build.Dashboard(title)
+        .uid(uid)
+        .description(what)
+        .tags(["so1"])
+        .time("now-1h", "now")
+        .refresh("5s")
+        .timezone("browser")
+        .editable()
+        .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
+        .link(
+            build.DashboardLink(other_title)
+            .type(dashboard.DashboardLinkType.LINK)
+            .url(f"/d/{other}")
+            .icon("dashboard")
+            .keep_time(True)
+            .tooltip(f"Abre «{other_title}» con el mismo rango")
+        )
+        .annotation(
+            build.AnnotationQuery()
+            .name(REMOVALS)
+            .datasource(SOURCE)
+            .enable(True)
+            .icon_color(BAD)
+            .target(rows(REMOVED))
+        )
+        .annotation(
+            build.AnnotationQuery()
+            .name("Reinicios del agente")
+            .datasource(SOURCE)
+            .enable(True)
+            .icon_color(WARN)
+            .target(rows(RESTARTS, times=("time", "timeEnd")))
+        )
+    )
+
+
+def top_variable() -> build.CustomVariable:
+    """How many rows a ranking has."""
+    return (
+        build.CustomVariable("top")
+        .label("Top")
+        .description("Cuántas filas muestran las clasificaciones")
+        .values("3,5,10,20")
+        .current(dashboard.VariableOption(text="5", value="5"))
+    )
+
+
+def picked(name: str, label: str, query: str, what: str) -> build.QueryVariable:
+    """Several values of a query, or all: then the query sees '*' and no list of them."""
+    return (
+        build.QueryVariable(name)
+        .label(label)
+        .description(what)
+        .datasource(SOURCE)
+        .query(query.strip())
+        .multi(True)
+        .include_all(True)
+        .all_value("'*'")
+        .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(dashboard.VariableSort.DISABLED)
+        .current(dashboard.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def tier_variable() -> build.CustomVariable:
+    everything = dashboard.VariableOption(selected=True, text=["All"], value=["$__all"])
+    return (
+        build.CustomVariable("nivel")
+        .label("Nivel")
+        .description("Nivel de consumo en el que compite un contenedor")
+        .values("Bajo consumo : low, Alto consumo : high, Sin gobierno : none")
+        .multi(True)
+        .include_all(True)
+        .current(everything)
+    )
