@@ -1,0 +1,204 @@
+"""One agent and one generator a host, and what a hostile or leftover file in their place does."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.errors import AgentError, LockedError
+from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder, holder_pid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOLD = """
+import fcntl, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX)
+os.pwrite(fd, b'{"pid": %d, "started_wall_ns": 1}' % os.getpid(), 0)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def open_lock(path: Path, kind: int) -> int:
+    """A flock taken here, without the code under test."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    return fd
+
+
+def test_a_second_agent_is_refused_with_the_pid_of_the_first(run_dir: Path) -> None:
+    with AgentLock(run_dir):
+        with pytest.raises(LockedError) as caught:
+            AgentLock(run_dir).acquire(wait_s=0)
+        assert f"process {os.getpid()}" in caught.value.message
+        assert "agent stop" in caught.value.hint
+    AgentLock(run_dir).acquire(wait_s=0).release()
+
+
+def test_the_lock_tells_who_runs_and_nothing_once_it_is_released(run_dir: Path) -> None:
+    assert not agent_is_running(run_dir)
+    before_ns = time.time_ns()
+    with AgentLock(run_dir):
+        assert agent_is_running(run_dir)
+        found = holder(run_dir)
+        assert found is not None
+        assert (found.pid, holder_pid(run_dir)) == (os.getpid(), os.getpid())
+        assert before_ns <= found.started_wall_ns <= time.time_ns()
+    assert not agent_is_running(run_dir)
+    assert holder_pid(run_dir) == 0
+
+
+def test_a_starting_agent_waits_out_a_probe(run_dir: Path) -> None:
+    run_dir.mkdir()
+    probe = open_lock(run_dir / "agent.lock", fcntl.LOCK_SH)
+    threading.Timer(0.2, os.close, (probe,)).start()
+    AgentLock(run_dir).acquire().release()
+
+
+def test_two_probes_at_once_do_not_take_each_other_for_an_agent(run_dir: Path) -> None:
+    run_dir.mkdir()
+    probe = open_lock(run_dir / "agent.lock", fcntl.LOCK_SH)
+    assert not agent_is_running(run_dir)
+    os.close(probe)
+
+
+def test_the_lock_file_is_for_root_alone_and_stays_after_release(run_dir: Path) -> None:
+    with AgentLock(run_dir):
+        pass
+    path = run_dir / "agent.lock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert run_dir.stat().st_mode & 0o777 == 0o755
+    json.loads(path.read_text())
+
+
+@pytest.mark.allow_subprocess
+def test_a_program_that_the_agent_starts_does_not_keep_the_lock(run_dir: Path) -> None:
+    lock = AgentLock(run_dir).acquire()
+    child = subprocess.Popen(["sleep", "600"], close_fds=False)
+    try:
+        lock.release()
+        assert not agent_is_running(run_dir)
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.allow_subprocess
+def test_kill_9_leaves_no_stale_lock(run_dir: Path) -> None:
+    run_dir.mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run_dir / "agent.lock")], stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    assert holder_pid(run_dir) == other.pid
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with AgentLock(run_dir):
+        assert holder_pid(run_dir) == os.getpid()
+
+
+@pytest.mark.allow_subprocess
+def test_a_stop_asks_the_generator_to_end_and_takes_its_lock(run_dir: Path) -> None:
+    run_dir.mkdir()
+    generator = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run_dir / "generator.lock")], stdout=subprocess.PIPE
+    )
+    assert generator.stdout is not None
+    generator.stdout.readline()
+    lock = GeneratorLock(run_dir)
+    assert lock.acquire(wait_s=30)
+    assert generator.wait() == -signal.SIGTERM
+    generator.stdout.close()
+    lock.release()
+
+
+@pytest.mark.allow_subprocess
+def test_a_pid_that_is_another_process_by_now_gets_no_signal(run_dir: Path) -> None:
+    run_dir.mkdir()
+    stranger = subprocess.Popen(["sleep", "600"])
+    path = run_dir / "generator.lock"
+    held = open_lock(path, fcntl.LOCK_EX)
+    os.pwrite(held, json.dumps({"pid": stranger.pid, "started_wall_ns": 1}).encode(), 0)
+    try:
+        assert not GeneratorLock(run_dir).acquire(wait_s=0)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        os.close(held)
+
+
+def test_waiting_for_the_generator_can_be_given_up(run_dir: Path) -> None:
+    run_dir.mkdir()
+    held = open_lock(run_dir / "generator.lock", fcntl.LOCK_EX)
+    asked = iter([False, False, True])
+    assert not GeneratorLock(run_dir).acquire(wait_s=600, give_up=lambda: next(asked))
+    os.close(held)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"[1]", b'{"pid": "x"}', b"[" * 4000, b"\xff\xfe", b"{}"]
+)
+def test_what_a_lock_file_says_is_never_trusted(run_dir: Path, content: bytes) -> None:
+    run_dir.mkdir()
+    (run_dir / "agent.lock").write_bytes(content)
+    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
+    assert holder_pid(run_dir) == 0
+    with pytest.raises(LockedError, match=r"Another agent already runs on this host\."):
+        AgentLock(run_dir).acquire(wait_s=0)
+    os.close(held)
+
+
+def test_a_symbolic_link_in_place_of_the_lock_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    run_dir.mkdir()
+    target = tmp_path / "precious"
+    target.write_text("keep")
+    (run_dir / "agent.lock").symlink_to(target)
+    with pytest.raises(AgentError, match="cannot be opened"):
+        AgentLock(run_dir).acquire(wait_s=0)
+    assert target.read_text() == "keep"
+
+
+def test_a_fifo_in_place_of_the_lock_is_refused_without_waiting(run_dir: Path) -> None:
+    run_dir.mkdir()
+    os.mkfifo(run_dir / "agent.lock")
+    with pytest.raises(AgentError, match="not a lock file"):
+        AgentLock(run_dir).acquire(wait_s=0)
+
+
+def test_a_directory_that_others_can_write_is_refused(run_dir: Path) -> None:
+    run_dir.mkdir()
+    run_dir.chmod(0o777)
+    with pytest.raises(AgentError, match="only its owner can write"):
+        AgentLock(run_dir).acquire(wait_s=0)
+
+
+def test_a_link_in_place_of_the_directory_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    run_dir.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AgentError, match="only its owner can write"):
+        AgentLock(run_dir).acquire(wait_s=0)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_looking_for_an_agent_leaves_no_trace(run_dir: Path) -> None:
+    assert not agent_is_running(run_dir)
+    assert not run_dir.exists()
