@@ -44,6 +44,8 @@ class SigningFacts:
     """There is a key to sign with."""
     enrolled: bool | None
     """The firmware's list knows that key."""
+    certificate: str = "/var/lib/dkms/mok.pub"
+    """Of that key, or of the one that would be made."""
 
     @property
     def required(self) -> bool:

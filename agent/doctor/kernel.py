@@ -89,7 +89,9 @@ def signing(facts: Facts, config: Config) -> Check:
             name,
             _without_modules(config),
             f"{why}, and there is no key to sign with",
-            "sudo apt-get install -y dkms mokutil openssl && sudo dkms generate_mok && "
+            "sudo apt-get install -y mokutil openssl && sudo mkdir -p /var/lib/dkms && "
+            "sudo openssl req -new -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=DKMS/ "
+            "-outform DER -keyout /var/lib/dkms/mok.key -out /var/lib/dkms/mok.pub && "
             "sudo mokutil --import /var/lib/dkms/mok.pub, then reboot and confirm the key",
         )
     if signing.enrolled is False:
@@ -97,10 +99,15 @@ def signing(facts: Facts, config: Config) -> Check:
             name,
             _without_modules(config),
             f"{why}, and the firmware does not know our key",
-            "sudo mokutil --import /var/lib/dkms/mok.pub, then reboot and confirm the key",
+            f"sudo mokutil --import {signing.certificate}, then reboot and confirm the key",
         )
     if signing.key is None or signing.enrolled is None:
-        return Check(name, State.UNKNOWN, f"{why}; whether ours is known is not", "mokutil")
+        return Check(
+            name,
+            State.UNKNOWN,
+            f"{why}; whether ours is known is not",
+            f"mokutil --test-key {signing.certificate}",
+        )
     return Check(name, State.OK, f"{why}; ours is known")
 
 

@@ -19,8 +19,11 @@ from agent.run import CommandError, environment, run
 _TOOL_TIMEOUT_S = 60.0
 _EFI = Path("/sys/firmware/efi")
 _SECURE_BOOT = "efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-_KEY = Path("/var/lib/dkms/mok.key")
-_CERTIFICATE = Path("/var/lib/dkms/mok.pub")
+_KEYS = (
+    (Path("/var/lib/shim-signed/mok/MOK.priv"), Path("/var/lib/shim-signed/mok/MOK.der")),
+    (Path("/var/lib/dkms/mok.key"), Path("/var/lib/dkms/mok.pub")),
+)
+"""Key and certificate, in the order in which `load_modules.sh` looks for them."""
 _DEBIAN_COMPILER = re.compile(r"^override CC = .*[ )]([a-z][^ )\n]*)$", re.MULTILINE)
 
 
@@ -54,26 +57,30 @@ def signing_facts() -> SigningFacts:
     lockdown = _text(Path("/sys/kernel/security/lockdown"))
     chosen = re.search(r"\[(\w+)\]", lockdown or "")
     enforced = _text(Path("/sys/module/module/parameters/sig_enforce"))
+    found = [(_exists(*pair), pair[1]) for pair in _KEYS]
+    key, certificate = next((one for one in found if one[0]), found[-1])
     facts = SigningFacts(
         secure_boot=_secure_boot(),
         lockdown=chosen[1] if chosen else None,
         enforced=None if enforced is None else enforced == "Y",
-        key=_exists(_KEY, _CERTIFICATE),
+        key=key,
         enrolled=None,
+        certificate=str(certificate),
     )
     if not facts.required or not facts.key or which("mokutil") is None:
         return facts
     try:
         done = run(
-            ["mokutil", "--test-key", str(_CERTIFICATE)], timeout_s=_TOOL_TIMEOUT_S, check=False
+            ["mokutil", "--test-key", facts.certificate], timeout_s=_TOOL_TIMEOUT_S, check=False
         )
     except CommandError:
         return facts
-    known = "is already enrolled" in done.stdout
-    unknown = "is not enrolled" in done.stdout
-    return SigningFacts(
-        facts.secure_boot, facts.lockdown, facts.enforced, True, known if known != unknown else None
-    )
+    said = {
+        True: "is already enrolled" in done.stdout,
+        False: "is not enrolled" in done.stdout,
+    }
+    known = [answer for answer, heard in said.items() if heard]
+    return dataclasses.replace(facts, enrolled=known[0] if len(known) == 1 else None)
 
 
 def bpf_facts(config: Config) -> BpfFacts:
