@@ -80,9 +80,15 @@ class Containers:
         name: str | None = None,
         options: Sequence[str] = (),
     ) -> str:
-        """Start a container in the background and return its full id."""
+        """Start a container in the background and return its full id.
+
+        Without a network unless `options` name one: no test needs it, and it costs most of a start.
+        """
         named = ["--name", name] if name else []
-        return docker("run", "-d", "--label", self.label, *named, *options, image, *command)
+        network = [] if any(word.startswith("--net") for word in options) else ["--network=none"]
+        return docker(
+            "run", "-d", "--label", self.label, *network, *named, *options, image, *command
+        )
 
     def ids(self) -> list[str]:
         """The full ids of what was started here and still exists, exited ones included."""

@@ -6,8 +6,10 @@ own word, taken before the agent starts.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,11 +50,13 @@ def odd_name() -> list[str]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
+def database() -> Iterator[Path]:
     # A directory that others can write is refused, and pytest's own is below /tmp.
-    directory = Path("/var/lib/so1-test") / tmp_path.name
-    directory.mkdir(parents=True, mode=0o750)
-    return directory / "metrics.db"
+    parent = Path("/var/lib/so1-test")
+    parent.mkdir(exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=parent))
+    yield directory / "metrics.db"
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
