@@ -41,6 +41,12 @@ def hold(mb: int) -> list[str]:
     ]
 
 
+def keep(mb: int) -> list[str]:
+    """Holds `mb` and sleeps: without --vm-hang it would touch them for ever, on a CPU of ours."""
+    words = f"stress --vm 1 --vm-bytes {mb}M --vm-keep --vm-hang 9999"
+    return words.split()
+
+
 def odd_name() -> list[str]:
     """A process whose name would end a JSON string."""
     name = r"""printf '"},{"a\\b' > /proc/$$/comm"""
@@ -76,10 +82,10 @@ def nine(images: Images) -> Iterator[dict[str, str]]:
         make(3, images.alpine, hold(18))
         make(4, images.alpine, odd_name())
         make(5, images.alpine, hold(40))
-        make(6, images.stress, ["stress", "--cpu", "1"])
-        make(7, images.stress, ["stress", "--vm", "1", "--vm-bytes", "24M", "--vm-keep"])
-        make(8, images.stress, ["stress", "--vm", "1", "--vm-bytes", "48M", "--vm-keep"])
-        make(9, images.stress, ["stress", "--vm", "1", "--vm-bytes", "72M", "--vm-keep"])
+        make(6, images.stress, ["stress", "--cpu", "1"], "--cpus=0.2")
+        make(7, images.stress, keep(24))
+        make(8, images.stress, keep(48))
+        make(9, images.stress, keep(72))
         docker("exec", "-d", ids[f"{PREFIX}3"], "sleep", "7777")
         for name, mb in ((f"{PREFIX}5", 40), (f"{PREFIX}9", 72)):
             wait_until(lambda n=name, m=mb: held_mb(ids[n]) >= m, f"{name} holds {mb} MB")
