@@ -162,19 +162,21 @@ class Pruner:
             deleted += self._delete_below(RAW_TABLES, due.raw_before_ms, left)
             deleted += self._delete_below(HISTORY_TABLES, due.history_before_ms, left - deleted)
         if self._used_bytes() > self._bound_bytes:
-            deleted += self._shrink(left - deleted)
+            deleted += self._shrink(max(left - deleted, 1))
         self._return_pages()
         return deleted
 
     def _shrink(self, limit: int) -> int:
         """The oldest ticks, whatever the clock says; process rows first, the newest tick never."""
+        deleted = 0
         for tables in (RAW_TABLES, HISTORY_TABLES):
             newest = max(self._edge(model, "max") for model in tables)
-            deleted = self._delete_below(tables, newest, max(limit, 1), once=True)
-            if deleted:
-                log.debug("retention=size deleted=%d", deleted)
-                return deleted
-        return 0
+            while deleted < limit and self._used_bytes() > self._bound_bytes:
+                batch = self._delete_below(tables, newest, limit - deleted, once=True)
+                if not batch:
+                    break
+                deleted += batch
+        return deleted
 
     def _delete_below(
         self, tables: Sequence[type[Row]], before_ms: int, limit: int, *, once: bool = False
@@ -228,9 +230,9 @@ class Pruner:
         if total * self._page_bytes > self._bound_bytes:
             slack = 0
         if free > slack:
-            # Read to its end: every step of it returns one page.
-            sqlite.rows(
-                self._database, f"PRAGMA incremental_vacuum({min(free - slack, _VACUUM_PAGES)})"
+            # As a script: `execute` stops after the first step, and each step returns one page.
+            sqlite.plain_connection(self._database).executescript(
+                f"PRAGMA incremental_vacuum({min(free - slack, _VACUUM_PAGES)})"
             )
 
     def _say_outage(self, now_ms: int) -> None:

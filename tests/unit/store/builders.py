@@ -8,27 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import RetentionSettings
+from agent.decisions import Decision, Outcome, Reason, Removal, RemovalPass
 from agent.model import (
     AttributionCounts,
     Basis,
     Container,
-    ContainerProcessUsage,
     ContainerState,
     ContainerTotals,
-    Decision,
     HeldBasis,
     HostFigures,
     Memory,
-    Outcome,
-    ProcessUsage,
-    Reason,
-    Removal,
-    RemovalPass,
     Source,
-    TickRecord,
     Tier,
     Verified,
 )
+from agent.record import ContainerProcessUsage, ProcessUsage, TickRecord
 from agent.store.store import Store
 
 START_NS = 1_764_000_000 * 10**9
