@@ -54,8 +54,11 @@ static char *so1_text_chunk(struct so1_text *text, size_t pos)
 
 	if (chunk)
 		return chunk;
-	/* Charged to the reader, whose memory limit thus bounds it. */
-	chunk = kvmalloc(SO1_CHUNK, GFP_KERNEL_ACCOUNT);
+	/*
+	 * Charged to the reader, whose memory limit thus bounds it. He is told
+	 * ENOMEM; the log is not for what any user can bring about.
+	 */
+	chunk = kvmalloc(SO1_CHUNK, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!chunk)
 		return NULL;
 	err = xa_err(xa_store(&text->chunks, index, chunk, GFP_KERNEL));
