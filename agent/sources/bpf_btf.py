@@ -1,8 +1,8 @@
 """Where this kernel keeps the fields that the BPF programs read, from its own type information.
 
 BCC does not relocate field accesses, and its compiler often cannot read a new kernel's headers;
-the offsets come from `/sys/kernel/btf/vmlinux` instead and reach the C programs as macros. The format is
-Documentation/bpf/btf.rst of the kernel's sources.
+the offsets come from `/sys/kernel/btf/vmlinux` instead and reach the C programs as macros. The
+format is Documentation/bpf/btf.rst of the kernel's sources.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from agent.sources.bpf_btf import Btf, BtfError
 
 MAX_PROCESSES = 65_536
 MAX_CGROUPS = 8_192
+EVENT_BYTES = 8 << 20
+"""The trace's ring buffer: some 50,000 events."""
 
 _FIELDS = {
     "TASK_PID": ("task_struct", "pid"),
@@ -86,7 +88,9 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
         values["HIERARCHY_ID"] = _v1_hierarchy("memory", cgroups)
     values["MAX_PROCESSES"] = MAX_PROCESSES
     values["MAX_CGROUPS"] = MAX_CGROUPS
-    values["PAGE_SIZE"] = os.sysconf("SC_PAGE_SIZE")
+    page = os.sysconf("SC_PAGE_SIZE")
+    values["PAGE_SIZE"] = page
+    values["EVENT_PAGES"] = EVENT_BYTES // page
     return [f"-D{macro}={value}" for macro, value in values.items()]
 
 

@@ -80,7 +80,7 @@ struct event {
 	__u64 time_ns;		/* boot clock */
 	__u64 start_ns;		/* with pid: the process; 0 for mkdir and rmdir */
 	__u64 cgroup_id;	/* where it is, for attach: where it is now; else the cgroup itself */
-	__u64 other_id;		/* mkdir: the parent's id */
+	__u64 other_id;		/* mkdir, rmdir: the parent's id */
 	__u32 kind;		/* enum event_kind */
 	__u32 pid;
 	__u32 ppid;

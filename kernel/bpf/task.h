@@ -79,6 +79,19 @@ static __always_inline bool cgroup_is_ours(void *cgroup)
 	return READ(s32, root, ROOT_HIERARCHY_ID) == HIERARCHY_ID;
 }
 
+/*
+ * Whether the thread that runs sched_process_exit is its process's last. Before 6.16 two threads that
+ * end at once may both look like it: then whoever tells of the exit has to see to it that one does.
+ */
+static __always_inline bool is_last_thread(struct bpf_raw_tracepoint_args *ctx, void *signal)
+{
+#ifdef GROUP_DEAD_ARG
+	return (u8)ctx->args[1];
+#else
+	return !READ(s32, signal, SIGNAL_LIVE);
+#endif
+}
+
 /* As wait(2) will have it (kernel/exit.c: wait_task_zombie). */
 static __always_inline s32 group_exit_code(void *leader, void *signal)
 {

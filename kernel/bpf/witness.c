@@ -26,13 +26,25 @@ BPF_F_TABLE("hash", u64, struct cgroup_record, cgroups, MAX_CGROUPS, BPF_F_NO_PR
 BPF_PERCPU_ARRAY(counters, struct cpu_counters, 1);
 BPF_ARRAY(controls, struct control, 1);
 
-#ifndef GROUP_DEAD_ARG
 /*
- * The last two threads of a process may both find nobody alive behind them; the first to insert
- * the key tells of the exit. Least recently used keys make room: they matter for microseconds.
+ * Before 6.16 the last two threads of a process may both find nobody alive behind them; the first to
+ * insert the key tells of the exit. Least recently used keys make room: they matter for
+ * microseconds.
  */
+#ifndef GROUP_DEAD_ARG
 BPF_F_TABLE("lru_hash", struct process_key, u8, ended, 1024, 0);
 #endif
+
+static __always_inline bool is_told_already(struct process_key *key, void *signal)
+{
+#ifndef GROUP_DEAD_ARG
+	u8 one = 1;
+
+	return READ(s32, signal, SIGNAL_NR_THREADS) > 1 && ended.insert(key, &one);
+#else
+	return false;
+#endif
+}
 
 static __always_inline struct cpu_counters *this_cpu(void)
 {
@@ -125,22 +137,15 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	void *task = (void *)ctx->args[0];
 	void *signal = READ(void *, task, TASK_SIGNAL);
 
-#ifdef GROUP_DEAD_ARG
-	if (!(u8)ctx->args[1])
+	if (!is_last_thread(ctx, signal))
 		return 0;
-#else
-	if (READ(s32, signal, SIGNAL_LIVE))
-		return 0;
-#endif
+
 	void *leader = READ(void *, task, TASK_GROUP_LEADER);
 	struct process_key key = leader_key(leader, task_ids(leader));
 
-#ifndef GROUP_DEAD_ARG
-	u8 one = 1;
-
-	if (READ(s32, signal, SIGNAL_NR_THREADS) > 1 && ended.insert(&key, &one))
+	if (is_told_already(&key, signal))
 		return 0;
-#endif
+
 	struct process_record *record = processes.lookup(&key);
 	void *cgroup = task_cgroup(leader);
 	struct cgroup_record *totals = cgroup_record(record ? record->cgroup_id : cgroup_id(cgroup), cgroup);

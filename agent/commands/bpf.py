@@ -1,0 +1,84 @@
+"""`agent bpf`: the second witness, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from agent.config import load_config
+from agent.errors import ConfigError
+
+app = typer.Typer(
+    name="bpf",
+    help="What the kernel's own events say of processes and containers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
+    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
+]
+
+
+@app.command()
+def trace(
+    container: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--container",
+            "-c",
+            metavar="NAME",
+            help="Only this container (name or id); repeatable.",
+        ),
+    ] = None,
+    pid: Annotated[
+        int, typer.Option("--pid", "-p", min=0, help="Only this process and its children.")
+    ] = 0,
+    comm: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--comm", "-n", metavar="NAME", help="Only this command; repeatable."),
+    ] = None,
+    event: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--event",
+            "-e",
+            metavar="KIND",
+            help="Only fork, exec, exit, attach, mkdir, rmdir or oom; repeatable.",
+        ),
+    ] = None,
+    duration: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--duration", "-d", metavar="SECONDS", min=0, help="End by itself."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """What starts, ends and moves on this host, live, with its container's name."""
+    from agent.clock import SystemClock
+    from agent.commands.bpf_trace import Wanted, trace_events
+    from agent.host import require_root
+    from agent.trace import Filter, Kind
+
+    settings = load_config(config)
+    kinds = frozenset(Kind(one) for one in _words(event, [str(kind) for kind in Kind][:-2]))
+    require_root("agent bpf trace")
+    wanted = Wanted(
+        events=kinds,
+        filter=Filter(frozenset(container or ()), frozenset(comm or ())),
+        pid=pid,
+        duration_s=duration,
+        as_json=as_json,
+    )
+    return trace_events(wanted, settings.docker_host, SystemClock())
+
+
+def _words(given: list[str] | None, known: list[str]) -> list[str]:
+    words = [word for one in given or () for word in one.split(",") if word]
+    for word in words:
+        if word not in known:
+            raise ConfigError(f"{word!r} is no kind of event.", f"There are {', '.join(known)}.")
+    return words

@@ -1,0 +1,342 @@
+"""`agent bpf trace`: what starts, ends and moves on this host, live, with its container's name.
+
+Has programs of its own, so it works alone and beside a running agent and changes nothing for it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Self
+
+import msgspec
+
+from agent import trace
+from agent.clock import Clock
+from agent.errors import AgentError, EngineUnavailableError
+from agent.sources import cgroups, records
+from agent.sources.bpf_handover import Helper, Probes
+from agent.sources.bpf_layout import EVENT_BYTES
+from agent.sources.bpf_programs import TRACE_PROBES, Order
+from agent.sources.bpf_ring import Ring
+from agent.sources.bpf_support import probe_support
+from agent.sources.bpf_syscall import Map, possible_cpus
+from agent.sources.cgroup_tree import walk
+from agent.sources.engine import Engine, EngineEvents
+from agent.sources.records import EventKind, EventRecord
+from agent.terminal import Say, is_terminal
+from agent.trace import Filter, Kind, Names, Reorder, TraceEvent
+
+_ROUND_MS = 50
+_START_S = 300
+_NAME_PAUSE_S = 0.2
+_NAME_WAIT_NS = 2 * 10**9
+_MANY = 1000
+CLOSED_PIPE = 141
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    events: frozenset[Kind] = frozenset()
+    filter: Filter = field(default_factory=Filter)
+    pid: int = 0
+    duration_s: float | None = None
+    as_json: bool = False
+
+
+def trace_events(wanted: Wanted, docker_host: str, clock: Clock) -> int:
+    """Prints until Ctrl-C, the duration's end or a closed pipe. Raises AgentError."""
+    problem = probe_support().problem
+    if problem:
+        raise AgentError(problem[0][0].upper() + problem[0][1:], problem[1])
+    layout = cgroups.detect()
+    say = Say(sys.stderr)
+    with ExitStack() as stack:
+        waiting = stack.enter_context(_Waiting())
+        names = Names()
+        probes = _start(wanted, str(layout.hierarchy), waiting)
+        if probes is None:
+            return 0
+        stack.callback(probes.close)
+        ring = Ring(probes.maps["events"].fd, EVENT_BYTES)
+        stack.callback(ring.close)
+        for directory, parent in _directories(str(layout.root)):
+            names.learn_cgroup(directory[0], parent, directory[1])
+        keeper = _NameKeeper(docker_host, clock, names, say)
+        keeper.start()
+        stack.callback(keeper.close)
+        say(f"Tracing (compiled in {probes.handover.compile_ms / 1000:.1f} s). Ctrl-C ends it.")
+        return _Run(wanted, ring, probes, names, keeper, clock, say, waiting).run()
+
+
+def _start(wanted: Wanted, hierarchy: str, waiting: _Waiting) -> Probes | None:
+    # Directories tell which container a cgroup is of: they are followed whatever is shown.
+    kinds = {EventKind[one.name] for one in wanted.events} or set(TRACE_PROBES)
+    kinds |= {EventKind.MKDIR, EventKind.RMDIR}
+    macros = (f"-DFILTER_PID={wanted.pid}",) if wanted.pid else ()
+    functions = tuple(TRACE_PROBES[kind].function for kind in sorted(kinds))
+    helper = Helper(Order("trace", hierarchy, functions, macros))
+    try:
+        for _ in range(_START_S):
+            if (probes := helper.poll()) is not None:
+                return probes
+            if waiting.wait(1000, helper.fileno()):
+                return None
+        raise AgentError("The BPF helper took longer than 300 s.", "Look at the host's load.")
+    finally:
+        helper.close()
+
+
+def _directories(root: str) -> list[tuple[tuple[int, str], int]]:
+    """((id, name), parent's id) of every cgroup, parents first."""
+    found = walk(root)
+    return [
+        ((one.inode, one.name), found[one.parent].inode if one.parent >= 0 else 0) for one in found
+    ]
+
+
+class _Waiting:
+    """Sleeps until time passes, a signal asks for the end, or nobody reads the output any more."""
+
+    def __enter__(self) -> Self:
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.ended = False
+        self._before = {
+            number: signal.signal(number, self._end)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.ended = True
+        os.write(self._wake_write, b"\0")
+
+    def wait(self, timeout_ms: int, *also: int) -> bool:
+        """Whether it is time to end."""
+        if not self.ended:
+            poll = select.poll()
+            poll.register(self._wake_read, select.POLLIN)
+            poll.register(sys.stdout.fileno(), 0)
+            for fd in also:
+                poll.register(fd, select.POLLIN)
+            for fd, events in poll.poll(timeout_ms):
+                if fd == sys.stdout.fileno() and events & (select.POLLERR | select.POLLHUP):
+                    raise BrokenPipeError
+        return self.ended
+
+
+class _NameKeeper:
+    """Asks Docker for names beside the trace: at start, at its events, for unknown containers."""
+
+    def __init__(self, docker_host: str, clock: Clock, names: Names, say: Say) -> None:
+        self._engine = Engine(docker_host, clock)
+        self._names = names
+        self._say = say
+        self._due = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="names", daemon=True)
+        self._events = EngineEvents(docker_host, lambda *_: self._due.set())
+        self._asked: frozenset[str] = frozenset()
+
+    def start(self) -> None:
+        self._due.set()
+        self._thread.start()
+        self._events.start()
+
+    def ask_for(self, containers: Iterable[str]) -> None:
+        """Each container is asked for once; Docker's events tell of the rest."""
+        now = frozenset(containers)
+        if not now <= self._asked:
+            self._asked = now
+            self._due.set()
+
+    def _keep(self) -> None:
+        away = False
+        while not self._ending.is_set():
+            self._due.wait()
+            self._due.clear()
+            if self._ending.is_set():
+                return
+            asked = frozenset(self._asked)
+            try:
+                listing = self._engine.list()
+            except EngineUnavailableError as error:
+                if not away:
+                    self._say(f"Containers go by their ids: {error}")
+                away = True
+            else:
+                away = False
+                self._names.learn_names({one.id: one.name for one in listing.containers}, asked)
+            self._ending.wait(_NAME_PAUSE_S)
+
+    def close(self) -> None:
+        """Does not wait for Docker: the thread ends with the process."""
+        self._ending.set()
+        self._due.set()
+
+
+class _Run:
+    """One trace, from the first event to the totals."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        ring: Ring,
+        probes: Probes,
+        names: Names,
+        keeper: _NameKeeper,
+        clock: Clock,
+        say: Say,
+        waiting: _Waiting,
+    ) -> None:
+        self._wanted = wanted
+        self._ring = ring
+        self._keeper = keeper
+        self._names = names
+        self._clock = clock
+        self._say = say
+        self._waiting = waiting
+        counters = probes.maps["counters"]
+        self._counters = Map(counters.fd, counters.key_size, counters.value_size * possible_cpus())
+        self._reorder: Reorder[EventRecord] = Reorder()
+        self._ripe: list[EventRecord] = []
+        self._wall_ns = 0
+        self._colour = is_terminal()
+        self._shown = 0
+        self._lost = 0
+
+    def run(self) -> int:
+        deadline = None
+        if self._wanted.duration_s is not None:
+            deadline = self._clock.boot_ns() + int(self._wanted.duration_s * 10**9)
+        try:
+            if not self._wanted.as_json:
+                self._write([trace.HEADER])
+            while True:
+                over = deadline is not None and self._clock.boot_ns() >= deadline
+                full = self._round()
+                if over or self._waiting.wait(0 if full else _ROUND_MS):
+                    break
+            self._round()
+            self._ripe += self._reorder.rest()
+            self._show_ripe(wait_for_names=False)
+            self._end()
+        except BrokenPipeError:
+            # Nobody reads: nothing may be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED_PIPE
+        return 0
+
+    def _round(self) -> bool:
+        """Shows what has come; whether there was so much that more is there already."""
+        read_ns = self._clock.boot_ns()
+        self._wall_ns = self._clock.wall_ns() - read_ns
+        raw = self._ring.read()
+        self._ripe += self._reorder.put(raw, read_ns)
+        self._show_ripe(wait_for_names=bool(self._wanted.filter.containers))
+        self._keeper.ask_for(self._names.asked)
+        self._tell_losses()
+        return len(raw) > _MANY
+
+    def _show_ripe(self, *, wait_for_names: bool) -> None:
+        """With a container asked for by name, what is still without one holds up the rest a moment:
+        a container's first events come before Docker tells what it is called."""
+        shown: list[TraceEvent] = []
+        old_ns = self._clock.boot_ns() - _NAME_WAIT_NS
+        done = 0
+        for raw in self._ripe:
+            if raw.kind == EventKind.MKDIR:
+                self._names.learn_cgroup(raw.cgroup_id, raw.other_id, records.c_text(raw.text))
+            if wait_for_names and raw.time_ns > old_ns and not self._names.is_named(raw.cgroup_id):
+                self._names.of(raw.cgroup_id)
+                break
+            done += 1
+            event = self._event(raw)
+            if (
+                not self._wanted.events or event.event in self._wanted.events
+            ) and self._wanted.filter.passes(event):
+                shown.append(event)
+        del self._ripe[:done]
+        self._shown += len(shown)
+        if shown:
+            self._write([self._line(one) for one in shown])
+
+    def _event(self, raw: EventRecord) -> TraceEvent:
+        kind = Kind[EventKind(raw.kind).name]
+        text = records.c_text(raw.text)
+        container_id, name = self._names.of(raw.cgroup_id)
+        status = number = None
+        if kind is Kind.EXIT:
+            text, status, number = trace.exit_detail(
+                raw.exit_code, oom=bool(raw.oom), lived_ns=raw.time_ns - raw.start_ns
+            )
+        return TraceEvent(
+            time_ns=raw.time_ns + self._wall_ns,
+            event=kind,
+            pid=raw.pid,
+            ppid=raw.ppid,
+            start_ns=raw.start_ns,
+            comm=records.c_text(raw.comm),
+            container=name,
+            container_id=container_id,
+            cgroup_id=raw.cgroup_id,
+            detail=text,
+            exit_code=status,
+            signal=number,
+            oom=bool(raw.oom) or kind is Kind.OOM,
+        )
+
+    def _line(self, event: TraceEvent) -> str:
+        if self._wanted.as_json:
+            return msgspec.json.encode(event).decode()
+        return trace.line(event, colour=self._colour)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    def _tell_losses(self) -> None:
+        raw = self._counters.lookup(bytes(4)) or b""
+        lost = sum(
+            records.CpuCounters(*fields).lost_events
+            for fields in records.CPU_COUNTERS.iter_unpack(raw)
+        )
+        new, self._lost = lost - self._lost, lost
+        if new and self._wanted.as_json:
+            self._write(
+                [self._line(TraceEvent(time_ns=self._clock.wall_ns(), event=Kind.LOST, lost=new))]
+            )
+        elif new:
+            self._say(f"{new} events lost: they came faster than they could be shown.")
+
+    def _end(self) -> None:
+        if self._wanted.as_json:
+            self._write(
+                [
+                    self._line(
+                        TraceEvent(
+                            time_ns=self._clock.wall_ns(),
+                            event=Kind.END,
+                            events=self._shown,
+                            lost=self._lost,
+                        )
+                    )
+                ]
+            )
+        self._say(f"{self._shown} events shown, {self._lost} lost.")

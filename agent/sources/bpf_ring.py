@@ -1,0 +1,63 @@
+"""Reading the trace's ring buffer from its memory, without a callback for each event.
+
+The layout is the kernel's (kernel/bpf/ringbuf.c): one page with the reader's position, one with the
+writer's, then the data, mapped twice so that no record is ever cut. A record is preceded by its
+length, whose two highest bits say that it is still being written, or was given up.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+from agent.sources import records
+from agent.sources.records import EventRecord
+
+_BUSY, _DISCARDED = 1 << 31, 1 << 30
+_HEADER = 8
+_U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
+
+
+class Ring:
+    """The ring buffer behind a descriptor. One reader at a time."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """Maps it. Raises OSError."""
+        page = os.sysconf("SC_PAGE_SIZE")
+        self._size = size
+        self._page = page
+        self._mine = mmap.mmap(fd, page)
+        try:
+            self._theirs = mmap.mmap(fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+        except BaseException:
+            self._mine.close()
+            raise
+
+    def read(self, most: int = 1 << 14) -> list[EventRecord]:
+        """The events that are whole, in the order in which they took their places; `most` of them.
+
+        Where one is still being written those behind it wait with it.
+        """
+        unpack, length_of = records.EVENT.unpack_from, _U32.unpack_from
+        data, page, mask = self._theirs, self._page, self._size - 1
+        position = _U64.unpack_from(self._mine)[0]
+        end = _U64.unpack_from(data)[0]
+        found: list[EventRecord] = []
+        make = EventRecord._make
+        while position < end and len(found) < most:
+            at = page + (position & mask)
+            length = length_of(data, at)[0]
+            if length & _BUSY:
+                break
+            if not length & _DISCARDED:
+                found.append(make(unpack(data, at + _HEADER)))
+            length &= ~_DISCARDED
+            position += (length + _HEADER + 7) & ~7
+        _U64.pack_into(self._mine, 0, position)
+        return found
+
+    def close(self) -> None:
+        self._mine.close()
+        self._theirs.close()
