@@ -1,0 +1,170 @@
+"""The one door to other programs: what they are given, and how the agent gets rid of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.run import CommandError, Finished, environment, kill_session, run
+from tests.containers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = pytest.mark.allow_subprocess
+
+PATIENCE_S = 60.0
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children() -> set[int]:
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
+
+
+def test_status_and_output_come_back() -> None:
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout_s=PATIENCE_S, check=False)
+    assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+def test_a_program_sees_a_clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_PRELOAD_X", "evil")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    done = run(python(code), timeout_s=PATIENCE_S, env={"SO1_X": "1"})
+    assert json.loads(done.stdout) == environment({"SO1_X": "1"})
+    assert json.loads(done.stdout).keys() == {"PATH", "LANG", "LC_ALL", "HOME", "SO1_X"}
+
+
+def test_a_program_has_no_input_and_leads_a_session_of_its_own_below_the_root() -> None:
+    code = (
+        "import json, os, sys; "
+        "print(json.dumps([sys.stdin.read(), os.getsid(0) == os.getpid(), os.getcwd()]))"
+    )
+    done = run(python(code), timeout_s=PATIENCE_S)
+    assert json.loads(done.stdout) == ["", True, "/"]
+
+
+def test_a_program_inherits_no_descriptor_but_those_it_is_passed(tmp_path: Path) -> None:
+    code = "import os; print(*sorted(os.listdir('/proc/self/fd'), key=int))"
+    with (tmp_path / "a").open("w") as passed, (tmp_path / "b").open("w") as kept:
+        os.set_inheritable(kept.fileno(), True)
+        done = run(python(code), timeout_s=PATIENCE_S, pass_fds=[passed.fileno()])
+        found = done.stdout.split()
+        # The standard ones, the passed one, and that of the listing itself, which reuses a number.
+        assert found[:3] == ["0", "1", "2"]
+        assert len(found) == 5
+        assert str(passed.fileno()) in found
+
+
+def test_output_that_is_no_text_does_not_stop_anybody() -> None:
+    done = run(["printf", r"\377\376ok"], timeout_s=PATIENCE_S)
+    assert done.stdout == "��ok"
+
+
+def test_a_program_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(CommandError) as caught:
+        run(["no-such-program-here"], timeout_s=PATIENCE_S)
+    assert "no-such-program-here" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_failure_is_told_with_the_program_s_last_words() -> None:
+    with pytest.raises(CommandError) as caught:
+        run(["sh", "-c", "echo first; echo the disk is full >&2; exit 4"], timeout_s=PATIENCE_S)
+    assert "status 4" in caught.value.message
+    assert "the disk is full" in caught.value.message
+
+
+def test_a_program_that_overruns_is_ended_with_everything_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"sleep 1000 & echo $! $$ > {pids}; trap '' TERM; sleep 1000"
+    with pytest.raises(CommandError) as caught:
+        run(["sh", "-c", script], timeout_s=1.0)
+    assert "longer than 1 s" in caught.value.message
+    started = [int(word) for word in pids.read_text().split()]
+    assert len(started) == 2
+    wait_until(lambda: not any(alive(pid) for pid in started), "both are gone")
+
+
+def test_an_exception_in_the_middle_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class StopRequestedError(BaseException):
+        pass
+
+    pids = tmp_path / "pids"
+    real = subprocess.Popen.communicate
+    calls = []
+
+    def interrupted(self: subprocess.Popen[bytes], *args: object, **more: object) -> object:
+        calls.append(self.pid)
+        if len(calls) == 1:
+            wait_until(lambda: pids.exists() and pids.read_text(), "the program runs")
+            raise StopRequestedError
+        return real(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(StopRequestedError):
+        run(["sh", "-c", f"echo $$ > {pids}; sleep 1000"], timeout_s=PATIENCE_S)
+    assert not alive(int(pids.read_text()))
+    assert calls[0] not in children()
+
+
+@pytest.mark.parametrize(
+    "words", [["true"], ["false"], ["sh", "-c", "kill -9 $$"]], ids=lambda words: words[0]
+)
+def test_a_program_that_ended_is_reaped(words: Sequence[str]) -> None:
+    before = children()
+    run(words, timeout_s=PATIENCE_S, check=False)
+    assert children() == before
+
+
+def test_a_program_that_a_signal_ended_has_its_negative_number() -> None:
+    done = run(["sh", "-c", "kill -9 $$"], timeout_s=PATIENCE_S, check=False)
+    assert done.status == -signal.SIGKILL
+
+
+def test_ending_a_program_that_has_ended_is_no_error() -> None:
+    process = subprocess.Popen(
+        ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    kill_session(process)
+    kill_session(process)
+    assert process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "last"),
+    [
+        ("a\nb\n", "", "b"),
+        ("a\n", "c\n\n  d  \n\n", "d"),
+        ("", "", ""),
+        ("  \n", "\n", ""),
+    ],
+)
+def test_last_words_are_the_last_line_on_stderr_rather_than_on_stdout(
+    stdout: str, stderr: str, last: str
+) -> None:
+    assert Finished(("x",), 1, stdout, stderr).last_line == last
