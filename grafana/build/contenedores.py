@@ -155,7 +155,7 @@ def _ram(grid: p.Grid) -> None:
                 "Uso de RAM en el Tiempo",
                 "RAM retenida por contenedor, apilada: lo que devolvería su fin. Los 12 mayores "
                 "del rango por su nombre y el resto junto. Cada punto es la media de los ticks "
-                "de su intervalo (en rangos largos, de hasta cuatro de ellos), con 0 donde un "
+                "de su intervalo (en rangos largos, de hasta ocho de ellos), con 0 donde un "
                 "contenedor no estaba. Interrumpida: sin ticks, o Docker no respondió.",
                 p.series(
                     sql.stacked(
@@ -271,7 +271,7 @@ ORDER BY 2 DESC LIMIT 15
                 p.PERCENT,
             )
             .axis_label("de una CPU")
-            .max_data_points(360)
+            .max_data_points(300)
         ),
         8,
         8,

@@ -205,11 +205,13 @@ def inside(grid: p.Grid) -> None:
                     "por proceso se guarda 24 h si no se configura otra cosa.",
                     p.series(
                         sql.largest(
-                            value, "container_stats", queries.PROCESS_OF, queries.PICKED, "12"
+                            value, "container_stats", "c.process_name", queries.PICKED, "12"
                         )
                     ),
                     unit,
-                ).axis_label(axis)
+                )
+                .axis_label(axis)
+                .no_value(p.NO_DETAIL)
             ).max_data_points(240),
             12,
             9,

@@ -64,10 +64,10 @@ SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", tier AS "Nive
        decision AS "Decisión", error AS "Error"
 FROM (
   SELECT * FROM deletions WHERE {sql.RANGE} AND {sql.CONTAINERS}
-  ORDER BY timestamp DESC, rank LIMIT 200
+  ORDER BY timestamp DESC, id LIMIT 200
 )
 UNION ALL
-SELECT NULL, 'Ninguna eliminación en este rango',
+SELECT NULL, 'Ninguna en este rango',
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM metrics WHERE timestamp = {sql.LAST}
   AND NOT EXISTS (SELECT 1 FROM deletions WHERE {sql.RANGE} AND {sql.CONTAINERS})
@@ -93,7 +93,6 @@ FROM metrics WHERE timestamp = {sql.LAST}
 ORDER BY 4 DESC
 """
 
-PROCESS_OF = "c.process_name || ' (' || c.pid || ')'"
 PICKED = "('*' IN (${contenedor:sqlstring}) OR c.container_id IN (${contenedor:sqlstring}))"
 
 SHARES = {
@@ -111,7 +110,7 @@ SHARE_MEANS = [
 """0 without containers, NULL where Docker did not answer."""
 
 SHARES_OVER_TIME = f"""
-WITH RECURSIVE {sql.sampled()},
+WITH RECURSIVE {sql.sampled(8)},
 {sql.gaps()},
 filas AS (
   SELECT tics.t / $__interval_ms AS g,

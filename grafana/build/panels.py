@@ -30,6 +30,7 @@ SOURCE = common.DataSourceRef(type_val="frser-sqlite-datasource", uid="so1-sqlit
 
 NO_TICKS = "Sin datos: el agente no escribió nada en este rango"
 NO_DOCKER = "Docker no responde"
+NO_DETAIL = "Sin detalle por proceso en este rango (se guarda 24 h)"
 REMOVALS = "Eliminaciones"
 OTHERS = "(otros)"
 """The series of all that have none of their own."""
@@ -40,7 +41,7 @@ MARKED = "Uso de RAM en el Tiempo"
 USED, FREE, AVAILABLE, TOTAL = "#F2994A", "#4C566A", "#56A64B", "#8AB8FF"
 GOOD, WARN, BAD, QUIET, ACCENT = "#56A64B", "#F2CC0C", "#E02F44", "#7B8087", "#5794F2"
 
-MIB, KIB, PERCENT, SECONDS, MILLIS, COUNT = "mbytes", "kbytes", "percent", "s", "ms", "short"
+MIB, KIB, PERCENT, SECONDS, MILLIS, COUNT = "mbytes", "kbytes", "percent", "s", "ms", "none"
 
 Panel = Any
 """The SDK's panel builders share their methods but no base class."""
@@ -292,7 +293,9 @@ def ranking(title: str, what: str, query: Query, unit: str, scale: str) -> Panel
         .value_mode(common.BarGaugeValueMode.TEXT)
         .name_placement(common.BarGaugeNamePlacement.LEFT)
         .show_unfilled(True)
-        .reduce_options(_last(values=True, fields="/^valor$/"))
+        .reduce_options(_last(values=True))
+        # A single row would go without its name.
+        .display_name("${__data.fields.nombre}")
         .color_scheme(color(scale))
     )
 
@@ -347,7 +350,7 @@ def labelled(panel: Panel) -> Panel:
         .color_scheme(color("palette-classic-by-name"))
         .legend(legend("table", "right", ["lastNotNull", "max"]))
         .override_by_name(OTHERS, [fixed(QUIET)])
-        .max_data_points(360)
+        .max_data_points(300)
     )
 
 

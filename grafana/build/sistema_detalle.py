@@ -41,6 +41,7 @@ def processes(grid: p.Grid) -> None:
             p.PERCENT,
             "proceso",
         )
+        .no_value(p.NO_DETAIL)
         .max_data_points(60)
         .x_tick_label_rotation(-35)
         .override_by_name("CPU", [p.fixed(p.ACCENT)]),
@@ -52,11 +53,10 @@ def processes(grid: p.Grid) -> None:
             "RAM de los Procesos en el Tiempo",
             "Memoria residente (RSS) de los procesos elegidos arriba; con «All», los $top mayores "
             "del rango. Hasta 120 ticks repartidos por el rango.",
-            p.series(
-                sql.largest("ram_usage", "process_stats", queries.PROCESS, queries.CHOSEN, "$top")
-            ),
+            p.series(sql.largest("ram_usage", "process_stats", "name", queries.CHOSEN, "$top")),
             p.MIB,
         )
+        .no_value(p.NO_DETAIL)
         .axis_label("RSS")
         .display_name("${__field.labels.metric}")
         .color_scheme(p.color("palette-classic-by-name"))
@@ -70,11 +70,10 @@ def processes(grid: p.Grid) -> None:
             "CPU de los Procesos en el Tiempo",
             "CPU de los procesos elegidos arriba sobre cada intervalo del agente; 100 % es una "
             "CPU. Con «All», los $top que más gastaron en el rango.",
-            p.series(
-                sql.largest("cpu_usage", "process_stats", queries.PROCESS, queries.CHOSEN, "$top")
-            ),
+            p.series(sql.largest("cpu_usage", "process_stats", "name", queries.CHOSEN, "$top")),
             p.PERCENT,
         )
+        .no_value(p.NO_DETAIL)
         .axis_label("de una CPU")
         .display_name("${__field.labels.metric}")
         .color_scheme(p.color("palette-classic-by-name"))

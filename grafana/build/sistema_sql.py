@@ -63,7 +63,7 @@ CHOSEN = "('*' IN (${proceso:sqlstring}) OR pid IN (${proceso:sqlstring}))"
 
 def ranking(value: str) -> str:
     return f"""
-SELECT {PROCESS} AS proceso, CAST({value} AS REAL) AS valor FROM process_stats
+SELECT {PROCESS} AS nombre, CAST({value} AS REAL) AS valor FROM process_stats
 WHERE timestamp = {sql.LAST} ORDER BY {value} DESC, pid LIMIT $top
 """
 

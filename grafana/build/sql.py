@@ -2,7 +2,7 @@
 
 `$__from` and `$__to` are milliseconds, `$__interval_ms` is the time that one point of the panel
 stands for. A panel that reads a row a tick averages all of them; one that reads a row a container
-or a process looks at up to four ticks a point instead, so that thirty days are as quick as one.
+or a process looks at up to eight ticks a point instead, so that thirty days are as quick as one.
 The plugin's macro pattern reads `$__name(`, which none of this contains.
 """
 
@@ -76,9 +76,9 @@ def gaps(points: str = "puntos") -> str:
 
 
 def by_tick(table: str) -> str:
-    """The range of a table with one row a tick, by its ids, which rise with time.
+    """The range of a table by its ids, which rise with time: the agent only ever appends.
 
-    Half as long as a walk along the index of timestamps that looks up each row.
+    Takes half as long as a walk along the index of timestamps that looks up each row.
     """
     return f"""id BETWEEN
     (SELECT id FROM {table} WHERE {RANGE} ORDER BY timestamp LIMIT 1)
@@ -114,7 +114,7 @@ def sums(columns: dict[str, str], table: str, where: str = "1") -> str:
     outer = ", ".join(
         f'CAST(coalesce(v{n}, 0) AS REAL) AS "{name}"' for n, name in enumerate(columns)
     )
-    scope = by_tick(table) if table == "metrics" else RANGE
+    scope = RANGE if table == "container_totals" else by_tick(table)
     return f"""WITH RECURSIVE {sampled(1)},
 sumas AS (
   SELECT timestamp / $__interval_ms AS g, {inner} FROM {table}
@@ -125,26 +125,26 @@ FROM (SELECT g FROM puntos UNION SELECT g FROM sumas) LEFT JOIN sumas USING (g)
 ORDER BY time"""
 
 
-def _labelled_rows(value: str, table: str, name: str, where: str, keep: str) -> str:
-    """CTEs `filas(g, nombre, v)` and `mayores(nombre)`, the `keep` names with the largest sums."""
-    return f"""filas AS MATERIALIZED (
-  SELECT tics.t / $__interval_ms AS g, {name} AS nombre, {value} AS v
+def largest(value: str, table: str, name: str, where: str, keep: str) -> str:
+    """A time series query of the processes with the largest sums, each the mean of where it is.
+
+    The label is put together last: for every row of the range it would cost more than all else.
+    """
+    return f"""WITH RECURSIVE {sampled(1)},
+{gaps()},
+filas AS MATERIALIZED (
+  SELECT tics.t / $__interval_ms AS g, pid, {name} AS nombre, {value} AS v
   FROM tics CROSS JOIN {table} c ON c.timestamp = tics.t WHERE {where}
 ),
 mayores AS MATERIALIZED (
-  SELECT nombre FROM filas GROUP BY nombre ORDER BY sum(v) DESC, nombre LIMIT {keep}
-)"""
-
-
-def largest(value: str, table: str, name: str, where: str, keep: str) -> str:
-    """A time series query of the names with the largest sums, each the mean of where it is."""
-    return f"""WITH RECURSIVE {sampled(1)},
-{gaps()},
-{_labelled_rows(value, table, name, where, keep)}
-SELECT puntos.t / 1000.0 AS time, nombre AS metric, CAST(avg(v) AS REAL) AS value
-FROM filas JOIN puntos USING (g) WHERE nombre IN (SELECT nombre FROM mayores) GROUP BY g, nombre
+  SELECT pid FROM filas GROUP BY pid ORDER BY sum(v) DESC, pid LIMIT {keep}
+)
+SELECT puntos.t / 1000.0 AS time, nombre || ' (' || pid || ')' AS metric,
+       CAST(avg(v) AS REAL) AS value
+FROM filas JOIN puntos USING (g) WHERE pid IN (SELECT pid FROM mayores) GROUP BY g, pid, nombre
 UNION ALL
-SELECT huecos.t / 1000.0, nombre, NULL FROM huecos, (SELECT nombre FROM mayores LIMIT 1)
+SELECT huecos.t / 1000.0, nombre || ' (' || pid || ')', NULL
+FROM huecos, (SELECT * FROM filas WHERE pid IN (SELECT pid FROM mayores) LIMIT 1)
 ORDER BY time"""
 
 
@@ -155,9 +155,15 @@ def stacked(value: str, others: str, table: str, name: str, where: str, keep: st
     there, so that the whole is the mean of the whole. Ticks without any row are 0 under «ninguno»;
     ticks at which Docker did not answer, and times without ticks, are gaps.
     """
-    return f"""WITH RECURSIVE {sampled()},
+    return f"""WITH RECURSIVE {sampled(8)},
 {gaps()},
-{_labelled_rows(value, table, name, where, keep)},
+filas AS MATERIALIZED (
+  SELECT tics.t / $__interval_ms AS g, {name} AS nombre, {value} AS v
+  FROM tics CROSS JOIN {table} c ON c.timestamp = tics.t WHERE {where}
+),
+mayores AS MATERIALIZED (
+  SELECT nombre FROM filas GROUP BY nombre ORDER BY sum(v) DESC, nombre LIMIT {keep}
+),
 series AS (
   SELECT g, nombre, v FROM filas WHERE nombre IN (SELECT nombre FROM mayores)
   UNION ALL
