@@ -29,9 +29,10 @@ from agent.actions.removal import (
     look_up,
 )
 from agent.clock import Clock, SystemClock
+from agent.decisions import Decision, Outcome, Reason, Removal
 from agent.dockerapi import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
-from agent.model import Decision, Outcome, Reason, Removal, Tier
+from agent.model import Tier
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +140,13 @@ class Remover:
                     return
                 decision = self._queue.popleft()
             began_ns = self._clock.boot_ns()
-            ending = Ending(Outcome.FAILED, "an error inside the agent; its log has it")
             try:
                 ending = attempt(self._docker_host, decision, self._grace_s, self._still_allowed)
-            finally:
-                self._note(decision, ending, began_ns)
+            except Exception:
+                # Whatever it is, the decision must come back and the worker must go on.
+                log.exception("decision=%s outcome=failed", decision.id)
+                ending = Ending(Outcome.FAILED, "an error inside the agent; its log has it")
+            self._note(decision, ending, began_ns)
 
     def _note(self, decision: Decision, ending: Ending, began_ns: int) -> None:
         now_ns = self._clock.boot_ns()
