@@ -17,16 +17,15 @@ from agent.model import (
     CgroupView,
     Container,
     ContainerCgroup,
-    ContainerProcessUsage,
     ContainerTotals,
     HeldBasis,
     Process,
     ProcessKey,
-    ProcessUsage,
     Snapshot,
     Tier,
     Verified,
 )
+from agent.record import ContainerProcessUsage, ProcessUsage
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ import docker
 import docker.errors
 import msgspec
 
+from agent.decisions import Decision, Outcome, Reason
 from agent.dockerapi import answering, connect
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model import Container, ContainerState, Decision, Outcome, Reason
+from agent.model import Container, ContainerState
 from agent.terminal import printable
 
 CALL_TIMEOUT_S = 30.0

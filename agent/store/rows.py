@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.model import RemovalPass, TickRecord
+    from agent.decisions import RemovalPass
+    from agent.record import TickRecord
 
 Values = tuple[Any, ...]
 

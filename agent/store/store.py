@@ -22,8 +22,9 @@ import peewee
 
 from agent.clock import Clock
 from agent.config import RetentionSettings
+from agent.decisions import RemovalPass
 from agent.errors import StoreError
-from agent.model import RemovalPass, TickRecord
+from agent.record import TickRecord
 from agent.store import database as sqlite
 from agent.store import files, rows, watch
 from agent.store.database import DamagedError

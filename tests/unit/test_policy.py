@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from agent import policy
 from agent.config import PolicySettings, Scope
-from agent.model import (
-    Container,
-    ContainerState,
-    ContainerTotals,
-    Decision,
-    HeldBasis,
-    Reason,
-    Tier,
-)
+from agent.decisions import Decision, Reason
+from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,75 @@
+"""The values of a removal: what the policy decided, with all that decided it, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.model import Tier
+
+
+class Reason(StrEnum):
+    """Why a container is to go."""
+
+    EXCESS_LOW = "excess-low"
+    EXCESS_HIGH = "excess-high"
+    EXITED = "exited"
+    STOP = "stop"
+    """The agent stops or cleans up and takes its own containers with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was known of one container when a decision was taken."""
+
+    container_id: str
+    container_name: str
+    tier: Tier
+    held_mb: float
+    cpu_percent: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One container to remove, with all that decided it. Carried out by id *and* creation time."""
+
+    id: str
+    container_id: str
+    container_name: str
+    image: str
+    created_ns: int
+    tier: Tier
+    rank: int
+    """1 goes first."""
+    reason: Reason
+    held_mb: float
+    cpu_percent: float
+    figures: tuple[Figure, ...] = ()
+
+
+class Outcome(StrEnum):
+    REMOVED = "removed"
+    GONE = "gone"
+    """It vanished by itself, or is not the one decided on any more."""
+    FAILED = "failed"
+    DRY_RUN = "dry-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How a decision ended."""
+
+    decision: Decision
+    outcome: Outcome
+    duration_ms: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalPass:
+    """All removals that one pass decided, for the `deletions` table."""
+
+    removals: tuple[Removal, ...]
+    available_before_kb: int
+    available_after_kb: int

@@ -1,0 +1,59 @@
+"""What one tick stores: the rows of every table, before they are SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.decisions import RemovalPass
+from agent.model import (
+    AttributionCounts,
+    Basis,
+    ContainerTotals,
+    HostFigures,
+    Memory,
+    Source,
+    Verified,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """A process's figures over the last interval. 100 percent is one CPU."""
+
+    pid: int
+    name: str
+    rss_kb: int
+    cpu_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerProcessUsage:
+    """A container's process's figures over the last interval."""
+
+    container_id: str
+    container_name: str
+    pid: int
+    name: str
+    rss_kb: int
+    cpu_percent: float
+    verified: Verified
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class TickRecord:
+    """Everything that one tick stores, in one transaction."""
+
+    wall_ns: int
+    memory: Memory
+    host: HostFigures
+    source: Source
+    container_count: int | None
+    """None while Docker does not answer."""
+    deleted_count: int
+    tick_ms: int
+    processes: tuple[ProcessUsage, ...]
+    container_processes: tuple[ContainerProcessUsage, ...]
+    totals: tuple[ContainerTotals, ...]
+    passes: tuple[RemovalPass, ...]
+    checks: AttributionCounts
