@@ -27,7 +27,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         host.privileges(facts),
         host.configuration(facts, config),
         host.python(facts),
-        host.installation(facts, config),
+        host.installation(facts),
         kernel.kernel(facts, config),
         kernel.headers(facts, config),
         kernel.build_tools(facts, config),
