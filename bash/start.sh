@@ -5,7 +5,7 @@ set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here root=$here/..
-readonly prefix=/opt/so1 log_dir=/var/log/so1
+readonly prefix_dir=/opt/so1 log_dir=/var/log/so1
 # shellcheck source=bash/lib/install.sh
 source "$here/lib/install.sh"
 
@@ -138,9 +138,9 @@ main() {
     install_packages
     [[ -x /usr/bin/python3 ]] || die "no /usr/bin/python3. Run: apt-get install python3"
     install -d -m 0750 "$log_dir"
-    say "installing the agent into $prefix …"
-    install_venv "$prefix" "$root/requirements/run.txt"
-    install_tree "$root" "$prefix"
+    say "installing the agent into $prefix_dir …"
+    install_venv "$prefix_dir" "$root/requirements/run.txt"
+    install_tree "$root" "$prefix_dir"
     start_docker
     start_cron
     if ((install_only)); then
