@@ -147,7 +147,7 @@ main() {
         say "installed. Run: sudo agent start"
         return 0
     fi
-    ((!service)) || exec "$prefix/src/bash/service.sh" install
+    ((!service)) || exec "$prefix_dir/src/bash/service.sh" install
     say "running: agent start $*"
     exec /usr/local/bin/agent start "$@"
 }
