@@ -160,11 +160,11 @@ def _agent_pid(config: Config) -> int | None:
 def _cron_file(config: Config) -> bool:
     if os.geteuid() == 0:
         return cron.is_installed(config.cron)
-    return (Path(config.cron.directory) / cron.FILE_NAME).exists()
+    return _there(Path(config.cron.directory) / cron.FILE_NAME)
 
 
 def _store(path: Path, *, root: bool) -> StoreFacts:
-    place = path if path.exists() else _nearest(path.parent)
+    place = path if _there(path) else _nearest(path.parent)
     free_mb = free_inodes = None
     read_only = False
     try:
@@ -199,7 +199,7 @@ def _kind(path: Path) -> tuple[str | None, str, str]:
     """What lies there, and what keeps it from being used with the command that mends it."""
     from agent.store import files
 
-    if path.parent.exists():
+    if _there(path.parent):
         if not os.access(path.parent, os.X_OK):
             return None, "", ""
         try:
@@ -238,7 +238,16 @@ def _history(path: Path) -> tuple[str, str | None, int | None, str]:
 
 def _nearest(directory: Path) -> Path:
     """The directory itself or the nearest one above it that is there."""
-    return next((one for one in (directory, *directory.parents) if one.exists()), Path("/"))
+    return next((one for one in (directory, *directory.parents) if _there(one)), Path("/"))
+
+
+def _there(path: Path) -> bool:
+    """Whether it can be seen: `Path.exists` raises where a directory on the way is closed."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _size_mb(path: Path) -> int:
