@@ -29,6 +29,10 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:  # a full disk behind standard output, most of all
+        about = f"{error.filename}: " if error.filename else ""
+        say(f"agent: {printable(f'{about}{error.strerror or error}')}.")
+        sys.exit(1)
     sys.exit(status)
 
 

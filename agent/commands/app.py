@@ -16,7 +16,6 @@ from agent.errors import AgentError
 app = typer.Typer(
     name="agent",
     help="Which container does a process belong to, what does it cost, and which one should go?",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -156,12 +155,14 @@ def doctor(
 
 def run(arguments: list[str] | None = None) -> int:
     """Runs a command line and gives its exit status; usage errors are one sentence, status 2."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        result = app(args=arguments, standalone_mode=False)
+        result = app(args=words or ["--help"], prog_name="agent", standalone_mode=False)
     except typer.Exit as end:
         return end.exit_code
     except TyperException as error:
-        raise UsageProblemError(error.format_message(), "See `agent --help`.") from error
+        sentence = error.format_message().rstrip(".") + "."
+        raise UsageProblemError(sentence, "See `agent --help`.") from error
     return result if isinstance(result, int) else 0
 
 
