@@ -137,7 +137,10 @@ def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:
     with (place / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [
-                *("dockerd", "--host", engine.host, "--data-root", str(place / "data")),
+                # In a network namespace of its own: an engine without a bridge deletes the host's
+                # docker0, which is another engine's, when it starts.
+                *("unshare", "--net", "dockerd"),
+                *("--host", engine.host, "--data-root", str(place / "data")),
                 *("--exec-root", str(place / "exec"), "--pidfile", str(place / "pid")),
                 *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
             ],
