@@ -76,6 +76,26 @@ def trace(
     return trace_events(wanted, settings.docker_host, SystemClock())
 
 
+@app.command()
+def check(
+    canary: Annotated[
+        bool,
+        typer.Option("--canary", help="Prove it with a throw-away container of known life."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    config: ConfigOption = None,
+) -> int:
+    """What each witness says of every containerised process. Exit status 1: a conflict stands."""
+    from agent.clock import SystemClock
+    from agent.commands import bpf_canary, bpf_check
+    from agent.host import require_root
+
+    settings = load_config(config)
+    require_root("agent bpf check")
+    run = bpf_canary.run if canary else bpf_check.check
+    return run(settings, SystemClock(), as_json=as_json)
+
+
 def _words(given: list[str] | None, known: list[str]) -> list[str]:
     words = [word for one in given or () for word in one.split(",") if word]
     for word in words:
