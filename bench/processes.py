@@ -1,0 +1,113 @@
+"""(a) A whole process snapshot with the same fields: the modules, psutil, and `/proc` by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from agent.clock import SystemClock
+from agent.sources import proc_modules
+from bench.measure import Row, Timing, ratio, timed
+
+SYSINFO = Path("/proc/sysinfo_so1_202300539")
+CONTINFO = Path("/proc/continfo_so1_202300539")
+COUNTS = (100, 1_000, 5_000, 10_000)
+
+
+@contextmanager
+def crowd(count: int) -> Iterator[None]:
+    """At least `count` processes on this host while the block runs: sleepers of a shell."""
+    missing = max(0, count - len(list(_pids())))
+    script = f"i=0; while [ $i -lt {missing} ]; do sleep 99999 & i=$((i+1)); done; echo up; wait"
+    shell = subprocess.Popen(
+        ["sh", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        yield
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+
+
+def measure(counts: tuple[int, ...], repetitions: int) -> list[Row]:
+    rows: list[Row] = []
+    clock = SystemClock()
+    for count in counts:
+        with crowd(count):
+            present = len(list(_pids()))
+            few = max(2, repetitions // (1 + count // 1000))
+            whole = timed(lambda: proc_modules.read(SYSINFO, CONTINFO, clock), repetitions)
+            text = timed(lambda: (_slurp(SYSINFO), _slurp(CONTINFO)), repetitions)
+            by_psutil = timed(_psutil_snapshot, few)
+            by_hand = timed(_by_hand, few)
+        rows += [
+            _row(present, "modules: read and decode", whole, None, ""),
+            _row(present, "modules: read alone", text, None, ""),
+            _row(present, "psutil, same fields", by_psutil, ratio(by_psutil, whole), "modules"),
+            _row(present, "/proc by hand", by_hand, ratio(by_hand, whole), "modules"),
+        ]
+    return rows
+
+
+def _row(count: int, what: str, timing: Timing, times: float | None, against: str) -> Row:
+    return Row("a", f"{count} processes · {what}", timing, ratio=times, against=against)
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def _slurp(path: Path) -> bytes:
+    """`cat` of a file, into memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+_FIELDS = [
+    "pid", "name", "status", "ppid", "num_threads", "create_time", "cpu_times", "memory_info",
+]  # fmt: skip
+
+
+def _psutil_snapshot() -> int:
+    """The module's fields as far as psutil has them, and the cgroup that it lacks."""
+    found = 0
+    for process in psutil.process_iter(_FIELDS):
+        try:
+            Path(f"/proc/{process.pid}/cgroup").read_text(encoding="ascii")
+        except OSError:
+            continue
+        found += 1
+    # process_iter keeps its objects: the next call must look at every process anew, as this one.
+    psutil.process_iter.cache_clear()
+    return found
+
+
+def _by_hand() -> int:
+    """The fewest files that hold the same: stat, statm and cgroup of each process."""
+    found = 0
+    for pid in _pids():
+        try:
+            for name in ("stat", "statm", "cgroup"):
+                with open(f"/proc/{pid}/{name}", "rb") as file:
+                    file.read()
+        except OSError:
+            continue
+        found += 1
+    return found
