@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
+from agent.commands import bpf
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(bpf.app)
 
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
