@@ -29,10 +29,10 @@ def spacing(ticks_per_point: int = 4) -> str:
     `paso` is the time from one tick that is looked at to the next, a part of the panel's interval.
     """
     return f"""malla(cada, paso) AS (
-  SELECT max(1, (u.timestamp - p.timestamp) / max(1, u.id - p.id)),
+  SELECT max(1, (ultimo.timestamp - primero.timestamp) / max(1, ultimo.id - primero.id)),
          max(1, $__interval_ms / {ticks_per_point})
-  FROM (SELECT id, timestamp FROM metrics WHERE {RANGE} ORDER BY timestamp LIMIT 1) p,
-       (SELECT id, timestamp FROM metrics WHERE {RANGE} ORDER BY timestamp DESC LIMIT 1) u
+  FROM (SELECT id, timestamp FROM metrics WHERE {RANGE} ORDER BY timestamp LIMIT 1) primero,
+       (SELECT id, timestamp FROM metrics WHERE {RANGE} ORDER BY timestamp DESC LIMIT 1) ultimo
 )"""
 
 
