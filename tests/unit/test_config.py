@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -104,6 +106,62 @@ def test_every_setting_of_the_readme_is_taken() -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     block = readme.split("```toml\n", 1)[1].split("```", 1)[0]
     assert decode_config(block, "README.md").grafana.admin_password == "something of your own"
+
+
+EVERYTHING = """
+interval_s = 7.5
+source = "psutil"
+docker_host = "unix:///run/other.sock"
+[policy]
+max_containers = 11
+keep_low = 4
+keep_high = 1
+scope = "all"
+stop_grace_s = 2
+[retention]
+raw_hours = 12
+history_days = 60
+max_database_mb = 100
+[images]
+low = "registry.example:5000/alpine@sha256:00"
+high = "busybox:1.36"
+[grafana]
+enabled = false
+keep = true
+port = 3001
+admin_password = "x"
+[modules]
+keep = true
+sysinfo_path = "/proc/sysinfo_x"
+continfo_path = "/proc/continfo_x"
+[cron]
+enabled = false
+directory = "/etc/cron.other"
+[bpf]
+enabled = false
+[paths]
+install = "/opt/x"
+database = "/srv/x.db"
+build = "/srv/build"
+run = "/run/x"
+log = "/srv/log"
+"""
+
+
+def test_every_setting_of_a_file_arrives_as_it_was_written() -> None:
+    read = msgspec.to_builtins(decode_config(EVERYTHING, "agent.toml"))
+    assert read == tomllib.loads(EVERYTHING)
+    defaults = msgspec.to_builtins(Config())
+
+    def differs(mine: dict[str, object], theirs: dict[str, object]) -> bool:
+        return all(
+            differs(mine[key], theirs[key])  # type: ignore[arg-type]
+            if isinstance(mine[key], dict)
+            else mine[key] != theirs[key]
+            for key in theirs
+        )
+
+    assert differs(read, defaults), "a setting is left at its default here"
 
 
 REFUSED = {

@@ -21,7 +21,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "agent"
 
 IO_LAYERS = ("sources", "actions", "store")
-CORE = ("model", "attribution", "usage", "policy", "namespaces", "books", "errors")
+CORE = (
+    *("model", "decisions", "attribution", "usage", "policy", "namespaces", "books", "errors"),
+    *("doctor", "doctor.facts", "doctor.check", "doctor.kernel", "doctor.host"),
+)
 FORBIDDEN_IN_CORE = {
     "docker",
     "bcc",
