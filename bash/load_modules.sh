@@ -255,18 +255,20 @@ sign() {
         fail $E_LOCKED "$1 could not be signed with $signing_key: see the line above."
 }
 
-# What root loads must be writable by root alone, all the way down.
+# What root loads must be writable by root alone, the files and all the way to them.
 require_trusted() {
     local path=$1 owner mode
-    while :; do
-        read -r owner mode < <(stat -L -c '%u %a' "$path")
+    local -a paths=("$1"/*.ko)
+    while [[ $path != / ]]; do
+        paths+=("$path")
+        path=$(dirname "$path")
+    done
+    while read -r owner mode path; do
         # Others may write to a directory only where they cannot replace what is not theirs.
         if [[ $owner != 0 ]] || (((8#$mode & 8#022) && !(8#$mode & 8#1000))); then
             fail $E_LOAD "$path can be written by others than root: run: sudo chown root: $path && sudo chmod go-w $path."
         fi
-        [[ $path != / ]] || break
-        path=$(dirname "$path")
-    done
+    done < <(stat -L -c '%u %a %n' "${paths[@]}")
 }
 
 parameter_matches() { # parameter_matches MODULE PARAMETER

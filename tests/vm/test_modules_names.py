@@ -107,7 +107,7 @@ def test_every_name_that_a_process_can_have_is_decoded_right(
             name: found.get(pid)
             for name, pid in zip(wanted, named.pids, strict=True)
             # Python's replacement of what is no UTF-8 is the one that Unicode recommends.
-            if found.get(pid) != name.decode(errors="replace")
+            if found.get(pid) != name[:15].decode(errors="replace")
         }
     assert not wrong
 

@@ -64,15 +64,15 @@ def test_every_process_that_lives_through_a_walk_is_in_it_once(
 
 @pytest.mark.usefixtures("modules")
 def test_a_walk_over_a_crowd_can_be_interrupted_by_a_kill() -> None:
-    with scene("parked", 2000):
-        for _ in range(20):
+    with scene("parked", 500):
+        for _ in range(8):
             with subprocess.Popen(["cat", host.SYSINFO], stdout=subprocess.DEVNULL) as reader:
                 reader.kill()
-        host.eventually(lambda: _assert(len(host.processes()) > 2000))
+        host.eventually(lambda: _assert(len(host.processes()) > 500))
 
 
 # The built modules' own: insmod and rmmod alone, since the script is slow in a guest.
-@pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.full)])
+@pytest.mark.parametrize("times", [4, pytest.param(200, marks=pytest.mark.full)])
 def test_loading_and_unloading_under_readers_leaves_nothing_behind(
     modules: object, times: int
 ) -> None:
@@ -111,16 +111,17 @@ def test_loading_and_unloading_under_readers_leaves_nothing_behind(
             subprocess.run(["insmod", f"{directory}/{name}.ko"], check=True)
 
     with (
-        scene("crowd", 300, 50, 2, prefix=("unshare", "--uts")),
-        ThreadPoolExecutor(3) as pool,
+        scene("crowd", 200, 50, 1, prefix=("unshare", "--uts")),
+        ThreadPoolExecutor(2) as pool,
     ):
-        readers = [pool.submit(read, path) for path in (host.SYSINFO, host.CONTINFO, host.SYSINFO)]
+        readers = [pool.submit(read, path) for path in (host.SYSINFO, host.CONTINFO)]
         try:
-            for _ in range(times // 10):
+            warm_up = max(times // 10, 1)
+            for _ in range(warm_up):
                 cycle()
             text_kb = len(host.SYSINFO.read_bytes()) // 1024
             start_kb = unreclaimable_kb()
-            for _ in range(times - times // 10):
+            for _ in range(times - warm_up):
                 cycle()
             grown_kb = unreclaimable_kb() - start_kb
         finally:
@@ -128,7 +129,7 @@ def test_loading_and_unloading_under_readers_leaves_nothing_behind(
         for reader in readers:
             reader.result()
     assert min(reads) > 0
-    assert text_kb > 90
+    assert text_kb > 50
     # A tenth of one snapshot a cycle, which leaks 6 of them if any.
     assert grown_kb < max(times * text_kb // 10, 20 * text_kb), (grown_kb, text_kb)
 

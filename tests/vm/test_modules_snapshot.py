@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import containers
 from tests.vm import modules_support as host
 from tests.vm.modules_support import scene
 
@@ -202,7 +201,7 @@ def test_the_memory_of_a_snapshot_is_charged_to_its_reader_and_given_back() -> N
                 in_use = snapshots_in_slab()
             # Charges of a CPU are batched, so some of it may not show yet.
             assert charged > taken * text * 9 // 10
-            assert text > 100_000
+            assert text > 50_000
             host.eventually(lambda: _assert(snapshots_in_slab() < in_use - taken * text * 8 // 10))
     finally:
         directory.rmdir()
@@ -240,15 +239,17 @@ def test_an_unprivileged_user_namespace_is_refused(path: Path) -> None:
     assert "Permission denied" in done.stderr
 
 
-@both
-def test_a_container_is_refused_unless_it_shares_the_hosts_pids(
-    path: Path, images: Images, started: containers.Containers
-) -> None:
-    private = started.run(images.alpine, ["sleep", "infinity"])
-    shared = started.run(images.alpine, ["sleep", "infinity"], options=["--pid=host"])
-    with pytest.raises(containers.DockerCommandError, match="Permission denied"):
-        containers.docker("exec", private, "cat", str(path))
-    json.loads(containers.docker("exec", shared, "cat", str(path)))
+def test_a_container_is_refused_unless_it_shares_the_hosts_pids(images: Images) -> None:
+    read = ["docker", "run", "--rm"], [images.alpine, "cat", str(host.SYSINFO), str(host.CONTINFO)]
+    private, shared = (
+        subprocess.run([*read[0], *options, *read[1]], capture_output=True, text=True, check=False)
+        for options in ([], ["--pid=host"])
+    )
+    assert private.stdout == ""
+    assert private.stderr.count("Permission denied") == 2
+    assert shared.returncode == 0
+    assert shared.stdout.startswith('{"total_ram"')
+    assert shared.stdout.endswith("]\n")
 
 
 @both
