@@ -268,12 +268,13 @@ start_one() {
             --label "so1.installation=$installation" "$@" \
             </dev/null >/dev/null 2>"$work/said" || status=$?
         ((status)) || return 0
-        said=$(tail -n 1 "$work/said" | tr -cd '[:print:]' | cut -c -200)
+        # The cause comes first; the last line is advice.
+        said=$(grep -v -m 1 -e '^WARNING' -e '^$' "$work/said" | tr -cd '[:print:]' | cut -c -200)
         id=$(cat "$work/id" 2>/dev/null || true)
         if [[ $id =~ ^[0-9a-f]{64}$ ]]; then
             # It was made and did not start. By id: the name may be another's.
             engine rm -f -v "$id" </dev/null >/dev/null 2>&1 || say "$id could not be removed"
-        elif [[ $said == *"is already in use"* ]]; then
+        elif grep -q 'is already in use' "$work/said"; then
             continue
         fi
         ((status != 124 && status != 137)) || said="Docker did not answer within $CALL_S s"
