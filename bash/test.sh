@@ -16,7 +16,7 @@ Usage: ./bash/test.sh [--fast | --full]
        ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
 
 Without arguments: everything that CI runs. Installs what is missing (apt, through sudo where you
-are not root), keeps its Python environment in ~/.cache/so1 and its guests in /var/cache/so1-lab.
+are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so1) and its guests in /var/cache/so1-lab.
 
   lint     linters and type checks (seconds)
   unit     tests that need no privilege (seconds)
@@ -97,6 +97,8 @@ packages_of() {
 # Sets $python to an environment with all requirements, made once and kept by what is in it.
 make_environment() {
     local base=${XDG_CACHE_HOME:-$HOME/.cache}/so1 key directory
+    # Root's home is closed to others, and some tests run the interpreter as another user.
+    ((EUID)) || base=/var/cache/so1
     key=$(cat "$root"/requirements/{run,test}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
     directory=$base/venv-$key
     python=$directory/bin/python
