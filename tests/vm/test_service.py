@@ -6,6 +6,7 @@ SQLite, probes by what the rows say, and the unit by systemctl.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -128,6 +129,41 @@ def test_in_the_sandbox_cron_is_told_and_containers_are_generated(service: None)
         timeout_s=180,
         pause_s=2,
     )
+
+
+HOLDER = """
+import os, sys
+held = []
+try:
+    while True:
+        held.append(os.open("/proc/sysinfo_so1_202300539", os.O_RDONLY))
+        os.read(held[-1], 1)
+except OSError as error:
+    print(len(held), error.errno, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_user_who_holds_all_snapshots_he_can_does_not_lock_the_service_out(
+    service: None,
+) -> None:
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", HOLDER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+    ) as holder:
+        assert holder.stdout is not None
+        held, number = map(int, holder.stdout.readline().split())
+        assert (held > 10, number) == (True, errno.EBUSY)
+        seen = ticks()
+        wait_until(lambda: ticks() >= seen + 3, "three more ticks", timeout_s=120, pause_s=1)
+        newest = rows(DATABASE, "SELECT source FROM metrics ORDER BY timestamp DESC LIMIT 2")
+        holder.communicate("")
+    assert [one["source"] for one in newest] == ["modules", "modules"]
 
 
 def test_nothing_but_grafana_fails_for_want_of_a_right(service: None) -> None:
