@@ -7,7 +7,7 @@ looked at (another user's, not mounted), which is never the same as no.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +156,10 @@ class Facts:
     bpf: BpfFacts
     cgroups: CgroupFacts
     docker: DockerFacts
-    cron_problem: str
+    cron_problem: str | None
+    """Why cron does not read our file, "" where it does."""
     cron_hint: str
     store: StoreFacts
     clock: ClockFacts
     python: PythonFacts
     leftovers: LeftoverFacts
-    unprobed: Mapping[str, str] = field(default_factory=dict)
-    """Why something could not be looked at, by what it is."""

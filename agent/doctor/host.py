@@ -124,6 +124,8 @@ def compose(facts: Facts, config: Config) -> Check:
 def cron(facts: Facts, config: Config) -> Check:
     if not config.cron.enabled:
         return Check("cron", State.OK, "not wanted (cron.enabled = false)")
+    if facts.cron_problem is None:
+        return Check("cron", State.UNKNOWN, "whether its daemon runs", "sudo agent doctor")
     if facts.cron_problem:
         return Check("cron", State.DEGRADED, facts.cron_problem, facts.cron_hint)
     return Check("cron", State.OK, "a daemon runs")

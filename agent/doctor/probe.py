@@ -54,7 +54,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
     """Everything, once. Takes a second or two; Docker is waited for ten at most."""
     root = os.geteuid() == 0
     docker, containers, grafana = _docker(config)
-    problem = cron.daemon_problem() if config.cron.enabled else None
+    cron_problem, cron_hint = _cron(root=root)
     return Facts(
         root=root,
         config_problem=config_problem,
@@ -63,8 +63,8 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
         docker=docker,
-        cron_problem=problem.message if problem else "",
-        cron_hint=problem.hint if problem else "",
+        cron_problem=cron_problem,
+        cron_hint=cron_hint,
         store=_store(Path(config.paths.database), root=root),
         clock=_clock(),
         python=_python(),
@@ -155,6 +155,16 @@ def _agent_pid(config: Config) -> int | None:
         return holder_pid(Path(config.paths.run))
     except AgentError:
         return None
+
+
+def _cron(*, root: bool) -> tuple[str | None, str]:
+    """Another user cannot tell a daemon of the host from one of a container (namespaces)."""
+    problem = cron.daemon_problem()
+    if problem is None:
+        return "", ""
+    if not root and which("cron") is not None:
+        return None, ""
+    return problem.message, problem.hint
 
 
 def _cron_file(config: Config) -> bool:

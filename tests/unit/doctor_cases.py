@@ -295,6 +295,13 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "No cron",
         "Start it",
     ),
+    "a cron daemon nobody could look for": (
+        {"cron_problem": None},
+        "cron",
+        State.UNKNOWN,
+        "whether its daemon runs",
+        "sudo",
+    ),
     "a full disk": ({"store__free_mb": 3}, "disk", State.MISSING, "3 MB", "df"),
     "no inodes": ({"store__free_inodes": 0}, "disk", State.MISSING, "inodes", "df"),
     "a disk that may fill up": (
