@@ -105,6 +105,9 @@ def _boot_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--no-install", action="store_true", help="do not install the agent in the guest"
     )
+    verb.add_argument(
+        "--no-modules", action="store_true", help="do not seed the guest with built modules"
+    )
     verb.add_argument("--kernel", type=Path, metavar="PATH", help="another kernel, without initrd")
     verb.add_argument(
         "--kernel-tree",
@@ -155,6 +158,7 @@ def request_of(options: argparse.Namespace, command: Sequence[str]) -> Request:
         allowed_log=tuple(options.allow_log),
         docker_opt=options.docker_opt,
         install=not options.no_install,
+        seed_modules=not options.no_modules,
         kernel_tree=options.kernel_tree,
     )
 
@@ -224,7 +228,7 @@ def list_guests() -> int:
         else:
             state = "not built"
         layouts = "v2, v1, hybrid" if guest.cgroup_v1 else "v2"
-        print(f"{guest.name:10} Linux {guest.linux:5} {guest.suite:9} {layouts:15} {state}")
+        print(f"{guest.name:15} Linux {guest.linux:5} {guest.suite:9} {layouts:15} {state}")
     return 0
 
 

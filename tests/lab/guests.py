@@ -55,6 +55,25 @@ COMMON_PACKAGES: tuple[str, ...] = (
     "util-linux",
 )
 
+# A host on which nothing was prepared: for trying the whole installation, through a network.
+FRESH_PACKAGES: tuple[str, ...] = (
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "kmod",
+    "initramfs-tools",
+    "linux-image-amd64",
+    "apparmor",
+    "cron",
+    "sudo",
+    "procps",
+    "iproute2",
+    "netbase",
+    "ca-certificates",
+    "e2fsprogs",
+    "util-linux",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Guest:
@@ -70,12 +89,14 @@ class Guest:
     legacy_cgroup_force: bool = False
     # systemd 258 and later has v2 only.
     cgroup_v1: bool = True
+    # Nothing of ours is prepared: no virtual environment, no images, no agent installed.
+    fresh: bool = False
     # Whether the default run of the vm layer covers it.
     in_ci: bool = True
 
     @property
     def packages(self) -> tuple[str, ...]:
-        return COMMON_PACKAGES + self.extra_packages
+        return (FRESH_PACKAGES if self.fresh else COMMON_PACKAGES) + self.extra_packages
 
 
 GUESTS: dict[str, Guest] = {
@@ -95,6 +116,15 @@ GUESTS: dict[str, Guest] = {
             "7.2",
             extra_packages=("docker-cli",),
             rolling=True,
+            legacy_cgroup_force=True,
+            in_ci=False,
+        ),
+        Guest("debian12-fresh", "bookworm", "6.1", fresh=True, in_ci=False),
+        Guest(
+            "debian13-fresh",
+            "trixie",
+            "6.12",
+            fresh=True,
             legacy_cgroup_force=True,
             in_ci=False,
         ),

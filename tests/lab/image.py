@@ -116,9 +116,10 @@ def _make_image(guest: Guest, base: Path, aside: Path) -> None:
     with step(f"{guest.name}: virtual environment and settings"):
         # Hard links: nothing below writes into a file of the base, it only replaces or adds.
         run(["cp", "-al", base, root], timeout_s=10 * _MINUTES, log=log)
-        _make_venv(root, log)
         _make_settings(guest, root)
-        _make_stand_ins(root, aside / "stand-ins", log)
+        if not guest.fresh:
+            _make_venv(root, log)
+            _make_stand_ins(root, aside / "stand-ins", log)
     with step(f"{guest.name}: image"):
         # No journal and no lazy initialisation: a guest's disk is thrown away after each run.
         run(

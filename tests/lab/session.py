@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .guests import Guest
+    from .image import Image
 
 _RESULTS_KEPT = 30
 _NOT_CHECKED_OUT = frozenset({".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis"})
@@ -43,7 +44,9 @@ class Request:
     results: Path | None = None
     allowed_log: tuple[str, ...] = ()
     docker_opt: str = ""
+    # The agent installed, and modules for it that were built outside.
     install: bool = True
+    seed_modules: bool = True
     kernel_tree: Path | None = None
 
 
@@ -63,12 +66,12 @@ def run_in_guest(request: Request, write: Callable[[bytes], None]) -> Outcome:
     """
     # What takes long is made before the lock is taken; inside it both are only looked up again,
     # for another run may have replaced them while this one waited.
-    obtain_modules(obtain_image(request.guest), request.kernel_tree)
+    modules_for(request, obtain_image(request.guest))
     results = results_directory(request)
     purpose = f"{request.guest.name}: {shlex.join(request.command)[:100]}"
     with cache.lock("guest", purpose), tempfile.TemporaryDirectory(prefix="so1-lab-") as share:
         image = obtain_image(request.guest)
-        fill_share(Path(share), request, obtain_modules(image, request.kernel_tree))
+        fill_share(Path(share), request, modules_for(request, image))
         say(f"{request.guest.name}: booting; results in {results}")
         try:
             status = boot_again_if_the_emulator_failed(
@@ -81,6 +84,13 @@ def run_in_guest(request: Request, write: Callable[[bytes], None]) -> Outcome:
             for line in found:
                 say(f"{request.guest.name}: kernel: {line}")
     return Outcome(status, tuple(found), results)
+
+
+def modules_for(request: Request, image: Image) -> Path | None:
+    """The modules to seed the guest with, unless it is to build its own."""
+    if request.guest.fresh or not request.seed_modules:
+        return None
+    return obtain_modules(image, request.kernel_tree)
 
 
 def boot_again_if_the_emulator_failed(
@@ -152,7 +162,7 @@ def fill_share(lab: Path, request: Request, modules: Path | None) -> None:
     (lab / "command").write_bytes(b"".join(word.encode() + b"\0" for word in request.command))
     settings = {
         "LAB_DOCKER_OPT": request.docker_opt,
-        "LAB_INSTALL": str(int(request.install)),
+        "LAB_INSTALL": str(int(request.install and not request.guest.fresh)),
         "LAB_NET": str(int(request.machine.network)),
         "LAB_INTERACTIVE": str(int(request.machine.interactive)),
     }

@@ -47,7 +47,7 @@ run_command() {
     local -a words
     mapfile -d '' words </lab/command
     cd "$checkout" || return
-    export PATH="/opt/so1/venv/bin:$PATH" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+    export PATH="/opt/so1/venv/bin:$PATH" PYTHONUNBUFFERED=1
     export SO1_LAB_RESULTS=/results
     if [ "${LAB_INTERACTIVE:-0}" = 1 ]; then
         export TERM="${LAB_TERM:-linux}"
