@@ -1,0 +1,315 @@
+"""A container's CPU account: by hand, and against a made-up kernel that charges as ours does."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.books import (
+    Books,
+    BpfView,
+    CgroupEvents,
+    ContainerShare,
+    Ledger,
+    Seam,
+    close_books,
+    owners,
+)
+from agent.model import CgroupView, ContainerCgroup, Hierarchy, ProcessKey
+
+A, B = "a" * 64, "b" * 64
+HOST, IN_A, BELOW_A, IN_B = 1, 10, 11, 20
+CGROUPS = CgroupView(
+    hierarchy=Hierarchy.DEFAULT,
+    containers={
+        A: ContainerCgroup(A, "/a", frozenset({IN_A, BELOW_A})),
+        B: ContainerCgroup(B, "/b", frozenset({IN_B})),
+    },
+)
+OWNER = {IN_A: A, BELOW_A: A, IN_B: B}
+
+
+@dataclass
+class Record:
+    cgroup: int
+    start: int
+    cpu: int = 0
+    base: int = 0
+    exited: bool = False
+    short: bool = False
+
+
+@dataclass
+class Kernel:
+    """What the kernel charges and what the probes would have recorded of it."""
+
+    now: int = 0
+    mark: int = 0
+    records: dict[ProcessKey, Record] = field(default_factory=dict)
+    unreaped: set[ProcessKey] = field(default_factory=set)
+    events: dict[int, Counter[str]] = field(default_factory=dict)
+    usage: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)
+    """The oracle of short-lived CPU: of processes that no snapshot has had."""
+    seen: set[ProcessKey] = field(default_factory=set)
+
+    def count(self, cgroup: int, name: str, amount: int = 1) -> None:
+        self.events.setdefault(cgroup, Counter())[name] += amount
+
+    def fork(self, cgroup: int) -> ProcessKey:
+        self.now += 1
+        key = ProcessKey(self.now % 5 + 2, self.now)  # pids are used again
+        self.records[key] = Record(cgroup, self.now)
+        self.unreaped.add(key)
+        self.count(cgroup, "forks")
+        return key
+
+    def run(self, key: ProcessKey, cpu: int) -> None:
+        record = self.records[key]
+        if not record.exited:
+            record.cpu += cpu
+            self.usage[OWNER.get(record.cgroup, "host")] += cpu
+
+    def move(self, key: ProcessKey, cgroup: int) -> None:
+        record = self.records[key]
+        if record.exited or record.cgroup == cgroup:
+            return
+        self.count(record.cgroup, "moved_out")
+        self.count(record.cgroup, "cpu_ended_ns", record.cpu - record.base)
+        self.count(cgroup, "moved_in")
+        record.cgroup, record.base = cgroup, record.cpu
+
+    def exit(self, key: ProcessKey) -> None:
+        record = self.records[key]
+        if not record.exited:
+            record.exited = True
+            record.short = record.start > self.mark
+            self.count(record.cgroup, "exits")
+
+    def reap(self, key: ProcessKey) -> None:
+        if self.records[key].exited:
+            self.unreaped.discard(key)
+
+    def free(self, key: ProcessKey) -> None:
+        record = self.records[key]
+        if record.exited and key not in self.unreaped:
+            spent = record.cpu - record.base
+            self.count(record.cgroup, "cpu_short_ns" if record.short else "cpu_ended_ns", spent)
+            if key not in self.seen:
+                self.unseen[OWNER.get(record.cgroup, "host")] += spent
+            del self.records[key]
+
+    def end(self, key: ProcessKey) -> None:
+        self.exit(key)
+        self.reap(key)
+        self.free(key)
+
+    def snapshot(self) -> dict[ProcessKey, int]:
+        """What the modules show: everybody until it is reaped."""
+        self.now += 1
+        self.mark = self.now
+        shown = {key: self.records[key].cpu for key in self.records if key in self.unreaped}
+        self.seen |= shown.keys()
+        return shown
+
+    def view(self) -> BpfView:
+        return view(
+            {key: one.cgroup for key, one in self.records.items()},
+            {key: one.base for key, one in self.records.items() if one.base},
+            {cgroup: CgroupEvents(**counts) for cgroup, counts in self.events.items()},
+        )
+
+
+def view(
+    cgroup_ids: dict[ProcessKey, int],
+    moved: dict[ProcessKey, int] | None = None,
+    totals: dict[int, CgroupEvents] | None = None,
+    *,
+    parents: dict[int, int] | None = None,
+    born: frozenset[int] = frozenset(),
+) -> BpfView:
+    return BpfView(
+        read_ns=1,
+        cgroup_ids=cgroup_ids,
+        exiting=frozenset(),
+        moved_cpu_ns=moved or {},
+        totals=totals or {HOST: CgroupEvents()},
+        parents=parents or {},
+        born=born,
+        gone=frozenset(),
+        lost=0,
+        seam=Seam(),
+    )
+
+
+def tick(
+    kernel: Kernel, books: Books, usage: dict[str, int] | None = None
+) -> tuple[dict[str, ContainerShare], Books]:
+    shown = kernel.snapshot()
+    return close_books(
+        books, kernel.view(), OWNER, shown, usage or {A: kernel.usage[A], B: kernel.usage[B]}
+    )
+
+
+SEEDS = st.integers(0, 2**32)
+
+
+@given(SEEDS)
+def test_the_books_close_whatever_processes_do(seed: int) -> None:
+    chance = random.Random(seed)
+    kernel = Kernel()
+    _, books = tick(kernel, Books())
+    before = Counter(kernel.usage)
+    for _ in range(200):
+        step = chance.choice(["fork", "fork", "run", "run", "run", "move", "end", "exit", "tick"])
+        key = chance.choice(list(kernel.records)) if kernel.records else None
+        if step == "tick":
+            shares, books = tick(kernel, books)
+            for container in (A, B):
+                share = shares[container]
+                assert share.usage_ns == kernel.usage[container] - before[container]
+                assert share.unexplained_ns == 0
+            before = Counter(kernel.usage)
+        elif step == "fork" or key is None:
+            kernel.fork(chance.choice([HOST, IN_A, BELOW_A, IN_B]))
+        elif step == "run":
+            kernel.run(key, chance.randint(1, 1000))
+        elif step == "move":
+            kernel.move(key, chance.choice([HOST, IN_A, BELOW_A, IN_B]))
+        elif step == "exit":
+            kernel.exit(key)
+        else:
+            kernel.end(key)
+
+
+@given(SEEDS)
+def test_what_no_snapshot_has_seen_is_short_lived(seed: int) -> None:
+    """Without moves, and with everything freed as it ends, to the nanosecond."""
+    chance = random.Random(seed)
+    kernel = Kernel()
+    _, books = tick(kernel, Books())
+    before = Counter(kernel.unseen)
+    for _ in range(200):
+        step = chance.choice(["fork", "fork", "run", "run", "run", "end", "tick"])
+        key = chance.choice(list(kernel.records)) if kernel.records else None
+        if step == "tick":
+            shares, books = tick(kernel, books)
+            for container in (A, B):
+                told = kernel.unseen[container] - before[container]
+                assert shares[container].short_lived_ns == told
+            before = Counter(kernel.unseen)
+        elif step == "fork" or key is None:
+            kernel.fork(chance.choice([HOST, IN_A, BELOW_A, IN_B]))
+        elif step == "run":
+            kernel.run(key, chance.randint(1, 1000))
+        else:
+            kernel.end(key)
+
+
+def test_a_process_that_lives_costs_what_it_ran_since_the_last_tick() -> None:
+    kernel = Kernel()
+    key = kernel.fork(IN_A)
+    kernel.run(key, 5)
+    _, books = tick(kernel, Books())
+    kernel.run(key, 7)
+    shares, _ = tick(kernel, books)
+    share = shares[A]
+    assert (share.usage_ns, share.living_ns, share.ended_ns) == (7, 7, 0)
+    assert (share.short_lived_ns, share.unexplained_ns) == (0, 0)
+
+
+def test_one_that_was_seen_and_ended_costs_only_what_was_not_yet_counted() -> None:
+    kernel = Kernel()
+    key = kernel.fork(IN_A)
+    kernel.run(key, 5)
+    _, books = tick(kernel, Books())
+    kernel.run(key, 7)
+    kernel.end(key)
+    shares, _ = tick(kernel, books)
+    assert (shares[A].ended_ns, shares[A].living_ns, shares[A].short_lived_ns) == (7, 0, 0)
+    assert shares[A].events.exits == 1
+
+
+def test_a_zombie_is_carried_until_the_kernel_frees_it() -> None:
+    kernel = Kernel()
+    key = kernel.fork(IN_A)
+    _, books = tick(kernel, Books())
+    kernel.run(key, 9)
+    kernel.exit(key)
+    first, books = tick(kernel, books)
+    kernel.reap(key)
+    second, books = tick(kernel, books)
+    kernel.free(key)
+    third, _ = tick(kernel, books)
+    assert [first[A].living_ns, second[A].living_ns, third[A].ended_ns] == [9, 0, 0]
+    assert [one[A].unexplained_ns for one in (first, second, third)] == [0, 0, 0]
+
+
+def test_what_is_reaped_and_not_yet_freed_is_unexplained_for_that_moment_only() -> None:
+    kernel = Kernel()
+    _, books = tick(kernel, Books())
+    key = kernel.fork(IN_A)
+    kernel.run(key, 9)
+    kernel.exit(key)
+    kernel.reap(key)
+    first, books = tick(kernel, books)
+    kernel.free(key)
+    second, _ = tick(kernel, books)
+    assert (first[A].unexplained_ns, second[A].unexplained_ns) == (9, -9)
+    assert second[A].short_lived_ns == 9
+
+
+def test_what_a_runtime_spent_before_it_moved_in_is_not_the_containers() -> None:
+    kernel = Kernel()
+    _, books = tick(kernel, Books())
+    key = kernel.fork(HOST)
+    kernel.run(key, 30)
+    kernel.move(key, IN_A)
+    kernel.run(key, 4)
+    shares, _ = tick(kernel, books)
+    assert (shares[A].living_ns, shares[A].unexplained_ns) == (4, 0)
+    assert shares[A].events.moved_in == 1
+
+
+def test_cpu_that_nobody_accounts_for_is_told_as_unexplained() -> None:
+    kernel = Kernel()
+    kernel.fork(IN_A)
+    _, books = tick(kernel, Books())
+    shares, _ = tick(kernel, books, {A: kernel.usage[A] + 100, B: 0})
+    assert shares[A].unexplained_ns == 100
+
+
+def test_a_container_known_for_the_first_time_has_no_account_yet() -> None:
+    kernel = Kernel()
+    shares, _ = tick(kernel, Books())
+    assert shares == {}
+
+
+def test_one_whose_birth_was_seen_has_its_account_from_the_beginning() -> None:
+    books = Books(totals={HOST: CgroupEvents()})
+    totals = {HOST: CgroupEvents(), IN_A: CgroupEvents(forks=3, exits=3, cpu_short_ns=40)}
+    now = view({}, totals=totals, born=frozenset({IN_A}))
+    shares, _ = close_books(books, now, OWNER, {}, {A: 50})
+    assert shares[A].events.starts == 3
+    assert (shares[A].short_lived_ns, shares[A].unexplained_ns) == (40, 10)
+
+
+def test_a_nested_cgroup_that_came_and_went_is_its_containers_through_its_parents() -> None:
+    now = view({}, totals={IN_A: CgroupEvents()}, parents={77: 76, 76: IN_A, 88: HOST})
+    owner = owners(now, CGROUPS)
+    assert (owner[77], owner[76]) == (A, A)
+    assert 88 not in owner
+
+
+def test_parents_in_a_circle_end_the_search() -> None:
+    assert 5 not in owners(view({}, parents={5: 6, 6: 5}), CGROUPS)
+
+
+def test_a_record_that_was_swept_takes_nothing_back() -> None:
+    books = Books({A: Ledger(0, {})}, {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)})
+    shares, _ = close_books(books, view({}, totals={IN_A: CgroupEvents()}), OWNER, {}, {A: 0})
+    assert shares[A].events == CgroupEvents()
