@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import peewee
+from peewee import fn
 
 from agent.errors import StoreError
 from agent.store import database as sqlite
@@ -102,6 +103,24 @@ class ContainerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerSpan:
+    """One container over a span of ticks."""
+
+    container_id: str
+    container_name: str
+    image: str
+    tier: str
+    ticks: int
+    """So many ticks it was there."""
+    max_held_mb: float
+    mean_cpu_percent: float
+    """Over the ticks where it was."""
+    starts: int | None
+    exits: int | None
+    oom_kills: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Deletion:
     """One row of `deletions`."""
 
@@ -137,11 +156,30 @@ class Checks:
     events_lost: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChecksSpan:
+    """The checks of a span of ticks."""
+
+    conflict_ticks: int
+    unverified_ticks: int
+    most_strayed: int
+    most_moved: int
+    most_added: int
+    events_lost: int
+
+
 class By(StrEnum):
     """What the greatest are sorted by."""
 
     RAM = "ram"
     CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    outcome: str
+    reason: str
+    count: int
 
 
 class History:
@@ -192,6 +230,20 @@ class History:
         query = _newest_first(AttributionCheck).where(AttributionCheck.timestamp >= timestamp_ms)
         return self._all(Checks, query.limit(limit))[::-1]
 
+    def checks_over(self, timestamp_ms: int) -> ChecksSpan:
+        """The checks at or after `timestamp_ms` together; zeros without any."""
+        row = AttributionCheck
+        figures = (
+            fn.SUM(row.conflict > 0),
+            fn.SUM(row.unverified > 0),
+            fn.MAX(row.strayed),
+            fn.MAX(row.moved),
+            fn.MAX(row.added),
+            fn.SUM(row.events_lost),
+        )
+        query: Any = row.select(*(fn.COALESCE(figure, 0) for figure in figures))
+        return self._all(ChecksSpan, query.where(row.timestamp >= timestamp_ms))[0]
+
     def containers_at(self, timestamp_ms: int) -> tuple[ContainerRow, ...]:
         """All containers of that tick, those that hold most first."""
         query = _at(ContainerTotal, timestamp_ms).order_by(
@@ -208,6 +260,25 @@ class History:
             & (ContainerTotal.timestamp >= timestamp_ms)
         )
         return self._all(ContainerRow, query.limit(limit))[::-1]
+
+    def containers_since(self, timestamp_ms: int) -> tuple[ContainerSpan, ...]:
+        """Every container seen at or after `timestamp_ms`, those that held most first."""
+        row = ContainerTotal
+        most = fn.MAX(row.held_mb)
+        query: Any = row.select(
+            row.container_id,
+            fn.MAX(row.container_name),
+            fn.MAX(row.image),
+            fn.MAX(row.tier),
+            fn.COUNT(row.id),
+            most,
+            fn.AVG(row.cpu_usage),
+            fn.SUM(row.starts),
+            fn.SUM(row.exits),
+            fn.SUM(row.oom_kills),
+        ).where(row.timestamp >= timestamp_ms)
+        query = query.group_by(row.container_id).order_by(most.desc(), row.container_id)
+        return self._all(ContainerSpan, query)
 
     def container_processes_at(
         self, timestamp_ms: int, container_id: str | None = None
@@ -230,6 +301,14 @@ class History:
     def last_deletions(self, count: int) -> tuple[Deletion, ...]:
         """The newest `count` removals, newest first."""
         return self._all(Deletion, _newest_first(DeletionRow).limit(count))
+
+    def deletion_counts_since(self, timestamp_ms: int) -> dict[tuple[str, str], int]:
+        """How many removals there were at or after `timestamp_ms`, by outcome and reason."""
+        row = DeletionRow
+        query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id))
+        query = query.where(row.timestamp >= timestamp_ms).group_by(row.outcome, row.reason)
+        counts = self._all(_Count, query)
+        return {(one.outcome, one.reason): one.count for one in counts}
 
     def deletions_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Deletion, ...]:
         """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""

@@ -1,0 +1,130 @@
+"""Which containers would go next, and why: the policy asked over the rows of one stored tick.
+
+Pure. The rows know less than the agent did: not when a container was created, so that ties between
+equals may fall the other way, and not its state, so that one without a process counts as ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from agent import policy
+from agent.config import PolicySettings
+from agent.decisions import Decision, Reason
+from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+
+
+class TotalsRow(Protocol):
+    """What is needed of a row of `container_totals`."""
+
+    @property
+    def container_id(self) -> str: ...
+    @property
+    def container_name(self) -> str: ...
+    @property
+    def image(self) -> str: ...
+    @property
+    def tier(self) -> str: ...
+    @property
+    def governed(self) -> bool: ...
+    @property
+    def processes(self) -> int: ...
+    @property
+    def held_mb(self) -> float: ...
+    @property
+    def rss_mb(self) -> float: ...
+    @property
+    def cpu_percent(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One governed container in the order in which the policy would take it."""
+
+    container_id: str
+    container_name: str
+    tier: str
+    place: int
+    """1 is the next of its tier to go."""
+    goes: bool
+    """Whether the next pass takes it as things are."""
+    why: str
+
+
+def candidates(
+    rows: Sequence[TotalsRow],
+    doubtful: Collection[str],
+    gone: Collection[str],
+    settings: PolicySettings,
+) -> tuple[Candidate, ...]:
+    """Every governed container that is still there, those that go first.
+
+    `doubtful` are ids that a conflict between the witnesses names, `gone` those removed since the
+    rows were written.
+    """
+    totals = [_totals(row) for row in rows if row.governed and row.container_id not in gone]
+    unsure = frozenset(doubtful)
+    going = {one.container_id: one for one in _decide(totals, unsure, settings)}
+    found: list[Candidate] = []
+    places: dict[str, int] = {}
+    for one in _order(totals):
+        places[one.tier] = places.get(one.tier, 0) + 1
+        goes = one.container_id in going
+        found.append(
+            Candidate(
+                one.container_id,
+                one.container_name,
+                str(one.tier),
+                places[one.tier],
+                goes,
+                _why(one, goes, one.container_id in unsure, settings),
+            )
+        )
+    return tuple(sorted(found, key=lambda one: not one.goes))
+
+
+def _order(totals: Sequence[ContainerTotals]) -> tuple[Decision, ...]:
+    """Everybody as if nobody were kept: the policy's own order."""
+    nobody = PolicySettings(keep_low=0, keep_high=0)
+    return _decide(totals, frozenset(), nobody)
+
+
+def _decide(
+    totals: Sequence[ContainerTotals], doubtful: frozenset[str], settings: PolicySettings
+) -> tuple[Decision, ...]:
+    numbers = count(1)
+    return policy.decide(totals, doubtful, settings, lambda: str(next(numbers)))
+
+
+def _why(one: Decision, goes: bool, doubtful: bool, settings: PolicySettings) -> str:
+    if doubtful:
+        return "spared: the two witnesses disagree on it"
+    if one.reason is Reason.EXITED:
+        return "has no process left"
+    keep = settings.keep_low if one.tier is Tier.LOW else settings.keep_high
+    if goes:
+        return f"beyond the {keep} {one.tier} that stay, and holds more than they do"
+    return f"within the {keep} {one.tier} that stay"
+
+
+def _totals(row: TotalsRow) -> ContainerTotals:
+    return ContainerTotals(
+        container=Container(
+            id=row.container_id,
+            name=row.container_name,
+            image=row.image,
+            created_ns=0,
+            state=ContainerState.RUNNING if row.processes else ContainerState.EXITED,
+        ),
+        tier=Tier(row.tier),
+        governed=row.governed,
+        processes=row.processes,
+        held_kb=round(row.held_mb * policy.KB_PER_MB),
+        held_basis=HeldBasis.CGROUP2,
+        rss_kb=round(row.rss_mb * policy.KB_PER_MB),
+        cache_kb=0,
+        cpu_percent=row.cpu_percent,
+    )

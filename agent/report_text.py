@@ -1,0 +1,326 @@
+"""How `agent report` looks: tables and sparklines on a terminal, aligned lines in a pipe.
+
+Names that workloads chose are shown with everything that steers a terminal escaped, and never as
+markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from agent.report import ContainerNow, Curve, Report
+from agent.terminal import printable
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ASCII = "_.-=+*#@"
+_KB_PER_GB = 1024 * 1024
+_WIDTH = 60
+"""Of a sparkline where there is room."""
+
+VERDICT_STYLES = {"agree": "green", "conflict": "bold red", "unverified": "yellow"}
+TIER_STYLES = {"low": "green", "high": "yellow", "none": "dim"}
+OUTCOME_STYLES = {"removed": "green", "failed": "bold red", "gone": "dim", "dry-run": "cyan"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value of a table; `style` is for terminals alone."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One table, before anybody decides how it is drawn."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    right: frozenset[int] = field(default_factory=frozenset)
+    """Columns of figures."""
+    empty: str = "none"
+    """What is said where there are no rows."""
+
+
+def sparkline(points: Sequence[float | None], ascii_only: bool = False, width: int = _WIDTH) -> str:
+    """One character a point, from 0 to the largest; a space where nothing is known.
+
+    More points than `width` are averaged, so that the newest is never cut off.
+    """
+    points = _shrunk(points, width)
+    marks = _ASCII if ascii_only else _BLOCKS
+    most = max((point for point in points if point is not None), default=0.0)
+    if most <= 0:
+        return "".join(" " if point is None else marks[0] for point in points)
+    top = len(marks) - 1
+    return "".join(
+        " " if point is None else marks[min(top, max(0, round(point / most * top)))]
+        for point in points
+    )
+
+
+def _shrunk(points: Sequence[float | None], width: int) -> Sequence[float | None]:
+    count = len(points)
+    if count <= width:
+        return points
+    cells: list[float | None] = []
+    for place in range(width):
+        part = points[place * count // width : (place + 1) * count // width]
+        known = [point for point in part if point is not None]
+        cells.append(sum(known) / len(known) if known else None)
+    return cells
+
+
+def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iterator[Sheet]:
+    """All tables of a report, in reading order, for a terminal of so many columns."""
+
+    def spark(curve: Curve | None, beside: int = 55) -> Cell:
+        width = min(_WIDTH, max(10, columns - beside))
+        return Cell("" if curve is None else sparkline(curve.points, ascii_only, width), "cyan")
+
+    yield _host(report, spark)
+    yield Sheet(
+        "Containers at the last tick",
+        ("NAME", "TIER", "PROCS", "HELD MB", "RSS MB", "CPU %", "VERIFIED", "HELD OVER TIME"),
+        tuple(_container(one, spark(one.held, 90)) for one in report.containers),
+        frozenset({2, 3, 4, 5}),
+        "none was running"
+        if report.last.container_count is not None
+        else "unknown: Docker did not answer",
+    )
+    yield _spans(
+        "Containers that held most, in one tick",
+        report,
+        tuple((one.container_name, one.tier, one.max_held_mb) for one in report.top_held),
+        "HELD MB",
+    )
+    yield _spans(
+        "Containers that used most CPU, while they were there",
+        report,
+        tuple(
+            (one.container_name, one.tier, one.mean_cpu_percent) for one in report.top_container_cpu
+        ),
+        "CPU %",
+    )
+    for title, rows in (
+        ("Processes by RAM at the last tick", report.top_ram),
+        ("Processes by CPU at the last tick", report.top_cpu),
+    ):
+        yield Sheet(
+            title,
+            ("PID", "RAM MB", "CPU %", "NAME"),
+            tuple(
+                (
+                    Cell(str(one.pid)),
+                    Cell(f"{one.ram_mb:.1f}"),
+                    Cell(f"{one.cpu_percent:.1f}"),
+                    Cell(printable(one.name)),
+                )
+                for one in rows
+            ),
+            frozenset({0, 1, 2}),
+            "rows a process are kept for some hours only",
+        )
+    yield _removed(report)
+
+
+def plain(report: Report, ascii_only: bool = False) -> str:
+    """Aligned columns without colour, for a pipe."""
+    lines = [_headline(report), *_notes(report)]
+    for sheet in sheets(report, ascii_only):
+        lines += ["", sheet.title]
+        if not sheet.rows:
+            lines.append(f"  {sheet.empty}")
+            continue
+        table = [tuple(Cell(name) for name in sheet.columns), *sheet.rows]
+        widths = [max(len(row[place].text) for row in table) for place in range(len(sheet.columns))]
+        for row in table:
+            cells = [
+                cell.text.rjust(widths[place])
+                if place in sheet.right
+                else cell.text.ljust(widths[place])
+                for place, cell in enumerate(row)
+            ]
+            lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def show(report: Report, console: Console) -> None:
+    """Tables in colour on `console`."""
+    ascii_only = not (console.encoding or "").lower().startswith("utf")
+    parts: list[RenderableType] = [Text(_headline(report), style="bold")]
+    parts += [Text(note, style="yellow") for note in _notes(report)]
+    for sheet in sheets(report, ascii_only, console.width):
+        parts.append(Text())
+        parts.append(draw(sheet))
+    console.print(Group(*parts))
+
+
+def draw(sheet: Sheet) -> RenderableType:
+    """A sheet as a table of rich, its cells as text and never as markup."""
+    title = Text(sheet.title, style="bold")
+    if not sheet.rows:
+        return Group(title, Padding(Text(sheet.empty, style="dim"), (0, 0, 0, 2)))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for place, name in enumerate(sheet.columns):
+        last = place == len(sheet.columns) - 1
+        table.add_column(
+            Text(name),
+            justify="right" if place in sheet.right else "left",
+            no_wrap=True,
+            overflow="ellipsis" if last or name == "NAME" else "crop",
+            min_width=min(len(name), 8),
+        )
+    for row in sheet.rows:
+        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+    return Group(title, Padding(table, (0, 0, 0, 2)))
+
+
+def moment(timestamp_ms: int) -> str:
+    return datetime.fromtimestamp(timestamp_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(milliseconds: int) -> str:
+    """`2 d 3 h`, `5 min`, `42 s`: the two largest units."""
+    left = max(0, milliseconds) // 1000
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2]) or "0 s"
+
+
+def _headline(report: Report) -> str:
+    sources = ", ".join(f"{count} from {name}" for name, count in sorted(report.sources.items()))
+    age = span(report.to_ms - report.last.timestamp_ms)
+    return (
+        f"{moment(report.from_ms)} to {moment(report.to_ms)}: "
+        f"{report.ticks} ticks ({sources}), the last {age} before the end"
+    )
+
+
+def _notes(report: Report) -> list[str]:
+    """What deserves attention, one line each."""
+    notes = []
+    if report.stops:
+        times = "once" if report.stops == 1 else f"{report.stops} times"
+        notes.append(f"The agent did not run {times}, {span(report.stopped_ms)} in all.")
+    verdicts = report.verdicts
+    if verdicts.conflict_ticks:
+        notes.append(
+            f"The two witnesses disagreed in {verdicts.conflict_ticks} ticks: those processes are "
+            "in no total."
+        )
+    if verdicts.events_lost:
+        notes.append(f"BPF lost {verdicts.events_lost} events.")
+    if failed := report.removals.outcomes.get("failed", 0):
+        notes.append(f"{failed} removals failed.")
+    return notes
+
+
+def _host(report: Report, spark: Callable[[Curve | None], Cell]) -> Sheet:
+    last = report.last
+    whole = last.total_kb / _KB_PER_GB
+    rows: list[tuple[Cell, ...]] = []
+
+    def add(name: str, curve: Curve | None, scale: float, digits: int) -> None:
+        if curve is None:
+            return
+        figures = (curve.last, curve.least, curve.mean, curve.most)
+        rows.append(
+            (
+                Cell(name),
+                *(Cell("-" if one is None else f"{one / scale:.{digits}f}") for one in figures),
+                spark(curve),
+            )
+        )
+
+    add(f"RAM used, of {whole:.1f} GB", report.used_kb, _KB_PER_GB, 2)
+    add("RAM available, GB", report.available_kb, _KB_PER_GB, 2)
+    add("CPU, % of all", report.cpu_percent, 1, 1)
+    add(f"load, {last.cpu_count} CPUs", report.load1, 1, 2)
+    add("pressure CPU, %", report.psi_cpu, 1, 1)
+    add("pressure memory, %", report.psi_memory, 1, 1)
+    add("processes", report.process_count, 1, 0)
+    add("containers", report.container_count, 1, 0)
+    return Sheet(
+        "Host",
+        ("", "LAST", "LEAST", "MEAN", "MOST", "OVER TIME"),
+        tuple(rows),
+        frozenset({1, 2, 3, 4}),
+    )
+
+
+def _container(one: ContainerNow, held: Cell) -> tuple[Cell, ...]:
+    row = one.row
+    verdict = one.verified or "no process"
+    if one.unusual:
+        verdict += f", {one.unusual} unusual"
+    return (
+        Cell(printable(row.container_name)),
+        Cell(row.tier, TIER_STYLES.get(row.tier, "")),
+        Cell(str(row.processes)),
+        Cell(f"{row.held_mb:.1f}"),
+        Cell(f"{row.rss_mb:.1f}"),
+        Cell(f"{row.cpu_percent:.1f}"),
+        Cell(verdict, VERDICT_STYLES.get(one.verified, "dim")),
+        held,
+    )
+
+
+def _spans(
+    title: str, report: Report, rows: tuple[tuple[str, str, float], ...], column: str
+) -> Sheet:
+    return Sheet(
+        title,
+        (column, "TIER", "NAME"),
+        tuple(
+            (
+                Cell(f"{value:.1f}"),
+                Cell(tier, TIER_STYLES.get(tier, "")),
+                Cell(printable(name)),
+            )
+            for name, tier, value in rows
+        ),
+        frozenset({0}),
+        "no container in this time"
+        if report.container_count is not None
+        else "unknown: Docker did not answer",
+    )
+
+
+def _removed(report: Report) -> Sheet:
+    removals = report.removals
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(removals.outcomes.items()))
+    reasons = ", ".join(f"{count} {name}" for name, count in sorted(removals.reasons.items()))
+    title = f"Removals: {outcomes}" if outcomes else "Removals"
+    if reasons:
+        title += f" (removed for {reasons})"
+    return Sheet(
+        title,
+        ("WHEN", "RANK", "REASON", "HELD MB", "CPU %", "OUTCOME", "AVAILABLE MB", "NAME"),
+        tuple(
+            (
+                Cell(moment(one.timestamp_ms)),
+                Cell(str(one.rank)),
+                Cell(one.reason),
+                Cell(f"{one.held_mb:.1f}"),
+                Cell(f"{one.cpu_percent:.1f}"),
+                Cell(one.outcome, OUTCOME_STYLES.get(one.outcome, "")),
+                Cell(f"{one.available_before_mb:.0f} -> {one.available_after_mb:.0f}"),
+                Cell(printable(one.container_name + (f": {one.error}" if one.error else ""))),
+            )
+            for one in removals.last
+        ),
+        frozenset({1, 3, 4}),
+        "none in this time",
+    )
