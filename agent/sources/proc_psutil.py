@@ -78,12 +78,18 @@ class _CgroupIds:
     layout: CgroupLayout
     _known: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def of(self, paths: dict[str, str]) -> tuple[int, int]:
-        """Ids in the default and in the memory controller's v1 hierarchy, 0 where there is none."""
-        return (
-            self._id(self.layout.default_root, paths.get("")),
-            self._id(self.layout.memory1_root, paths.get("memory")),
-        )
+    def of(self, paths: dict[str, str], *, has_ended: bool) -> tuple[int, int]:
+        """Ids in the default and in the memory controller's v1 hierarchy, 0 where there is none.
+
+        Of a process that ends, the kernel shows the root instead of its v1 cgroups, though it keeps
+        them (proc_cgroup_show); in the default hierarchy it shows the truth, and where the same
+        path is there in the other one, that is it.
+        """
+        default, memory = paths.get(""), paths.get("memory")
+        default_id = self._id(self.layout.default_root, default)
+        if has_ended and memory == "/" and default != "/":
+            return default_id, self._id(self.layout.memory1_root, default)
+        return default_id, self._id(self.layout.memory1_root, memory)
 
     def _id(self, root: os.PathLike[str] | None, path: str | None) -> int:
         if root is None or not path or not path.startswith("/") or path.startswith("/.."):
@@ -110,7 +116,8 @@ class _Reader:
         stat = procfs.read_stat(self.proc, pid)
         status = procfs.parse_status(procfs.read(f"{self.proc}/{pid}/status"))
         cgroup_id, cgroup1_id = self.cgroup_ids.of(
-            procfs.parse_cgroups(procfs.read(f"{self.proc}/{pid}/cgroup"))
+            procfs.parse_cgroups(procfs.read(f"{self.proc}/{pid}/cgroup")),
+            has_ended=stat.vsz_kb == 0,
         )
         namespaces = self._namespaces(pid, stat)
         rss_kb, anon_kb = self._resident(pid, stat, status)

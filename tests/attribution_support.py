@@ -1,0 +1,372 @@
+"""What the adversarial table looks with: the agent's answer on one side, a shell's on the other.
+
+The oracle knows a container's processes from `find` and `cgroup.procs` alone, in the hierarchy that
+a person would look in (the only one on v2, the memory controller's on v1), and what a test did by
+hand from the test. Nothing of it comes from the agent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.attribution import attribute
+from agent.clock import SystemClock
+from agent.model import AttributedProcess, Attribution, Container, ProcessKey, Snapshot
+from agent.sources import cgroups
+from agent.sources.engine import Engine
+from tests import containers
+
+SOCKET = "unix:///var/run/docker.sock"
+Reader = Callable[[], Snapshot]
+Second = Callable[[], Mapping[ProcessKey, int] | None]
+
+
+def identifying_root() -> Path:
+    """Where a person looks for a container's processes."""
+    root = Path("/sys/fs/cgroup")
+    return root if (root / "cgroup.controllers").exists() else root / "memory"
+
+
+def directories_of(container_id: str) -> list[Path]:
+    """All directories with the id in their names, by find."""
+    found = subprocess.run(
+        ["find", identifying_root(), "-type", "d", "-name", f"*{container_id}*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [Path(line) for line in found.stdout.splitlines()]
+
+
+def directory_of(container_id: str) -> Path:
+    """The container's own directory: the one with its first process, else that nearest the root."""
+    return _real_one(directories_of(container_id), containers.first_pid(container_id))
+
+
+def _real_one(directories: Sequence[Path], first: int) -> Path:
+    root, cgroup = identifying_root(), _cgroup_of(first)
+    return min(
+        directories,
+        key=lambda path: (f":/{path.relative_to(root)}" not in cgroup, len(path.parts)),
+    )
+
+
+def pids_below(directory: Path) -> set[int]:
+    """Every process in a cgroup and below, by a shell. Kernel threads are none."""
+    script = 'find "$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true'
+    listed = subprocess.run(
+        ["sh", "-c", script, "sh", directory], capture_output=True, text=True, check=False
+    )
+    return {int(word) for word in listed.stdout.split() if int(word) > 0}
+
+
+def running() -> list[str]:
+    """Full ids of what Docker says is running."""
+    return containers.docker("ps", "-q", "--no-trunc").split()
+
+
+def first_pids() -> dict[str, int]:
+    """Full id → first process, of what is running."""
+    found = {}
+    for container_id in running():
+        try:
+            found[container_id] = containers.first_pid(container_id)
+        except containers.DockerCommandError:
+            continue  # it is gone meanwhile
+    return found
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state, "" where it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return text[text.rindex(")") + 2]
+
+
+def move(pid: int, directory: Path) -> None:
+    """By hand, as root would: in the identifying hierarchy."""
+    (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
+
+
+@contextmanager
+def host_cgroup() -> Iterator[Path]:
+    """A cgroup that is no container's. What is left in it at the end is killed."""
+    directory = identifying_root() / f"so1test-elsewhere-{uuid.uuid4().hex[:6]}"
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        for pid in pids_below(directory):
+            subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
+        containers.wait_until(lambda: not pids_below(directory), "the strays are gone")
+        directory.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the agent says of one process."""
+
+    container: str
+    basis: str
+
+
+@dataclass(slots=True)
+class Host:
+    """The agent's parts, put together as its service does; what one look learns serves the next.
+
+    `readers` are the process sources, each asked at every look.
+    """
+
+    readers: Mapping[str, Reader]
+    second: Second = lambda: None
+    engine: Engine = field(default_factory=lambda: Engine(SOCKET, SystemClock()))
+    layout: cgroups.CgroupLayout = field(default_factory=cgroups.detect)
+    looks: int = 0
+    rows: int = 0
+    asked_again: int = 0
+
+    def attribution(self, reader: Reader) -> Attribution:
+        """One answer; Docker is asked once more for cgroups that nobody knows."""
+        found, _ = self._once(reader, frozenset())
+        if found.unknown_cgroups:
+            self.asked_again += 1
+            found, _ = self._once(reader, found.unknown_cgroups)
+        return found
+
+    def _once(
+        self, reader: Reader, unknown: frozenset[int]
+    ) -> tuple[Attribution, tuple[Container, ...]]:
+        snapshot = reader()
+        listing = self.engine.list()
+        view = cgroups.read(self.layout, listing.containers, unknown)
+        return attribute(snapshot, view, listing.containers, self.second()), listing.containers
+
+    def told(self, reader: Reader) -> dict[int, Told]:
+        """pid → what the agent says of it."""
+        found = self.attribution(reader)
+        self.looks += 1
+        self.rows += len(found.rows)
+        assert len({row.process.pid for row in found.rows}) == len(found.rows), (
+            "a pid is there twice"
+        )
+        return {row.process.pid: _told(row) for row in found.rows}
+
+    def check(
+        self,
+        *,
+        extra: Mapping[int, Told] | None = None,
+        basis: Mapping[int, str] | None = None,
+        absent: Sequence[int] = (),
+        owner: Callable[[str], str] = lambda container: container,
+        others: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Every source's rows against the oracle: none wrong, none missing, on the whole host.
+
+        `extra` are processes outside their container's cgroup and what is to be said of them,
+        `basis` exact answers for some of the rest, `absent` pids that are nobody's, `others` the
+        directories of containers that Docker does not know. A process counts when it is there both
+        before and after the look.
+        """
+        wanted = dict(extra or {})
+        for name, reader in self.readers.items():
+            before = oracle(others or {})
+            told = self.told(reader)
+            after = oracle(others or {})
+            stayed = {pid: box for pid, box in before.items() if after.get(pid) == box}
+            for pid, box in stayed.items():
+                assert pid in told, f"{name}: {pid} of {box[:12]} is missing: {_cgroup_of(pid)}"
+                assert told[pid].container == owner(box), f"{name}: {pid} is not {box[:12]}'s"
+            for pid, one in wanted.items():
+                assert told.get(pid) == one, f"{name}: {pid} is {told.get(pid)}, not {one}"
+            for pid, exact in (basis or {}).items():
+                assert told[pid].basis == exact, f"{name}: {pid} is {told[pid]}, not {exact}"
+            for pid in absent:
+                assert pid not in told, f"{name}: {pid} is nobody's, not {told[pid]}"
+            for pid, one in told.items():
+                assert is_explained(pid, one, before, after, wanted), f"{name}: {pid} is {one}"
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def is_explained(
+    pid: int,
+    told: Told,
+    before: Mapping[int, str],
+    after: Mapping[int, str],
+    wanted: Mapping[int, Told],
+) -> bool:
+    """Whether a row is right by the oracle: there before or after, made by hand, a zombie of that
+    container, or a process that came and went between the two looks."""
+    if pid in wanted or told.container in (before.get(pid), after.get(pid)):
+        return True
+    state = state_of(pid)
+    if told.container not in running() or state == "Z":
+        # Another engine's on this host, by the name of its cgroup; or a zombie, which
+        # cgroup.procs does not list.
+        return told.container in _cgroup_of(pid) or state == ""
+    return state == "" and pid not in before and pid not in after
+
+
+def oracle(others: Mapping[str, Path]) -> dict[int, str]:
+    """pid → full id of its container."""
+    found = {}
+    for container_id, first in first_pids().items():
+        if directories := directories_of(container_id):
+            directory = _real_one(directories, first)
+            for pid in pids_below(directory):
+                # One container's cgroup may lie inside another's.
+                if pid not in found or container_id in _cgroup_of(pid).rpartition("/")[2]:
+                    found[pid] = container_id
+    for container_id, directory in others.items():
+        found.update(dict.fromkeys(pids_below(directory), container_id))
+    return found
+
+
+def _cgroup_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _told(row: AttributedProcess) -> Told:
+    return Told(row.container_id, str(row.basis))
+
+
+@contextmanager
+def beside(*argv: str, needs: Callable[[int], bool] | None = None) -> Iterator[int]:
+    """A host process that runs while the block does; its pid. `needs` says when it is ready."""
+    program = shutil.which(argv[0])
+    assert program, f"{argv[0]} is not installed"
+    process = subprocess.Popen(
+        [program, *argv[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        if needs is not None:
+            containers.wait_until(lambda: needs(process.pid), f"{argv} is ready")
+        yield process.pid
+    finally:
+        for pid in (*descendants(process.pid), process.pid):
+            subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
+        process.wait(timeout=30)
+
+
+def descendants(pid: int) -> list[int]:
+    """Pids below `pid`, by ps, nearest first."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
+    parents = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents if parent == one]
+    return found[1:]
+
+
+def child_of(pid: int) -> int:
+    """The one child of `pid`, once it is there."""
+    (child,) = containers.wait_until(lambda: descendants(pid)[:1], f"{pid} has a child")
+    return int(child)
+
+
+def host_pid_inside(container_id: str, marker: str) -> int:
+    """The host's pid of the process in a container whose command line holds `marker`."""
+
+    def find() -> int:
+        for pid in pids_below(directory_of(container_id)):
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if marker.encode() in words:
+                return pid
+        return 0
+
+    return int(containers.wait_until(find, f"{marker} runs in {container_id[:12]}"))
+
+
+_CLONE3 = 435
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+def clone_at(pid: int) -> None:
+    """Runs as a program of its own: a child that sleeps with exactly this pid (clone3, set_tid)."""
+    wanted = (ctypes.c_int32 * 1)(pid)
+    args = _CloneArgs(exit_signal=17, set_tid=ctypes.addressof(wanted), set_tid_size=1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = libc.syscall(_CLONE3, ctypes.byref(args), ctypes.sizeof(args))
+    if made == 0:
+        os.execv("/bin/sleep", ["sleep", "9999"])
+    if made < 0:
+        raise OSError(ctypes.get_errno(), f"clone3 with pid {pid}")
+    os.waitpid(made, 0)
+
+
+@contextmanager
+def process_at(pid: int, cgroup: Path | None = None) -> Iterator[None]:
+    """A sleeping process with this very pid, in `cgroup` where one is given."""
+    assert state_of(pid) == "", f"{pid} is still taken"
+    enter = f"open({str(cgroup / 'cgroup.procs')!r}, 'w').write('0'); " if cgroup else ""
+    code = f"{enter}from tests.attribution_support import clone_at; clone_at({pid})"
+    maker = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], start_new_session=True
+    )
+    try:
+        containers.wait_until(
+            lambda: _is_sleep(pid) or maker.poll() is not None, f"a process with pid {pid}"
+        )
+        assert maker.poll() is None, "clone3 was refused"
+        yield
+    finally:
+        subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
+        maker.wait(timeout=30)
+        containers.wait_until(lambda: state_of(pid) == "", f"{pid} is gone")
+
+
+def _is_sleep(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x009999\0"
+    except OSError:
+        return False
+
+
+def settled(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition holds throughout: for what must not change."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not condition():
+            return False
+        time.sleep(0.2)
+    return True

@@ -1,0 +1,429 @@
+"""The adversarial table: one test for each way in which a process may be hard to attribute.
+
+The same rows run on every host that is to be had: natively with the fallback source, in guests with
+the modules, on every mode of cgroups. After each arrangement the whole host is compared with the
+oracle, so that containers of earlier rows are witnesses in the later ones.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests import containers
+from tests.attribution_support import (
+    Host,
+    Told,
+    beside,
+    child_of,
+    directory_of,
+    host_pid_inside,
+    identifying_root,
+    move,
+    pids_below,
+    process_at,
+    running,
+    state_of,
+)
+from tests.containers import Containers, docker, first_pid, wait_until
+
+SLEEP = ("sleep", "9999")
+FAMILY = ("sh", "-c", "/bin/sleep 9999 & /bin/sleep 9999; true")
+"""A shell and two children. With the path, or the shell would sleep by itself."""
+
+ADMIN = (
+    "--cap-add=SYS_ADMIN",
+    "--security-opt=apparmor=unconfined",
+    "--security-opt=seccomp=unconfined",
+)
+
+INNER_DOCKER = """set -e
+mount -t proc proc /host/proc
+for d in run tmp mnt; do mount -t tmpfs tmpfs /host/$d; done
+mount -o rbind /sys/fs/cgroup /host/sys/fs/cgroup
+cd /sys/fs/cgroup
+if [ -e cgroup.controllers ]; then
+    mkdir init
+    for pid in $(cat cgroup.procs); do echo $pid >init/cgroup.procs || true; done
+    for one in $(cat cgroup.controllers); do echo +$one >cgroup.subtree_control; done
+fi
+exec chroot /host sh -c '
+cd /
+dockerd --data-root /mnt/d --exec-root /run/d -p /run/d.pid -H unix:///run/d.sock \
+    --bridge=none --iptables=false --storage-driver=vfs >/tmp/log 2>&1 &
+export DOCKER_HOST=unix:///run/d.sock
+until docker version >/dev/null 2>&1; do sleep 0.5; done
+tar -c usr/bin/busybox | docker import - inner
+docker run -d --network=none inner /usr/bin/busybox sleep 8811
+'
+"""
+"""Docker inside Docker from the host's own programs."""
+
+
+@pytest.mark.usefixtures("host")
+class AttributionTable:
+    """Collected through a subclass, which gives `host`, `boxes` and `image`."""
+
+    def run(
+        self, boxes: Containers, image: str, *options: str, command: tuple[str, ...] = SLEEP
+    ) -> str:
+        # Without a network it is quicker, and other engines beside it cannot take the bridge away.
+        network = () if any("--network" in one for one in options) else ("--network=none",)
+        return boxes.run(image, command, options=(*network, *options))
+
+    def test_an_ordinary_container(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image, command=FAMILY)
+        wait_until(lambda: len(pids_below(directory_of(box))) == 3, "the shell's children")
+        host.check(basis=dict.fromkeys(pids_below(directory_of(box)), "cgroup"))
+
+    def test_its_own_pid_namespace_alone(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image, "--uts=host")
+        host.check(basis={first_pid(box): "cgroup"})
+
+    def test_its_own_uts_namespace_alone(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image, "--pid=host")
+        host.check(basis={first_pid(box): "cgroup"})
+
+    def test_the_hosts_namespaces(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image, "--uts=host", "--pid=host", "--network=host")
+        docker("exec", "-d", box, "sleep", "8801")
+        inside = host_pid_inside(box, "8801")
+        host.check(basis={first_pid(box): "added", inside: "added"})
+
+    def test_another_containers_pid_namespace(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        owner = self.run(boxes, image)
+        guest = self.run(boxes, image, f"--pid=container:{owner}")
+        docker("exec", "-d", guest, "sleep", "8802")
+        inside = host_pid_inside(guest, "8802")
+        host.check(basis=dict.fromkeys((first_pid(owner), first_pid(guest), inside), "cgroup"))
+
+    def test_processes_of_docker_exec(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image)
+        for marker in ("8803", "8804"):
+            docker("exec", "-d", box, "sleep", marker)
+        inside = [host_pid_inside(box, marker) for marker in ("8803", "8804")]
+        host.check(basis=dict.fromkeys(inside, "cgroup"))
+
+    def test_a_cgroup_made_inside_a_container(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        script = (
+            "d=/tmp/cgroup; mkdir $d;"
+            " if [ -e /sys/fs/cgroup/cgroup.procs ]; then mount -t cgroup2 none $d;"
+            " else mount -t cgroup -o memory none $d; fi;"
+            " mkdir -p $d/inner/deeper && echo $$ >$d/inner/deeper/cgroup.procs;"
+            " /bin/sleep 9999 & /bin/sleep 9999; true"
+        )
+        box = self.run(boxes, image, *ADMIN, "--cgroupns=private", command=("sh", "-c", script))
+        deeper = directory_of(box) / "inner" / "deeper"
+        wait_until(lambda: deeper.exists() and len(pids_below(deeper)) == 3, "the inner cgroup")
+        host.check(basis=dict.fromkeys(pids_below(deeper), "cgroup"))
+
+    def test_a_directory_that_lies_about_whose_it_is(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        """Whoever may make cgroups may give one another container's name."""
+        victim = self.run(boxes, image)
+        liar = self.run(boxes, image)
+        inside = directory_of(liar) / f"docker-{victim}.scope"
+        outside = identifying_root() / f"so1test-{uuid.uuid4().hex[:6]}" / f"docker-{victim}.scope"
+        with beside("sleep", "9999") as pid:
+            try:
+                inside.mkdir()
+                outside.mkdir(parents=True)
+                move(first_pid(liar), inside)
+                move(pid, outside)
+                host.check(basis={first_pid(liar): "cgroup"}, absent=[pid])
+            finally:
+                move(pid, identifying_root())
+                outside.rmdir()
+                outside.parent.rmdir()
+
+    def test_a_process_moved_by_hand_to_another_container(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        source, target = self.run(boxes, image), self.run(boxes, image)
+        docker("exec", "-d", source, "sleep", "8805")
+        moved = host_pid_inside(source, "8805")
+        move(moved, directory_of(target))
+        host.check(basis={moved: "moved", first_pid(target): "cgroup"})
+        move(first_pid(source), directory_of(target))
+        host.check(basis={first_pid(source): "moved", moved: "moved"})
+
+    def test_a_process_moved_by_hand_to_the_host(
+        self, host: Host, boxes: Containers, image: str, elsewhere: Path
+    ) -> None:
+        box = self.run(boxes, image, command=FAMILY)
+        wait_until(lambda: len(pids_below(directory_of(box))) == 3, "the shell's children")
+        pids = pids_below(directory_of(box))
+        strays = {pid: Told(box, "strayed") for pid in pids}
+        one = max(pids)
+        move(one, elsewhere)
+        host.check(extra={one: strays[one]})
+        for pid in pids - {one}:
+            move(pid, elsewhere)  # the first process too: its container's cgroup is empty now
+        host.check(extra=strays)
+
+    def test_a_stray_dies_with_its_container(
+        self, host: Host, boxes: Containers, image: str, elsewhere: Path
+    ) -> None:
+        box = self.run(boxes, image)
+        docker("exec", "-d", box, "sleep", "8806")
+        stray = host_pid_inside(box, "8806")
+        move(stray, elsewhere)
+        host.check(extra={stray: Told(box, "strayed")})
+        docker("rm", "-f", box)
+        wait_until(lambda: state_of(stray) == "", "the stray is gone too")
+        host.check(absent=[stray])
+
+    def test_a_process_that_nsenter_brought(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        box = self.run(boxes, image)
+        target = str(first_pid(box))
+        with beside("nsenter", "-t", target, "-p", "-m", "--", "sleep", "8807") as nsenter:
+            inside = child_of(nsenter)
+            wait_until(lambda: b"8807" in _command(inside), "nsenter's child runs")
+            host.check(extra={inside: Told(box, "strayed")}, absent=[nsenter])
+
+    def test_a_pid_namespace_made_inside_a_container_is_the_containers(
+        self, host: Host, boxes: Containers, image: str, elsewhere: Path
+    ) -> None:
+        box = self.run(boxes, image, *ADMIN, command=("unshare", "-p", "-u", "-f", "sleep", "8808"))
+        inner = child_of(first_pid(box))
+        wait_until(lambda: _text(f"/proc/{inner}/comm") == "sleep\n", "it runs")
+        levels = _text(f"/proc/{inner}/status").partition("NSpid:")[2].split("\n")[0].split()
+        assert len(levels) == 3
+        host.check(basis={inner: "cgroup"})
+        move(inner, elsewhere)
+        host.check(extra={inner: Told(box, "strayed")})
+        other = self.run(boxes, image)
+        move(inner, directory_of(other))
+        host.check(basis={inner: "moved"})
+
+    def test_a_stray_of_a_container_in_the_hosts_pid_namespace_is_dropped(
+        self, host: Host, boxes: Containers, image: str, elsewhere: Path
+    ) -> None:
+        box = self.run(boxes, image, "--pid=host")
+        docker("exec", "-d", box, "sleep", "8809")
+        stray = host_pid_inside(box, "8809")
+        move(stray, elsewhere)
+        host.check(absent=[stray])
+
+    def test_a_host_process_put_into_a_container_is_added(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        box = self.run(boxes, image)
+        with beside("sleep", "9999") as pid:
+            move(pid, directory_of(box))
+            host.check(basis={pid: "added"})
+
+    def test_a_cgroup_parent(self, host: Host, boxes: Containers, image: str) -> None:
+        systemd = docker("info", "--format", "{{.CgroupDriver}}") == "systemd"
+        parent = "so1-deep-down.slice" if systemd else "/so1test/deep/down"
+        box = self.run(boxes, image, f"--cgroup-parent={parent}")
+        assert "down" in str(directory_of(box).parent)
+        host.check(basis={first_pid(box): "cgroup"})
+
+    def test_another_containers_cgroup_as_parent(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        if docker("info", "--format", "{{.CgroupDriver}}") == "systemd":
+            pytest.skip("needs the cgroupfs driver: systemd takes slices only")
+        outer = self.run(boxes, image)
+        inner = self.run(boxes, image, f"--cgroup-parent=/docker/{outer}")
+        assert directory_of(inner).parent == directory_of(outer)
+        host.check(basis={first_pid(outer): "cgroup", first_pid(inner): "cgroup"})
+
+    def test_the_hosts_cgroup_namespace(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image, "--cgroupns=host")
+        host.check(basis={first_pid(box): "cgroup"})
+
+    def test_a_paused_one(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image)
+        docker("pause", box)
+        try:
+            host.check(basis={first_pid(box): "cgroup"})
+        finally:
+            docker("unpause", box)
+
+    def test_one_renamed(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image)
+        host.check()
+        name = f"so1-renamed-{uuid.uuid4().hex[:8]}"
+        docker("rename", box, name)
+        for reader in host.readers.values():
+            rows = host.attribution(reader).rows
+            assert {row.container_name for row in rows if row.container_id == box} == {name}
+
+    def test_one_restarted_within_two_looks(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        box = self.run(boxes, image)
+        host.check()
+        before = first_pid(box)
+        docker("restart", "-t", "0", box)
+        assert first_pid(box) != before
+        host.check(basis={first_pid(box): "cgroup"})
+
+    def test_an_init_of_dockers(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image, "--init")
+        wait_until(lambda: len(pids_below(directory_of(box))) == 2, "the init's child")
+        host.check(basis=dict.fromkeys(pids_below(directory_of(box)), "cgroup"))
+
+    def test_a_zombie_is_its_containers(self, host: Host, boxes: Containers, image: str) -> None:
+        # The shell becomes a sleep, which never waits for the child that ends.
+        box = self.run(boxes, image, command=("sh", "-c", "/bin/sleep 1 & exec /bin/sleep 9999"))
+        parent = first_pid(box)
+
+        def zombie() -> int:
+            listed = subprocess.run(
+                ["ps", "--ppid", str(parent), "-o", "pid=,stat="], capture_output=True, text=True
+            )
+            words = listed.stdout.split()
+            return int(words[0]) if words[1:2] and words[1].startswith("Z") else 0
+
+        pid = wait_until(zombie, "a zombie")
+        assert pid not in pids_below(directory_of(box))
+        host.check(extra={pid: Told(box, "cgroup")})
+
+    def test_host_processes_with_namespaces_of_their_own(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        with (
+            beside("unshare", "--uts", "sleep", "9999") as uts,
+            beside("unshare", "--pid", "--uts", "--fork", "sleep", "9999") as forks,
+        ):
+            inner = child_of(forks)
+            for reader in host.readers.values():
+                assert host.attribution(reader).counts.dropped >= 2
+            host.check(absent=[uts, forks, inner])
+
+    def test_a_pid_used_again(self, host: Host, boxes: Containers, image: str) -> None:
+        one, other = self.run(boxes, image), self.run(boxes, image)
+        docker("exec", "-d", one, "sleep", "8810")
+        pid = host_pid_inside(one, "8810")
+        host.check(basis={pid: "cgroup"})
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        wait_until(lambda: state_of(pid) == "", "it is gone")
+        with process_at(pid):
+            host.check(absent=[pid])
+        with process_at(pid, directory_of(other)):
+            host.check(extra={pid: Told(other, "added")})
+
+    def test_a_first_pid_used_again(self, host: Host, boxes: Containers, image: str) -> None:
+        box = self.run(boxes, image)
+        pid = first_pid(box)
+        host.check(basis={pid: "cgroup"})
+        docker("kill", box)
+        wait_until(lambda: state_of(pid) == "", "it is gone")
+        with process_at(pid):
+            host.check(absent=[pid])
+
+    def test_ones_being_removed_while_they_are_read(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        doomed = [self.run(boxes, image) for _ in range(6)]
+        owner = {first_pid(box): box for box in doomed}
+        removal = threading.Thread(target=lambda: docker("rm", "-f", *doomed, timeout_s=300))
+        removal.start()
+        looks = 0
+        while removal.is_alive() or looks == 0:
+            for reader in host.readers.values():
+                told = host.told(reader)
+                for pid, box in owner.items():
+                    assert pid not in told or told[pid].container == box
+            looks += 1
+        removal.join()
+        assert not set(doomed) & set(running())
+        host.check(absent=list(owner))
+
+    def test_ones_that_start_while_they_are_read(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        made: list[str] = []
+
+        def start() -> None:
+            for number in range(5):
+                options = ("--uts=host", "--pid=host") if number % 2 else ()
+                made.append(self.run(boxes, image, *options))
+
+        starter = threading.Thread(target=start)
+        starter.start()
+        while starter.is_alive():
+            for reader in host.readers.values():
+                for pid, told in host.told(reader).items():
+                    # Whatever is told of a new one is told of the cgroup that it is in.
+                    cgroup = _text(f"/proc/{pid}/cgroup")
+                    if told.basis in ("cgroup", "added") and cgroup and told.container in made:
+                        assert told.container in cgroup
+        starter.join()
+        assert len(made) == 5
+        host.check()
+
+    def test_docker_inside_docker_is_the_outer_ones(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        if refused := _refused("run", "--rm", "--privileged", image, "true"):
+            pytest.skip(f"needs privileged containers: {refused}")
+        outer = self.run(boxes, image, "--privileged", "--cgroupns=private", "-v", "/:/host:ro")
+        docker("exec", "-d", outer, "sh", "-c", INNER_DOCKER)
+        listing = ("docker", "-H", "unix:///run/d.sock", "ps", "-q", "--no-trunc")
+        inner = wait_until(
+            lambda: _try("exec", outer, "chroot", "/host", *listing),
+            "a container inside the container",
+            timeout_s=240,
+            pause_s=1,
+        )
+        assert inner not in running()
+        pids = [pid for pid in pids_below(directory_of(inner)) if b"8811" in _command(pid)]
+        assert pids, "the inner container's process is not to be seen"
+        assert directory_of(inner).is_relative_to(directory_of(outer))
+        host.check(basis=dict.fromkeys(pids, "cgroup"))
+        docker("rm", "-f", outer)
+
+    @pytest.mark.full
+    def test_sixty_containers(self, host: Host, boxes: Containers, image: str) -> None:
+        missing = max(0, 60 - len(running()))
+        for number in range(missing):
+            options = ((), ("--pid=host",), ("--uts=host",), ("--uts=host", "--pid=host"))[
+                number % 4
+            ]
+            self.run(boxes, image, *options)
+        assert len(running()) >= 60
+        host.check()
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _refused(*words: str) -> str:
+    try:
+        docker(*words)
+    except containers.DockerCommandError as error:
+        return str(error)[-200:]
+    return ""
+
+
+def _try(*words: str) -> str:
+    try:
+        return docker(*words)
+    except containers.DockerCommandError:
+        return ""
