@@ -6,6 +6,7 @@ WAL while the agent runs, because a rollback journal left by a kill stops every 
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import sqlite3
@@ -22,6 +23,7 @@ from playhouse import migrations
 from agent.errors import StoreError
 from agent.store import files
 from agent.store.files import FileKind
+from agent.store.guard import Guard
 from agent.store.tables import ALL_TABLES, columns, table_name
 
 log = logging.getLogger(__name__)
@@ -31,11 +33,20 @@ HISTORY_TABLE = "schema_migration"
 
 _BUSY_TIMEOUT_S = 5.0
 _LEAVE_WAL_S = 5.0
+_ENTER_WAL_S = 30.0
+"""A start waits this long for a reader of the stopped history to finish its query."""
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 FULL_CHECK_BYTES = 32 * 1024 * 1024
 """Up to this size a start checks every page; beyond it only what it touches."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_SYSTEM_CODES = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EPERM: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_READONLY,
+}
 _PASSING = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_BUSY,
@@ -57,11 +68,13 @@ class DamagedError(Exception):
 
 
 def sqlite_code(error: BaseException | None) -> int:
-    """SQLite's primary result code behind `error`, 0 where there is none."""
+    """SQLite's primary result code behind `error`, or the one for its errno; 0 for neither."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(code, int):
             return code & 0xFF
+        if isinstance(error, OSError) and error.errno in _SYSTEM_CODES:
+            return _SYSTEM_CODES[error.errno]
         error = error.__cause__ or error.__context__
     return 0
 
@@ -103,12 +116,29 @@ def explain(error: BaseException, path: Path) -> StoreError:
     return StoreError(message, hint)
 
 
-def connect(path: Path) -> peewee.SqliteDatabase:
-    """A connection to write with, no statement run yet."""
-    database = peewee.SqliteDatabase(
+class WriterDatabase(peewee.SqliteDatabase):
+    """The writer's connection, with the guard that has to outlive it."""
+
+    guard: Guard | None = None
+
+    def close(self) -> bool:
+        closed = bool(super().close())
+        if self.guard is not None:
+            self.guard.close()
+        return closed
+
+
+def connect(path: Path, guard: Guard | None = None) -> WriterDatabase:
+    """A connection to write with. `guard` is closed with it."""
+    database = WriterDatabase(
         str(path), timeout=_BUSY_TIMEOUT_S, thread_safe=False, check_same_thread=False
     )
-    database.connect()
+    database.guard = guard
+    try:
+        database.connect()
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
@@ -181,13 +211,22 @@ def close(database: peewee.SqliteDatabase | None) -> None:
 
 def _open_file(path: Path) -> peewee.SqliteDatabase:
     """Raises DamagedError with the connection still open, else StoreError."""
-    database: peewee.SqliteDatabase | None = None
+    database: WriterDatabase | None = None
     try:
         files.narrow_mode(path)
-        database = connect(path)
+        files.remove_unused_log(path)
+        # Before SQLite touches the index of a log that a kill left behind.
+        database = connect(path, Guard.of_existing(path))
         applied = _look_at(database, path)
-        _begin_file(database)
-        _enter_wal(database, path)
+        if database.pragma("page_count") == 0:
+            # Both belong to the header: the second writes the first.
+            database.pragma("auto_vacuum", 2)
+            database.pragma("application_id", files.APPLICATION_ID)
+        if database.pragma("journal_mode") != "wal":
+            guard = _enter_wal(database, path)
+            database.close()
+            database = connect(path, guard)
+        _set_up(database, path)
         _migrate(database, applied)
     except BaseException as error:
         if is_damage(error):
@@ -211,15 +250,17 @@ def _look_at(database: peewee.SqliteDatabase, path: Path) -> tuple[str, ...]:
     return applied
 
 
-def _begin_file(database: peewee.SqliteDatabase) -> None:
+def _set_up(database: peewee.SqliteDatabase, path: Path) -> None:
     # Debian's SQLite overwrites deleted rows with zeros: names of processes are not worth it.
     database.pragma("secure_delete", 0)
     database.pragma("synchronous", 1)
     database.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
-    if database.pragma("page_count") == 0:
-        # Both belong to the header: the second writes the first.
-        database.pragma("auto_vacuum", 2)
-        database.pragma("application_id", files.APPLICATION_ID)
+    mode = database.pragma("journal_mode")
+    if mode != "wal":
+        raise StoreError(
+            f"The database {path} cannot use a write-ahead log (it stays in mode {mode}).",
+            "Keep it on a local disk: network file systems cannot.",
+        )
 
 
 def rows(database: peewee.SqliteDatabase, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
@@ -284,18 +325,31 @@ def _missing(database: peewee.SqliteDatabase) -> str:
     return ""
 
 
-def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> None:
-    # In one go: a reader that comes between the header's change and the making of the side files
-    # is refused.
-    plain_connection(database).executescript(
-        "PRAGMA journal_mode=WAL; SELECT count(*) FROM sqlite_master;"
-    )
-    mode = database.pragma("journal_mode")
-    if mode != "wal":
-        raise StoreError(
-            f"The database {path} cannot use a write-ahead log (it stays in mode {mode}).",
-            "Keep it on a local disk: network file systems cannot.",
-        )
+def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> Guard | None:
+    """Turns the closed file into one with a log; `database` has to be closed right after.
+
+    SQLite would change the header first and make the side files at the next statement. A read-only
+    reader that came between found a log announced and none there («unable to open database file»).
+    So the side files are made before, under an exclusive lock that no reader gets past.
+    """
+    database.pragma("busy_timeout", int(_ENTER_WAL_S * 1000))
+    database.pragma("locking_mode", "EXCLUSIVE")
+    connection = plain_connection(database)
+    connection.execute("BEGIN EXCLUSIVE")
+    connection.execute("COMMIT")
+    guard = None
+    try:
+        for suffix in ("-wal", "-shm"):
+            files.side_file(path, suffix).unlink(missing_ok=True)
+            files.create_file(files.side_file(path, suffix))
+        guard = Guard.of_existing(path)
+        database.pragma("journal_mode", "WAL")
+    except BaseException:
+        files.remove_unused_log(path)
+        if guard is not None:
+            guard.close()
+        raise
+    return guard
 
 
 def _check(database: peewee.SqliteDatabase, applied: Sequence[str], path: Path) -> None:

@@ -174,6 +174,24 @@ def kind(path: Path) -> FileKind:
     return FileKind.DAMAGED if in_our_place else FileKind.FOREIGN
 
 
+def remove_unused_log(path: Path) -> None:
+    """Removes an empty log beside a database that does not use one: a start died in between.
+
+    No connection may be open. Raises StoreError.
+    """
+    log = side_file(path, "-wal")
+    if not log.exists() or _has_content(log):
+        return
+    try:
+        with path.open("rb") as file:
+            uses_log = file.read(HEADER_BYTES)[18:19] == b"\2"
+        if not uses_log:
+            log.unlink()
+            side_file(path, "-shm").unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{log} cannot be removed: {error.strerror}.") from error
+
+
 def _has_content(path: Path) -> bool:
     try:
         return path.lstat().st_size > 0
