@@ -6,6 +6,8 @@ values out of range are refused with the key's path, so that a typing error neve
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -146,7 +148,9 @@ def load_config(path: Path | None) -> Config:
     """
     file = path or DEFAULT_CONFIG
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8") as opened:
+            _check_trusted(file, os.fstat(opened.fileno()), named=path is not None)
+            text = opened.read()
     except FileNotFoundError:
         if path is None:
             return Config()
@@ -161,6 +165,20 @@ def load_config(path: Path | None) -> Config:
             "Check its path and its mode.",
         ) from error
     return decode_config(text, str(file))
+
+
+def _check_trusted(file: Path, about: os.stat_result, *, named: bool) -> None:
+    """Refuses settings that another user could write: root acts on them.
+
+    Whoever names a file answers for its owner and group; the default one has to be root's alone.
+    """
+    forbidden = stat.S_IWOTH if named else stat.S_IWOTH | stat.S_IWGRP
+    strange = not named and about.st_uid not in (0, os.geteuid())
+    if about.st_mode & forbidden or strange:
+        raise ConfigError(
+            f"The configuration file {file} can be written by others than root.",
+            f"Look at it, then `sudo chown root: {file} && sudo chmod go-w {file}`.",
+        )
 
 
 def with_overrides(config: Config, **overrides: object) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 import tomllib
 from pathlib import Path
@@ -248,6 +249,47 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, what: str) -
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "named", "taken"),
+    [
+        (0o600, False, True),
+        (0o644, False, True),
+        (0o664, False, False),
+        (0o646, False, False),
+        (0o664, True, True),
+        (0o666, True, False),
+    ],
+)
+def test_a_file_that_another_user_could_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, named: bool, taken: bool
+) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text("interval_s = 5\n")
+    path.chmod(mode)
+    monkeypatch.setattr("agent.config.DEFAULT_CONFIG", path)
+    if taken:
+        assert load_config(path if named else None).interval_s == 5
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_config(path if named else None)
+    one_line(caught.value)
+    assert "written by others" in caught.value.message
+
+
+def test_the_default_file_has_to_be_root_s_or_the_caller_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give a file away")
+    path = tmp_path / "agent.toml"
+    path.write_text("interval_s = 5\n")
+    os.chown(path, 65534, 65534)
+    monkeypatch.setattr("agent.config.DEFAULT_CONFIG", path)
+    with pytest.raises(ConfigError):
+        load_config(None)
+    assert load_config(path).interval_s == 5
 
 
 def test_a_byte_order_mark_is_told_as_what_it_is_not(tmp_path: Path) -> None:
