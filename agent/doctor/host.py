@@ -22,6 +22,9 @@ def privileges(facts: Facts) -> Check:
 
 
 def configuration(facts: Facts, config: Config) -> Check:
+    if facts.config_problem and not facts.root and "ermission" in facts.config_problem:
+        finding = f"{facts.config_problem} (judged by the defaults)"
+        return Check("configuration", State.UNKNOWN, finding, "sudo agent doctor")
     if facts.config_problem:
         return Check(
             "configuration",

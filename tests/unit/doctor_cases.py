@@ -90,6 +90,13 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "agent.toml",
         "correct",
     ),
+    "a configuration that is root's alone": (
+        {"root": False, "config_problem": "x cannot be read: Permission denied."},
+        "configuration",
+        State.UNKNOWN,
+        "Permission denied",
+        "sudo",
+    ),
     "an old Python": ({"python__version": (3, 9, 2)}, "python", State.MISSING, "3.11", "start.sh"),
     "no peewee": ({"python__missing": ("peewee",)}, "python", State.MISSING, "peewee", "start.sh"),
     "another Python": (
