@@ -24,6 +24,7 @@ ip address add 10.0.2.15/24 dev eth0
 ip route add default via 10.0.2.2
 cat /lab/network/hosts >>/etc/hosts
 printf 'nameserver 10.0.2.3\\n' >/etc/resolv.conf
+cat /lab/network/environment >>/etc/environment
 cp /lab/network/apt.conf /etc/apt/apt.conf.d/99so1-lab
 if [ -e /lab/network/certificates.crt ]; then
     cp /lab/network/certificates.crt /etc/ssl/certs/ca-certificates.crt
@@ -44,9 +45,13 @@ def network_share(lab: Path, guest: Guest) -> None:
     ):
         if Path(source).exists():
             shutil.copy(source, directory / name)
-    exports = [
-        f"export {name}={shlex.quote(value)}\n"
+    variables = {
+        name: value
         for name, value in network_environment().items()
         if name.startswith("PIP_") or name.lower().endswith("_proxy")
-    ]
-    (lab / "network.sh").write_text(_SCRIPT + "".join(exports), encoding="utf-8")
+    }
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    # su and sudo clean the environment and read this file.
+    everybody = "".join(f"{name}={value}\n" for name, value in variables.items())
+    (directory / "environment").write_text(everybody, encoding="utf-8")
+    (lab / "network.sh").write_text(_SCRIPT + exports, encoding="utf-8")
