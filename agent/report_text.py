@@ -136,21 +136,23 @@ def plain(report: Report, ascii_only: bool = False) -> str:
     """Aligned columns without colour, for a pipe."""
     lines = [_headline(report), *_notes(report)]
     for sheet in sheets(report, ascii_only):
-        lines += ["", sheet.title]
-        if not sheet.rows:
-            lines.append(f"  {sheet.empty}")
-            continue
-        table = [tuple(Cell(name) for name in sheet.columns), *sheet.rows]
-        widths = [max(len(row[place].text) for row in table) for place in range(len(sheet.columns))]
-        for row in table:
-            cells = [
-                cell.text.rjust(widths[place])
-                if place in sheet.right
-                else cell.text.ljust(widths[place])
-                for place, cell in enumerate(row)
-            ]
-            lines.append(("  " + "  ".join(cells)).rstrip())
+        lines += ["", *plain_sheet(sheet)]
     return "\n".join(lines)
+
+
+def plain_sheet(sheet: Sheet) -> list[str]:
+    """A sheet as lines with aligned columns."""
+    if not sheet.rows:
+        return [sheet.title, f"  {sheet.empty}"]
+    table = [tuple(Cell(name) for name in sheet.columns), *sheet.rows]
+    widths = [max(len(row[place].text) for row in table) for place in range(len(sheet.columns))]
+
+    def aligned(place: int, text: str) -> str:
+        width = widths[place]
+        return text.rjust(width) if place in sheet.right else text.ljust(width)
+
+    lines = ["  ".join(aligned(*pair) for pair in enumerate(c.text for c in row)) for row in table]
+    return [sheet.title, *(f"  {line}".rstrip() for line in lines)]
 
 
 def show(report: Report, console: Console) -> None:

@@ -92,6 +92,7 @@ def removals(grid: p.Grid) -> None:
                     excess_low=("exceso (bajo)", p.GOOD),
                     excess_high=("exceso (alto)", p.USED),
                     exited=("terminado", p.QUIET),
+                    stop=("parada", p.ACCENT),
                 ),
                 COLOURED,
                 p.prop("custom.width", 110),
@@ -129,6 +130,7 @@ def removals(grid: p.Grid) -> None:
                         "Exceso bajo": "sum(outcome = 'removed' AND reason = 'excess-low')",
                         "Exceso alto": "sum(outcome = 'removed' AND reason = 'excess-high')",
                         "Terminados": "sum(outcome = 'removed' AND reason = 'exited')",
+                        "Al parar": "sum(outcome = 'removed' AND reason = 'stop')",
                         "Fallidos": "sum(outcome = 'failed')",
                     },
                     "deletions",
@@ -141,6 +143,7 @@ def removals(grid: p.Grid) -> None:
         .override_by_name("Exceso bajo", [p.fixed(p.GOOD)])
         .override_by_name("Exceso alto", [p.fixed(p.USED)])
         .override_by_name("Terminados", [p.fixed(p.QUIET)])
+        .override_by_name("Al parar", [p.fixed(p.ACCENT)])
         .override_by_name("Fallidos", [p.fixed(p.BAD)]),
         12,
         8,

@@ -1,11 +1,11 @@
-"""An index of the few container rows that have a start, an exit or an OOM kill."""  # noqa: N999
+"""An index of the few container rows that have a start, an exit or an OOM kill."""
 
 from __future__ import annotations
 
 from typing import Any
 
 # Readers: sums of the three over days. In most rows all three are 0; a walk over the rows of
-# 30 days took 0.8 s, over this 0.1 s. Tier and id are in it because those sums are filtered by them.
+# 30 days took 0.8 s, over this 0.1 s. Tier and id are in it because the sums are filtered by them.
 _INDEX = """
     CREATE INDEX container_totals_events
     ON container_totals (timestamp, tier, container_id, starts, exits, oom_kills)

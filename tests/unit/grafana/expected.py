@@ -271,6 +271,7 @@ def _reasons(window: Window) -> Points:
         Exceso_bajo=removed("excess-low"),
         Exceso_alto=removed("excess-high"),
         Terminados=removed("exited"),
+        Al_parar=removed("stop"),
         Fallidos=lambda row: row["outcome"] == "failed",
     )
 

@@ -113,7 +113,7 @@ def _tick(
             int(120 + 60 * rng.random() + (2200 * rng.random() if removed else 0)),
         ),
     )
-    lost = 12 if incidents and 0.600 < fraction < 0.603 else 0
+    lost = 12 if incidents and 0.600 < fraction < 0.612 else 0
     connection.execute(
         "INSERT INTO attribution_checks (timestamp,agree,conflict,unverified,added,strayed,moved,"
         "dropped,events_lost) VALUES (?,?,?,?,?,?,?,?,?)",

@@ -1,0 +1,275 @@
+"""The live view of the last tick: what `agent top` shows, and what a key changes in it.
+
+Values and pure functions; the terminal is the command's. The containers are those that the tick
+found, so one that the same tick removed is still in the list and marked as removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from agent.config import PolicySettings
+from agent.outlook import Candidate, candidates
+from agent.report import worst_verdict
+from agent.report_text import (
+    TIER_STYLES,
+    VERDICT_STYLES,
+    Cell,
+    Sheet,
+    draw,
+    plain_sheet,
+    span,
+)
+from agent.store.queries import ContainerProcess, ContainerRow, History, Tick
+from agent.terminal import printable
+
+_KB_PER_GB = 1024 * 1024
+_REMOVALS_WITHIN_MS = 3_600_000
+_STALE_INTERVALS = 3
+
+
+class Sort(StrEnum):
+    """What the containers are sorted by, greatest first; names from a to z."""
+
+    RAM = "ram"
+    CPU = "cpu"
+    PROCESSES = "processes"
+    NAME = "name"
+
+
+class Key(StrEnum):
+    """What a person pressed."""
+
+    UP = "up"
+    DOWN = "down"
+    OPEN = "open"
+    BACK = "back"
+    QUIT = "quit"
+    BY_RAM = "by-ram"
+    BY_CPU = "by-cpu"
+    BY_PROCESSES = "by-processes"
+    BY_NAME = "by-name"
+
+
+_SORTS = {
+    Key.BY_RAM: Sort.RAM,
+    Key.BY_CPU: Sort.CPU,
+    Key.BY_PROCESSES: Sort.PROCESSES,
+    Key.BY_NAME: Sort.NAME,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is known of the last tick."""
+
+    tick: Tick
+    containers: tuple[ContainerRow, ...]
+    processes: tuple[ContainerProcess, ...]
+    gone: frozenset[str]
+    """Ids of containers that were removed, in that tick or since."""
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a person has chosen. `selected` is a container's id, "" until one is chosen."""
+
+    sort: Sort = Sort.RAM
+    selected: str = ""
+    inside: bool = False
+    """Whether the selected container's processes are shown."""
+    running: bool = True
+
+
+def read(path: Path, settings: PolicySettings) -> Snapshot | None:
+    """The last tick, None where none is stored. Raises StoreError where it cannot be read."""
+    with History.open(path) as history:
+        tick = history.last_tick()
+        if tick is None:
+            return None
+        rows = history.containers_at(tick.timestamp_ms)
+        processes = history.container_processes_at(tick.timestamp_ms)
+        removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
+    gone = frozenset(one.container_id for one in removals if one.outcome in ("removed", "gone"))
+    doubtful = {one.container_id for one in processes if one.verified == "conflict"}
+    return Snapshot(tick, rows, processes, gone, candidates(rows, doubtful, gone, settings))
+
+
+def press(state: State, key: Key, snapshot: Snapshot) -> State:
+    """What the view is after a key."""
+    if key is Key.QUIT:
+        return replace(state, running=False)
+    if key in _SORTS:
+        return replace(state, sort=_SORTS[key])
+    if key is Key.BACK:
+        return replace(state, inside=False)
+    order = [row.container_id for row in in_order(snapshot.containers, state.sort)]
+    if not order:
+        return replace(state, selected="", inside=False)
+    place = order.index(state.selected) if state.selected in order else -1
+    if key is Key.OPEN:
+        return replace(state, selected=order[max(0, place)], inside=True)
+    step = -1 if key is Key.UP else 1
+    return replace(state, selected=order[min(len(order) - 1, max(0, place + step))])
+
+
+def in_order(rows: Sequence[ContainerRow], sort: Sort) -> list[ContainerRow]:
+    """The containers as they are listed; equals by name, so that the list does not jump."""
+    by_name = sorted(rows, key=lambda row: (row.container_name, row.container_id))
+    if sort is Sort.RAM:
+        return sorted(by_name, key=lambda row: -row.held_mb)
+    if sort is Sort.CPU:
+        return sorted(by_name, key=lambda row: -row.cpu_percent)
+    if sort is Sort.PROCESSES:
+        return sorted(by_name, key=lambda row: -row.processes)
+    return by_name
+
+
+def frame(
+    snapshot: Snapshot, state: State, now_ms: int, interval_s: float, height: int = 0
+) -> RenderableType:
+    """The whole screen; `height` lines at most, 0 for no limit."""
+    age_ms = now_ms - snapshot.tick.timestamp_ms
+    stale = age_ms > _STALE_INTERVALS * interval_s * 1000
+    head = _line(headline(snapshot, now_ms), "bold red" if stale else "bold")
+    below = _inside(snapshot, state) if state.inside else _next(snapshot)
+    room = max(3, height - 9) if height else 10_000
+    upper = _cut(_containers(snapshot, state), room * 2 // 3, state.selected, snapshot, state.sort)
+    lower = _cut(below, max(1, room - len(upper.rows)))
+    keys = "r RAM  c CPU  p processes  n name   up/down choose  enter processes  esc back  q quit"
+    return Group(head, Text(), draw(upper), Text(), draw(lower), Text(), _line(keys, "dim"))
+
+
+def _line(text: str, style: str) -> Text:
+    """One line, cut and not wrapped: the screen has no line to spare."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def plain(snapshot: Snapshot, state: State, now_ms: int) -> str:
+    """The same without a terminal."""
+    lines = [headline(snapshot, now_ms), "", *plain_sheet(_containers(snapshot, state))]
+    return "\n".join([*lines, "", *plain_sheet(_next(snapshot))])
+
+
+def headline(snapshot: Snapshot, now_ms: int) -> str:
+    """The host in one line, and how old all of this is."""
+    tick = snapshot.tick
+    containers = (
+        "containers unknown"
+        if tick.container_count is None
+        else f"{tick.container_count} containers"
+    )
+    return (
+        f"tick {span(now_ms - tick.timestamp_ms)} ago from {tick.source}, "
+        f"RAM {tick.used_kb / _KB_PER_GB:.1f} of {tick.total_kb / _KB_PER_GB:.1f} GB "
+        f"({tick.available_kb / _KB_PER_GB:.1f} available), CPU {tick.cpu_percent:.0f} %, "
+        f"load {tick.load1:.2f}, {containers}, {tick.process_count} processes"
+    )
+
+
+def _containers(snapshot: Snapshot, state: State) -> Sheet:
+    mine: dict[str, list[ContainerProcess]] = {}
+    for one in snapshot.processes:
+        mine.setdefault(one.container_id, []).append(one)
+    rows = []
+    for row in in_order(snapshot.containers, state.sort):
+        word = worst_verdict(mine.get(row.container_id, []))
+        chosen = row.container_id == state.selected
+        removed = row.container_id in snapshot.gone
+        style = "reverse" if chosen else "dim strike" if removed else ""
+        name = printable(row.container_name) + (" (removed)" if removed else "")
+        rows.append(
+            (
+                Cell(">" if chosen else " "),
+                Cell(f"{row.held_mb:.1f}"),
+                Cell(f"{row.rss_mb:.1f}"),
+                Cell(f"{row.cpu_percent:.1f}"),
+                Cell("-" if row.cpu_short_lived_percent is None else
+                     f"{row.cpu_short_lived_percent:.1f}"),
+                Cell(str(row.processes)),
+                Cell(row.tier, TIER_STYLES.get(row.tier, "")),
+                Cell(word or "no process", VERDICT_STYLES.get(word, "dim")),
+                Cell(name, style),
+            )
+        )  # fmt: skip
+    return Sheet(
+        f"Containers by {state.sort}",
+        ("", "HELD MB", "RSS MB", "CPU %", "SHORT %", "PROCS", "TIER", "VERIFIED", "NAME"),
+        tuple(rows),
+        frozenset({1, 2, 3, 4, 5}),
+        "none is running"
+        if snapshot.tick.container_count is not None
+        else "unknown: Docker did not answer",
+    )
+
+
+def _next(snapshot: Snapshot) -> Sheet:
+    rows = tuple(
+        (
+            Cell("goes" if one.goes else f"{one.place}.", "bold red" if one.goes else "dim"),
+            Cell(one.tier, TIER_STYLES.get(one.tier, "")),
+            Cell(printable(one.container_name)),
+            Cell(one.why, "" if one.goes else "dim"),
+        )
+        for one in snapshot.candidates
+    )
+    return Sheet(
+        "Next to be removed, and why",
+        ("NEXT", "TIER", "NAME", "WHY"),
+        rows,
+        frozenset(),
+        "no governed container is there",
+    )
+
+
+def _inside(snapshot: Snapshot, state: State) -> Sheet:
+    names = {row.container_id: row.container_name for row in snapshot.containers}
+    name = printable(names.get(state.selected, "a container that is gone"))
+    order = [one for one in snapshot.processes if one.container_id == state.selected]
+    if state.sort is Sort.CPU:
+        order.sort(key=lambda one: -one.cpu_percent)
+    return Sheet(
+        f"Processes of {name}",
+        ("PID", "RAM MB", "CPU %", "VERIFIED", "BASIS", "NAME"),
+        tuple(
+            (
+                Cell(str(one.pid)),
+                Cell(f"{one.ram_mb:.1f}"),
+                Cell(f"{one.cpu_percent:.1f}"),
+                Cell(one.verified, VERDICT_STYLES.get(one.verified, "")),
+                Cell(one.basis, "dim" if one.basis == "cgroup" else "yellow"),
+                Cell(printable(one.name)),
+            )
+            for one in order
+        ),
+        frozenset({0, 1, 2}),
+        "none",
+    )
+
+
+def _cut(
+    sheet: Sheet,
+    room: int,
+    selected: str = "",
+    snapshot: Snapshot | None = None,
+    sort: Sort = Sort.RAM,
+) -> Sheet:
+    """At most `room` rows, the selected one among them; how many more there are is said."""
+    if len(sheet.rows) <= room:
+        return sheet
+    first = 0
+    if snapshot is not None:
+        order = [row.container_id for row in in_order(snapshot.containers, sort)]
+        if selected in order:
+            first = min(max(0, order.index(selected) - room + 1), len(sheet.rows) - room)
+    left = len(sheet.rows) - room
+    return replace(
+        sheet, rows=sheet.rows[first : first + room], title=f"{sheet.title} ({left} more)"
+    )

@@ -1,0 +1,287 @@
+"""`agent report` gives the same answers as the rows, in tables, in plain lines and in JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
+
+from agent import report as reports
+from agent import report_text
+from agent.commands.report import report as command
+from agent.errors import ConfigError
+from agent.store.queries import History
+from tests.unit.grafana.make_db import make
+from tests.unit.grafana.oracle import Rows
+from tests.unit.grafana.world import END_MS, HOSTILE, TICK_MS, Plan
+
+HOUR_MS = 3_600_000
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "metrics.db"
+    make(path, Plan(hours=1.5, processes=60))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(file: Path) -> Iterator[Rows]:
+    connection = sqlite3.connect(file)
+    yield Rows.of(connection)
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def value(file: Path) -> reports.Report:
+    with History.open(file) as history:
+        found = reports.build(history, HOUR_MS, END_MS)
+    assert found is not None
+    return found
+
+
+def within(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if END_MS - HOUR_MS <= row["timestamp"] <= END_MS]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("6h", 21_600), ("7d", 604_800), (" 1h ", 3600)],
+)
+def test_a_span_is_read_with_its_unit(text: str, seconds: int) -> None:
+    assert reports.parse_since(text) == seconds * 1000
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "-1h", "0s", "1.5h", "1w", "1h30m", "9" * 12 + "d"])
+def test_a_span_that_is_none_is_refused_and_an_example_given(text: str) -> None:
+    with pytest.raises(ConfigError, match="not a span") as raised:
+        reports.parse_since(text)
+
+    assert "6h" in raised.value.hint
+
+
+def test_the_host_has_its_last_least_mean_and_most(value: reports.Report, rows: Rows) -> None:
+    ticks = within(rows.metrics)
+
+    for curve, column in (
+        (value.used_kb, "used_ram"),
+        (value.available_kb, "available_ram"),
+        (value.cpu_percent, "cpu_usage"),
+        (value.process_count, "process_count"),
+    ):
+        known = [row[column] for row in ticks]
+        assert curve.last == known[-1]
+        assert (curve.least, curve.most) == (min(known), max(known))
+        assert curve.mean == pytest.approx(sum(known) / len(known))
+    assert value.ticks == len(ticks)
+    assert value.sources == dict(Counter(row["source"] for row in ticks))
+
+
+def test_what_was_unknown_at_times_is_left_out_of_the_mean(
+    value: reports.Report, rows: Rows
+) -> None:
+    known = [row["psi_cpu"] for row in within(rows.metrics) if row["psi_cpu"] is not None]
+
+    assert len(known) < value.ticks
+    assert value.psi_cpu is not None
+    assert value.psi_cpu.mean == pytest.approx(sum(known) / len(known))
+
+
+def test_a_stop_of_the_agent_is_counted_and_its_time_too(value: reports.Report, rows: Rows) -> None:
+    times = [row["timestamp"] for row in within(rows.metrics)]
+    between = [after - before for before, after in itertools.pairwise(times)]
+    longest = max(between)
+
+    assert value.stops == 1
+    assert value.stopped_ms == longest
+    # The curve has a hole there.
+    assert None in value.used_kb.points
+
+
+def test_removals_are_counted_by_outcome_and_reason(value: reports.Report, rows: Rows) -> None:
+    gone = within(rows.deletions)
+
+    assert value.removals.outcomes == dict(Counter(row["outcome"] for row in gone))
+    assert value.removals.reasons == dict(
+        Counter(row["reason"] for row in gone if row["outcome"] == "removed")
+    )
+    newest = sorted(gone, key=lambda row: (-row["timestamp"], -row["id"]))[:10]
+    assert [one.decision for one in value.removals.last] == [row["decision"] for row in newest]
+
+
+def test_containers_are_those_of_the_last_tick_with_their_verdict(
+    value: reports.Report, rows: Rows
+) -> None:
+    last = rows.metrics[-1]["timestamp"]
+    now = [row for row in rows.totals if row["timestamp"] == last]
+    stats = [row for row in rows.stats if row["timestamp"] == last]
+
+    assert {one.row.container_id for one in value.containers} == {
+        row["container_id"] for row in now
+    }
+    for one in value.containers:
+        words = {row["verified"] for row in stats if row["container_id"] == one.row.container_id}
+        assert one.verified in words or (not words and one.verified == "")
+
+
+def test_the_greatest_of_the_span_are_those_of_all_ticks(value: reports.Report, rows: Rows) -> None:
+    held: dict[str, float] = {}
+    for row in within(rows.totals):
+        held[row["container_id"]] = max(held.get(row["container_id"], 0.0), row["held_mb"])
+
+    best = sorted(held.values(), reverse=True)[:5]
+
+    assert [one.max_held_mb for one in value.top_held] == best
+
+
+def test_the_attribution_is_told_for_the_span(value: reports.Report, rows: Rows) -> None:
+    checks = within(rows.checks)
+
+    assert value.verdicts.conflict_ticks == sum(row["conflict"] > 0 for row in checks) > 0
+    assert value.verdicts.unverified_ticks == sum(row["unverified"] > 0 for row in checks) > 0
+    assert value.verdicts.events_lost == sum(row["events_lost"] for row in checks) > 0
+
+
+def test_a_time_without_ticks_has_no_report(file: Path) -> None:
+    with History.open(file) as history:
+        assert reports.build(history, 60_000, END_MS + HOUR_MS) is None
+
+
+@given(st.lists(st.none() | st.floats(0, 1e12), max_size=90), st.integers(1, 60))
+def test_a_sparkline_is_never_longer_than_asked_and_says_what_is_unknown(
+    points: list[float | None], width: int
+) -> None:
+    drawn = report_text.sparkline(points, width=width)
+
+    assert len(drawn) == min(width, len(points))
+    if len(points) <= width:
+        assert [mark == " " for mark in drawn] == [point is None for point in points]
+
+
+def test_a_sparkline_rises_with_the_figure() -> None:
+    assert report_text.sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert report_text.sparkline([0, None, 7], ascii_only=True) == "_ @"
+    assert report_text.sparkline([0, 0]) == "▁▁"
+
+
+def test_plain_lines_are_aligned_and_steer_no_terminal(value: reports.Report) -> None:
+    text = report_text.plain(value)
+
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("  WHEN"))
+    column = lines[at].index("OUTCOME")
+    for line in lines[at + 1 : at + 5]:
+        assert line[column:].startswith(("removed", "failed", "gone"))
+
+
+def test_a_hostile_name_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.db"
+    make(path, Plan(hours=0.1, processes=30, incidents=False))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        evil = "\x1b]0;owned\x07[red]bold[/red]\u202e"
+        connection.execute("UPDATE container_totals SET container_name = ?", (evil,))
+        connection.execute("UPDATE process_stats SET name = ?, ram_usage = 9999", (HOSTILE,))
+    with History.open(path) as history:
+        found = reports.build(history, HOUR_MS, END_MS)
+    assert found is not None
+    console = Console(file=io.StringIO(), force_terminal=True, width=200, markup=False)
+
+    report_text.show(found, console)
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+
+    for text in (report_text.plain(found), drawn):
+        assert "\x1b]0;" not in text
+        assert "\x07" not in text
+        assert "\u202e" not in text
+        assert "[red]" in text
+        assert "\\x1b" in text
+
+
+def run(*words: str) -> Any:
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """A history that ends now."""
+    path = tmp_path / "metrics.db"
+    make(path, Plan(hours=0.5, processes=40, end_ms=time.time_ns() // 10**6))
+    return path
+
+
+def test_the_command_prints_tables_without_colour_in_a_pipe(fresh: Path) -> None:
+    done = run("--database", str(fresh), "--since", "30m")
+
+    assert done.exit_code == 0
+    assert "Containers at the last tick" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_command_gives_json_in_ascii(fresh: Path) -> None:
+    done = run("--database", str(fresh), "--json")
+
+    found = json.loads(done.stdout)
+    assert done.stdout.isascii()
+    assert found["ticks"] > 10
+    assert {"used_kb", "containers", "removals", "verdicts", "top_ram"} <= found.keys()
+    assert len(found["used_kb"]["points"]) == 60
+
+
+def test_a_time_without_ticks_is_one_sentence_and_a_status(file: Path) -> None:
+    done = run("--database", str(file), "--since", "1s")
+
+    assert done.exit_code == 0 or "No tick in the last 1s." in done.output
+
+
+@pytest.mark.allow_subprocess
+def test_somebody_who_may_not_read_the_history_is_told_to_use_sudo(fresh: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    fresh.chmod(0o640)
+    fresh.parent.chmod(0o750)
+    code = (
+        "import sys; from agent.__main__ import main; "
+        "from agent.commands import app; from agent.commands.report import report; "
+        "names = {c.name or c.callback.__name__ for c in app.app.registered_commands}; "
+        "'report' in names or app.app.command()(report); "
+        f"sys.argv = ['agent', 'report', '--database', {str(fresh)!r}]; main()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 8, done.stderr
+    assert "may be read by root only" in done.stderr
+    assert "sudo" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert TICK_MS

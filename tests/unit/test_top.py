@@ -1,0 +1,268 @@
+"""`agent top`: what a key changes, what is shown, and a terminal that is put back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import select
+import sqlite3
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from agent import top as view
+from agent.commands import top as command
+from agent.config import PolicySettings
+from agent.top import Key, Sort, State, press
+from tests.unit.grafana.make_db import make
+from tests.unit.grafana.world import END_MS, Plan
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("top") / "metrics.db"
+    # The last tick is one in which the generator has just filled up.
+    make(path, Plan(hours=0.2, processes=40, incidents=False, seed=3))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        full = connection.execute(
+            "SELECT timestamp FROM container_totals GROUP BY timestamp HAVING count(*) >= 12 "
+            "ORDER BY timestamp DESC LIMIT 1"
+        ).fetchone()[0]
+        for table in ("metrics", "container_totals", "container_stats", "process_stats",
+                      "attribution_checks", "deletions"):  # fmt: skip
+            # Its own removals come just before its row.
+            connection.execute(
+                f"DELETE FROM {table} WHERE timestamp > ?",
+                (full - 1000 if table == "deletions" else full,),
+            )
+    return path
+
+
+@pytest.fixture(scope="module")
+def snapshot(file: Path) -> view.Snapshot:
+    found = view.read(file, PolicySettings())
+    assert found is not None
+    return found
+
+
+def text_of(snapshot: view.Snapshot, state: State, width: int = 160, height: int = 0) -> str:
+    console = Console(file=io.StringIO(), width=width, height=200, markup=False)
+    console.print(view.frame(snapshot, state, END_MS, 20.0, height))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def names(snapshot: view.Snapshot, sort: Sort) -> list[str]:
+    return [row.container_name for row in view.in_order(snapshot.containers, sort)]
+
+
+@pytest.mark.parametrize(
+    ("key", "sort"),
+    [
+        (Key.BY_RAM, Sort.RAM),
+        (Key.BY_CPU, Sort.CPU),
+        (Key.BY_PROCESSES, Sort.PROCESSES),
+        (Key.BY_NAME, Sort.NAME),
+    ],
+)
+def test_a_key_sorts(key: Key, sort: Sort, snapshot: view.Snapshot) -> None:
+    assert press(State(), key, snapshot).sort is sort
+
+
+def test_the_greatest_come_first_and_names_from_a_to_z(snapshot: view.Snapshot) -> None:
+    held = [row.held_mb for row in view.in_order(snapshot.containers, Sort.RAM)]
+    cpu = [row.cpu_percent for row in view.in_order(snapshot.containers, Sort.CPU)]
+
+    assert held == sorted(held, reverse=True)
+    assert cpu == sorted(cpu, reverse=True)
+    assert names(snapshot, Sort.NAME) == sorted(names(snapshot, Sort.NAME))
+
+
+def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.Snapshot) -> None:
+    order = [row.container_id for row in view.in_order(snapshot.containers, Sort.RAM)]
+    state = State()
+
+    state = press(state, Key.DOWN, snapshot)
+    assert state.selected == order[0]
+    state = press(press(state, Key.DOWN, snapshot), Key.UP, snapshot)
+    assert state.selected == order[0]
+    state = press(state, Key.UP, snapshot)
+    assert state.selected == order[0]
+    for _ in range(50):
+        state = press(state, Key.DOWN, snapshot)
+    assert state.selected == order[-1]
+
+
+def test_the_choice_stays_with_its_container_when_the_order_changes(
+    snapshot: view.Snapshot,
+) -> None:
+    chosen = press(press(State(), Key.DOWN, snapshot), Key.DOWN, snapshot)
+
+    assert press(chosen, Key.BY_NAME, snapshot).selected == chosen.selected
+
+
+def test_enter_shows_the_processes_of_the_chosen_one(snapshot: view.Snapshot) -> None:
+    state = press(press(State(), Key.DOWN, snapshot), Key.OPEN, snapshot)
+    chosen = view.in_order(snapshot.containers, Sort.RAM)[0]
+    mine = [one for one in snapshot.processes if one.container_id == chosen.container_id]
+
+    text = text_of(snapshot, state)
+
+    assert f"Processes of {chosen.container_name}" in text
+    for one in mine:
+        assert str(one.pid) in text
+    assert "Next to be removed" in text_of(snapshot, press(state, Key.BACK, snapshot))
+
+
+def test_what_goes_next_is_told_with_its_reason(snapshot: view.Snapshot) -> None:
+    goes = [one for one in snapshot.candidates if one.goes]
+    assert goes
+
+    text = text_of(snapshot, State())
+
+    for one in goes:
+        line = next(
+            line for line in text.splitlines() if one.container_name in line and "goes" in line
+        )
+        assert "that stay, and holds more" in line
+
+
+def test_an_old_tick_says_its_age(snapshot: view.Snapshot) -> None:
+    now_ms = snapshot.tick.timestamp_ms + 3_600_000 + 120_000
+
+    assert "tick 1 h 2 min ago" in view.headline(snapshot, now_ms)
+
+
+def test_a_small_terminal_keeps_the_chosen_row_and_says_how_many_are_left_out(
+    snapshot: view.Snapshot,
+) -> None:
+    last = view.in_order(snapshot.containers, Sort.RAM)[-1]
+    state = State(selected=last.container_id)
+
+    text = text_of(snapshot, state, width=80, height=18)
+
+    assert last.container_name in text
+    assert "more)" in text
+    assert len(text.splitlines()) <= 18
+
+
+def test_a_hostile_name_does_nothing(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.db"
+    path.write_bytes(file.read_bytes())
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        evil = "\x1b[2J[bold]x[/bold]"
+        connection.execute("UPDATE container_totals SET container_name = ?", (evil,))
+        connection.execute("UPDATE container_stats SET process_name = ?", (evil,))
+    found = view.read(path, PolicySettings())
+    assert found is not None
+
+    shown = text_of(found, State(selected=found.containers[0].container_id, inside=True))
+
+    for text in (shown, view.plain(found, State(), END_MS)):
+        assert "\x1b" not in text
+        assert "\\x1b[2J[bold]x[/bold]" in text
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        (b"q", [Key.QUIT]),
+        (b"\x1b[A\x1b[B", [Key.UP, Key.DOWN]),
+        (b"\x1bOB\n", [Key.DOWN, Key.OPEN]),
+        (b"\x1b", [Key.BACK]),
+        (b"zz\x00\xff", []),
+        (b"cr", [Key.BY_CPU, Key.BY_RAM]),
+    ],
+)
+def test_what_a_terminal_sends_is_read_as_keys(sent: bytes, keys: list[Key]) -> None:
+    assert list(command.keys_in(sent)) == keys
+
+
+def run(*words: str) -> Any:
+    app = typer.Typer()
+    app.command()(command.top)
+    return CliRunner().invoke(app, list(words))
+
+
+def test_without_a_terminal_the_last_tick_is_printed_once(file: Path) -> None:
+    done = run("--database", str(file), "--sort", "name")
+
+    assert done.exit_code == 0
+    assert "Containers by name" in done.stdout
+    assert "Next to be removed, and why" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+class Terminal:
+    """A pseudo terminal with `agent top` in it."""
+
+    def __init__(self, file: Path) -> None:
+        self.master, self.slave = pty.openpty()
+        termios.tcsetwinsize(self.slave, (40, 150))
+        self.before = termios.tcgetattr(self.slave)
+        code = (
+            "import fcntl, sys, termios, typer; sys.path.insert(0, sys.argv[1]); "
+            "fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            "from agent.commands.top import top; app = typer.Typer(); app.command()(top); "
+            "app(['--database', sys.argv[2]])"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, str(PROJECT), str(file)],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            # Its own session, so that the terminal is its own and Ctrl-C its signal.
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8"},
+        )
+        self.seen = ""
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} was not shown: {self.seen[-2000:]!r}"
+            if select.select([self.master], [], [], 0.2)[0]:
+                self.seen += os.read(self.master, 65536).decode("utf-8", "replace")
+
+    def send(self, data: bytes) -> None:
+        self.seen = ""
+        os.write(self.master, data)
+
+
+@pytest.fixture
+def terminal(file: Path) -> Iterator[Terminal]:
+    found = Terminal(file)
+    yield found
+    if found.process.poll() is None:
+        found.process.kill()
+    found.process.wait()
+    os.close(found.master)
+    os.close(found.slave)
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.parametrize("end", [b"q", b"\x03"], ids=["q", "ctrl-c"])
+def test_it_is_live_and_puts_the_terminal_back(terminal: Terminal, end: bytes) -> None:
+    terminal.wait_for("Containers by ram")
+    terminal.send(b"c")
+    terminal.wait_for("Containers by cpu")
+    terminal.send(b"\x1b[B\r")
+    terminal.wait_for("Processes of")
+
+    terminal.send(end)
+
+    assert terminal.process.wait(DEADLINE_S) == 0
+    assert termios.tcgetattr(terminal.slave) == terminal.before
