@@ -64,6 +64,12 @@ class Removal:
     outcome: Outcome
     duration_ms: int
     error: str = ""
+    """Why it failed, or why what Docker has under this id was left alone."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether no such container is left, whoever took it away."""
+        return self.outcome is Outcome.REMOVED or (self.outcome is Outcome.GONE and not self.error)
 
 
 @dataclass(frozen=True, slots=True)

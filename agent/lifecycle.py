@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import __version__, status
+from agent import __version__, policy, status
 from agent.actions import kmod
 from agent.actions.containers import Remover
 from agent.beside import Beside
@@ -146,8 +146,9 @@ class _Agent:
         self._witness = self._start_witness()
         remover = None
         if not self._options.dry_run:
-            remover = Remover(config.docker_host, clock, config.policy.stop_grace_s)
-            self._undo.push("removals", lambda: remover.close(5.0))
+            remover = Remover(
+                config.docker_host, clock, config.policy.stop_grace_s, policy.still_stands
+            )
         stopwatch = Stopwatch(clock)
         self._observer = Observer(
             reader=self._reader,
@@ -168,6 +169,7 @@ class _Agent:
             interval_s=config.interval_s,
             remover=remover,
         )
+        self._undo.push("removals", lambda: self._service.finish_removals(5.0))
         if not self._options.once:
             events = EngineEvents(config.docker_host, self._on_engine_event)
             events.start()

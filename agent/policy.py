@@ -81,6 +81,15 @@ def is_own(container: Container, installation: str) -> bool:
     return bool(installation) and container.own_installation == installation
 
 
+def still_stands(decision: Decision, now: Container) -> bool:
+    """Whether a decision may be carried out on the container as it is this moment.
+
+    Not on one that was renamed since: its name may have been what made it governed, and one that is
+    still to go is decided on again at the next tick.
+    """
+    return now.name in ("", decision.container_name) and protection(now) is None
+
+
 def over_limit(running_governed: int, settings: PolicySettings) -> bool:
     """Whether so many running governed containers call for a pass at once."""
     return running_governed > settings.max_containers

@@ -104,7 +104,7 @@ class Service:
             removal.decision.container_id
             for removal_pass in passes
             for removal in removal_pass.removals
-            if removal.outcome in (Outcome.REMOVED, Outcome.GONE)
+            if removal.is_away
         }
         count = self._running_count(observed, removed_ids)
         tick_ms = (self._clock.boot_ns() - began_ns) // 10**6
@@ -167,6 +167,17 @@ class Service:
         removed = _count(done.removals, Outcome.REMOVED)
         log.info("pass=at-once running=%d removed=%d", running, removed)
         return removed
+
+    def finish_removals(self, wait_s: float) -> None:
+        """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
+        late = tuple(self._remover.close(wait_s)) if self._remover is not None else ()
+        if not late:
+            return
+        done = self._finish_pass(late, available_kb())
+        try:
+            self._store.write_removals(done, self._clock.wall_ns())
+        except StoreError as error:
+            log.warning("outcome=unstored what=deletions %s", error)
 
     def _observe(self) -> Observation:
         return self._observer.observe(self._before, self._books.lost)

@@ -8,12 +8,10 @@ length, and whatever steers a terminal is escaped, before anything else sees the
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import docker
@@ -22,6 +20,7 @@ import msgspec
 
 from agent.clock import Clock
 from agent.dockerapi import INSTALLATION_LABEL, EventStream, answering, connect
+from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
 from agent.sources.engine_age import at_least_up_ns
@@ -251,22 +250,6 @@ def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
 
 def _text(text: str, limit: int) -> str:
     return printable(text[:limit])
-
-
-_TIME = re.compile(
-    r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)$", re.ASCII
-)
-
-
-def parse_time_ns(text: str) -> int:
-    """Docker's time (RFC 3339, up to nanoseconds) on the wall clock. Raises ValueError."""
-    match = _TIME.match(text)
-    if match is None:
-        raise ValueError(f"not a time: {text[:40]!r}")
-    second, fraction, zone = match.groups()
-    moment = datetime.fromisoformat(second + ("+00:00" if zone == "Z" else zone))
-    whole = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
-    return whole * 10**9 + int((fraction or "0").ljust(9, "0"))
 
 
 class EngineEvents:

@@ -237,6 +237,26 @@ class TestDecide:
         assert len(decide(both, settings=PolicySettings(keep_low=0, keep_high=0))) == 2
 
 
+class TestStillStands:
+    def test_on_the_container_as_it_was_decided_on(self) -> None:
+        (decision,) = decide([totals(container(1))], settings=PolicySettings(keep_low=0))
+        assert policy.still_stands(decision, container(1))
+        assert policy.still_stands(decision, container(1, name=""))
+
+    @pytest.mark.parametrize(
+        "now",
+        [
+            container(1, name="db"),
+            container(1, name="so1_contenedor_2"),
+            container(1, labels={"so1.protect": "true"}),
+            container(1, image="grafana/grafana"),
+        ],
+    )
+    def test_not_on_one_renamed_or_protected(self, now: Container) -> None:
+        (decision,) = decide([totals(container(1))], settings=PolicySettings(keep_low=0))
+        assert not policy.still_stands(decision, now)
+
+
 def test_the_limit_is_passed_by_the_one_beyond_it() -> None:
     assert not policy.over_limit(10, DEFAULTS)
     assert policy.over_limit(11, DEFAULTS)
