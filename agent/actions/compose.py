@@ -13,17 +13,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
-from requests.exceptions import RequestException
+from docker.errors import APIError, NotFound
 
+from agent import dockerapi
 from agent.actions.grafana_password import settle_password
-from agent.errors import AgentError, EngineUnavailableError
+from agent.errors import AgentError
 from agent.run import CommandError, run
 from agent.terminal import printable
 
@@ -45,6 +45,7 @@ _HEALTH_TIMEOUT_S = 180.0
 _PORT_WAIT_S = 5.0
 _SAY_EVERY_S = 10.0
 _POLL_S = 0.5
+_CALL_TIMEOUT_S = 30.0
 
 Progress = Callable[[str], None]
 
@@ -165,8 +166,8 @@ class Grafana:
                 if time.monotonic() - said_s > _SAY_EVERY_S:
                     said_s = time.monotonic()
                     progress(f"Grafana: still pulling {self._image} …")
-        except (DockerException, RequestException) as error:
-            raise self._no_image(_cause(error)) from error
+        except APIError as error:
+            raise self._no_image(str(error.explanation or error)) from error
 
     def _no_image(self, cause: str) -> AgentError:
         return AgentError(
@@ -233,19 +234,11 @@ class Grafana:
     def _remove(self, engine: docker.APIClient) -> None:
         """What `compose down` does, without needing compose or its file."""
         mine = {"label": f"{_PROJECT_LABEL}={PROJECT}"}
-        try:
-            for container in engine.containers(all=True, filters=mine):
-                _remove_container(engine, container["Id"])
-            for network in engine.networks(filters=mine):
-                try:
-                    engine.remove_network(network["Id"])
-                except NotFound:
-                    continue
-        except (DockerException, RequestException) as error:
-            raise AgentError(
-                f"Grafana could not be taken down: {printable(_cause(error))}",
-                f"Run `docker rm -f {CONTAINER}`.",
-            ) from error
+        for container in engine.containers(all=True, filters=mine):
+            _remove_container(engine, container["Id"])
+        for network in engine.networks(filters=mine):
+            with suppress(NotFound):
+                engine.remove_network(network["Id"])
 
     def _pause(self) -> None:
         self._cancelled.wait(_POLL_S)
@@ -293,28 +286,16 @@ def port_is_free(port: int) -> bool:
 
 @contextmanager
 def _engine(docker_host: str) -> Iterator[docker.APIClient]:
-    try:
-        client = docker.APIClient(base_url=docker_host, version="auto", timeout=60)
-    except (DockerException, RequestException) as error:
-        raise _away(error) from error
-    try:
-        yield client
-    except RequestException as error:
-        raise _away(error) from error
-    except DockerException as error:
-        raise AgentError(
-            f"Docker refused what Grafana needs: {printable(_cause(error))}",
-            "`docker ps -a` shows what is there.",
-        ) from error
-    finally:
-        client.close()
-
-
-def _away(error: Exception) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"Grafana needs Docker, which does not answer: {printable(_cause(error))[:200]}",
-        "Start Docker: `sudo systemctl start docker`.",
-    )
+    """Raises EngineUnavailableError where Docker does not answer, AgentError where it refuses."""
+    with dockerapi.connect_briefly(docker_host, _CALL_TIMEOUT_S) as client:
+        try:
+            with dockerapi.answering(docker_host):
+                yield client
+        except APIError as error:
+            raise AgentError(
+                f"Docker refused what Grafana needs: {printable(str(error.explanation or error))}",
+                "`docker ps -a` shows what is there.",
+            ) from error
 
 
 def _inspect(engine: docker.APIClient, name: str) -> dict[str, Any] | None:
@@ -345,7 +326,7 @@ def _remove_container(engine: docker.APIClient, container_id: str) -> None:
 def _last_log_line(engine: docker.APIClient) -> str:
     try:
         text = engine.logs(CONTAINER, tail=1, stdout=True, stderr=True)
-    except (DockerException, RequestException):
+    except APIError:
         return ""
     return printable(text.decode("utf-8", "replace").strip())[-300:]
 
@@ -356,8 +337,3 @@ def _first_error(said: str) -> str:
         if re.search(r"\berror\b", line, re.IGNORECASE):
             return printable(line.strip())[:300]
     return ""
-
-
-def _cause(error: Exception) -> str:
-    explanation = getattr(error, "explanation", None)
-    return str(explanation or error)
