@@ -19,6 +19,7 @@ from typing import Any
 import docker
 import docker.errors
 
+from agent import policy
 from agent.actions.removal import (
     CALL_TIMEOUT_S,
     Ending,
@@ -179,17 +180,25 @@ def remove_installation(
 ) -> Sequence[Removal]:
     """Removes every container, running or not, that itself carries this installation's label.
 
-    Never one that has the label from its image, whatever the policy's scope. It looks again until
-    nothing new is there, for one that Docker was still making. Raises EngineUnavailableError.
+    Never one that has the label from its image, whatever the policy's scope, nor a protected one.
+    It looks again until nothing new is there, for one that Docker was still making. `progress` is
+    told what goes and what is left for a reason. Raises EngineUnavailableError.
     """
     if not _INSTALLATION_ID.fullmatch(installation):
         return ()
     clock = SystemClock()
-    remover = Remover(docker_host, clock, grace_s)
+    remover = Remover(docker_host, clock, grace_s, policy.still_stands)
     removals: list[Removal] = []
+    told: set[str] = set()
+
+    def tell_once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            progress(line)
+
     tried: set[str] = set()
     for _ in range(_STOP_ROUNDS):
-        found = _own(docker_host, installation, progress)
+        found = _own(docker_host, installation, tell_once)
         decisions = [
             _decision(one, rank)
             for rank, one in enumerate(found, start=len(tried) + 1)
@@ -215,7 +224,7 @@ def _own(docker_host: str, installation: str, progress: Callable[[str], object])
             return [
                 one
                 for one in found
-                if one is not None and _carries_itself(api, one, installation, progress)
+                if one is not None and _may_go(api, one, installation, progress)
             ]
     except docker.errors.APIError as error:
         raise EngineUnavailableError(
@@ -233,13 +242,18 @@ def _objects(answer: Any) -> list[dict[str, str]]:
     return answer
 
 
-def _carries_itself(
+def _may_go(
     api: docker.APIClient, seen: Seen, installation: str, progress: Callable[[str], object]
 ) -> bool:
-    """Whether the label is the container's: not if its image has it too, nor if that is gone."""
+    """Whether it is unprotected and the label its own: an image that has it too, or is gone, tells
+    nothing."""
     if (seen.Config.Labels or {}).get(INSTALLATION_LABEL) != installation:
         return False
-    name = seen.container().name
+    container = seen.container()
+    name = container.name
+    if protected := policy.protection(container):
+        progress(f"{name} is this installation's, but protected ({protected}): left alone.")
+        return False
     try:
         inherited = image_labels(api, seen.Image)
     except docker.errors.NotFound:

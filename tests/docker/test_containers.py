@@ -358,14 +358,31 @@ class TestRemoveInstallation:
         engine.docker("pause", paused)
         exited = engine.run(*label, command=("true",))
         created = engine.docker("create", *label, ALPINE, "true")
-        protected = engine.run(*label, "--label", "so1.protect=true", image=STRESS)
+        stress = engine.run(*label, image=STRESS)
         said: list[str] = []
         removals = remove_installation(engine.host, OURS, progress=said.append)
         assert outcomes(removals) == dict.fromkeys(
-            [running, paused, exited, created, protected], Outcome.REMOVED
+            [running, paused, exited, created, stress], Outcome.REMOVED
         )
         assert said == ["Removing 5 of this installation's containers …"]
         assert engine.docker("ps", "-aq") == ""
+
+    def test_a_protected_one_of_ours_stays_and_is_told_once(self, engine: PrivateEngine) -> None:
+        label = ("--label", f"so1.installation={OURS}")
+        protected = engine.run(*label, "--label", "so1.protect=true", "--name", "so1_contenedor_1")
+        grafana = engine.run(*label, "--name", "Grafana")
+        other = engine.run(*label)
+        said: list[str] = []
+        removals = remove_installation(engine.host, OURS, progress=said.append)
+        assert outcomes(removals) == {other: Outcome.REMOVED}
+        assert engine.exists(protected)
+        assert engine.exists(grafana)
+        but = "is this installation's, but protected"
+        assert sorted(said) == [
+            f"Grafana {but} (Grafana): left alone.",
+            "Removing 1 of this installation's containers …",
+            f"so1_contenedor_1 {but} (label so1.protect=true): left alone.",
+        ]
 
     def test_nothing_else_goes(self, engine: PrivateEngine) -> None:
         claiming = "so1-claims-alpine:local"
