@@ -215,7 +215,8 @@ skip_layer() {
 run_pytest() {
     local report=$1
     shift
-    "$python" -m pytest -p no:cacheprovider -q --junit-xml="$results/$report.xml" \
+    "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+        --junit-xml="$results/$report.xml" \
         "${selection[@]}" "$@"
 }
 
@@ -224,12 +225,14 @@ run_lint() { run_pytest lint tests/unit/test_linters.py; }
 run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
 
 run_docker() {
-    as_root "$python" -m pytest -p no:cacheprovider -q --junit-xml="$results/docker.xml" \
+    as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+        --junit-xml="$results/docker.xml" \
         "${selection[@]}" tests/docker
 }
 
 run_lab() {
-    as_root "$python" -m pytest -p no:cacheprovider -q --junit-xml="$results/lab.xml" \
+    as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+        --junit-xml="$results/lab.xml" \
         "${selection[@]}" tests/lab
 }
 

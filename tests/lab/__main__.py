@@ -166,7 +166,9 @@ def request_of(options: argparse.Namespace, command: Sequence[str]) -> Request:
 def pytest_command(options: argparse.Namespace, more: Sequence[str]) -> list[str]:
     """What runs pytest in the guest; its report comes out as junit.xml."""
     command = [f"{VENV}/bin/python", "-m", "pytest", "-p", "no:cacheprovider"]
-    command += ["--junit-xml=/results/junit.xml", "-rs"]
+    command += ["--junit-xml=/results/junit.xml", "-o", "junit_family=xunit1", "-rs"]
+    # Where time goes, and where a test hangs that the guest's own time-out would end unexplained.
+    command += ["--durations=10", "--durations-min=5", "-o", "faulthandler_timeout=600"]
     if options.expression is not None:
         command += ["-k", options.expression]
     if options.markers is not None:

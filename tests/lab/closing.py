@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import LabError
-from .report import Case, counts, read_report
+from .report import Case, counts, figure_lines, read_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,7 @@ def closing(layers: Sequence[Layer], *, strict: bool) -> tuple[list[str], bool]:
     for layer in layers:
         cases = cases_of(layer)
         total += cases
+        lines += [f"{layer.name}: {line}" for line in figure_lines(cases)]
         for outcome in ("failed", "skipped"):
             for case in cases:
                 if case.outcome == outcome:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test: its name, what became of it, why, and how long it took."""
+    """One test: its name, what became of it, why, how long it took, and figures it recorded."""
 
     name: str
     outcome: str
     reason: str
     seconds: float
+    figures: tuple[tuple[str, str], ...] = ()
 
 
 def read_report(path: Path) -> list[Case]:
@@ -41,7 +42,10 @@ def read_report(path: Path) -> list[Case]:
                 break
             if child.tag == "skipped":
                 outcome, reason = "skipped", child.get("message") or ""
-        cases.append(Case(name, outcome, reason, float(element.get("time") or 0)))
+        figures = tuple(
+            (found.get("name", ""), found.get("value", "")) for found in element.iter("property")
+        )
+        cases.append(Case(name, outcome, reason, float(element.get("time") or 0), figures))
     return cases
 
 
@@ -61,4 +65,13 @@ def summary_lines(cases: list[Case]) -> list[str]:
             if case.outcome == outcome:
                 reason = case.reason.splitlines()[0] if case.reason else "no reason given"
                 lines.append(f"{outcome}: {case.name}: {reason}")
-    return lines
+    return lines + figure_lines(cases)
+
+
+def figure_lines(cases: list[Case]) -> list[str]:
+    """What tests measured and recorded (pytest's record_property), a line a test."""
+    return [
+        f"measured: {case.name}: {', '.join(f'{name} {value}' for name, value in case.figures)}"
+        for case in cases
+        if case.figures
+    ]

@@ -34,6 +34,17 @@ def test_the_last_line_counts_all_layers_and_skips_have_their_reason(tmp_path: P
     assert any(line.split() == ["all", "11:01"] for line in lines)
 
 
+def test_what_a_test_measured_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "docker.xml"
+    path.write_text(
+        "<testsuites><testsuite><testcase classname='c' name='p'><properties>"
+        "<property name='seconds_for_10' value='9.3'/></properties></testcase></testsuite>"
+        "</testsuites>"
+    )
+    lines, _ = closing([Layer("docker", 1, 0, path)], strict=False)
+    assert "docker: measured: c::p: seconds_for_10 9.3" in lines
+
+
 def test_a_failed_test_fails_the_run(tmp_path: Path) -> None:
     lines, well = closing(
         [Layer("unit", 1, 1, report(tmp_path, "unit", passed=1, failed=2))], strict=False
