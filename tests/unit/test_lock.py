@@ -130,20 +130,18 @@ def test_a_stop_asks_the_generator_to_end_and_takes_its_lock(run_dir: Path) -> N
     lock.release()
 
 
-@pytest.mark.allow_subprocess
-def test_a_pid_that_is_another_process_by_now_gets_no_signal(run_dir: Path) -> None:
+def test_a_pid_that_is_another_process_by_now_gets_no_signal(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: sent.append(call))
     run_dir.mkdir()
-    stranger = subprocess.Popen(["sleep", "600"])
-    path = run_dir / "generator.lock"
-    held = open_lock(path, fcntl.LOCK_EX)
-    os.pwrite(held, json.dumps({"pid": stranger.pid, "started_wall_ns": 1}).encode(), 0)
-    try:
+    held = open_lock(run_dir / "generator.lock", fcntl.LOCK_EX)
+    for pid, expected in ((os.getppid(), []), (os.getpid(), [(os.getpid(), signal.SIGTERM)])):
+        os.pwrite(held, json.dumps({"pid": pid, "started_wall_ns": 1}).encode().ljust(80), 0)
         assert not GeneratorLock(run_dir).acquire(wait_s=0)
-        assert stranger.poll() is None
-    finally:
-        stranger.kill()
-        stranger.wait()
-        os.close(held)
+        assert sent == expected
+    os.close(held)
 
 
 def test_waiting_for_the_generator_can_be_given_up(run_dir: Path) -> None:
