@@ -160,10 +160,7 @@ class Service:
         if not decisions or not self._is_settled():
             return 0
         done = self._carry_out(decisions)
-        try:
-            self._store.write_removals(done, self._clock.wall_ns())
-        except StoreError as error:
-            log.warning("outcome=unstored what=deletions %s", error)
+        self._write_removals(done)
         removed = _count(done.removals, Outcome.REMOVED)
         log.info("pass=at-once running=%d removed=%d", running, removed)
         return removed
@@ -171,9 +168,10 @@ class Service:
     def finish_removals(self, wait_s: float) -> None:
         """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
         late = tuple(self._remover.close(wait_s)) if self._remover is not None else ()
-        if not late:
-            return
-        done = self._finish_pass(late, available_kb())
+        if late:
+            self._write_removals(self._finish_pass(late, available_kb()))
+
+    def _write_removals(self, done: RemovalPass) -> None:
         try:
             self._store.write_removals(done, self._clock.wall_ns())
         except StoreError as error:
