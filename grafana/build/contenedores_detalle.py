@@ -125,14 +125,15 @@ def removals(grid: p.Grid) -> None:
             "Decisiones de cada intervalo por motivo, y las que fallaron. 0 es que no hubo "
             "ninguna.",
             p.series(
-                sql.sums(
+                sql.counts(
                     {
-                        "Exceso bajo": "sum(outcome = 'removed' AND reason = 'excess-low')",
-                        "Exceso alto": "sum(outcome = 'removed' AND reason = 'excess-high')",
-                        "Terminados": "sum(outcome = 'removed' AND reason = 'exited')",
-                        "Al parar": "sum(outcome = 'removed' AND reason = 'stop')",
-                        "Fallidos": "sum(outcome = 'failed')",
+                        "Exceso bajo": 0,
+                        "Exceso alto": 1,
+                        "Terminados": 2,
+                        "Al parar": 3,
+                        "Fallidos": 4,
                     },
+                    queries.REMOVAL_KIND,
                     "deletions",
                     sql.CONTAINERS,
                 )

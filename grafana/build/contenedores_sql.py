@@ -73,6 +73,11 @@ FROM metrics WHERE timestamp = {sql.LAST}
   AND NOT EXISTS (SELECT 1 FROM deletions WHERE {sql.RANGE} AND {sql.CONTAINERS})
 """
 
+REMOVAL_KIND = """CASE outcome WHEN 'failed' THEN 4 WHEN 'removed' THEN
+      CASE reason WHEN 'excess-low' THEN 0 WHEN 'excess-high' THEN 1 WHEN 'exited' THEN 2
+                  WHEN 'stop' THEN 3 ELSE 7 END
+    ELSE 7 END"""
+
 PROCESSES = f"""
 SELECT process_name AS "Proceso", CAST(pid AS REAL) AS "PID", container_name AS "Contenedor",
        CAST(ram_usage AS REAL) AS "RAM", CAST(cpu_usage AS REAL) AS "CPU",

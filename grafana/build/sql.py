@@ -111,14 +111,41 @@ ORDER BY time"""
 def sums(columns: dict[str, str], table: str, where: str = "1") -> str:
     """A time series query that adds rows up, point by point; ticks without rows make a 0."""
     inner = ", ".join(f"{sql} AS v{n}" for n, sql in enumerate(columns.values()))
-    outer = ", ".join(
-        f'CAST(coalesce(v{n}, 0) AS REAL) AS "{name}"' for n, name in enumerate(columns)
-    )
     scope = RANGE if table == "container_totals" else by_tick(table)
+    return _summed(
+        tuple(columns),
+        f"""SELECT timestamp / $__interval_ms AS g, {inner} FROM {table}
+  WHERE {scope} AND {where} GROUP BY 1""",
+    )
+
+
+def counts(columns: dict[str, int], kind: str, table: str, where: str) -> str:
+    """As `sums`, of how many rows are of each kind; `kind` is SQL that gives 0 to 7.
+
+    One number is the key of point and kind together: with hundreds of thousands of rows the
+    comparisons of texts, column by column, would be most of the work.
+    """
+    inner = ", ".join(
+        f"sum(cuantos) FILTER (WHERE clave % 8 = {number}) AS v{n}"
+        for n, number in enumerate(columns.values())
+    )
+    return _summed(
+        tuple(columns),
+        f"""SELECT clave / 8 AS g, {inner} FROM (
+    SELECT timestamp / $__interval_ms * 8 + {kind} AS clave, count(*) AS cuantos FROM {table}
+    WHERE {by_tick(table)} AND {where} GROUP BY 1
+  ) GROUP BY 1""",
+    )
+
+
+def _summed(names: tuple[str, ...], query: str) -> str:
+    """`query` gives `g, v0, v1 …`; every point with ticks is there, with 0 where it has no row."""
+    outer = ", ".join(
+        f'CAST(coalesce(v{n}, 0) AS REAL) AS "{name}"' for n, name in enumerate(names)
+    )
     return f"""WITH RECURSIVE {sampled(1)},
 sumas AS (
-  SELECT timestamp / $__interval_ms AS g, {inner} FROM {table}
-  WHERE {scope} AND {where} GROUP BY 1
+  {query}
 )
 SELECT g * $__interval_ms / 1000.0 AS time, {outer}
 FROM (SELECT g FROM puntos UNION SELECT g FROM sumas) LEFT JOIN sumas USING (g)
