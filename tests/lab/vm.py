@@ -38,6 +38,9 @@ _KERNEL_ARGUMENTS = (
     "log_buf_len=4M",
     "systemd.show_status=0",
     "mitigations=off",
+    # On a busy machine the emulated TSC looks unstable: the kernel would change to slower clocks,
+    # patching its own code while it runs.
+    "tsc=reliable",
     "net.ifnames=0",
     "so1.lab",
 )
