@@ -1,4 +1,4 @@
-"""The adversarial table on a real kernel: the modules and the fallback source, each against a shell.
+"""The adversarial table on a real kernel: the modules and the fallback source against a shell.
 
 Run it on every mode of cgroups: `--cgroup v1`, `--cgroup hybrid`, and with
 `--docker-opt native.cgroupdriver=cgroupfs` on v2.

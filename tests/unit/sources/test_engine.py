@@ -1,0 +1,432 @@
+"""The list of containers against engines that answer well, oddly, late, and not at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import EngineUnavailableError
+from agent.model import ContainerState
+from agent.sources.engine import Engine, parse_time_ns
+from agent.sources.engine_age import at_least_up_ns
+from tests.unit.sources.fake_engine import FakeEngine, inspected, listed, reply
+
+SECOND = 10**9
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ns = 1000 * SECOND
+
+    def wall_ns(self) -> int:
+        return self.now_ns
+
+    def boot_ns(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeEngine]:
+    made = FakeEngine(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(fake: FakeEngine, clock: Clock) -> Iterator[Engine]:
+    made = Engine(fake.host, clock, deadline_s=1.0)
+    yield made
+    made.close()
+
+
+def offer(fake: FakeEngine, *containers: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """The engine has exactly these: each an entry of the list and a description."""
+    for key in [key for key in fake.answers if key.endswith("/json")]:
+        del fake.answers[key]
+    fake.answers["/containers/json"] = [entry for entry, _ in containers]
+    for entry, description in containers:
+        fake.answers[f"/containers/{entry['Id']}/json"] = description
+
+
+def test_a_container_is_told_with_all_that_is_known_of_it(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a"), inspected("a")))
+    listing = engine.list()
+    (one,) = listing.containers
+    assert one.id == "a" * 64
+    assert (one.name, one.image, one.state) == ("name-a", "alpine:latest", ContainerState.RUNNING)
+    assert one.created_ns == 1_795_533_165_123_456_789
+    assert one.first_pid == 4321
+    assert one.labels == {"a": "b"}
+    assert one.own_installation == ""
+    assert listing.read_ns == 1000 * SECOND
+
+
+def test_the_image_is_the_one_named_at_creation(fake: FakeEngine, engine: Engine) -> None:
+    # The list shows an id once the tag has moved on.
+    offer(fake, (listed("a", Image="sha256:9999"), inspected("a")))
+    assert engine.list().containers[0].image == "alpine:latest"
+
+
+@pytest.mark.parametrize("state", list(ContainerState))
+def test_states_are_told_and_only_running_ones_have_a_first_pid(
+    fake: FakeEngine, engine: Engine, state: ContainerState
+) -> None:
+    offer(fake, (listed("a", State=str(state)), inspected("a")))
+    (one,) = engine.list().containers
+    assert one.state is state
+    assert one.first_pid == (4321 if state.is_running else 0)
+
+
+def test_a_state_that_docker_does_not_have_is_unknown(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a", State="hibernating"), inspected("a")))
+    assert engine.list().containers[0].state is ContainerState.UNKNOWN
+
+
+def test_one_that_vanishes_between_list_and_look_is_left_out(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    offer(fake, (listed("a"), inspected("a")), (listed("b"), inspected("b")))
+    del fake.answers[f"/containers/{'a' * 64}/json"]
+    assert [one.name for one in engine.list().containers] == ["name-b"]
+
+
+# Names, labels.
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        (["/other/alias", "/mine"], "mine"),
+        ([], "name-a"),
+        (None, "name-a"),
+        (["/evil\x1b[2J\u202e"], "evil\\x1b[2J\\x202e"),
+        (["/" + "n" * 400], "n" * 255),
+    ],
+)
+def test_the_name_is_the_one_without_links_and_steers_no_terminal(
+    fake: FakeEngine, engine: Engine, names: list[str] | None, name: str
+) -> None:
+    offer(fake, (listed("a", Names=names), inspected("a")))
+    assert engine.list().containers[0].name == name
+
+
+def test_a_container_without_any_name_goes_by_its_id(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a", Names=None), inspected("a", Name="")))
+    assert engine.list().containers[0].name == "a" * 12
+
+
+def test_labels_are_bounded_and_steer_no_terminal(fake: FakeEngine, engine: Engine) -> None:
+    labels = {f"k{number}": "v" for number in range(1500)} | {"k\n1": "\x07" + "v" * 9000}
+    offer(fake, (listed("a", Labels=labels), inspected("a")))
+    found = engine.list().containers[0].labels
+    assert len(found) == 1000
+    offer(fake, (listed("a", Labels={"k\n1": "\x07" + "v" * 9000}), inspected("a")))
+    assert engine.list().containers[0].labels == {"k\\x0a1": "\\x07" + "v" * 4095}
+
+
+def test_null_labels_are_none(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a", Labels=None), inspected("a")))
+    assert engine.list().containers[0].labels == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "image", "proves"),
+    [
+        ("mine", {"x": "y"}, "mine"),
+        ("mine", None, "mine"),
+        ("mine", {"so1.installation": "mine"}, ""),
+        ("mine", {"so1.installation": "other"}, "mine"),
+        ("", {"so1.installation": "mine"}, ""),
+    ],
+)
+def test_the_installations_label_counts_only_where_the_image_does_not_carry_it(
+    fake: FakeEngine, engine: Engine, own: str, image: dict[str, str] | None, proves: str
+) -> None:
+    labels = {"so1.installation": own} if own else {}
+    config = {"Image": "alpine:latest", "Labels": labels}
+    offer(fake, (listed("a", Labels=labels), inspected("a", Config=config)))
+    fake.answers["/images/sha256:" + "1" * 64 + "/json"] = {"Config": {"Labels": image}}
+    assert engine.list().containers[0].own_installation == proves
+
+
+def test_the_label_proves_nothing_where_the_image_is_gone(fake: FakeEngine, engine: Engine) -> None:
+    labels = {"so1.installation": "mine"}
+    config = {"Image": "alpine:latest", "Labels": labels}
+    offer(fake, (listed("a", Labels=labels), inspected("a", Config=config)))
+    assert engine.list().containers[0].own_installation == ""
+
+
+# What is asked again, and when.
+
+
+def test_one_that_has_been_up_longer_than_we_know_it_is_not_looked_at_again(
+    fake: FakeEngine, engine: Engine, clock: Clock
+) -> None:
+    look = f"/containers/{'a' * 64}/json"
+    offer(fake, (listed("a", Status="Up 5 minutes"), inspected("a")))
+    engine.list()
+    clock.now_ns += 20 * SECOND
+    engine.list()
+    assert fake.asked(look) == 1
+    clock.now_ns += 300 * SECOND
+    engine.list()
+    assert fake.asked(look) == 2
+
+
+def test_a_restart_between_two_lists_is_seen_though_the_words_are_the_same(
+    fake: FakeEngine, engine: Engine, clock: Clock
+) -> None:
+    offer(fake, (listed("a", Status="Up 5 seconds"), inspected("a")))
+    assert engine.list().containers[0].first_pid == 4321
+    clock.now_ns += 20 * SECOND
+    fresh = inspected("a", State={"Pid": 99})
+    offer(fake, (listed("a", Status="Up 5 seconds"), fresh))
+    assert engine.list().containers[0].first_pid == 99
+
+
+def test_a_stopped_one_is_looked_at_once(fake: FakeEngine, engine: Engine, clock: Clock) -> None:
+    for status in ("Exited (0) 2 seconds ago", "Exited (0) 22 seconds ago"):
+        offer(fake, (listed("a", State="exited", Status=status), inspected("a")))
+        assert engine.list().containers[0].first_pid == 0
+        clock.now_ns += 20 * SECOND
+    assert fake.asked(f"/containers/{'a' * 64}/json") == 1
+
+
+def test_a_changed_state_is_looked_at_again(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a", State="exited", Status="Exited (0) 1 hour ago"), inspected("a")))
+    engine.list()
+    offer(fake, (listed("a"), inspected("a", State={"Pid": 77})))
+    assert engine.list().containers[0].first_pid == 77
+
+
+def test_a_new_name_is_told_without_another_look(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a", Status="Up 2 hours"), inspected("a")))
+    engine.list()
+    offer(fake, (listed("a", Status="Up 2 hours", Names=["/new"]), inspected("a")))
+    assert engine.list().containers[0].name == "new"
+    assert fake.asked(f"/containers/{'a' * 64}/json") == 1
+
+
+def test_what_was_known_of_one_that_went_is_forgotten(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a", Status="Up 2 hours"), inspected("a")))
+    engine.list()
+    offer(fake)
+    assert engine.list().containers == ()
+    offer(fake, (listed("a", Status="Up 2 hours"), inspected("a")))
+    engine.list()
+    assert fake.asked(f"/containers/{'a' * 64}/json") == 2
+
+
+# Engines that fail.
+
+
+def drip(connection: socket.socket, target: str) -> None:
+    """A byte now and then: each within any time-out, the whole never."""
+    for byte in reply([listed("a")]):
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+def hang(connection: socket.socket, target: str) -> None:
+    time.sleep(3)
+
+
+def half(connection: socket.socket, target: str) -> None:
+    connection.sendall(reply([listed("a")])[:120])
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def flood(connection: socket.socket, target: str) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
+    for _ in range(80):
+        connection.sendall(chunk)
+
+
+BAD = {
+    "no JSON": reply(b"<html>"),
+    "cut JSON": reply(b'[{"Id": "'),
+    "another type": reply({"Id": "a"}),
+    "an id that is none": reply([listed("g")]),
+    "a short id": reply([listed("a", Id="abc")]),
+    "a name that is a number": reply([listed("a", Names=[1])]),
+    "a label that is a number": reply([listed("a", Labels={"a": 1})]),
+    "no id": reply([{}]),
+    "nested too deep": reply(b"[" * 200_000),
+    "an error of its own": reply({"message": "boom"}, "500 Internal Server Error"),
+    "a refusal": reply({"message": "no"}, "403 Forbidden"),
+    "no HTTP": b"\x00\x01\x02garbage\r\n\r\n",
+    "an endless header": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+    "half an answer": half,
+    "nothing": hang,
+    "a drip": drip,
+    "a flood": flood,
+}
+
+
+@pytest.mark.parametrize("answer", BAD.values(), ids=BAD.keys())
+def test_a_list_that_is_not_whole_is_an_unavailable_engine_within_its_time(
+    fake: FakeEngine, engine: Engine, answer: Any
+) -> None:
+    fake.answers["/containers/json"] = answer
+    began = time.monotonic()
+    with pytest.raises(EngineUnavailableError) as error:
+        engine.list()
+    assert time.monotonic() - began < 10
+    assert fake.host in error.value.message
+    offer(fake, (listed("b"), inspected("b")))
+    assert [one.name for one in engine.list().containers] == ["name-b"]  # taken up by itself
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(b"{}"),
+        reply(inspected("b")),
+        reply(inspected("a", Created="yesterday")),
+        reply(inspected("a", State={"Pid": -1})),
+        reply({"message": "boom"}, "500 Internal Server Error"),
+        hang,
+    ],
+    ids=["empty", "another container's", "no time", "no pid", "an error", "nothing"],
+)
+def test_a_look_that_fails_is_an_unavailable_engine(
+    fake: FakeEngine, engine: Engine, answer: Any
+) -> None:
+    offer(fake, (listed("a"), inspected("a")))
+    fake.answers[f"/containers/{'a' * 64}/json"] = answer
+    with pytest.raises(EngineUnavailableError):
+        engine.list()
+
+
+def test_the_time_is_for_all_looks_together(fake: FakeEngine, clock: Clock) -> None:
+    def slow(connection: socket.socket, target: str) -> None:
+        time.sleep(0.2)
+        connection.sendall(reply(inspected(target.split("/")[3][0])))
+
+    offer(fake, *((listed(letter), inspected(letter)) for letter in "abcdef0123456789"))
+    for key in [key for key in fake.answers if key.count("/") == 3]:
+        fake.answers[key] = slow
+    engine = Engine(fake.host, clock, deadline_s=0.7)
+    with pytest.raises(EngineUnavailableError, match="in time"):
+        engine.list()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "version",
+    [{"ApiVersion": "1.12"}, {}, [], {"ApiVersion": 3}, {"ApiVersion": "x"}, {"ApiVersion": ""}],
+)
+def test_an_engine_that_is_too_old_or_none_is_told(
+    fake: FakeEngine, engine: Engine, version: Any
+) -> None:
+    fake.answers["/version"] = version
+    with pytest.raises(EngineUnavailableError):
+        engine.list()
+
+
+@pytest.mark.parametrize(("theirs", "spoken"), [("1.41", "v1.41"), ("1.99", "v1.45")])
+def test_the_newest_version_that_both_know_is_spoken(
+    fake: FakeEngine, engine: Engine, theirs: str, spoken: str
+) -> None:
+    fake.answers["/version"] = {"ApiVersion": theirs}
+    offer(fake)
+    engine.list()
+    assert fake.requests[-1].startswith(f"/{spoken}/containers/json?")
+    assert "all=1" in fake.requests[-1]
+
+
+def test_an_absent_engine_is_told_with_what_mends_it(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(EngineUnavailableError, match="No such file") as error:
+        Engine(f"unix://{tmp_path}/none.sock", clock).list()
+    assert "systemctl start docker" in error.value.hint
+
+
+def test_an_address_that_is_not_local_is_refused(clock: Clock) -> None:
+    with pytest.raises(EngineUnavailableError, match="not a local"):
+        Engine("tcp://127.0.0.1:2375", clock).list()
+
+
+def test_an_engine_that_was_restarted_is_taken_up(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, (listed("a"), inspected("a")))
+    engine.list()
+    fake.stop()
+    with pytest.raises(EngineUnavailableError):
+        engine.list()
+    fake.start()
+    assert len(engine.list().containers) == 1
+
+
+def test_no_threads_and_no_connections_are_left(fake: FakeEngine, clock: Clock) -> None:
+    offer(fake, (listed("a"), inspected("a")))
+    for answer in (fake.answers["/containers/json"], reply(b"x"), hang):
+        fake.answers["/containers/json"] = answer
+        one = Engine(fake.host, clock, deadline_s=0.3)
+        with suppress(EngineUnavailableError):
+            one.list()
+        one.close()
+    assert not [thread for thread in threading.enumerate() if "docker" in thread.name]
+    deadline = time.monotonic() + 10
+    while fake.connections and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert fake.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:01.5Z", 1_500_000_000),
+        ("1970-01-01T02:00:00.000000001+02:00", 1),
+        ("1970-01-01T00:00:00.1234567899999Z", 123_456_789),
+    ],
+)
+def test_dockers_times_are_read_to_the_nanosecond(text: str, expected: int) -> None:
+    assert parse_time_ns(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "1970-01-01", "1970-13-01T00:00:00Z", "٢٠٢٦-01-01T00:00:00Z"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_time_ns(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds"),
+    [
+        ("Up Less than a second", 0),
+        ("Up 1 second", 1),
+        ("Up 59 seconds", 59),
+        ("Up About a minute", 60),
+        ("Up 4 minutes (Paused)", 240),
+        ("Up 4 minutes (healthy)", 240),
+        ("Up About an hour", 1800),
+        ("Up 2 hours", 5400),
+        ("Up 2 days", 2 * 86400 - 1800),
+        ("Up 3 weeks", 21 * 86400 - 1800),
+        ("Up 2 months", 60 * 86400 - 1800),
+        ("Up 2 years", 730 * 86400 - 1800),
+        ("Exited (0) 2 hours ago", 0),
+        ("Restarting (1) 3 minutes ago", 0),
+        ("Created", 0),
+        ("", 0),
+        ("Up 99999999 years", 0),
+        ("Up two hours", 0),
+    ],
+)
+def test_dockers_words_for_how_long_are_a_lower_bound(status: str, seconds: int) -> None:
+    assert at_least_up_ns(status) == seconds * SECOND

@@ -1,0 +1,175 @@
+"""Container events as they come, across an engine that goes and comes back."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from agent.sources.engine import EngineEvents
+from tests.unit.sources.fake_engine import FakeEngine
+
+A = "a" * 64
+
+
+class Stream:
+    """What the engine's `/events` does: the head at once, then what a test sends."""
+
+    def __init__(self) -> None:
+        self.connections: list[socket.socket] = []
+        self.targets: list[str] = []
+        self.ready = threading.Event()
+
+    def __call__(self, connection: socket.socket, target: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.targets.append(target)
+        self.connections.append(connection)
+        self.ready.set()
+        while connection.recv(1, socket.MSG_PEEK):
+            time.sleep(0.01)
+
+    def send(self, text: bytes) -> None:
+        assert self.ready.wait(10)
+        self.connections[-1].sendall(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+
+    def event(self, kind: str, container_id: str = A) -> None:
+        entry = {"Type": "container", "Action": kind, "Actor": {"ID": container_id}}
+        self.send(json.dumps(entry).encode() + b"\n")
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeEngine]:
+    made = FakeEngine(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def stream(fake: FakeEngine) -> Stream:
+    made = Stream()
+    fake.answers["/events"] = made
+    return made
+
+
+@pytest.fixture
+def heard() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def events(
+    fake: FakeEngine, stream: Stream, heard: list[tuple[str, str]]
+) -> Iterator[EngineEvents]:
+    made = EngineEvents(fake.host, lambda kind, key: heard.append((kind, key)))
+    yield made
+    made.close()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_events_are_handed_on_as_they_come(
+    events: EngineEvents, stream: Stream, heard: list[tuple[str, str]]
+) -> None:
+    events.start()
+    for kind in ("start", "die", "destroy", "rename", "oom"):
+        stream.event(kind)
+    wait_for(lambda: len(heard) == 5)
+    assert heard == [(kind, A) for kind in ("start", "die", "destroy", "rename", "oom")]
+    assert "filters" in stream.targets[0]
+    assert stream.targets[0].startswith("/v1.41/events?")
+
+
+def test_odd_events_are_counted_and_left_out(
+    events: EngineEvents, stream: Stream, heard: list[tuple[str, str]]
+) -> None:
+    events.start()
+    for odd in (b"{}", b'{"Action": "start"}', b'{"Action": 1, "Actor": []}'):
+        stream.send(odd + b"\n")
+    stream.event("start", "short")
+    stream.event("exec_start: sh")
+    stream.event("start")
+    wait_for(lambda: heard)
+    assert heard == [("start", A)]
+    assert events.odd_events == 5
+
+
+def test_a_lost_stream_is_taken_up_again_with_a_resync(
+    events: EngineEvents, fake: FakeEngine, stream: Stream, heard: list[tuple[str, str]]
+) -> None:
+    events.start()
+    stream.event("start")
+    wait_for(lambda: len(heard) == 1)
+    stream.ready.clear()
+    fake.drop()
+    stream.event("die")
+    wait_for(lambda: len(heard) == 3)
+    assert heard[1:] == [("resync", ""), ("die", A)]
+    assert events.reconnects == 1
+
+
+def test_an_engine_that_is_absent_at_first_is_taken_up_with_a_resync(
+    fake: FakeEngine, events: EngineEvents, heard: list[tuple[str, str]]
+) -> None:
+    fake.stop()
+    events.start()
+    time.sleep(0.1)
+    fake.start()
+    wait_for(lambda: heard == [("resync", "")])
+
+
+@pytest.mark.parametrize("text", [b"no json\n", b"[1]\n", b'{"a": "' + b"x" * (2 << 20) + b'"}\n'])
+def test_garbage_ends_the_stream_and_it_is_begun_again(
+    events: EngineEvents, stream: Stream, heard: list[tuple[str, str]], text: bytes
+) -> None:
+    events.start()
+    stream.ready.wait(10)
+    stream.ready.clear()
+    with suppress(OSError):  # it may be closed before all is sent
+        stream.connections[-1].sendall(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+    wait_for(lambda: ("resync", "") in heard)
+
+
+@pytest.mark.parametrize("where", ["waiting for events", "waiting for an answer", "pausing"])
+def test_it_ends_at_once_wherever_it_waits(fake: FakeEngine, stream: Stream, where: str) -> None:
+    reached = threading.Event()
+    release = threading.Event()
+
+    def never(connection: socket.socket, target: str) -> None:
+        reached.set()
+        release.wait(20)
+
+    if where == "waiting for an answer":
+        fake.answers["/events"] = never
+    if where == "pausing":
+        fake.answers["/events"] = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+    events = EngineEvents(fake.host, lambda kind, key: None)
+    events.start()
+    if where == "waiting for events":
+        assert stream.ready.wait(10)
+    elif where == "waiting for an answer":
+        assert reached.wait(10)
+    else:
+        wait_for(lambda: fake.asked("/events"))
+    began = time.monotonic()
+    events.close()
+    took = time.monotonic() - began
+    release.set()
+    assert not [one for one in threading.enumerate() if one.name == "docker-events"]
+    assert took < 4.5  # less than any of its own time-outs: it was ended, it did not run out
+
+
+def test_closing_one_that_was_never_started_or_twice_does_nothing(fake: FakeEngine) -> None:
+    events = EngineEvents(fake.host, lambda kind, key: None)
+    events.close()
+    events.close()
