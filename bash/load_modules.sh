@@ -99,11 +99,17 @@ source_hash() {
 }
 
 install_hint() { # install_hint DEBIAN-PACKAGES OTHERS: the command that brings them
-    if command -v apt-get >/dev/null; then
+    if have apt-get; then
         printf 'run: sudo apt-get install -y %s' "$1"
     else
         printf 'install %s' "$2"
     fi
+}
+
+# bash finds what cannot be executed too, where there is nothing better.
+have() {
+    local path
+    path=$(type -P "$1") && [[ -x $path ]]
 }
 
 require_root() {
@@ -117,7 +123,7 @@ require_modular_kernel() {
         "Loading modules is switched off until the next boot (kernel.modules_disabled): reboot, and see who sets it in /etc/sysctl.d."
     local tool
     for tool in insmod rmmod modinfo; do
-        command -v "$tool" >/dev/null ||
+        have "$tool" ||
             fail $E_TOOLS "$tool is missing: $(install_hint kmod kmod)."
     done
 }
@@ -129,7 +135,7 @@ signed_only() {
 }
 
 secure_boot() {
-    command -v mokutil >/dev/null && mokutil --sb-state 2>/dev/null | grep -q 'SecureBoot enabled'
+    have mokutil && mokutil --sb-state 2>/dev/null | grep -q 'SecureBoot enabled'
 }
 
 require_signing_key() {
@@ -147,7 +153,7 @@ require_signing_key() {
     fi
     [[ -r $signing_key && -r $signing_cert ]] || fail $E_LOCKED \
         "$why, and there is no key to sign with: run: sudo apt-get install -y mokutil openssl && sudo mkdir -p ${dkms%/*} && sudo openssl req -new -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=DKMS/ -outform DER -keyout $dkms.key -out $dkms.pub && sudo mokutil --import $dkms.pub, then reboot and confirm the key."
-    if command -v mokutil >/dev/null && mokutil --test-key "$signing_cert" 2>/dev/null |
+    if have mokutil && mokutil --test-key "$signing_cert" 2>/dev/null |
         grep -q 'is not enrolled'; then
         fail $E_LOCKED \
             "$why, and it does not know the key $signing_cert yet: run: sudo mokutil --import $signing_cert, then reboot and confirm the key."
@@ -164,9 +170,9 @@ require_build_tools() {
         make_options+=(LLVM=1)
     fi
     compiler=${compiler:-gcc}
-    command -v make >/dev/null ||
+    have make ||
         fail $E_TOOLS "make is missing: $(install_hint "make $compiler" "make and $compiler")."
-    command -v "$compiler" >/dev/null || fail $E_TOOLS \
+    have "$compiler" || fail $E_TOOLS \
         "The compiler $compiler is missing, which the kernel $release was built with: $(install_hint "$compiler" "$compiler")."
 }
 
@@ -290,6 +296,14 @@ is_current() { # is_current MODULE: loaded from this source, with these settings
     done
 }
 
+# Two runs at once would each load and undo what the other does.
+take_turn() {
+    mkdir -p /run/so1
+    exec {turn}>/run/so1/modules.lock
+    flock -w 120 "$turn" || fail $E_LOAD \
+        "Another load_modules.sh has been at work for two minutes: see what it does with: sudo fuser -v /run/so1/modules.lock."
+}
+
 unload() { # unload MODULE
     local said
     is_loaded "$1" || return 0
@@ -345,6 +359,7 @@ load_all() {
     fi
     built "$dir" || build "$dir"
     require_trusted "$dir"
+    take_turn
     for name in continfo sysinfo; do
         is_current "$name" || unload "$name"
     done
@@ -358,6 +373,7 @@ load_all() {
 unload_all() {
     require_root --unload
     local name
+    take_turn
     for name in continfo sysinfo; do
         unload "$name"
     done

@@ -34,7 +34,8 @@ Row = dict[str, Any]
 @functools.cache
 def scene_program() -> str:
     """The path of programs/scene.c, compiled."""
-    directory = Path(tempfile.mkdtemp(prefix="so1-scene-"))
+    # Not /tmp: the pages of a program on tmpfs count as shared memory.
+    directory = Path(tempfile.mkdtemp(prefix="so1-scene-", dir="/var/tmp"))
     directory.chmod(0o755)
     target = directory / "scene"
     subprocess.run(

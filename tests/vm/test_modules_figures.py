@@ -199,9 +199,14 @@ def test_the_name_of_every_process_is_its_comm() -> None:
 
 def test_the_cpu_time_of_a_parked_process_is_exact() -> None:
     with scene("parked", 5) as parked, scene("threads", 20) as threaded:
-        rows = host.processes()
-        for pid in (*parked.pids, threaded.pid):
-            assert rows[pid]["cpu_ns"] == host.cpu_clock_ns(pid) == host.scheduler_ns(pid) > 0
+
+        def look() -> None:
+            rows = host.processes()
+            for pid in (*parked.pids, threaded.pid):
+                # Until all of its threads have come to rest, the clock has moved on.
+                assert rows[pid]["cpu_ns"] == host.cpu_clock_ns(pid) == host.scheduler_ns(pid) > 0
+
+        host.eventually(look)
 
 
 def test_the_cpu_time_of_a_burning_process_lies_between_two_readings() -> None:
@@ -282,7 +287,12 @@ def test_candidates_are_all_in_a_uts_or_pid_namespace_of_their_own_and_no_others
         ours = host.candidates()
         after = numbers()
         stayed = {pid for pid, pair in before.items() if after.get(pid) == pair and pair[0]}
-        foreign = {pid: before[pid] for pid in stayed if before[pid] != init}
+        # A zombie is in no UTS namespace any more.
+        foreign = {
+            pid: (before[pid][0], before[pid][1] or 0)
+            for pid in stayed
+            if before[pid][0] != init[0] or before[pid][1] not in (init[1], None)
+        }
         assert {pid: ours[pid]["ns_pid"] for pid in foreign} == {
             pid: int(host.fields(pid, "status")["NSpid"].split()[-1]) for pid in foreign
         }
@@ -373,11 +383,11 @@ def test_a_process_that_executes_itself_from_other_threads_is_always_there_once(
     with scene("exec-loop") as busy:
         start = host.processes()[busy.pid]["start_ns"]
         deadline = time.monotonic() + 60
-        while executed(busy.pid) < 200 and time.monotonic() < deadline:
+        while executed(busy.pid) < 100 and time.monotonic() < deadline:
             row = host.processes()[busy.pid]
             assert row["start_ns"] == start
             assert row["name"] in {"exe", "scene"}
-        assert executed(busy.pid) >= 200
+        assert executed(busy.pid) >= 100
 
 
 def executed(pid: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,8 +14,7 @@ from tests.vm import modules_support as host
 from tests.vm.modules_support import scene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("modules")
 
@@ -94,25 +94,29 @@ def names(found: object) -> dict[int, str]:
     return {row["pid"]: row["name"] for row in rows}
 
 
+@pytest.fixture(scope="module")
+def named() -> Iterator[dict[int, bytes]]:
+    """A process of each name, in a namespace of its own: the name by its PID."""
+    wanted = [*HOSTILE, *SINGLE, *INSIDE]
+    with scene("named", *(name.hex() for name in wanted), prefix=("unshare", "--uts")) as standing:
+        # The kernel keeps 15 bytes.
+        yield {pid: name[:15] for pid, name in zip(standing.pids, wanted, strict=True)}
+
+
+def test_the_kernel_has_the_names_that_were_asked_for(named: dict[int, bytes]) -> None:
+    assert {pid: Path(f"/proc/{pid}/comm").read_bytes()[:-1] for pid in named} == named
+
+
 @pytest.mark.parametrize("decode", [by_json, by_msgspec, by_jq])
 @pytest.mark.parametrize("path", [host.SYSINFO, host.CONTINFO], ids=["sysinfo", "continfo"])
 def test_every_name_that_a_process_can_have_is_decoded_right(
-    decode: Callable[[Path], dict[int, str]], path: Path
+    named: dict[int, bytes], decode: Callable[[Path], dict[int, str]], path: Path
 ) -> None:
-    wanted = [*HOSTILE, *SINGLE, *INSIDE]
-    hexes = [name.hex() or "-" for name in wanted]
-    with scene("named", *hexes, prefix=("unshare", "--uts")) as named:
-        found = decode(path)
-        wrong = {
-            name: found.get(pid)
-            for name, pid in zip(wanted, named.pids, strict=True)
-            # Python's replacement of what is no UTF-8 is the one that Unicode recommends.
-            if found.get(pid) != name[:15].decode(errors="replace")
-        }
+    found = decode(path)
+    # Python's replacement of what is no UTF-8 is the one that Unicode recommends.
+    wrong = {
+        name: found.get(pid)
+        for pid, name in named.items()
+        if found.get(pid) != name.decode(errors="replace")
+    }
     assert not wrong
-
-
-def test_the_kernel_has_the_names_that_the_scene_asked_for() -> None:
-    with scene("named", *(name.hex() or "-" for name in HOSTILE)) as named:
-        for name, pid in zip(HOSTILE, named.pids, strict=True):
-            assert host.Path(f"/proc/{pid}/comm").read_bytes() == name[:15] + b"\n"
