@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -28,33 +27,11 @@ from agent.report_text import (
 )
 from agent.store.queries import ContainerProcess, ContainerRow, History, Tick
 from agent.terminal import printable
+from agent.top_keys import Key, Sort
 
 _KB_PER_GB = 1024 * 1024
 _REMOVALS_WITHIN_MS = 3_600_000
 _STALE_INTERVALS = 3
-
-
-class Sort(StrEnum):
-    """What the containers are sorted by, greatest first; names from a to z."""
-
-    RAM = "ram"
-    CPU = "cpu"
-    PROCESSES = "processes"
-    NAME = "name"
-
-
-class Key(StrEnum):
-    """What a person pressed."""
-
-    UP = "up"
-    DOWN = "down"
-    OPEN = "open"
-    BACK = "back"
-    QUIT = "quit"
-    BY_RAM = "by-ram"
-    BY_CPU = "by-cpu"
-    BY_PROCESSES = "by-processes"
-    BY_NAME = "by-name"
 
 
 _SORTS = {

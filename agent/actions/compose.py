@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -287,7 +287,7 @@ def port_is_free(port: int) -> bool:
 @contextmanager
 def _engine(docker_host: str) -> Iterator[docker.APIClient]:
     """Raises EngineUnavailableError where Docker does not answer, AgentError where it refuses."""
-    with dockerapi.connect_briefly(docker_host, _CALL_TIMEOUT_S) as client:
+    with closing(dockerapi.connect(docker_host, _CALL_TIMEOUT_S)) as client:
         try:
             with dockerapi.answering(docker_host):
                 yield client

@@ -11,6 +11,8 @@ from typer.exceptions import TyperException
 
 from agent import __version__
 from agent.commands import bpf
+from agent.commands.report import report
+from agent.commands.top import top
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 
@@ -154,6 +156,10 @@ def doctor(
     from agent.commands import doctor as command
 
     return command.doctor(config, database, as_json=as_json)
+
+
+app.command()(report)
+app.command()(top)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -15,41 +15,24 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from agent import top as view
 from agent.config import Config, load_config, with_overrides
 from agent.errors import AgentError
+from agent.top_keys import Key, Sort, keys_in
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from agent.top import Snapshot, State
+
 _LOOK_EVERY_S = 1.0
 _MS_NS = 10**6
 _ESCAPE_WAIT_S = 0.05
-_KEYS = {
-    b"r": view.Key.BY_RAM,
-    b"c": view.Key.BY_CPU,
-    b"p": view.Key.BY_PROCESSES,
-    b"n": view.Key.BY_NAME,
-    b"q": view.Key.QUIT,
-    b"k": view.Key.UP,
-    b"j": view.Key.DOWN,
-    b"\n": view.Key.OPEN,
-    b"\r": view.Key.OPEN,
-    b"\x7f": view.Key.BACK,
-    b"\x1b": view.Key.BACK,
-    b"\x1b[A": view.Key.UP,
-    b"\x1b[B": view.Key.DOWN,
-    b"\x1b[C": view.Key.OPEN,
-    b"\x1b[D": view.Key.BACK,
-    b"\x1bOA": view.Key.UP,
-    b"\x1bOB": view.Key.DOWN,
-}
 
 
 def top(
     sort: Annotated[
-        view.Sort, typer.Option("--sort", help="What the containers are sorted by.")
-    ] = view.Sort.RAM,
+        Sort, typer.Option("--sort", help="What the containers are sorted by.")
+    ] = Sort.RAM,
     once: Annotated[bool, typer.Option("--once", help="Print the last tick and end.")] = False,
     config: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
@@ -61,6 +44,7 @@ def top(
     ] = None,
 ) -> int:
     """Containers and their processes at the last tick, live, and which one would go next."""
+    from agent import top as view
     from agent.terminal import is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
@@ -79,9 +63,11 @@ def top(
     return 0
 
 
-def _watch(settings: Config, state: view.State, console: Console) -> None:
+def _watch(settings: Config, state: State, console: Console) -> None:
     """Looks for a new tick every second, and at the keys in between."""
     from rich.live import Live
+
+    from agent import top as view
 
     snapshot = _read(settings)
     read_s = time.monotonic()
@@ -98,7 +84,9 @@ def _watch(settings: Config, state: view.State, console: Console) -> None:
                 read_s = time.monotonic()
 
 
-def _read(settings: Config) -> view.Snapshot:
+def _read(settings: Config) -> Snapshot:
+    from agent import top as view
+
     path = Path(settings.paths.database)
     snapshot = view.read(path, settings.policy)
     if snapshot is None:
@@ -121,24 +109,13 @@ def keyboard(descriptor: int) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def pressed(descriptor: int, wait_s: float) -> list[view.Key]:
+def pressed(descriptor: int, wait_s: float) -> list[Key]:
     """The keys pressed within `wait_s`, as soon as there are any. A terminal that is gone quits."""
     if not select.select([descriptor], [], [], wait_s)[0]:
         return []
     data = os.read(descriptor, 64)
     if not data:
-        return [view.Key.QUIT]
+        return [Key.QUIT]
     if data == b"\x1b" and select.select([descriptor], [], [], _ESCAPE_WAIT_S)[0]:
         data += os.read(descriptor, 64)
     return list(keys_in(data))
-
-
-def keys_in(data: bytes) -> Iterator[view.Key]:
-    """The keys in what a terminal sent; anything unknown is nothing."""
-    place = 0
-    while place < len(data):
-        length = 3 if data[place : place + 2] in (b"\x1b[", b"\x1bO") else 1
-        key = _KEYS.get(data[place : place + length])
-        if key is not None:
-            yield key
-        place += length

@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 from agent import top as view
 from agent.commands import top as command
 from agent.config import PolicySettings
-from agent.top import Key, Sort, State, press
+from agent.top import State, press
+from agent.top_keys import Key, Sort, keys_in
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.world import END_MS, Plan
 
@@ -188,7 +189,7 @@ def test_a_hostile_name_does_nothing(file: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_a_terminal_sends_is_read_as_keys(sent: bytes, keys: list[Key]) -> None:
-    assert list(command.keys_in(sent)) == keys
+    assert list(keys_in(sent)) == keys
 
 
 def run(*words: str) -> Any:

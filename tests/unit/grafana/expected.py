@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import mean
 from typing import Any
 
@@ -33,7 +34,12 @@ def _removed(window: Window) -> Table:
 
 def _agent(window: Window) -> Table:
     age_s = (window.view.to_ms - window.last["timestamp"]) / 1000
-    state = "al-dia" if age_s <= 45 else "atrasado" if age_s <= 125 else "detenido"
+    seen = [row for row in window.all.metrics if row["timestamp"] <= window.view.to_ms]
+    times = [row["timestamp"] for row in seen[-9:]]
+    between = sorted(after - before for before, after in pairwise(times))
+    usual_s = between[len(between) // 2] / 1000 if between else 20.0
+    late = age_s > 2 * usual_s + 5
+    state = "detenido" if age_s > 6 * usual_s + 5 else "atrasado" if late else "al-dia"
     return [(state, age_s, window.last["source"])]
 
 

@@ -9,26 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.unit.grafana import plugin
+from tests.unit.grafana.compare import check
 from tests.unit.grafana.expected import ORACLES
 from tests.unit.grafana.make_db import make
-from tests.unit.grafana.oracle import Points, Rows, Window
-from tests.unit.grafana.plugin import Frame, Panel, View
+from tests.unit.grafana.oracle import Rows
+from tests.unit.grafana.plugin import Panel, View
 from tests.unit.grafana.world import END_MS, TICK_MS, Plan
 
 PANELS = list(plugin.panels())
 HOURS = 1.25
 WINDOW_MS = 15 * 60_000
 """So short that no panel leaves a tick out."""
-
-SORTED_BY = {
-    "Procesos más Activos": 1,
-    "RAM Retenida por Contenedor": 1,
-    "CPU por Contenedor": 1,
-    "Lista de Contenedores": 4,
-    "Lista de Procesos": 3,
-    "Registro de Eliminaciones": 0,
-}
-"""Columns that give a table its order."""
 
 
 @pytest.fixture(scope="module")
@@ -68,46 +59,6 @@ def looks_at_one_tick(panel: Panel) -> bool:
     return "tics" in panel.sql and (
         "deletions" not in panel.sql and "/ 8)" not in panel.sql and "sumas" not in panel.sql
     )
-
-
-def check(
-    panel: Panel, connection: sqlite3.Connection, rows: Rows, view: View, interval: int = 0
-) -> None:
-    interval = interval or panel.interval(view)
-    frame = plugin.ask(connection, panel.sql, view, interval)
-    expected = ORACLES[panel.dashboard][panel.title](Window(rows, view, interval))
-    if isinstance(expected, dict):
-        compare_points(plugin.by_point(frame, interval), expected)
-    elif panel.kind == "state-timeline":
-        assert [
-            (int(at * 1000) // interval, word) for at, word in frame.rows if word != "sin-ticks"
-        ] == expected
-    else:
-        compare_rows(frame, expected)
-        if panel.kind == "bargauge":
-            assert [row[0] for row in frame.rows] == [row[0] for row in expected]
-        if panel.title in SORTED_BY:
-            place = SORTED_BY[panel.title]
-            assert [row[place] for row in frame.rows] == pytest.approx(
-                [row[place] for row in expected]
-            )
-
-
-def compare_points(found: Points, expected: Points) -> None:
-    assert {name for name in found if found[name]} == {name for name in expected if expected[name]}
-    for name, points in expected.items():
-        assert found[name] == pytest.approx(points, rel=1e-9, abs=1e-9), name
-
-
-def compare_rows(frame: Frame, expected: list[tuple[object, ...]]) -> None:
-    assert len(frame.rows) == len(expected)
-    for found, wanted in zip(sorted(frame.rows, key=repr), sorted(expected, key=repr), strict=True):
-        assert len(found) == len(wanted)
-        for cell, value in zip(found, wanted, strict=True):
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                assert cell == pytest.approx(value, rel=1e-9, abs=1e-9)
-            else:
-                assert cell == value
 
 
 @pytest.mark.parametrize("view", windows(), ids=lambda view: f"from{view.from_ms}")
