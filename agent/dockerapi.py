@@ -12,6 +12,7 @@ import json
 import logging
 import socket
 import time
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -157,6 +158,16 @@ def connect(docker_host: str, timeout_s: float) -> docker.APIClient:
         return _client(path, version, timeout_s)
 
 
+@contextmanager
+def connect_briefly(docker_host: str, timeout_s: float) -> Iterator[docker.APIClient]:
+    """A client for the length of a block. Raises as `connect` does."""
+    client = connect(docker_host, timeout_s)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
 def _client(path: str, version: str, timeout_s: Any) -> docker.APIClient:
     client = docker.APIClient(base_url=_SCHEME + path, version=version, timeout=timeout_s)
     client.mount("http+docker://", _Adapter("http+unix://" + path, timeout_s))
@@ -195,28 +206,33 @@ class EventStream:
         self._host = docker_host
         self._kinds = kinds
         self._timeout_s = timeout_s
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = BoundedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._response: http.client.HTTPResponse | None = None
 
     def open(self) -> None:
         """Connects and waits for the head of the answer. Raises EngineUnavailableError."""
-        with connect_briefly(self._host, self._timeout_s) as client, answering(self._host):
-            version = client.api_version
         filters = json.dumps({"type": ["container"], "event": list(self._kinds)})
-        target = f"/v{version}/events?" + requests.compat.urlencode({"filters": filters})
+        query = urllib.parse.urlencode({"filters": filters})
         with answering(self._host):
             self._socket.settimeout(self._timeout_s)
             self._socket.connect(socket_path(self._host))
-            self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: docker\r\n\r\n".encode("ascii"))
-            response = http.client.HTTPResponse(self._socket, method="GET")
-            response.begin()
-            if response.status != http.HTTPStatus.OK:
-                response.close()
-                raise EngineUnavailableError(
-                    f"Docker at {self._host} gives no events: status {response.status}.", _MEND
-                )
+            # Asked on this very connection, so that `close` ends this too.
+            with self._get("/version") as answer:
+                text = answer.read(MAX_EVENT_BYTES)
+            version = _negotiated(msgspec.json.decode(text), self._host)
+            self._response = self._get(f"/v{version}/events?{query}")
             self._socket.settimeout(None)
-            self._response = response
+
+    def _get(self, target: str) -> http.client.HTTPResponse:
+        self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: docker\r\n\r\n".encode("ascii"))
+        response = http.client.HTTPResponse(self._socket, method="GET")
+        response.begin()
+        if response.status != http.HTTPStatus.OK:
+            response.close()
+            raise EngineUnavailableError(
+                f"Docker at {self._host} gives no events: status {response.status}.", _MEND
+            )
+        return response
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The events, until the stream ends. Raises EngineUnavailableError where it breaks."""
@@ -237,13 +253,3 @@ class EventStream:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-
-
-@contextmanager
-def connect_briefly(docker_host: str, timeout_s: float) -> Iterator[docker.APIClient]:
-    """A client for the length of a block. Raises as `connect` does."""
-    client = connect(docker_host, timeout_s)
-    try:
-        yield client
-    finally:
-        client.close()
