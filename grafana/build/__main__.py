@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from grafana.build import contenedores, sistema
-from grafana.build.panels import encode
+from grafana.build.layout import encode
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "dashboards"
 

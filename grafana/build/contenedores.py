@@ -16,6 +16,7 @@ from grafana.build.frame import (
     tier_variable,
     top_variable,
 )
+from grafana.build.layout import Grid
 
 
 def dashboard() -> build.Dashboard:
@@ -34,7 +35,7 @@ def dashboard() -> build.Dashboard:
     )
     made.with_variable(tier_variable())
     made.with_variable(top_variable())
-    grid = p.Grid(made)
+    grid = Grid(made)
     _now_strip(grid)
     _ram(grid)
     _cpu(grid)
@@ -47,7 +48,7 @@ def dashboard() -> build.Dashboard:
     return made
 
 
-def _now_strip(grid: p.Grid) -> None:
+def _now_strip(grid: Grid) -> None:
     grid.add(
         p.trend(
             "Contenedores en Marcha",
@@ -148,7 +149,7 @@ HAVING {sql.LAST} IS NOT NULL
     )
 
 
-def _ram(grid: p.Grid) -> None:
+def _ram(grid: Grid) -> None:
     grid.add(
         p.labelled(
             p.areas(
@@ -188,7 +189,7 @@ def _ram(grid: p.Grid) -> None:
     )
 
 
-def _cpu(grid: p.Grid) -> None:
+def _cpu(grid: Grid) -> None:
     grid.add(
         p.labelled(
             p.areas(

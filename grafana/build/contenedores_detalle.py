@@ -6,6 +6,7 @@ from grafana.build import contenedores_sql as queries
 from grafana.build import panels as p
 from grafana.build import sql
 from grafana.build.frame import CONTAINERS_UID
+from grafana.build.layout import Grid
 
 TIERS = p.words(
     low=("bajo", p.GOOD), high=("alto", p.USED), none=("sin gobierno", p.QUIET)
@@ -30,7 +31,7 @@ def _gauge_cell(scheme: str) -> list[object]:
     ]
 
 
-def containers(grid: p.Grid) -> None:
+def containers(grid: Grid) -> None:
     grid.add(
         p.table(
             "Lista de Contenedores",
@@ -70,7 +71,7 @@ def containers(grid: p.Grid) -> None:
     )
 
 
-def removals(grid: p.Grid) -> None:
+def removals(grid: Grid) -> None:
     grid.add(
         p.table(
             "Registro de Eliminaciones",
@@ -167,7 +168,7 @@ def removals(grid: p.Grid) -> None:
     )
 
 
-def inside(grid: p.Grid) -> None:
+def inside(grid: Grid) -> None:
     grid.add(
         p.table(
             "Lista de Procesos",

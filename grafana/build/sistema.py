@@ -8,6 +8,7 @@ from grafana.build import panels as p
 from grafana.build import sistema_detalle, sql
 from grafana.build import sistema_sql as queries
 from grafana.build.frame import SYSTEM_TITLE, SYSTEM_UID, frame, picked, top_variable
+from grafana.build.layout import Grid
 
 
 def dashboard() -> build.Dashboard:
@@ -25,7 +26,7 @@ def dashboard() -> build.Dashboard:
             "Procesos del último tick, los mayores primero",
         )
     )
-    grid = p.Grid(made)
+    grid = Grid(made)
     _now_strip(grid)
     _over_time(grid)
     grid.heading("Procesos")
@@ -35,7 +36,7 @@ def dashboard() -> build.Dashboard:
     return made
 
 
-def _now_strip(grid: p.Grid) -> None:
+def _now_strip(grid: Grid) -> None:
     grid.add(
         p.dial(
             "CPU",
@@ -145,7 +146,7 @@ FROM metrics WHERE {sql.by_tick("metrics")}
     )
 
 
-def _over_time(grid: p.Grid) -> None:
+def _over_time(grid: Grid) -> None:
     grid.add(
         p.areas(
             "Uso de RAM en el Tiempo",

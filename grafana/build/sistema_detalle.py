@@ -5,9 +5,10 @@ from __future__ import annotations
 from grafana.build import panels as p
 from grafana.build import sistema_sql as queries
 from grafana.build import sql
+from grafana.build.layout import Grid
 
 
-def processes(grid: p.Grid) -> None:
+def processes(grid: Grid) -> None:
     grid.add(
         p.ranking(
             "Top $top Procesos por RAM",
@@ -84,7 +85,7 @@ def processes(grid: p.Grid) -> None:
     )
 
 
-def trust(grid: p.Grid) -> None:
+def trust(grid: Grid) -> None:
     grid.add(
         p.figures(
             "Atribución Ahora",

@@ -1,0 +1,50 @@
+"""Where panels stand on a dashboard, and the JSON that all of it becomes."""
+
+from __future__ import annotations
+
+import json
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard
+
+from grafana.build.panels import MARKED, REMOVALS, Panel
+
+
+class Grid:
+    """Places panels from left to right and row by row in Grafana's 24 columns."""
+
+    def __init__(self, into: build.Dashboard) -> None:
+        self._into = into
+        self._x = self._y = self._height = 0
+
+    def add(self, panel: Panel, width: int, height: int) -> None:
+        if self._x + width > 24:
+            self._break()
+        place = dashboard.GridPos(x=self._x, y=self._y, w=width, h=height)
+        self._into.with_panel(panel.grid_pos(place))
+        self._x += width
+        self._height = max(self._height, height)
+
+    def heading(self, title: str) -> None:
+        """A row's title; what follows stands below it."""
+        self._break()
+        place = dashboard.GridPos(x=0, y=self._y, w=24, h=1)
+        self._into.with_row(build.Row(title).grid_pos(place))
+        self._y += 1
+
+    def _break(self) -> None:
+        self._y += self._height
+        self._x = self._height = 0
+
+
+def encode(made: build.Dashboard) -> str:
+    """The dashboard's JSON, with panels numbered in their order and removals marked in one."""
+    content = json.loads(json.dumps(made.build(), cls=JSONEncoder))
+    for number, panel in enumerate(content["panels"], start=1):
+        panel["id"] = number
+    marked = [panel["id"] for panel in content["panels"] if panel["title"] == MARKED]
+    for annotation in content["annotations"]["list"]:
+        if annotation["name"] == REMOVALS:
+            annotation["filter"] = {"exclude": False, "ids": marked}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
