@@ -1,7 +1,7 @@
 """What every panel of both dashboards has in common: source, words for «no data», colours, units.
 
 A thin layer over grafana-foundation-sdk's builders. A panel is made with its query and its
-description, and placed by `Grid` in reading order.
+description, and placed by `layout.Grid`.
 """
 
 from __future__ import annotations

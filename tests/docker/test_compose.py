@@ -291,7 +291,7 @@ def test_without_an_engine_both_ways_say_so(tmp_path: Path, database: Path) -> N
     away = Grafana(GrafanaSettings(), tmp_path, database, f"unix://{tmp_path}/no.sock", image=GOOD)
 
     for step in (lambda: away.up(lambda _: None), away.down, away.is_ours):
-        with pytest.raises(EngineUnavailableError, match="Docker at .* does not answer"):
+        with pytest.raises(EngineUnavailableError, match=r"Docker at .* does not answer"):
             step()
 
 
