@@ -62,8 +62,7 @@ class Beside:
         if wants_grafana:
             if not self._config.grafana.keep:
                 self._undo.push("grafana", self._grafana.down)
-            # Down waits for up, or compose would bring up what stop has just taken down.
-            self._undo.push("grafana start", lambda: thread.join(_GRAFANA_WAIT_S))
+            self._undo.push("grafana start", lambda: self._end_grafana_start(thread))
         self._undo.push("containers", lambda: self._remove_containers(installation))
         self._undo.push("generator", self._stop_generator)
         if wants_cron:
@@ -124,6 +123,12 @@ class Beside:
         if failed:
             names = ", ".join(one.decision.container_name for one in failed)
             raise AgentError(f"{names} could not be removed: {failed[0].error}")
+
+    def _end_grafana_start(self, thread: threading.Thread) -> None:
+        """A start under way gives up, or compose would bring up what stop takes down."""
+        self._grafana.cancel()
+        if thread.is_alive():
+            thread.join(_GRAFANA_WAIT_S)
 
     def _bring_up_grafana(self) -> str:
         return f"up at {self._grafana.up(self._say)}"
