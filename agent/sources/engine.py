@@ -50,7 +50,7 @@ class _Listed(msgspec.Struct, frozen=True):
     Names: list[str] | None = None
     Image: str = ""
     ImageID: str = ""
-    Created: Annotated[int, msgspec.Meta(ge=0)] = 0
+    Created: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
     State: str = ""
     Status: str = ""
     Labels: dict[str, str] | None = None
@@ -113,6 +113,8 @@ class Engine:
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
         self._image_labels: dict[str, str] = {}
+        self.undescribed = 0
+        """How often Docker listed a container and could not describe it."""
 
     def list(self) -> Listing:
         """All containers. Raises EngineUnavailableError where Docker does not give a whole answer.
@@ -192,6 +194,8 @@ class Engine:
             )
         except docker.errors.NotFound:
             return None
+        except docker.errors.APIError as error:
+            return self._without_a_look(listed, error)
         if inspected.Id != listed.Id:
             raise ValueError("another container than the one asked for")
         fresh = _Known(
@@ -202,6 +206,18 @@ class Engine:
         )
         self._known[listed.Id] = fresh
         return fresh
+
+    def _without_a_look(self, listed: _Listed, error: docker.errors.APIError) -> _Known:
+        """What the list alone says of one that Docker cannot describe (its layer is broken, say).
+
+        One such container must not hide all others. It has no first process for us and is proved
+        to be nobody's, and its creation is known to the second only: no removal takes it for sure.
+        """
+        self.undescribed += 1
+        reason = str(error.explanation)[:200]
+        log.warning("container=%s outcome=undescribed %s", listed.Id[:12], reason)
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(listed.Created))
+        return _Known(_Inspected(listed.Id, created), "", listed.State, self._clock.boot_ns())
 
     def _own_installation(self, listed: _Listed, inspected: _Inspected, ends: float) -> str:
         """The installation's label where the container itself carries it.

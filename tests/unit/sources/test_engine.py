@@ -297,10 +297,9 @@ def test_a_list_that_is_not_whole_is_an_unavailable_engine_within_its_time(
         reply(inspected("b")),
         reply(inspected("a", Created="yesterday")),
         reply(inspected("a", State={"Pid": -1})),
-        reply({"message": "boom"}, "500 Internal Server Error"),
         hang,
     ],
-    ids=["empty", "another container's", "no time", "no pid", "an error", "nothing"],
+    ids=["empty", "another container's", "no time", "no pid", "nothing"],
 )
 def test_a_look_that_fails_is_an_unavailable_engine(
     fake: FakeEngine, engine: Engine, answer: Any
@@ -309,6 +308,22 @@ def test_a_look_that_fails_is_an_unavailable_engine(
     fake.answers[f"/containers/{'a' * 64}/json"] = answer
     with pytest.raises(EngineUnavailableError):
         engine.list()
+
+
+def test_one_that_docker_cannot_describe_does_not_hide_the_others(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    offer(fake, (listed("a"), inspected("a")), (listed("b"), inspected("b")))
+    broken = reply({"message": "layer does not exist"}, "500 Internal Server Error")
+    fake.answers[f"/containers/{'a' * 64}/json"] = broken
+    one, other = engine.list().containers
+    assert (one.name, one.image, one.first_pid) == ("name-a", "alpine:latest", 0)
+    assert one.created_ns == 1_700_000_000 * SECOND
+    assert one.own_installation == ""
+    assert other.first_pid == 4321
+    assert engine.undescribed == 1
+    fake.answers[f"/containers/{'a' * 64}/json"] = inspected("a")
+    assert engine.list().containers[0].first_pid == 4321
 
 
 def test_the_time_is_for_all_looks_together(fake: FakeEngine, clock: Clock) -> None:
