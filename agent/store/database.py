@@ -334,6 +334,7 @@ def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> Guard | None:
     """
     database.pragma("busy_timeout", int(_ENTER_WAL_S * 1000))
     database.pragma("locking_mode", "EXCLUSIVE")
+    database.pragma("journal_mode", "MEMORY")
     connection = plain_connection(database)
     connection.execute("BEGIN EXCLUSIVE")
     connection.execute("COMMIT")
@@ -393,36 +394,58 @@ def transaction(database: peewee.SqliteDatabase) -> Iterator[sqlite3.Connection]
 
 
 def leave(database: peewee.SqliteDatabase, path: Path, *, wait: bool) -> bool:
-    """Closes, with one plain file left behind. False where a reader kept the side files there.
-
-    A close that removes the side files while the header still says WAL would shut read-only readers
-    out, so that state is never left.
-    """
+    """Closes, with one plain file left behind. False where readers or the disk kept the log."""
     deadline = time.monotonic() + (_LEAVE_WAL_S if wait else 0)
+    left, failure = False, ""
     while True:
-        left = _try_leave_wal(database)
-        if left or time.monotonic() >= deadline:
+        try:
+            left = _try_leave_wal(database)
+        except StorageError as error:
+            failure = str(error)
+        if left or failure or time.monotonic() >= deadline:
             break
         time.sleep(0.05)
+    if failure:
+        # By now SQLite has let go of the log, which stays, but not of its lock.
+        log.warning("database=log-kept cause=%s", failure)
+    if left or failure:
+        close(database)
+    else:
+        _close_keeping_log(database, path)
+    return left
+
+
+def _close_keeping_log(database: peewee.SqliteDatabase, path: Path) -> None:
+    """Closes as a kill would: the header says that there is a log, so there has to be one.
+
+    SQLite's last connection to close removes the log. Here that is one that cannot write, and so
+    cannot remove anything either.
+    """
+    keeper: peewee.SqliteDatabase | None = None
+    with suppress(*StorageError):
+        keeper = connect_to_read(path)
+        plain_connection(keeper).execute("BEGIN")
+        rows(keeper, "SELECT count(*) FROM sqlite_master")
     close(database)
-    if left or files.side_file(path, "-wal").exists():
-        return left
-    # The reader went just now: nobody is in the way any more.
-    try:
-        again = connect(path)
-    except StorageError:
-        return False
-    try:
-        return _try_leave_wal(again)
-    finally:
-        close(again)
+    close(keeper)
 
 
 def _try_leave_wal(database: peewee.SqliteDatabase) -> bool:
+    """Brings the log into the file and its header back to «no log», all of it or nothing.
+
+    Exclusive, because SQLite otherwise lets readers in between the two steps: they find a log
+    announced and none there, and one of them may keep the second step from being done. MEMORY,
+    because a journal on disk left by a kill at that moment would stop every reader too; what
+    changes lies within one sector, which is written whole or not at all. For whoever opens the file
+    next the mode is DELETE. False where a reader is in the way.
+    """
+    database.pragma("busy_timeout", 100)
+    database.pragma("locking_mode", "EXCLUSIVE")
     try:
-        database.pragma("busy_timeout", 100)
-        return bool(database.pragma("journal_mode", "DELETE") == "delete")
+        return bool(database.pragma("journal_mode", "MEMORY") == "memory")
     except StorageError as error:
         if sqlite_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            log.warning("database=wal-kept cause=%s", error)
+            raise
         return False
+    finally:
+        database.pragma("locking_mode", "NORMAL")

@@ -328,7 +328,7 @@ class Store:
             )
         except _FAILURES as error:
             if not self._prune_problem:
-                log.warning("retention=failing %s", error)
+                log.warning("retention=failing %s", str(error))
             self._prune_problem = f"Old rows cannot be deleted: {error}."
             self._stale = sqlite.needs_new_connection(error)
             if sqlite.is_damage(error):
@@ -349,7 +349,7 @@ class Store:
         self._stale = sqlite.needs_new_connection(error)
         told = sqlite.explain(error, self._path)
         if not self._problem:
-            log.warning("database=failing %s", told)
+            log.warning("database=failing %s", str(told))
         self._problem = str(told)
         return told
 

@@ -23,7 +23,6 @@ from agent.model import (
     Verified,
 )
 from agent.record import ContainerProcessUsage, ProcessUsage, TickRecord
-from agent.record import TickRecord
 from agent.store.store import Store
 
 START_NS = 1_764_000_000 * 10**9

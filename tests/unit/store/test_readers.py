@@ -1,4 +1,4 @@
-"""Readers beside the writer: another process, another user, a read-only mount, and a writer that dies.
+"""Readers beside the writer: of another user, on a read-only mount, and with a writer that dies.
 
 The contract: no reader's query ever fails or sees half a tick, no reader ever holds the writer up,
 and the history stays readable while the agent is stopped, killed or starting.
@@ -113,7 +113,7 @@ def path(outside: Path) -> Path:
 
 @pytest.fixture
 def seen_from_outside(path: Path, outside: Path) -> Iterator[tuple[Path, int]]:
-    """The database as a container sees it, and who looks: a read-only mount and uid 472 for root."""
+    """The database as a container sees it and who looks: a read-only mount and uid 472 for root."""
     if os.geteuid() != 0:
         yield path, 0
         return
@@ -288,7 +288,10 @@ def test_a_reader_in_the_middle_of_a_query_holds_no_tick_up_and_the_log_shrinks_
 
 
 def test_a_reader_that_stays_keeps_the_side_files_and_goes_on_reading(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    seen_from_outside: tuple[Path, int],
+    outside: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("agent.store.database._LEAVE_WAL_S", 0.2)
     code = """
@@ -316,6 +319,9 @@ def test_a_reader_that_stays_keeps_the_side_files_and_goes_on_reading(
     assert path.with_name("metrics.db-wal").exists()
     assert count(path, "metrics") == 3
     assert reader.communicate("\n")[0] == "3\n"
+    (outside / "once").touch()
+    for answer in Readers(*seen_from_outside, outside / "once", 1).finish():
+        assert answer[1] == {}
     with open_store(path, FakeClock()) as again:
         again.write_tick(a_tick(START_NS + 3 * SECOND_NS))
     assert sorted(one.name for one in path.parent.iterdir()) == ["metrics.db"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ histories = st.lists(st.integers(1, 400 * HOUR_MS), max_size=60).map(
 def recorded_after(history: list[int], timestamp: int) -> int:
     """Recorded time after a row by the definition: steps of an hour at most, from row to row."""
     later = sorted(one for one in history if one >= timestamp)
-    return sum(min(b - a, HOUR_MS) for a, b in zip(later, later[1:], strict=False))
+    return sum(min(b - a, HOUR_MS) for a, b in pairwise(later))
 
 
 @given(
@@ -273,7 +274,7 @@ def test_much_that_is_due_goes_in_batches_that_hold_no_tick_long(
             run_for(store, clock, 10 * SECOND_NS, 10 * SECOND_NS, processes=10)
             left.append(count(path, "process_stats"))
 
-    steps = [before - after for before, after in zip(left, left[1:], strict=False)]
+    steps = [before - after for before, after in pairwise(left)]
     assert left[0] == 156 * 50
     assert left[-1] < 600
     # 10 new ones each time; a batch ends after the tick that fills it.
