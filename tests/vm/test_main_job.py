@@ -316,6 +316,10 @@ def test_docker_away_and_back_is_said_and_costs_no_container_in_the_first_whole_
             agent.wait_for("docker=back")
             # The engine's stop ended them all: exited and governed, they go, but not at once.
             wait_until(lambda: not set(nine) & all_names(), "the exited ones go", timeout_s=120)
+            wait_until(
+                lambda: rows(database, "SELECT count(*) AS n FROM deletions")[0]["n"] == 9,
+                "their rows are stored",
+            )
             known = [row for row in metrics() if row["container_count"] is not None]
             assert known[0]["deleted_count"] == 0
             first_removal = rows(database, "SELECT min(timestamp) AS at FROM deletions")[0]["at"]
