@@ -33,6 +33,19 @@ def test_the_committed_json_is_what_the_generator_makes() -> None:
         )
 
 
+@pytest.mark.parametrize("name", plugin.NAMES)
+def test_a_dashboard_is_valid_by_grafana_s_own_schema(name: str) -> None:
+    models = pytest.importorskip(
+        "grafana_foundation_sdk.models.dashboard",
+        reason="needs grafana-foundation-sdk (requirements/test.txt)",
+    )
+
+    read = models.Dashboard.from_json(plugin.load(name))
+
+    assert read.schema_version == 42
+    assert len(read.panels) == len(plugin.load(name)["panels"])
+
+
 def test_no_dashboard_is_committed_that_nothing_makes() -> None:
     assert {file.stem for file in (GRAFANA / "dashboards").iterdir()} == set(plugin.NAMES)
 
