@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -89,7 +90,9 @@ def service(images: Images) -> Iterator[None]:
 @pytest.fixture
 def container(images: Images, service: None) -> Iterator[str]:
     mine = containers.Containers()
-    yield mine.run(images.alpine, ["sleep", "infinity"], name="bystander")
+    yield mine.run(
+        images.alpine, ["sleep", "infinity"], name="bystander", options=["--network", "none"]
+    )
     mine.close()
 
 
@@ -192,6 +195,21 @@ def test_an_agent_that_hangs_is_restarted_and_ticks_again(service: None) -> None
     assert int(unit("MainPID")) != pid
     wait_until(lambda: ticks() > before, "a tick of the new one", timeout_s=60, pause_s=1)
     assert "watchdog" in journal().casefold()
+
+
+@pytest.mark.full
+def test_in_the_sandbox_the_modules_can_be_built(service: None) -> None:
+    build = Path("/var/lib/so1/build")
+    assert shell("systemctl", "stop", UNIT).returncode == 0
+    kept = build.rename(build.with_name("build.kept"))
+    try:
+        assert shell("systemctl", "start", UNIT, timeout_s=1200).returncode == 0, journal()
+        assert len(list(build.rglob("*.ko"))) == 2
+        newest = rows(DATABASE, "SELECT source FROM metrics ORDER BY timestamp DESC LIMIT 1")
+        assert newest == [{"source": "modules"}]
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+        kept.rename(build)
 
 
 def test_the_score_of_the_sandbox_is_reported(service: None) -> None:
