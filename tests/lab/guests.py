@@ -116,7 +116,7 @@ GUESTS: dict[str, Guest] = {
             "7.2",
             extra_packages=("docker-cli",),
             rolling=True,
-            legacy_cgroup_force=True,
+            cgroup_v1=False,
             in_ci=False,
         ),
         Guest("debian12-fresh", "bookworm", "6.1", fresh=True, in_ci=False),
