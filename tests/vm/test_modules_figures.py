@@ -354,6 +354,8 @@ def test_a_zombie_has_its_state_and_cgroup_and_no_memory() -> None:
 
 def test_a_process_whose_leader_ended_first_keeps_its_memory_and_follows_its_cgroup() -> None:
     with own_cgroup() as (directory, controller), scene("dead-leader") as left:
+        # The other thread may be there before the first one has quite ended.
+        host.eventually(lambda: _assert((host.stat(left.pid) or "?")[0] == "Z"))
         (thread,) = host.threads(left.pid) - {left.pid}
         text = Path(f"/proc/{left.pid}/task/{thread}/smaps").read_text()
         rss = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Rss:"))
