@@ -227,6 +227,7 @@ def _history(path: Path) -> tuple[str, str | None, int | None, str]:
     """Journal, schema, newest row's time, and why they could not be read."""
     try:
         from agent.store import database as sqlite
+        from agent.store import failures
     except ImportError as error:
         return "", None, None, str(error)
     try:
@@ -240,7 +241,7 @@ def _history(path: Path) -> tuple[str, str | None, int | None, str]:
             newest = sqlite.rows(database, "SELECT max(timestamp) FROM metrics")[0][0]
         finally:
             database.close()
-    except sqlite.StorageError as error:
+    except failures.StorageError as error:
         return "", None, None, str(error)
     schema = "newer" if applied - known else "older" if known - applied else "current"
     return journal, schema, newest if isinstance(newest, int) else None, ""

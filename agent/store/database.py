@@ -6,7 +6,6 @@ WAL while the agent runs, because a rollback journal left by a kill stops every 
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import sqlite3
@@ -22,6 +21,7 @@ from playhouse import migrations
 
 from agent.errors import StoreError
 from agent.store import files
+from agent.store.failures import DamagedError, StorageError, explain, is_damage, sqlite_code
 from agent.store.files import FileKind
 from agent.store.guard import Guard
 from agent.store.tables import ALL_TABLES, columns, table_name
@@ -38,82 +38,6 @@ _ENTER_WAL_S = 30.0
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 FULL_CHECK_BYTES = 32 * 1024 * 1024
 """Up to this size a start checks every page; beyond it only what it touches."""
-
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_SYSTEM_CODES = {
-    errno.ENOSPC: sqlite3.SQLITE_FULL,
-    errno.EDQUOT: sqlite3.SQLITE_FULL,
-    errno.EROFS: sqlite3.SQLITE_READONLY,
-    errno.EPERM: sqlite3.SQLITE_READONLY,
-    errno.EACCES: sqlite3.SQLITE_READONLY,
-}
-_PASSING = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_TOOBIG,
-)
-
-StorageError = (sqlite3.Error, sqlite3.Warning, peewee.PeeweeException, OSError)
-
-
-class DamagedError(Exception):
-    """The file is not a sound database of ours any more. Never leaves this package."""
-
-    def __init__(self, finding: str, database: peewee.SqliteDatabase | None = None) -> None:
-        super().__init__(finding)
-        self.database = database
-        """Its connection, for whoever sets the file aside to close afterwards."""
-
-
-def sqlite_code(error: BaseException | None) -> int:
-    """SQLite's primary result code behind `error`, or the one for its errno; 0 for neither."""
-    while error is not None:
-        code = getattr(error, "sqlite_errorcode", None)
-        if isinstance(code, int):
-            return code & 0xFF
-        if isinstance(error, OSError) and error.errno in _SYSTEM_CODES:
-            return _SYSTEM_CODES[error.errno]
-        error = error.__cause__ or error.__context__
-    return 0
-
-
-def is_damage(error: BaseException) -> bool:
-    return isinstance(error, DamagedError) or sqlite_code(error) in _DAMAGED
-
-
-def needs_new_connection(error: BaseException) -> bool:
-    """Whether the connection that met `error` may go on meeting it after its cause is gone."""
-    if not isinstance(error, StorageError):
-        return False
-    return sqlite_code(error) not in _PASSING
-
-
-def explain(error: BaseException, path: Path) -> StoreError:
-    """What a person is told of `error`."""
-    if isinstance(error, StoreError):
-        return error
-    code = sqlite_code(error)
-    if code == sqlite3.SQLITE_FULL:
-        message = f"The disk of the database {path} is full, so nothing is stored."
-        hint = f"Make room (df -h {path.parent}); storing goes on by itself."
-    elif code == sqlite3.SQLITE_READONLY:
-        message = f"The database {path} can be read but not written."
-        hint = f"See its attributes and its mount (lsattr {path}; findmnt -T {path})."
-    elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        message = f"Another program holds the database {path} locked."
-        hint = f"See which (fuser -v {path}) and end it; storing goes on by itself."
-    elif code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-        message = f"The disk of the database {path} fails: {error}."
-        hint = "See `dmesg` and the disk; storing is tried again at every tick."
-    elif not isinstance(error, (DamagedError, *StorageError)) or code == sqlite3.SQLITE_CONSTRAINT:
-        message = f"A value of this tick does not fit into the database: {error}."
-        hint = "The next tick is stored as usual; please report it."
-    else:
-        message = f"The database {path} cannot be used: {error}."
-        hint = f"See it with `sqlite3 {path} 'PRAGMA integrity_check'`."
-    return StoreError(message, hint)
 
 
 class WriterDatabase(peewee.SqliteDatabase):

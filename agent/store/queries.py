@@ -18,6 +18,7 @@ from peewee import fn
 
 from agent.errors import StoreError
 from agent.store import database as sqlite
+from agent.store import failures
 from agent.store.tables import (
     AttributionCheck,
     ContainerStats,
@@ -357,7 +358,7 @@ def _is_there(path: Path) -> bool:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite.StorageError as error:
+    except failures.StorageError as error:
         raise _unreadable(path, error) from error
 
 

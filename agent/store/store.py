@@ -26,8 +26,8 @@ from agent.decisions import RemovalPass
 from agent.errors import StoreError
 from agent.record import TickRecord
 from agent.store import database as sqlite
-from agent.store import files, rows, watch
-from agent.store.database import DamagedError
+from agent.store import failures, files, rows, watch
+from agent.store.failures import DamagedError
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.tables import (
     ALL_TABLES,
@@ -50,7 +50,7 @@ _OWED_PASSES = 1000
 
 _VERIFY_PAUSE_NS = 600 * 10**9
 
-_FAILURES = (*sqlite.StorageError, DamagedError, StoreError, OverflowError, ValueError)
+_FAILURES = (*failures.StorageError, DamagedError, StoreError, OverflowError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Store:
             try:
                 timestamp_ms = self._write_once(wall_ns, insert)
             except _FAILURES as error:
-                if self._database is None or not sqlite.is_damage(error):
+                if self._database is None or not failures.is_damage(error):
                     raise
                 self._set_aside(str(error))
                 timestamp_ms = self._write_once(wall_ns, insert)
@@ -296,9 +296,9 @@ class Store:
         try:
             self._last_ms = max(self._last_ms, _newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
-        except sqlite.StorageError as error:
+        except failures.StorageError as error:
             sqlite.leave(database, self._path, wait=False)
-            raise sqlite.explain(error, self._path) from error
+            raise failures.explain(error, self._path) from error
         self._database = database
         self._stale = False
         self._seen = watch.fingerprint(self._path)
@@ -330,8 +330,8 @@ class Store:
             if not self._prune_problem:
                 log.warning("retention=failing %s", str(error))
             self._prune_problem = f"Old rows cannot be deleted: {error}."
-            self._stale = sqlite.needs_new_connection(error)
-            if sqlite.is_damage(error):
+            self._stale = failures.needs_new_connection(error)
+            if failures.is_damage(error):
                 self._begin_anew(error)
         else:
             self._prune_problem = ""
@@ -346,8 +346,8 @@ class Store:
             self._failed(failure)
 
     def _failed(self, error: BaseException) -> StoreError:
-        self._stale = sqlite.needs_new_connection(error)
-        told = sqlite.explain(error, self._path)
+        self._stale = failures.needs_new_connection(error)
+        told = failures.explain(error, self._path)
         if not self._problem:
             log.warning("database=failing %s", str(told))
         self._problem = str(told)
