@@ -66,8 +66,9 @@ class BpfView:
     """Boot clock."""
     cgroup_ids: Mapping[ProcessKey, int]
     """Every process from its birth until the kernel frees it, zombies too."""
-    exiting: frozenset[ProcessKey]
-    """Of these the ones whose last thread has ended; their CPU is not yet in `totals`."""
+    exiting: Mapping[ProcessKey, int]
+    """Of these the ones whose last thread has ended, with their CPU by then, as far as it was
+    charged; it is in `totals` once the kernel has freed them (zombies: when they are reaped)."""
     moved_cpu_ns: Mapping[ProcessKey, int]
     """CPU spent before the last move between cgroups; only those that moved."""
     totals: Mapping[int, CgroupEvents]
@@ -198,7 +199,8 @@ def _stays(
         earlier = ledger.stays.get(key) if ledger else None
         counted = earlier.counted_ns if earlier and earlier.base_ns == base else base
         # Not in the snapshot: born after it, or ended and not yet freed.
-        stay = Stay(base, max(counted, cpu_ns.get(key, counted)))
+        spent = cpu_ns.get(key, view.exiting.get(key, counted))
+        stay = Stay(base, max(counted, spent))
         stays.setdefault(container_id, {})[key] = stay
     return stays
 

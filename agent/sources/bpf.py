@@ -33,6 +33,10 @@ _KEEP_GONE_NS = 60 * 10**9
 """A removed cgroup's record stays this long after it was first seen so: its processes are freed
 later than its directory, and every reader of the totals shall have met it."""
 
+_SETTLE_NS = 20 * 10**9
+"""The kernel tells of an ended process's last within a grace period of RCU. One that has been gone
+for this long and was not told of never will be."""
+
 DISAGREE_VARIABLE = "SO1_TEST_BPF_DISAGREE"
 """Test hook: names a file of lines `PID CGROUP_ID` that this witness then swears to."""
 
@@ -58,6 +62,9 @@ class Witness:
         self._seam = Seam()
         self._cpus = 1
         self._gone_since: dict[int, int] = {}
+        self._exiting_since: dict[ProcessKey, int] = {}
+        self._settled = 0
+        self._settled_cpu_ns: dict[int, int] = {}
 
     @classmethod
     def start(
@@ -131,7 +138,11 @@ class Witness:
         read_ns = self._clock.boot_ns()
         cgroup_ids, exiting, moved = _read_processes(maps["processes"])
         totals, parents, born, gone = _read_cgroups(maps["cgroups"])
-        lost = self._lost(maps["counters"])
+        self._settle(maps["processes"], cgroup_ids, exiting, moved, read_ns)
+        for cgroup_id, cpu_ns in self._settled_cpu_ns.items():
+            if cgroup_id in totals:
+                totals[cgroup_id] = totals[cgroup_id].plus(CgroupEvents(cpu_ended_ns=cpu_ns))
+        lost = self._settled + self._lost(maps["counters"])
         maps["controls"].update(bytes(4), records.CONTROL.pack(snapshot_ns or read_ns))
         self._sweep(maps["cgroups"], gone, read_ns)
         cgroup_ids.update(_sworn(cgroup_ids))
@@ -149,11 +160,35 @@ class Witness:
         programs = self._probes.programs.values() if self._probes else ()
         return lost + sum(program_runs(fd).missed for fd in programs)
 
+    def _settle(
+        self,
+        processes: Map,
+        cgroup_ids: dict[ProcessKey, int],
+        exiting: dict[ProcessKey, int],
+        moved_cpu_ns: dict[ProcessKey, int],
+        now_ns: int,
+    ) -> None:
+        """Closes the accounts of processes whose end was told and whose freeing was not, with what
+        they had cost at their end. Each is a lost event."""
+        since = {key: self._exiting_since.get(key, now_ns) for key in exiting}
+        for key in [key for key, first in since.items() if now_ns - first > _SETTLE_NS]:
+            if _is_there(key.pid):  # a zombie that nobody reaps is no loss
+                continue
+            processes.delete(records.PROCESS_KEY.pack(key.pid, 0, key.start_ns))
+            cgroup_id = cgroup_ids.pop(key)
+            cost = exiting.pop(key) - moved_cpu_ns.pop(key, 0)
+            before = self._settled_cpu_ns.get(cgroup_id, 0)
+            self._settled_cpu_ns[cgroup_id] = before + max(0, cost)
+            self._settled += 1
+            del since[key]
+        self._exiting_since = since
+
     def _sweep(self, cgroups: Map, gone: frozenset[int], now_ns: int) -> None:
         for cgroup_id in gone:
             since = self._gone_since.setdefault(cgroup_id, now_ns)
             if now_ns - since > _KEEP_GONE_NS:
                 cgroups.delete(records.CGROUP_KEY.pack(cgroup_id))
+                self._settled_cpu_ns.pop(cgroup_id, None)
                 del self._gone_since[cgroup_id]
         for cgroup_id in self._gone_since.keys() - gone:
             del self._gone_since[cgroup_id]
@@ -168,9 +203,9 @@ class Witness:
 
 def _read_processes(
     processes: Map,
-) -> tuple[dict[ProcessKey, int], frozenset[ProcessKey], dict[ProcessKey, int]]:
+) -> tuple[dict[ProcessKey, int], dict[ProcessKey, int], dict[ProcessKey, int]]:
     cgroup_ids: dict[ProcessKey, int] = {}
-    exiting: list[ProcessKey] = []
+    exiting: dict[ProcessKey, int] = {}
     moved_cpu_ns: dict[ProcessKey, int] = {}
     for keys, values in processes.chunks():
         for (pid, _, start_ns), fields in zip(
@@ -180,11 +215,11 @@ def _read_processes(
         ):
             key = ProcessKey(pid, start_ns)
             cgroup_ids[key] = fields[0]
-            if fields[5]:
-                exiting.append(key)
+            if fields[6]:
+                exiting[key] = fields[3]
             if fields[1]:
                 moved_cpu_ns[key] = fields[1]
-    return cgroup_ids, frozenset(exiting), moved_cpu_ns
+    return cgroup_ids, exiting, moved_cpu_ns
 
 
 def _read_cgroups(
@@ -208,6 +243,16 @@ def _read_cgroups(
             if record.gone:
                 gone.append(cgroup_id)
     return totals, parents, frozenset(born), frozenset(gone)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sworn(known: dict[ProcessKey, int]) -> dict[ProcessKey, int]:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 PROCESS_KEY = struct.Struct("=IIQ")
-PROCESS_RECORD = struct.Struct("=QQQBBBBB3x")
+PROCESS_RECORD = struct.Struct("=QQQQBBBBB3x")
 CGROUP_KEY = struct.Struct("=Q")
 CGROUP_RECORD = struct.Struct("=9QII")
 CPU_COUNTERS = struct.Struct("=6Q")
@@ -29,6 +29,7 @@ class ProcessRecord(NamedTuple):
     cgroup_id: int
     base_cpu_ns: int
     threads_cpu_ns: int
+    exit_cpu_ns: int
     seen_event: int
     seen_snapshot: int
     exited: int

@@ -23,6 +23,7 @@ struct process_record {
 	__u64 cgroup_id;	/* in the hierarchy the programs were built for */
 	__u64 base_cpu_ns;	/* spent before it came into this cgroup by a move */
 	__u64 threads_cpu_ns;	/* of its threads that are gone */
+	__u64 exit_cpu_ns;	/* what the scheduler had charged by the end of its last thread */
 	__u8 seen_event;	/* by fork, exec or attach */
 	__u8 seen_snapshot;	/* by the task iterator */
 	__u8 exited;		/* its last thread ended; the leader is not yet freed */

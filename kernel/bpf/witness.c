@@ -156,6 +156,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 
 		if (control && key.start_ns > control->mark_ns)
 			record->short_lived = 1;
+		record->exit_cpu_ns = READ(u64, signal, SIGNAL_RUNTIME) + READ(u64, leader, TASK_RUNTIME);
+		if (task != leader)
+			record->exit_cpu_ns += READ(u64, task, TASK_RUNTIME);
 		record->exited = 1;
 	}
 	if (totals) {

@@ -39,6 +39,7 @@ class Record:
     start: int
     cpu: int = 0
     base: int = 0
+    uncharged: int = 0
     exited: bool = False
     short: bool = False
 
@@ -120,6 +121,7 @@ class Kernel:
         return view(
             {key: one.cgroup for key, one in self.records.items()},
             {key: one.base for key, one in self.records.items() if one.base},
+            {key: one.cpu - one.uncharged for key, one in self.records.items() if one.exited},
             {cgroup: CgroupEvents(**counts) for cgroup, counts in self.events.items()},
         )
 
@@ -127,6 +129,7 @@ class Kernel:
 def view(
     cgroup_ids: dict[ProcessKey, int],
     moved: dict[ProcessKey, int] | None = None,
+    exiting: dict[ProcessKey, int] | None = None,
     totals: dict[int, CgroupEvents] | None = None,
     *,
     parents: dict[int, int] | None = None,
@@ -135,7 +138,7 @@ def view(
     return BpfView(
         read_ns=1,
         cgroup_ids=cgroup_ids,
-        exiting=frozenset(),
+        exiting=exiting or {},
         moved_cpu_ns=moved or {},
         totals=totals or {HOST: CgroupEvents()},
         parents=parents or {},
@@ -182,6 +185,8 @@ def test_the_books_close_whatever_processes_do(seed: int) -> None:
             kernel.move(key, chance.choice([HOST, IN_A, BELOW_A, IN_B]))
         elif step == "exit":
             kernel.exit(key)
+            if chance.random() < 0.5:
+                kernel.reap(key)
         else:
             kernel.end(key)
 
@@ -254,13 +259,14 @@ def test_what_is_reaped_and_not_yet_freed_is_unexplained_for_that_moment_only() 
     _, books = tick(kernel, Books())
     key = kernel.fork(IN_A)
     kernel.run(key, 9)
+    kernel.records[key].uncharged = 4  # since the scheduler last looked
     kernel.exit(key)
     kernel.reap(key)
     first, books = tick(kernel, books)
     kernel.free(key)
     second, _ = tick(kernel, books)
-    assert (first[A].unexplained_ns, second[A].unexplained_ns) == (9, -9)
-    assert second[A].short_lived_ns == 9
+    assert (first[A].living_ns, second[A].short_lived_ns) == (5, 4)
+    assert (first[A].unexplained_ns, second[A].unexplained_ns) == (4, -4)
 
 
 def test_what_a_runtime_spent_before_it_moved_in_is_not_the_containers() -> None:

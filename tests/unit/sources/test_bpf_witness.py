@@ -73,7 +73,7 @@ class FakeHelper:
 
 
 def process(key: ProcessKey, cgroup: int, *, base: int = 0, exited: int = 0) -> dict[bytes, bytes]:
-    record = records.PROCESS_RECORD.pack(cgroup, base, 0, 1, 0, exited, 0, 0)
+    record = records.PROCESS_RECORD.pack(cgroup, base, 0, 44, 1, 0, exited, 0, 0)
     return {records.PROCESS_KEY.pack(key.pid, 0, key.start_ns): record}
 
 
@@ -173,7 +173,7 @@ def test_the_view_has_every_process_with_what_its_record_says(
     witness, maps = ready(monkeypatch, clock, content, cgroup(10, parent=2, born=1))
     view = witness.witness(snapshot_ns=555)
     assert view.cgroup_ids == {ME: 10, OTHER: 20}
-    assert view.exiting == {OTHER}
+    assert view.exiting == {OTHER: 44}
     assert view.moved_cpu_ns == {OTHER: 33}
     assert view.totals[10] == bpf.CgroupEvents(5, 4, 3, 1, 2, 1, 60, 40)
     assert (view.totals[10].starts, view.totals[10].cpu_exited_ns) == (5, 100)
@@ -193,6 +193,25 @@ def test_a_removed_cgroups_record_stays_a_minute_and_is_then_swept(
     clock.now += 2 * 10**9
     witness.witness()
     assert list(maps["cgroups"].content) == [records.CGROUP_KEY.pack(11)]
+
+
+def test_an_end_whose_freeing_is_never_told_is_settled_and_counted_as_lost(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    there = ProcessKey(os.getpid(), 900)
+    gone = ProcessKey(1 << 22, 950)  # beyond every pid_max
+    content = process(there, 10, exited=1) | process(gone, 10, base=4, exited=1)
+    witness, maps = ready(monkeypatch, clock, content, cgroup(10))
+    before = witness.witness()
+    assert before.exiting == {there: 44, gone: 44}
+    clock.now += 21 * 10**9
+    after = witness.witness()
+    assert after.exiting == {there: 44}
+    assert set(after.cgroup_ids) == {there}
+    assert after.lost == before.lost + 1
+    assert after.totals[10].cpu_ended_ns == before.totals[10].cpu_ended_ns + 40
+    assert len(maps["processes"].content) == 1
+    assert witness.witness().totals == after.totals
 
 
 def test_the_test_hook_makes_it_swear_to_another_cgroup(

@@ -1,0 +1,20 @@
+"""The second witness in a guest, on every kernel and mode of cgroups of the lab."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bpf_cases import BpfCases, boxes, program, storms, witness
+from tests.vm.conftest import Images
+
+__all__ = ["boxes", "program", "storms", "witness"]
+
+
+@pytest.fixture(scope="module")
+def image(images: Images) -> str:
+    return images.alpine
+
+
+@pytest.mark.usefixtures("image")
+class TestBpf(BpfCases):
+    pass
