@@ -35,7 +35,8 @@ GROUP BY desde ORDER BY 1
 
 RESTARTS = f"""
 WITH tramos AS (
-  SELECT timestamp AS desde, lead(timestamp) OVER (ORDER BY timestamp) AS hasta
+  SELECT timestamp AS desde, lead(timestamp) OVER (ORDER BY timestamp) AS hasta,
+         lag(timestamp) OVER (ORDER BY timestamp) AS antes
   FROM metrics WHERE {sql.RANGE}
 ), ritmo AS (
   SELECT max(1, (max(timestamp) - min(timestamp)) / max(1, max(id) - min(id))) AS cada
@@ -46,10 +47,13 @@ SELECT desde / 1000.0 AS time, hasta / 1000.0 AS timeEnd,
          || ' s sin ticks' AS text,
        'agente' AS tags
 FROM tramos, ritmo
-WHERE hasta - desde > 2.5 * cada OR hasta - desde < 0.4 * cada
+WHERE hasta - desde > 2.5 * cada OR (hasta - desde < 0.4 * cada AND desde - antes < 1.2 * cada)
 ORDER BY 1
 """
-"""A tick that comes much later, or much sooner, than the rhythm says: between them was a start."""
+"""A tick that comes much later, or much sooner, than the rhythm says: between them was a start.
+
+After a late tick the next one comes sooner, to keep the rhythm: that is no start.
+"""
 
 
 def frame(uid: str, title: str, what: str) -> build.Dashboard:

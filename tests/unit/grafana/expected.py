@@ -95,7 +95,7 @@ def _events(window: Window) -> Table:
         (
             sum(row["outcome"] == "removed" for row in gone),
             sum(row["outcome"] == "failed" for row in gone),
-            sum(row["oom_kills"] for row in window.shown(window.all.totals)),
+            sum(row["oom_kills"] or 0 for row in window.shown(window.all.totals)),
         )
     ]
 
@@ -359,7 +359,7 @@ CONTAINERS: dict[str, Callable[[Window], Table | Points]] = {
         window.shown(window.all.totals),
         Arranques=lambda row: row["starts"] or 0,
         Salidas=lambda row: row["exits"] or 0,
-        OOM=lambda row: row["oom_kills"],
+        OOM=lambda row: row["oom_kills"] or 0,
     ),
     "Lista de Procesos": _inside,
     "RAM de sus Procesos en el Tiempo": _container_processes("ram_usage"),

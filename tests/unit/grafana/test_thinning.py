@@ -129,3 +129,36 @@ def test_the_source_is_told_for_every_time_and_a_stopped_agent_has_none(
     words = [word for _, word in frame.rows]
     changes = [word for place, word in enumerate(words) if place == 0 or word != words[place - 1]]
     assert changes == ["modules", "sin-ticks", "modules", "psutil", "modules"]
+
+
+@pytest.mark.parametrize(
+    ("ticks_s", "marks"),
+    [
+        # A regular rhythm; a stop of a minute; a quick restart; a late tick that is made up for.
+        ([0, 20, 40, 60, 80, 100], []),
+        ([0, 20, 40, 100, 120, 140], [(40, 100)]),
+        ([0, 20, 40, 45, 65, 85], [(40, 45)]),
+        ([0, 20, 54, 60, 80, 100], []),
+    ],
+    ids=["regular", "stopped", "restarted", "late"],
+)
+def test_a_restart_is_marked_and_a_late_tick_is_not(
+    ticks_s: list[int], marks: list[tuple[int, int]]
+) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp INTEGER)")
+    connection.executemany(
+        "INSERT INTO metrics (timestamp) VALUES (?)",
+        [(END_MS + 1000 * at,) for at in (*range(-400, 0, 20), *ticks_s)],
+    )
+    (mark,) = (
+        one
+        for one in plugin.load("monitor-de-sistema")["annotations"]["list"]
+        if one["name"] == "Reinicios del agente"
+    )
+    view = View(END_MS - 400_000, END_MS + 400_000)
+
+    rows = connection.execute(view.expand(mark["target"]["rawQueryText"], 1000)).fetchall()
+
+    assert [(row[0] - END_MS / 1000, row[1] - END_MS / 1000) for row in rows] == marks
+    connection.close()
