@@ -302,7 +302,7 @@ finish() {
 
 full=0
 expression=""
-guest_timeout_s=1500
+guest_timeout_s=2100
 guests=()
 wanted=(lint unit docker lab vm)
 

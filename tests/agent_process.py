@@ -95,7 +95,7 @@ class AgentProcess:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, text: str, timeout_s: float = 240) -> str:
+    def wait_for(self, text: str, timeout_s: float = 480) -> str:
         """The first line that holds `text`; fails with all output where it does not come."""
 
         def found() -> str | None:
@@ -110,13 +110,13 @@ class AgentProcess:
             raise AssertionError(f"{error}\n{self.output}") from None
         return line
 
-    def wait_for_tick(self, number: int, timeout_s: float = 240) -> str:
+    def wait_for_tick(self, number: int, timeout_s: float = 480) -> str:
         return self.wait_for(f"tick {number} ·", timeout_s)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait_end(self, timeout_s: float = 240) -> int:
+    def wait_end(self, timeout_s: float = 480) -> int:
         """The exit status; all output is in `lines` then."""
         status = self.process.wait(timeout_s)
         for reader in self._readers:

@@ -55,7 +55,7 @@ def import_image(name: str, archive: Path) -> None:
 
 
 def wait_until(
-    condition: Callable[[], Any], what: str, *, timeout_s: float = 60, pause_s: float = 0.1
+    condition: Callable[[], Any], what: str, *, timeout_s: float = 240, pause_s: float = 0.1
 ) -> Any:
     """The first true answer of `condition`; AssertionError naming `what` at the deadline."""
     deadline = time.monotonic() + timeout_s

@@ -30,6 +30,9 @@ from tests.attribution_table import SLEEP, AttributionTable
 from tests.containers import docker, first_pid, wait_until
 from tests.vm.conftest import Images, Modules
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 IMAGES = Path("/opt/so1-lab/images")
 
 

@@ -21,6 +21,9 @@ from tests.vm.conftest import Images, Modules
 from tests.vm.test_attribution import TestAttribution as Table
 from tests.vm.test_attribution import boxes, elsewhere, image
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 __all__ = ["boxes", "elsewhere", "image", "witness"]
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tests.vm.conftest import Images
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 DIRECTORY = Path("/etc/cron.d")
 SCRIPT = Path(__file__).resolve().parents[2] / "bash" / "generar_contenedores.sh"
 OURS = "0123456789abcdef" * 2

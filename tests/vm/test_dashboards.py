@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from tests.vm.conftest import Images
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 SECONDS = int(os.environ.get("SO1_DASHBOARD_SECONDS", "60"))
 INTERVAL_S = 2.0
 PREFIX = "so1_contenedor_"

@@ -214,9 +214,7 @@ def test_the_first_tick_leaves_the_ones_that_hold_least_and_nothing_else_is_touc
             for n in range(20, 26)
         ]
         assert len(extra) == 6
-        wait_until(
-            lambda: len(running() - {f"{PREFIX}777"}) == 5, "the pass at once", timeout_s=120
-        )
+        wait_until(lambda: len(running() - {f"{PREFIX}777"}) == 5, "the pass at once")
         assert len(rows(database, "SELECT id FROM metrics WHERE deleted_count >= 0")) == 2
 
         agent.signal(signal.SIGTERM)
@@ -315,7 +313,7 @@ def test_docker_away_and_back_is_said_and_costs_no_container_in_the_first_whole_
             subprocess.run(["systemctl", "start", "docker"], check=True, timeout=120)
             agent.wait_for("docker=back")
             # The engine's stop ended them all: exited and governed, they go, but not at once.
-            wait_until(lambda: not set(nine) & all_names(), "the exited ones go", timeout_s=120)
+            wait_until(lambda: not set(nine) & all_names(), "the exited ones go")
             wait_until(
                 lambda: rows(database, "SELECT count(*) AS n FROM deletions")[0]["n"] == 9,
                 "their rows are stored",

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from tests.vm.conftest import Images
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 UNIT = "so1-agent.service"
 DATABASE = Path("/var/lib/so1/metrics.db")
 CRON_FILE = Path("/etc/cron.d/so1-agent")
