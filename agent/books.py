@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agent.model import CgroupView, ProcessKey
+from agent.model import CgroupView, ProcessKey, Snapshot, Source
+
+_PSUTIL_TICK_NS = 10_000_000
+"""The kernel's `USER_HZ` of 100 (`/proc/PID/stat`)."""
 
 
 class CgroupEvents(NamedTuple):
@@ -145,6 +148,18 @@ def owners(view: BpfView, cgroups: CgroupView) -> dict[int, str]:
         if found := owner.get(cgroup_id):
             owner.update(dict.fromkeys(line, found))
     return owner
+
+
+def process_cpu_ns(snapshot: Snapshot, view: BpfView) -> dict[ProcessKey, int]:
+    """The snapshot's CPU by BPF's keys: the fallback source knows starts in clock ticks only."""
+    cpu_ns = {process.key: process.cpu_ns for process in snapshot.processes}
+    if snapshot.source is not Source.PSUTIL:
+        return cpu_ns
+    return {
+        key: cpu_ns[cut]
+        for key in view.cgroup_ids
+        if (cut := ProcessKey(key.pid, key.start_ns - key.start_ns % _PSUTIL_TICK_NS)) in cpu_ns
+    }
 
 
 def close_books(

@@ -193,7 +193,7 @@ class Service:
             self._books,
             second,
             books.owners(second, view),
-            {process.key: process.cpu_ns for process in observed.snapshot.processes},
+            books.process_cpu_ns(observed.snapshot, second),
             {
                 key: cgroup.cpu_ns
                 for key, cgroup in view.containers.items()

@@ -19,7 +19,15 @@ import msgspec
 
 from agent import canary
 from agent.actions.canary import Canary, CanaryError
-from agent.books import Books, BpfView, CgroupEvents, ContainerShare, close_books, owners
+from agent.books import (
+    Books,
+    BpfView,
+    CgroupEvents,
+    ContainerShare,
+    close_books,
+    owners,
+    process_cpu_ns,
+)
 from agent.canary import Line
 from agent.clock import Clock
 from agent.commands.bpf_check import Observer, Seen, watching
@@ -233,7 +241,7 @@ class _Examination:
             books,
             seen.bpf,
             owners(seen.bpf, seen.cgroups),
-            {process.key: process.cpu_ns for process in seen.snapshot.processes},
+            process_cpu_ns(seen.snapshot, seen.bpf),
             {
                 key: cgroup.cpu_ns
                 for key, cgroup in seen.cgroups.containers.items()

@@ -109,7 +109,8 @@ class _Waiting:
 
     def __enter__(self) -> Self:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.ended = False
+        self.asked = 0
+        """How often the end was asked for."""
         self._before = {
             number: signal.signal(number, self._end)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -124,12 +125,12 @@ class _Waiting:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.ended = True
+        self.asked += 1
         os.write(self._wake_write, b"\0")
 
     def wait(self, timeout_ms: int, *also: int) -> bool:
         """Whether it is time to end."""
-        if not self.ended:
+        if not self.asked:
             poll = select.poll()
             poll.register(self._wake_read, select.POLLIN)
             poll.register(sys.stdout.fileno(), 0)
@@ -138,7 +139,7 @@ class _Waiting:
             for fd, events in poll.poll(timeout_ms):
                 if fd == sys.stdout.fileno() and events & (select.POLLERR | select.POLLHUP):
                     raise BrokenPipeError
-        return self.ended
+        return self.asked > 0
 
 
 class _NameKeeper:
@@ -230,10 +231,10 @@ class _Run:
                 self._write([trace.HEADER])
             while True:
                 over = deadline is not None and self._clock.boot_ns() >= deadline
-                full = self._round()
-                if over or self._waiting.wait(0 if full else _ROUND_MS):
+                pause_ms = 0 if self._round() > _MANY else _ROUND_MS
+                if over or self._waiting.wait(pause_ms):
                     break
-            self._round()
+            self._drain()
             self._ripe += self._reorder.rest()
             self._show_ripe(wait_for_names=False)
             self._end()
@@ -243,8 +244,8 @@ class _Run:
             return CLOSED_PIPE
         return 0
 
-    def _round(self) -> bool:
-        """Shows what has come; whether there was so much that more is there already."""
+    def _round(self) -> int:
+        """Shows what has come and gives how many events that were."""
         read_ns = self._clock.boot_ns()
         self._wall_ns = self._clock.wall_ns() - read_ns
         raw = self._ring.read()
@@ -252,7 +253,14 @@ class _Run:
         self._show_ripe(wait_for_names=bool(self._wanted.filter.containers))
         self._keeper.ask_for(self._names.asked)
         self._tell_losses()
-        return len(raw) > _MANY
+        return len(raw)
+
+    def _drain(self) -> None:
+        """Shows what is in the buffer now; a second Ctrl-C leaves it there, counted as lost."""
+        left = self._ring.waiting
+        while left > 0 and self._waiting.asked < 2 and (shown := self._round()):
+            left -= shown
+        self._lost += self._ring.waiting if self._waiting.asked > 1 else 0
 
     def _show_ripe(self, *, wait_for_names: bool) -> None:
         """With a container asked for by name, what is still without one holds up the rest a moment:

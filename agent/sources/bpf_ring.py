@@ -58,6 +58,12 @@ class Ring:
         _U64.pack_into(self._mine, 0, position)
         return found
 
+    @property
+    def waiting(self) -> int:
+        """About how many events are there to be read."""
+        filled: int = _U64.unpack_from(self._theirs)[0] - _U64.unpack_from(self._mine)[0]
+        return filled // ((records.EVENT.size + _HEADER + 7) & ~7)
+
     def close(self) -> None:
         self._mine.close()
         self._theirs.close()

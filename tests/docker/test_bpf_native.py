@@ -36,7 +36,7 @@ def image() -> Iterator[str]:
     finally:
         archive.unlink()
     yield name
-    containers.docker("image", "rm", name)
+    containers.docker("image", "rm", "--force", name)
 
 
 @pytest.mark.usefixtures("image")

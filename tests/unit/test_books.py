@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +19,10 @@ from agent.books import (
     Seam,
     close_books,
     owners,
+    process_cpu_ns,
 )
-from agent.model import CgroupView, ContainerCgroup, Hierarchy, ProcessKey
+from agent.model import CgroupView, ContainerCgroup, Hierarchy, ProcessKey, Source
+from tests.unit import builders
 
 A, B = "a" * 64, "b" * 64
 HOST, IN_A, BELOW_A, IN_B = 1, 10, 11, 20
@@ -279,6 +282,16 @@ def test_what_a_runtime_spent_before_it_moved_in_is_not_the_containers() -> None
     shares, _ = tick(kernel, books)
     assert (shares[A].living_ns, shares[A].unexplained_ns) == (4, 0)
     assert shares[A].events.moved_in == 1
+
+
+@pytest.mark.parametrize(("source", "start"), [(Source.MODULES, 123), (Source.PSUTIL, 0)])
+def test_the_snapshots_cpu_is_found_by_the_keys_of_either_source(
+    source: Source, start: int
+) -> None:
+    key = ProcessKey(7, 70_000_000 + 123)
+    one = builders.process(7, cpu_ns=5, start_ns=70_000_000 + start)
+    shown = replace(builders.snapshot(one), source=source)
+    assert process_cpu_ns(shown, view({key: IN_A})) == {key: 5}
 
 
 def test_cpu_that_nobody_accounts_for_is_told_as_unexplained() -> None:

@@ -1,0 +1,396 @@
+"""`agent bpf trace` and `agent bpf check` as their user runs them, against what was done.
+
+Collected through a subclass that gives `image`; natively where the kernel has BPF, and in guests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests import containers
+from tests.agent_process import PROJECT, agent_command
+from tests.bpf_support import Storm, storm
+from tests.containers import docker, wait_until
+
+Line = dict[str, Any]
+
+EACH = 1000
+KINDS = ("fork", "exec", "exit", "attach", "mkdir", "rmdir", "oom", "lost", "end")
+
+
+def command(*words: str) -> list[str]:
+    """The command line of `agent bpf WORDS…`, told of the engine that the tests use."""
+    host = os.environ.get("DOCKER_HOST")
+    if host is None:
+        return [*agent_command(), "bpf", *words]
+    config = Path("/var/tmp/so1-test-bpf.toml")
+    config.write_text(f'docker_host = "{host}"\n', encoding="utf-8")
+    return [*agent_command(), "bpf", *words, "--config", str(config)]
+
+
+def run(
+    *words: str, env: Mapping[str, str] | None = None, timeout_s: float = 300
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=PROJECT,
+        env={**os.environ, **(env or {})},
+    )
+
+
+@dataclass(slots=True)
+class Trace:
+    """A running trace whose lines go to a file."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+    sink: subprocess.Popen[bytes] | None = None
+    offset: int = field(default=0)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.read_text(encoding="utf-8").splitlines()
+
+    @property
+    def said(self) -> str:
+        return self.err.read_text(encoding="utf-8")
+
+    def records(self) -> list[Line]:
+        """The whole lines so far."""
+        text = self.out.read_bytes().rpartition(b"\n")[0]
+        return [json.loads(line) for line in text.splitlines()]
+
+    def wait_for(self, what: str, *pairs: tuple[str, Any]) -> Line:
+        """The first JSON line that has all of these."""
+
+        def find() -> Line | None:
+            wanted = dict(pairs)
+            for record in self.records():
+                if all(record.get(key) == value for key, value in wanted.items()):
+                    return record
+            return None
+
+        found: Line = wait_until(find, what, timeout_s=120)
+        return found
+
+    def interrupt(self, timeout_s: float = 60) -> int:
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(timeout_s)
+        if self.sink is not None:
+            self.sink.wait(timeout_s)
+        return status
+
+
+@contextmanager
+def tracing(place: Path, *words: str, through: tuple[str, ...] = ()) -> Iterator[Trace]:
+    """`agent bpf trace WORDS…`, perhaps through a filter, from when its probes are there."""
+    out, err = place / "out", place / "err"
+    with out.open("wb") as lines, err.open("wb") as said:
+        sink = None
+        target: IO[bytes] = lines
+        if through:
+            sink = subprocess.Popen(through, stdin=subprocess.PIPE, stdout=lines)
+            assert sink.stdin is not None
+            target = sink.stdin
+        process = subprocess.Popen(
+            command("trace", *words),
+            stdin=subprocess.DEVNULL,
+            stdout=target,
+            stderr=said,
+            cwd=PROJECT,
+        )
+        if sink is not None and sink.stdin is not None:
+            sink.stdin.close()
+    trace = Trace(process, out, err, sink)
+    try:
+        wait_until(
+            lambda: "Tracing" in trace.said or process.poll() is not None,
+            "the probes of the trace",
+            timeout_s=240,
+        )
+        assert process.poll() is None, trace.said
+        yield trace
+    finally:
+        for one in (process, sink):
+            if one is not None and one.poll() is None:
+                one.kill()
+                one.wait()
+
+
+def jq() -> tuple[str, ...]:
+    return ("jq", "--compact-output", "--unbuffered", ".") if shutil.which("jq") else ("cat",)
+
+
+class BpfCommandCases:
+    """What people see of the second witness."""
+
+    def test_a_trace_under_load_is_whole_and_in_order_and_says_what_it_lost(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        with tracing(tmp_path, "--json", through=jq()) as trace:
+            began = time.monotonic()
+            for one, what in zip(storms, ("fork", "exec", "fork"), strict=True):
+                one.begin(what, EACH)
+            for one in storms:
+                one.finish()
+            took = time.monotonic() - began
+            time.sleep(0)  # nothing to wait for: the last round comes after the signal
+            assert trace.interrupt() == 0
+            records = trace.records()
+        assert {one["event"] for one in records} <= set(KINDS)
+        end = records[-1]
+        assert end["event"] == "end"
+        assert end["events"] == len([one for one in records if one["event"] not in ("end", "lost")])
+        assert end["lost"] == sum(one["lost"] for one in records if one["event"] == "lost")
+        times = [one["time_ns"] for one in records if one["event"] not in ("end", "lost")]
+        assert times == sorted(times)
+        counted: Counter[tuple[str, str]] = Counter(
+            (one["container_id"], one["event"]) for one in records if "container_id" in one
+        )
+        missing = 0
+        for one, what in zip(storms, ("fork", "exec", "fork"), strict=True):
+            wanted = {"fork": EACH, "exit": EACH, "exec": EACH if what == "exec" else 0}
+            for event, number in wanted.items():
+                missing += number - counted[one.container, event]
+                assert counted[one.container, event] <= number
+        assert missing <= end["lost"]
+        born: dict[tuple[int, int], int] = {}
+        mine = {one.container for one in storms}
+        for place, record in enumerate(records):
+            key = (record.get("pid", 0), record.get("start_ns", 0))
+            if record.get("container_id") in mine:
+                if record["event"] == "fork":
+                    born[key] = place
+                elif record["event"] == "exit" and end["lost"] == 0:
+                    assert born.pop(key) < place
+        print(f"\n{end['events']} events in {took:.1f} s, {end['lost']} lost")
+
+    def test_a_reader_that_cannot_keep_up_is_told_at_once_what_it_lost(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        if containers.in_lab():
+            pytest.skip("a buffer full of events takes minutes under emulation: run natively")
+        with tracing(tmp_path, "--json", "--event", "fork,exit", through=("cat",)) as trace:
+            assert trace.sink is not None
+            trace.sink.send_signal(signal.SIGSTOP)
+            for one in storms:
+                one.begin("fork", 20_000)
+            for one in storms:
+                one.finish()
+            trace.sink.send_signal(signal.SIGCONT)
+            trace.wait_for("a line that tells of the loss", ("event", "lost"))
+            assert trace.interrupt() == 0
+            records = trace.records()
+        mine = {one.container for one in storms}
+        shown = sum(one.get("container_id") in mine for one in records)
+        lost = records[-1]["lost"]
+        assert lost > 0
+        assert sum(one["lost"] for one in records[:-1] if one["event"] == "lost") == lost
+        assert 120_000 - shown <= lost
+
+    def test_a_containers_first_event_has_its_name_and_a_new_name_is_used_from_then_on(
+        self, tmp_path: Path, boxes: containers.Containers, image: str, program: Path
+    ) -> None:
+        name = f"so1-trace-{os.getpid()}"
+        with tracing(tmp_path, "--json", "--container", name) as trace:
+            with storm(boxes, image, program, "--name", name) as one:
+                one.do("fork", 3)
+                trace.wait_for("its events", ("event", "exit"), ("container", name))
+                docker("rename", one.container, f"{name}-new")
+                wait_until(
+                    lambda: one.do("fork", 1) or trace.process.poll() is None,
+                    "it goes on",
+                )
+            assert trace.interrupt() == 0
+            records = trace.records()[:-1]
+        assert records[0]["event"] == "mkdir"
+        assert {one["container"] for one in records} == {name}
+        with tracing(tmp_path, "--json") as trace, storm(boxes, image, program) as one:
+            one.do("fork", 1)
+            docker("rename", one.container, f"{name}-late")
+
+            def renamed() -> bool:
+                one.do("fork", 1)
+                return any(line.get("container") == f"{name}-late" for line in trace.records())
+
+            wait_until(renamed, "the new name", timeout_s=60)
+            assert trace.interrupt() == 0
+
+    def test_filters_show_what_they_name_and_nothing_else(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        one, other = storms[0], storms[1]
+        with tracing(
+            tmp_path, "--json", "--container", one.container[:12], "--event", "exec"
+        ) as trace:
+            one.do("exec", 5)
+            other.do("exec", 5)
+            assert trace.interrupt() == 0
+            records = trace.records()[:-1]
+        assert [line["event"] for line in records] == ["exec"] * 5
+        assert {line["container_id"] for line in records} == {one.container}
+        assert {line["detail"] for line in records} == {"/storm/storm"}
+        with tracing(tmp_path, "--json", "--pid", str(one.pid)) as trace:
+            one.do("fork", 5)
+            other.do("fork", 5)
+            assert trace.interrupt() == 0
+            records = trace.records()[:-1]
+        assert Counter(line["event"] for line in records if "pid" in line) == {
+            "fork": 5,
+            "exit": 5,
+        }
+        assert {line["ppid"] for line in records if "pid" in line} == {one.pid}
+        with tracing(tmp_path, "--json", "--comm", "so1-none") as trace:
+            one.do("fork", 5)
+            assert trace.interrupt() == 0
+            assert [line["event"] for line in trace.records()] == ["end"]
+
+    def test_an_exit_tells_its_status_and_a_kill_its_signal(self, tmp_path: Path) -> None:
+        with tracing(tmp_path, "--json", "--event", "exit", "--comm", "sh") as trace:
+            quick = subprocess.Popen(["sh", "-c", "exit 3"])
+            quick.wait()
+            killed = subprocess.Popen(["sh", "-c", "kill -9 $$"])
+            killed.wait()
+            assert trace.interrupt() == 0
+            records = {line["pid"]: line for line in trace.records()[:-1]}
+        assert records[quick.pid]["exit_code"] == 3
+        assert records[killed.pid]["signal"] == 9
+        assert "SIGKILL" in records[killed.pid]["detail"]
+
+    def test_a_move_and_an_oom_kill_are_shown(
+        self, tmp_path: Path, boxes: containers.Containers, image: str, program: Path
+    ) -> None:
+        sleeper = subprocess.Popen(["sleep", "600"])
+        options = ("--memory=32m", "--memory-swap=32m")
+        try:
+            with (
+                tracing(tmp_path, "--json") as trace,
+                storm(boxes, image, program, *options) as one,
+            ):
+                (one.cgroup / "cgroup.procs").write_text(str(sleeper.pid), encoding="ascii")
+                one.do("eat", 200)
+                assert trace.interrupt() == 0
+                records = trace.records()
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+        moved = [line for line in records if line["event"] == "attach"]
+        assert [line["container_id"] for line in moved if line["pid"] == sleeper.pid] == [
+            one.container
+        ]
+        killed = [line for line in records if line["event"] == "exit" and line.get("oom")]
+        assert [line["container_id"] for line in killed] == [one.container]
+        victims = [line["pid"] for line in records if line["event"] == "oom"]
+        assert victims == [line["pid"] for line in killed]
+
+    def test_in_a_pipe_lines_are_plain_columns_and_a_closed_pipe_ends_it(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        with tracing(tmp_path, through=("head", "-n", "3")) as trace:
+            storms[0].do("exec", 5)
+            assert trace.process.wait(60) == 141
+            assert "Traceback" not in trace.said
+            head, *lines = trace.lines
+        assert head.split() == ["TIME", "EVENT", "PID", "PPID", "COMM", "CONTAINER", "DETAIL"]
+        assert len(lines) == 2
+        for line in lines:
+            assert re.match(r"\d\d:\d\d:\d\d\.\d{3} [a-z]+ +[\d-]+ +[\d-]+ ", line), line
+            assert "\x1b" not in line
+
+    def test_ctrl_c_ends_it_with_the_totals_and_so_does_its_duration(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        with tracing(tmp_path) as trace:
+            storms[0].do("fork", 1)
+            assert trace.interrupt(timeout_s=20) == 0
+            assert re.search(r"\d+ events shown, \d+ lost", trace.said)
+        with tracing(tmp_path, "--duration", "1") as trace:
+            assert trace.process.wait(60) == 0
+
+    def test_check_agrees_on_every_process_of_every_container(self, storms: list[Storm]) -> None:
+        docker("exec", "-d", storms[0].container, "/storm/storm", "serve", "/ctl")
+        wait_until(lambda: len(containers.pids_of(storms[0].container)) == 2, "the exec'd process")
+        done = run("check", "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        for one in storms:
+            rows = [row for row in told["rows"] if row["container_id"] == one.container]
+            assert {row["pid"] for row in rows} == containers.pids_of(one.container)
+            assert {(row["verified"], row["basis"]) for row in rows} == {("agree", "cgroup")}
+            assert {row["bpf_cgroup"] for row in rows} == {one.cgroup_id}
+        text = run("check")
+        assert text.returncode == 0
+        assert "0 conflict" in text.stdout
+
+    def test_check_ends_with_status_1_where_the_witnesses_disagree(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        lies = tmp_path / "lies"
+        lies.write_text(f"{storms[0].pid} {storms[1].cgroup_id}\n", encoding="ascii")
+        done = run("check", "--json", env={"SO1_TEST_BPF_DISAGREE": str(lies)})
+        assert done.returncode == 1, done.stderr
+        rows = {row["pid"]: row for row in json.loads(done.stdout)["rows"]}
+        assert rows[storms[0].pid]["verified"] == "conflict"
+        assert rows[storms[0].pid]["bpf_container"] == storms[1].container
+        assert rows[storms[1].pid]["verified"] == "agree"
+
+    def test_the_canary_finds_everything_right_and_leaves_nothing(self) -> None:
+        done = run("check", "--canary", "--json", timeout_s=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = json.loads(done.stdout)
+        assert told["right"] is True
+        by_name = {line["what"]: line for line in told["lines"]}
+        assert by_name["children ended"]["measured"] == 1000
+        assert by_name["events lost"]["measured"] == 0
+        assert not docker("ps", "-aq", "--filter", "label=so1.canary")
+        assert not docker("image", "ls", "-q", "so1-canary")
+        print(f"\n{os.uname().release}")
+        for line in told["lines"]:
+            error = "" if line["error"] is None else f" {100 * line['error']:+.2f}%"
+            print(f"{line['what']}: {line['asked']} {line['measured']:.3f} {line['unit']}{error}")
+
+    def test_without_root_it_says_so_in_a_sentence(self) -> None:
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command("check")],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+        assert done.returncode == 3, done.stderr
+        assert "needs root" in done.stderr
+
+    def test_without_bcc_it_says_what_to_install(self, tmp_path: Path) -> None:
+        places = [
+            path for path in Path("/usr/lib/python3/dist-packages").glob("bcc") if path.is_dir()
+        ]
+        assert places
+        hidden = f'mount --bind "$1" {places[0]} && shift && exec "$@"'
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", hidden, "sh", str(tmp_path), *command("check")],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+        )
+        assert done.returncode != 0
+        assert "python3-bpfcc" in done.stderr
+        assert "Traceback" not in done.stderr
