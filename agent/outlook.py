@@ -1,7 +1,8 @@
 """Which containers would go next, and why: the policy asked over the rows of one stored tick.
 
 Pure. The rows know less than the agent did: not when a container was created, so that ties between
-equals may fall the other way, and not its state, so that one without a process counts as ended.
+equals may fall the other way, and not its state, so that one without a process may have ended or may
+not have begun.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Protocol
 
 from agent import policy
 from agent.config import PolicySettings
-from agent.decisions import Decision, Reason
+from agent.decisions import Decision
 from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+
+
+_NO_PROCESS = "has no process: goes if it has ended"
 
 
 class TotalsRow(Protocol):
@@ -48,7 +52,7 @@ class Candidate:
     container_name: str
     tier: str
     place: int
-    """1 is the next of its tier to go."""
+    """1 is the next of its tier to go, 0 where its state would have to be known."""
     goes: bool
     """Whether the next pass takes it as things are."""
     why: str
@@ -65,7 +69,11 @@ def candidates(
     `doubtful` are ids that a conflict between the witnesses names, `gone` those removed since the
     rows were written.
     """
-    totals = [_totals(row) for row in rows if row.governed and row.container_id not in gone]
+    totals = [
+        _totals(row)
+        for row in rows
+        if row.governed and row.processes and row.container_id not in gone
+    ]
     unsure = frozenset(doubtful)
     going = {one.container_id: one for one in _decide(totals, unsure, settings)}
     found: list[Candidate] = []
@@ -83,6 +91,11 @@ def candidates(
                 _why(one, goes, one.container_id in unsure, settings),
             )
         )
+    found += [
+        Candidate(row.container_id, row.container_name, row.tier, 0, False, _NO_PROCESS)
+        for row in rows
+        if row.governed and row.container_id not in gone and not row.processes
+    ]
     return tuple(sorted(found, key=lambda one: not one.goes))
 
 
@@ -102,8 +115,6 @@ def _decide(
 def _why(one: Decision, goes: bool, doubtful: bool, settings: PolicySettings) -> str:
     if doubtful:
         return "spared: the two witnesses disagree on it"
-    if one.reason is Reason.EXITED:
-        return "has no process left"
     keep = settings.keep_low if one.tier is Tier.LOW else settings.keep_high
     if goes:
         return f"beyond the {keep} {one.tier} that stay, and holds more than they do"
@@ -117,7 +128,7 @@ def _totals(row: TotalsRow) -> ContainerTotals:
             name=row.container_name,
             image=row.image,
             created_ns=0,
-            state=ContainerState.RUNNING if row.processes else ContainerState.EXITED,
+            state=ContainerState.RUNNING,
         ),
         tier=Tier(row.tier),
         governed=row.governed,

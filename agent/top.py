@@ -190,7 +190,7 @@ def _containers(snapshot: Snapshot, state: State) -> Sheet:
 def _next(snapshot: Snapshot) -> Sheet:
     rows = tuple(
         (
-            Cell("goes" if one.goes else f"{one.place}.", "bold red" if one.goes else "dim"),
+            Cell(_when(one), "bold red" if one.goes else "dim"),
             Cell(one.tier, TIER_STYLES.get(one.tier, "")),
             Cell(printable(one.container_name)),
             Cell(one.why, "" if one.goes else "dim"),
@@ -204,6 +204,12 @@ def _next(snapshot: Snapshot) -> Sheet:
         frozenset(),
         "no governed container is there",
     )
+
+
+def _when(one: Candidate) -> str:
+    if one.goes:
+        return "goes"
+    return f"{one.place}." if one.place else "?"
 
 
 def _inside(snapshot: Snapshot, state: State) -> Sheet:

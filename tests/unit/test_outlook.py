@@ -71,11 +71,12 @@ def test_one_that_has_gone_since_is_not_a_candidate() -> None:
     assert {one.container_id for one in found} == {"a", "b", "c"}
 
 
-def test_one_without_a_process_goes() -> None:
+def test_of_one_without_a_process_it_is_not_known_whether_it_has_ended() -> None:
     found = ask(Row("a", 1), Row("b", 0, processes=0))
 
-    assert going(found) == ["b"]
-    assert found[0].why == "has no process left"
+    assert going(found) == []
+    assert (found[-1].container_id, found[-1].place) == ("b", 0)
+    assert found[-1].why == "has no process: goes if it has ended"
 
 
 def test_what_is_not_governed_is_no_candidate() -> None:
