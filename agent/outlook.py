@@ -1,8 +1,8 @@
 """Which containers would go next, and why: the policy asked over the rows of one stored tick.
 
 Pure. The rows know less than the agent did: not when a container was created, so that ties between
-equals may fall the other way, and not its state, so that one without a process may have ended or may
-not have begun.
+equals may fall the other way, and not its state, so that one without a process may have ended or
+may not have begun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from agent import policy
 from agent.config import PolicySettings
 from agent.decisions import Decision
 from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
-
 
 _NO_PROCESS = "has no process: goes if it has ended"
 
