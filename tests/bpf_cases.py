@@ -6,6 +6,7 @@ guests on every kernel and mode of cgroups. Collected through a subclass that gi
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -23,7 +24,6 @@ from agent.clock import SystemClock
 from agent.model import CgroupView, ContainerCgroup, ProcessKey
 from agent.sources import bpf, cgroups
 from tests import containers
-from tests.attribution_support import clone_at
 from tests.bpf_support import (
     Storm,
     cgroup_of,
@@ -148,13 +148,13 @@ class BpfCases:
         execs = each if what == "exec" else 0
         counted = [(one.forks, one.exits, one.execs) for one in told]
         print(f"\n{what}: asked {each} in each, counted {counted}, lost {lost}")
-        missing = sum(each - one.forks + each - one.exits + execs - one.execs for one in told)
+        missing = sum(2 * each + execs - sum(counts) for counts in counted)
         assert missing == 0 if lost == 0 else 0 <= missing <= lost
-        for one, (usage, first), (usage_after, first_after) in zip(
+        for seen, (usage, first), (usage_after, first_after) in zip(
             told, cpu_before, cpu_after, strict=True
         ):
             charged = usage_after - usage
-            explained = one.cpu_exited_ns + first_after - first
+            explained = seen.cpu_exited_ns + first_after - first
             print(f"charged {charged / 1e6:.1f} ms, explained {explained / charged:.4f}")
             assert explained == pytest.approx(charged, rel=0.02)
 
@@ -269,7 +269,6 @@ class BpfCases:
         finally:
             os.kill(old.pid, signal.SIGKILL)
             again.wait()
-        assert clone_at  # the helper that the child imports
 
     def test_a_child_made_inside_another_cgroup_is_there_from_its_birth(
         self, witness: bpf.Witness, program: Path
@@ -306,7 +305,7 @@ class BpfCases:
             subprocess.run(["sh", "-c", script, "sh", str(nested)], check=True)
         finally:
             for path in (nested, nested.parent):
-                wait_until(lambda path=path: _remove(path), "the cgroup is empty")
+                wait_until(functools.partial(_remove, path), "the cgroup is empty")
         view = settled(witness)
         assert view.totals[identity].forks == 3
         assert view.totals[identity].exits == 4
