@@ -8,6 +8,9 @@ from tests.bpf_agent_cases import BpfAgentCases, place, two
 from tests.bpf_cases import boxes, program
 from tests.vm.test_bpf_witness import image
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 __all__ = ["boxes", "image", "place", "program", "two"]
 
 

@@ -9,6 +9,9 @@ from tests.bpf_command_cases import BpfCommandCases
 from tests.vm.conftest import Modules
 from tests.vm.test_bpf_witness import image
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 __all__ = ["boxes", "image", "program", "storms", "witness"]
 
 
