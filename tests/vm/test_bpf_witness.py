@@ -7,6 +7,9 @@ import pytest
 from tests.bpf_cases import BpfCases, boxes, program, storms, witness
 from tests.vm.conftest import Images
 
+# Minutes of guest time: beyond what CI has for one guest.
+pytestmark = pytest.mark.full
+
 __all__ = ["boxes", "program", "storms", "witness"]
 
 
