@@ -217,7 +217,8 @@ class _Run:
         self._counters = Map(counters.fd, counters.key_size, counters.value_size * possible_cpus())
         self._reorder: Reorder[EventRecord] = Reorder()
         self._ripe: list[EventRecord] = []
-        self._wall_ns = 0
+        # Once for all events: an offset taken anew each round would put them out of order.
+        self._wall_ns = clock.wall_ns() - clock.boot_ns()
         self._colour = is_terminal()
         self._shown = 0
         self._lost = 0
@@ -247,7 +248,6 @@ class _Run:
     def _round(self) -> int:
         """Shows what has come and gives how many events that were."""
         read_ns = self._clock.boot_ns()
-        self._wall_ns = self._clock.wall_ns() - read_ns
         raw = self._ring.read()
         self._ripe += self._reorder.put(raw, read_ns)
         self._show_ripe(wait_for_names=bool(self._wanted.filter.containers))
