@@ -127,7 +127,8 @@ def tracing(place: Path, *words: str, through: tuple[str, ...] = ()) -> Iterator
             "the probes of the trace",
             timeout_s=240,
         )
-        assert process.poll() is None, trace.said
+        # Behind a filter it may have ended already: a busy host fills three lines at once.
+        assert "Tracing" in trace.said if through else process.poll() is None, trace.said
         yield trace
     finally:
         for one in (process, sink):

@@ -16,6 +16,9 @@ from tests.bpf_cases import BpfCases, boxes, program, storms, witness
 
 __all__ = ["boxes", "program", "storms", "witness"]
 
+# Storms of this machine's own, judged to two percent: not beside whatever else it runs.
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
