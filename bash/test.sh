@@ -159,7 +159,12 @@ stop_engine() {
         as_root kill -0 "$pid" 2>/dev/null || break
         sleep 0.5
     done
-    as_root rm -rf --one-file-system -- "$engine_root" "$engine_run"
+    # An engine that was killed leaves its mounts, and then nothing below them can be removed.
+    awk -v root="$engine_root/" -v run="$engine_run/" \
+        'index($2, root) == 1 || index($2, run) == 1 {print $2}' /proc/mounts | sort -r \
+        | while read -r place; do as_root umount -l -- "$place" || true; done
+    as_root rm -rf --one-file-system -- "$engine_root" "$engine_run" \
+        || say "$engine_root or $engine_run could not be removed whole"
 }
 
 # The stand-ins for alpine and stress: there need not be a registry within reach.

@@ -26,7 +26,6 @@ from agent.sources import cgroups
 from agent.sources.engine import Engine
 from tests import containers
 
-SOCKET = "unix:///var/run/docker.sock"
 Reader = Callable[[], Snapshot]
 Second = Callable[[], Mapping[ProcessKey, int] | None]
 
@@ -131,7 +130,7 @@ class Host:
 
     readers: Mapping[str, Reader]
     second: Second = lambda: None
-    engine: Engine = field(default_factory=lambda: Engine(SOCKET, SystemClock()))
+    engine: Engine = field(default_factory=lambda: Engine(containers.HOST, SystemClock()))
     layout: cgroups.CgroupLayout = field(default_factory=cgroups.detect)
     looks: int = 0
     rows: int = 0

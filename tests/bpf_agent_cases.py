@@ -41,10 +41,9 @@ def place() -> Iterator[Place]:
     parent = Path("/var/lib/so1-test")
     parent.mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="bpf-", dir=parent))
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     config = directory / "agent.toml"
     config.write_text(
-        f'docker_host = "{host}"\n'
+        f'docker_host = "{containers.HOST}"\n'
         "[policy]\nmax_containers = 2\nkeep_low = 1\nkeep_high = 1\n"
         f'[paths]\nrun = "{directory}/run"\nlog = "{directory}/log"\n'
         f'database = "{directory}/metrics.db"\n',

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ALPINE = "so1-alpine-standin:local"
 STRESS = "so1-stress-standin:local"
+#: Where the docker command line, and so every agent of a test, finds its engine.
+HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LABEL = "so1.test"
 

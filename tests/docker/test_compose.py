@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 import socket
 import stat
@@ -25,8 +24,8 @@ from docker.errors import DockerException, NotFound
 from agent.actions.compose import CONTAINER, PROJECT, Grafana
 from agent.config import GrafanaSettings
 from agent.errors import AgentError, EngineUnavailableError
+from tests.containers import HOST
 
-HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 GOOD = "so1-test-grafana-standin:good"
 BROKEN = "so1-test-grafana-standin:broken"
 COMPOSE_FILE = Path(__file__).resolve().parents[2] / "grafana" / "docker-compose.yml"

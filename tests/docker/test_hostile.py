@@ -77,7 +77,8 @@ def looked(directory: Path) -> Iterator[Looked]:
             comms[word] = comm(pid)
         config = directory / "agent.toml"
         config.write_text(
-            'source = "psutil"\n[bpf]\nenabled = false\n[grafana]\nenabled = false\n[paths]\n'
+            f'source = "psutil"\ndocker_host = "{containers.HOST}"\n'
+            "[bpf]\nenabled = false\n[grafana]\nenabled = false\n[paths]\n"
             f'database = "{directory}/metrics.db"\nrun = "{directory}/run"\n'
             f'log = "{directory}/log"\n[cron]\ndirectory = "{directory}"\n'
         )
