@@ -316,8 +316,10 @@ class _Run:
         return trace.line(event, colour=self._colour)
 
     def _write(self, lines: Sequence[str]) -> None:
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
+        """Past sys.stdout: CPython 3.11's loses bytes when a signal comes amid a blocked write."""
+        left = memoryview(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+        while left:
+            left = left[os.write(sys.stdout.fileno(), left) :]
 
     def _tell_losses(self) -> None:
         raw = self._counters.lookup(bytes(4)) or b""
