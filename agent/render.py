@@ -23,11 +23,12 @@ def tick_line(report: TickReport) -> str:
         else f"{report.container_count} containers"
     )
     removed = f"{report.removed} removed" + (f", {report.failed} failed" if report.failed else "")
+    unstored = "" if report.stored else " · not stored"
     lost = f" · {checks.events_lost} events lost" if checks.events_lost else ""
     return (
         f"{stamp} tick {report.number} · {report.source}: {report.processes} processes, {mapped}"
         f" · {containers} · {removed} · RAM {ram(report.used_kb, report.total_kb)}"
-        f" · {report.tick_ms} ms{lost}"
+        f" · {report.tick_ms} ms{lost}{unstored}"
     )
 
 

@@ -47,6 +47,7 @@ class TickReport:
     total_kb: int
     tick_ms: int
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    stored: bool = True
 
 
 class Service:
@@ -127,7 +128,7 @@ class Service:
         if observed.engine_answers:
             self._settled = interruptions
         removed, failed = self._deleted_since_row, self._failed_since_row
-        self._stopwatch.time("store", lambda: self._write(record))
+        stored = self._stopwatch.time("store", lambda: self._write(record))
         self._before = usage.reading(observed.snapshot, observed.view)
         return TickReport(
             number=self._number,
@@ -144,6 +145,7 @@ class Service:
             total_kb=observed.snapshot.memory.total_kb,
             tick_ms=(self._clock.boot_ns() - began_ns) // 10**6,
             stages_ms=dict(self._stopwatch.stages_ms),
+            stored=stored,
         )
 
     def hold_limit(self) -> int:
@@ -265,14 +267,15 @@ class Service:
             and not policy.is_grafana(container)
         )
 
-    def _write(self, record: TickRecord) -> None:
+    def _write(self, record: TickRecord) -> bool:
+        """Whether the tick is stored. Why it is not the store says, once for an outage."""
         try:
             self._store.write_tick(record)
-        except StoreError as error:
-            log.warning("outcome=unstored what=tick %s", error)
-            return
+        except StoreError:
+            return False
         self._deleted_since_row = 0
         self._failed_since_row = 0
+        return True
 
 
 def _by_tier(totals: Sequence[ContainerTotals], removed: set[str]) -> dict[str, int]:

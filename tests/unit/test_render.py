@@ -52,6 +52,10 @@ def test_a_tick_says_what_went_wrong() -> None:
     assert "9 events lost" in line
 
 
+def test_a_tick_that_could_not_be_stored_says_so_on_its_line() -> None:
+    assert render.tick_line(tick_report(stored=False)).endswith(" ms · not stored")
+
+
 def test_a_tick_without_containers_says_none() -> None:
     line = render.tick_line(tick_report(mapped=0, checks=AttributionCounts(), container_count=0))
     assert "0 mapped (none) · 0 containers" in line
