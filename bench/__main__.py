@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import agent_cost, containers, processes
+from bench.machine import in_words, machine
 from bench.measure import Row
+from tests.agent_process import agent_command
 
 SECTIONS = "abcdefg"
 
@@ -34,40 +35,61 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="where the figures go, to compare later")
     parser.add_argument("--seconds", type=int, default=120, help="how long section e watches")
-    words = parser.parse_args()
-    command = (
-        [shutil.which("agent") or ""] if shutil.which("agent") else [sys.executable, "-m", "agent"]
+    parser.add_argument(
+        "--counts", type=_numbers, default=processes.COUNTS, help="processes of section a"
     )
-    rows: list[Row] = []
+    parser.add_argument(
+        "--tick-counts", type=_numbers, default=(300, 10_000), help="processes of section c"
+    )
+    parser.add_argument(
+        "--cold", action="store_true", help="section g also after dropping the host's caches"
+    )
+    words = parser.parse_args()
+    command = agent_command()
     quick = words.quick
-    counts = processes.COUNTS[:2] if quick else processes.COUNTS
+    counts = words.counts[:2] if quick else words.counts
+    ticks = words.tick_counts[:1] if quick else words.tick_counts
     plan: dict[str, Callable[[], list[Row]]] = {
-        "a": lambda: processes.measure(counts, 3 if quick else 9),
+        "a": lambda: processes.measure(counts, 3 if quick else 7),
         "b": lambda: containers.measure_figures(words.image, (3,) if quick else (10, 50), 5),
-        "c": lambda: agent_cost.measure_tick(command, 3 if quick else 15),
-        "d": lambda: agent_cost.measure_storm(command, 200 if quick else 2000, 1 if quick else 3),
+        "c": lambda: agent_cost.measure_tick(command, ticks, 3 if quick else 12),
+        "d": lambda: agent_cost.measure_storm(
+            command, 200 if quick else 2000, 1 if quick else 3, 3 if quick else 10
+        ),
         "e": lambda: agent_cost.measure_cost(command, 10 if quick else words.seconds),
-        "f": lambda: containers.measure_removal(words.image),
-        "g": lambda: agent_cost.measure_start(command, 2 if quick else 5),
+        "f": lambda: containers.measure_policy(command, words.image, rounds=1 if quick else 2),
+        "g": lambda: agent_cost.measure_start(command, 2 if quick else 5, cold=words.cold),
     }
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    named = machine()
     for section in words.sections:
-        print(f"section {section} …", file=sys.stderr, flush=True)
-        rows += plan[section]()
-    machine = {
-        "kernel": platform.release(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
-    }
-    _show(rows, machine)
-    if words.json:
-        document = {"machine": machine, "rows": [row.as_dict() for row in rows]}
-        words.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return 0
+        began = time.monotonic()
+        try:
+            rows += plan[section]()
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            # What others have measured must not be lost with it.
+            failed[section] = str(error)
+        took = time.monotonic() - began
+        said = f"section {section}: {took:.0f} s {failed.get(section, '')}"
+        print(said, file=sys.stderr, flush=True)
+        if words.json:
+            document = {
+                "machine": named,
+                "rows": [row.as_dict() for row in rows],
+                "failed": failed,
+            }
+            words.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    _show(rows, named)
+    return 1 if failed else 0
 
 
-def _show(rows: list[Row], machine: dict[str, object]) -> None:
-    table = Table(title=" · ".join(f"{name} {value}" for name, value in machine.items()))
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def _show(rows: list[Row], named: dict[str, object]) -> None:
+    table = Table(title=in_words(named))
     for heading in ("", "what", "median ms", "min…max ms", "CPU ms", "ratio"):
         table.add_column(heading, justify="left" if heading in ("", "what") else "right")
     for row in rows:

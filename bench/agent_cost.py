@@ -2,172 +2,169 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
-import sqlite3
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.measure import Row, Timing, of, ratio
+from bench import processes
+from bench.measure import Row, Timing, of, ratio, timed
+from bench.running import running_agent
 
-_STATUS = Path("/run/so1/status.json")
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def agent(command: list[str], *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A running agent with a database of its own; its modules stay for the next one."""
-    parent = Path("/var/lib/so1-bench")
-    parent.mkdir(exist_ok=True)
-    directory = Path(tempfile.mkdtemp(dir=parent))
-    config = directory / "agent.toml"
-    database = directory / "metrics.db"
-    config.write_text(f'[modules]\nkeep = true\n[paths]\ndatabase = "{database}"\n')
-    process = subprocess.Popen(
-        [*command, "start", "--no-cron", "--no-grafana", "--config", str(config), *options],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield process, database
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(120)
-        shutil.rmtree(directory)
+_USUAL = 300
+"""So many processes a host of the aim's kind has."""
 
 
-def measure_tick(command: list[str], ticks: int) -> list[Row]:
-    """The medians of each stage over `ticks` ticks at a second's interval, BPF on."""
+def measure_tick(command: list[str], counts: tuple[int, ...], ticks: int) -> list[Row]:
+    """Each stage's median with that many processes, BPF on, and what one could do instead.
+
+    The ticks come a second apart, or one after another where they take longer.
+    """
+    rows: list[Row] = []
+    for count in counts:
+        with processes.crowd(count):
+            present = processes.count()
+            stages, whole, cpu_ms = _stages(command, ticks)
+            name = f"{present} processes · "
+            rows += [Row("c", f"{name}tick · {stage}", one) for stage, one in stages.items()]
+            rows.append(Row("c", f"{name}whole tick", whole, f"CPU {cpu_ms:.1f} ms a tick"))
+            if processes.SYSINFO.exists():
+                cat = timed(processes.read_modules, 3)
+                rows.append(_against(f"{name}cat of the modules' files", cat, whole))
+            by_psutil = timed(processes.psutil_snapshot, 2 if present > 1500 else 5)
+            rows.append(_against(f"{name}psutil's snapshot alone", by_psutil, whole))
+    return rows
+
+
+def _against(what: str, other: Timing, tick: Timing) -> Row:
+    return Row("c", what, other, "", ratio(other, tick), "the whole tick")
+
+
+def _stages(command: list[str], ticks: int) -> tuple[dict[str, Timing], Timing, float]:
+    """Timings of the stages and of the whole, and the agent's CPU a tick in milliseconds."""
     seen: dict[int, dict[str, float]] = {}
-    with agent(command, "--interval", "1"):
-        _wait_for_bpf()
+    wholes: dict[int, float] = {}
+    with running_agent(command, "--interval", "1") as agent:
+        agent.wait_for_bpf()
+        first, cpu_s = agent.rows(), agent.cpu_s()
         while len(seen) < ticks:
-            tick = _status().get("tick") or {}
-            if tick and tick["number"] not in seen:
-                seen[tick["number"]] = {**tick["stages_ms"], "whole tick": tick["tick_ms"]}
+            agent.check_alive()
+            tick = agent.status().get("tick")
+            if tick and tick["number"] > first and tick["number"] not in seen:
+                seen[tick["number"]] = tick["stages_ms"]
+                wholes[tick["number"]] = tick["tick_ms"]
             time.sleep(0.2)
-    stages = sorted(
-        {name for one in seen.values() for name in one}, key=lambda n: n == "whole tick"
-    )
-    return [
-        Row("c", f"tick · {stage}", of([one.get(stage, 0.0) for one in seen.values()]))
-        for stage in stages
-    ]
+        cpu_ms = 1000 * (agent.cpu_s() - cpu_s) / max(1, agent.rows() - first)
+    names = list(dict.fromkeys(name for one in seen.values() for name in one))
+    stages = {name: of([one.get(name, 0.0) for one in seen.values()]) for name in names}
+    return stages, of(list(wholes.values())), cpu_ms
 
 
-def measure_cost(command: list[str], seconds: int, *options: str) -> list[Row]:
-    """CPU share, memory and bytes written at the default interval over `seconds`."""
-    with agent(command, *options) as (process, database):
-        _wait_for_bpf()
+def measure_cost(command: list[str], seconds: int) -> list[Row]:
+    """CPU share, memory and bytes written at the default interval over `seconds`, BPF on."""
+    with processes.crowd(_USUAL), running_agent(command) as agent:
+        bpf = agent.wait_for_bpf()
+        # The compile's garbage and the first rows are of the start.
         time.sleep(5)
-        cpu, began = _cpu_s(process.pid), time.monotonic()
-        written = _written(process.pid)
-        rows_before = _rows(database)
+        present = processes.count()
+        cpu, written, rows_before = agent.cpu_s(), agent.written_bytes(), agent.rows()
+        began = time.monotonic()
         time.sleep(seconds)
-        spent = _cpu_s(process.pid) - cpu
         elapsed = time.monotonic() - began
-        bytes_a_day = (_written(process.pid) - written) / elapsed * 86_400
-        rss_mb = _rss_kb(process.pid) / 1024
-        ticks = _rows(database) - rows_before
+        spent = agent.cpu_s() - cpu
+        bytes_a_day = (agent.written_bytes() - written) / elapsed * 86_400
+        ticks = agent.rows() - rows_before
+        rss_mb = agent.rss_kb() / 1024
+        own_mb = (agent.proc_number("smaps_rollup", "Anonymous:")) / 1024
+    name = f"{present} processes, interval 20 s, BPF {bpf} · "
     return [
-        Row("e", "CPU share of one core", None, f"{100 * spent / elapsed:.3f} %"),
-        Row("e", "resident memory", None, f"{rss_mb:.1f} MB"),
-        Row("e", "written a day", None, f"{bytes_a_day / 2**20:.1f} MB ({ticks} ticks seen)"),
+        Row("e", f"{name}CPU share of one core", None, f"{100 * spent / elapsed:.3f} %"),
+        Row("e", f"{name}resident memory", None, f"{rss_mb:.1f} MB ({own_mb:.1f} anonymous)"),
+        Row(
+            "e", f"{name}written a day", None, f"{bytes_a_day / 2**20:.0f} MB ({ticks} ticks seen)"
+        ),
     ]
 
 
-def measure_storm(command: list[str], processes: int, rounds: int) -> list[Row]:
-    """A fork-and-exec storm without and with the probes, in turns."""
+def measure_storm(command: list[str], storm: int, rounds: int, idle_s: float) -> list[Row]:
+    """A fork-and-exec storm and an idle host, without and with the probes, in turns."""
     quiet: list[float] = []
     watched: list[float] = []
+    idle: dict[str, list[float]] = {"without": [], "with": []}
+    _storm_ms(storm // 4)
     for _ in range(rounds):
-        quiet.append(_storm_ms(processes))
-        with agent(command, "--interval", "3600"):
-            _wait_for_bpf()
-            watched.append(_storm_ms(processes))
+        quiet.append(_storm_ms(storm))
+        idle["without"].append(_busy_percent(idle_s))
+        with running_agent(command, "--interval", "3600") as agent:
+            bpf = agent.wait_for_bpf()
+            watched.append(_storm_ms(storm))
+            idle["with"].append(_busy_percent(idle_s))
     without, with_probes = of(quiet), of(watched)
     slower = 100 * (with_probes.wall_ms / without.wall_ms - 1)
+    shares = " · ".join(f"{_median(values):.2f} % {name}" for name, values in idle.items())
     return [
-        Row("d", f"{processes} forks and execs · no probes", without),
-        Row("d", f"{processes} forks and execs · probes", with_probes, f"{slower:+.1f} %"),
+        Row("d", f"{storm} forks and execs · no probes", without),
+        Row("d", f"{storm} forks and execs · probes ({bpf})", with_probes, f"{slower:+.1f} %"),
+        Row("d", f"idle host over {idle_s:g} s, all CPUs busy", None, shares),
     ]
 
 
-def measure_start(command: list[str], repetitions: int) -> list[Row]:
-    """From the command to the first stored row; the modules are built and loaded already."""
-    times = []
-    for _ in range(repetitions):
-        began = time.perf_counter()
-        with agent(command, "--no-bpf") as (process, database):
-            while not _rows(database):
-                if process.poll() is not None:
-                    raise RuntimeError("the agent ended")
-                time.sleep(0.02)
-            times.append((time.perf_counter() - began) * 1000)
-    return [Row("g", "start to the first row, modules built", of(times))]
+def measure_start(command: list[str], repetitions: int, *, cold: bool) -> list[Row]:
+    """From the command to the first stored row, the modules built.
+
+    Warm: loaded, everything in the page cache. Cold: modules unloaded, caches dropped; it slows
+    whoever shares the host for a moment.
+    """
+    _start_ms(command)
+    rows = [
+        Row(
+            "g",
+            "start to the first row, warm",
+            of([_start_ms(command) for _ in range(repetitions)]),
+        )
+    ]
+    if cold:
+        times = []
+        for _ in range(max(2, repetitions // 2)):
+            for module in ("continfo", "sysinfo"):
+                if Path(f"/sys/module/{module}").exists():
+                    subprocess.run(["rmmod", module], check=True)
+            os.sync()
+            Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="ascii")
+            times.append(_start_ms(command))
+        rows.append(Row("g", "start to the first row, cold (built modules)", of(times)))
+    return rows
 
 
-def against(rows: list[Row], section: str, what: str, slow: Timing) -> Row | None:
-    """How much longer `slow` takes than the row of `section` whose text ends with `what`."""
-    for row in rows:
-        if row.section == section and row.what.endswith(what) and row.timing:
-            return Row(section, f"psutil's snapshot alone against {what}", slow, "",
-                       ratio(slow, row.timing), what)  # fmt: skip
-    return None
+def _start_ms(command: list[str]) -> float:
+    began = time.perf_counter()
+    with running_agent(command) as agent:
+        while not agent.rows():
+            agent.check_alive()
+            time.sleep(0.02)
+        return (time.perf_counter() - began) * 1000
 
 
-def _storm_ms(processes: int) -> float:
-    script = f"i=0; while [ $i -lt {processes} ]; do /bin/true; i=$((i+1)); done"
+def _storm_ms(count: int) -> float:
+    script = f"i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done"
     began = time.perf_counter()
     subprocess.run(["sh", "-c", script], check=True, stdin=subprocess.DEVNULL)
     return (time.perf_counter() - began) * 1000
 
 
-def _status() -> dict[str, dict[str, object]]:
-    try:
-        found: dict[str, dict[str, object]] = json.loads(_STATUS.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found
+def _busy_percent(seconds: float) -> float:
+    """How much of all CPUs was busy."""
+    busy, whole = _cpu_ticks()
+    time.sleep(seconds)
+    busy_after, whole_after = _cpu_ticks()
+    return 100 * (busy_after - busy) / max(1, whole_after - whole)
 
 
-def _wait_for_bpf(timeout_s: float = 300) -> None:
-    """Until the probes are there or cannot be had: the compile must not be measured."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if (word := str(_status().get("bpf", ""))) and not word.startswith("starting"):
-            return
-        time.sleep(0.2)
-    raise RuntimeError("BPF neither came up nor said why not")
+def _cpu_ticks() -> tuple[int, int]:
+    line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+    values = [int(word) for word in line.split()[1:9]]
+    return sum(values) - values[3] - values[4], sum(values)
 
 
-def _rows(database: Path) -> int:
-    try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5) as connection:
-            return int(connection.execute("SELECT count(*) FROM metrics").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def _rss_kb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Rss:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _written(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
-        if line.startswith("write_bytes:"):
-            return int(line.split()[1])
-    return 0
+def _median(values: list[float]) -> float:
+    return of(values).wall_ms

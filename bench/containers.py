@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.actions.containers import Remover
+import docker
+
 from agent.clock import SystemClock
-from agent.decisions import Decision, Reason
-from agent.model import Tier
 from agent.sources import cgroups
 from agent.sources.engine import Engine
 from bench.measure import Row, of, ratio, timed
+from bench.running import HOST, running_agent
 
-_HOST = "unix:///var/run/docker.sock"
 _LABEL = "so1.bench"
+_KEPT_LOW = 3
+"""What a pass leaves of the low tier, where all of these containers are."""
+_HELD_S = 240.0
 
 
 @contextmanager
@@ -35,12 +38,7 @@ def sleepers(image: str, count: int) -> Iterator[list[str]]:
             ids.append(done.stdout.strip())
         yield ids
     finally:
-        left = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", f"label={label}"],
-            check=True, capture_output=True, text=True,
-        ).stdout.split()  # fmt: skip
-        if left:
-            subprocess.run(["docker", "rm", "-f", *left], check=False, capture_output=True)
+        _remove(label)
 
 
 def measure_figures(image: str, counts: tuple[int, ...], repetitions: int) -> list[Row]:
@@ -48,7 +46,7 @@ def measure_figures(image: str, counts: tuple[int, ...], repetitions: int) -> li
     clock = SystemClock()
     for count in counts:
         with sleepers(image, count):
-            engine, layout = Engine(_HOST, clock), cgroups.detect()
+            engine, layout = Engine(HOST, clock), cgroups.detect()
             listing = engine.list()
 
             def ours(engine: Engine = engine, layout: cgroups.CgroupLayout = layout) -> object:
@@ -91,36 +89,84 @@ def measure_figures(image: str, counts: tuple[int, ...], repetitions: int) -> li
     return rows
 
 
-def measure_removal(image: str, excess: int = 4) -> list[Row]:
-    """`excess` containers side by side, as the agent does, against one after another."""
-    clock = SystemClock()
-    engine = Engine(_HOST, clock)
-    with sleepers(image, excess) as ids:
-        chosen = [one for one in engine.list().containers if one.id in ids]
-        decisions = [
-            Decision(
-                id=f"bench{rank}", container_id=one.id, container_name=one.name, image=one.image,
-                created_ns=one.created_ns, tier=Tier.LOW, rank=rank, reason=Reason.EXCESS_LOW,
-                held_mb=0.0, cpu_percent=0.0,
-            )
-            for rank, one in enumerate(chosen, 1)
-        ]  # fmt: skip
-        remover = Remover(_HOST, clock, 1)
+def measure_policy(command: list[str], image: str, limit: int = 10, rounds: int = 2) -> list[Row]:
+    """From the container that is one too many to the policy held, by the real agent.
+
+    It stands beside the same number of containers stopped and removed one after another, as a
+    script would. The containers bear a governed name: on a shared engine others' would go too.
+    """
+    held: list[float] = []
+    for _ in range(rounds):
+        with running_agent(
+            command, "--interval", "3600", "--no-bpf", dry_run=False,
+            settings=f"[policy]\nmax_containers = {limit}\n",
+        ) as agent:  # fmt: skip
+            while not agent.rows():
+                agent.check_alive()
+                time.sleep(0.05)
+            with governed(image, limit) as (label, start_one):
+                began = time.perf_counter()
+                start_one()
+                deadline = time.monotonic() + _HELD_S
+                while _running(label) > _KEPT_LOW:
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(f"the policy was not held within {_HELD_S:g} s")
+                    time.sleep(0.02)
+                held.append((time.perf_counter() - began) * 1000)
+    ours = of(held)
+    excess = limit + 1 - _KEPT_LOW
+    with governed(image, excess) as (label, _):
+        listed = subprocess.run(
+            ["docker", "ps", "-q", "--filter", f"label={label}"],
+            check=True, capture_output=True, text=True,
+        ).stdout.split()  # fmt: skip
         began = time.perf_counter()
-        remover.remove(decisions, clock.boot_ns() + 120 * 10**9)
-        ours = of([(time.perf_counter() - began) * 1000])
-        remover.close(5.0)
-    with sleepers(image, excess) as ids:
-        began = time.perf_counter()
-        for identity in ids:
+        for identity in listed:
             _run("docker", "stop", identity)
             _run("docker", "rm", identity)
         theirs = of([(time.perf_counter() - began) * 1000])
     return [
-        Row("f", f"{excess} too many · removed side by side", ours),
+        Row("f", f"{excess} too many · from the {limit + 1}th's start to the policy held", ours),
         Row("f", f"{excess} too many · docker stop and rm, one after another", theirs, "",
             ratio(theirs, ours), "ours"),
     ]  # fmt: skip
+
+
+@contextmanager
+def governed(image: str, count: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """`count` sleepers with a governed name; gives their label and what starts one more."""
+    label = f"{_LABEL}={uuid.uuid4().hex}"
+    number = itertools.count()
+
+    def start() -> None:
+        name = f"so1_contenedor_bench_{label[-6:]}_{next(number)}"
+        words = ["docker", "run", "-d", "--network=none", "--label", label, "--name", name]
+        _run(*words, image, "sleep", "9999")
+
+    try:
+        for _ in range(count):
+            start()
+        yield label, start
+    finally:
+        _remove(label)
+
+
+def _running(label: str) -> int:
+    """How many containers with `label` run, by Docker's API: its command line is slow to ask."""
+    client = docker.APIClient(base_url=HOST, timeout=60)
+    try:
+        return len(client.containers(quiet=True, filters={"label": label}))
+    finally:
+        client.close()
+
+
+def _remove(label: str) -> None:
+    left = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", f"label={label}"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    if left:
+        subprocess.run(["docker", "rm", "-f", *left], check=False, capture_output=True)
 
 
 def _run(*words: str) -> None:
