@@ -52,7 +52,7 @@ def read(
 
     `unknown_ids` are ids that Docker was asked for again and does not explain: container-like
     directories among them are taken for foreign containers. A cgroup that vanishes raises nothing;
-    a running container without a directory is left out.
+    a running container without a directory is left out, unless its first process is surely known.
     """
     clock = clock or SystemClock()
     proc = os.fspath(layout.proc)
@@ -84,7 +84,9 @@ def read(
         last_ids[key] = own
         # What was removed since the last reading still names its zombies.
         known = own | (layout.memo.last_ids.get(key, frozenset()) - present)
-        if known:
+        # systemd removes the scope of a container whose processes were all moved out: its first
+        # process's namespaces still tell whose they are.
+        if known or key in namespaces:
             path = directories[chosen[key]].path if key in chosen else ""
             found[key] = _container_cgroup(
                 layout, key, path, known, namespaces.get(key), cpu_directories, clock

@@ -283,6 +283,18 @@ def test_a_container_whose_directory_has_just_gone_keeps_its_ids_once(v2: FakeHo
     assert cgroups.read(layout, [container("a")]).containers == {}
 
 
+def test_a_container_whose_processes_were_all_moved_out_keeps_its_namespaces(v2: FakeHost) -> None:
+    v2.cgroup(f"/docker/{A}")
+    v2.cgroup("/elsewhere")
+    v2.process(70, cgroup="/elsewhere", pid_ns=9, uts_ns=8, own_pid=1)
+    layout = v2.layout()
+    cgroups.read(layout, [container("a", 70)])
+    shutil.rmtree(v2.root / "docker")
+    for _ in range(3):
+        left = cgroups.read(layout, [container("a", 70)]).containers[A]
+    assert (left.ids, left.pid_ns, left.uts_ns, left.held_kb) == (frozenset(), 9, 8, None)
+
+
 # Foreign containers.
 
 
