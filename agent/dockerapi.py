@@ -91,12 +91,13 @@ class _Pool(UnixHTTPConnectionPool):
 
 class _Adapter(docker.transport.UnixHTTPAdapter):
     def get_connection(self, url: Any, proxies: Any = None) -> _Pool:
-        del proxies
+        """One pool for all: docker-py's own has one an URL, so a connection a container."""
+        del url, proxies
         with self.pools.lock:
-            pool = self.pools.get(url)
+            pool = self.pools.get(_SCHEME)
             if pool is None:
-                pool = _Pool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
-                self.pools[url] = pool
+                pool = _Pool(_SCHEME, self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[_SCHEME] = pool
         return pool
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from agent.errors import EngineUnavailableError
 from agent.model import ContainerState
+from agent.sources import engine as engine_source
 from agent.sources.engine import Engine, parse_time_ns
 from agent.sources.engine_age import at_least_up_ns
 from tests.unit.sources.fake_engine import FakeEngine, inspected, listed, reply
@@ -326,6 +327,25 @@ def test_one_that_docker_cannot_describe_does_not_hide_the_others(
     assert engine.list().containers[0].first_pid == 4321
 
 
+def test_one_whose_start_does_not_end_does_not_hide_the_others(
+    fake: FakeEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_source, "LOOK_DEADLINE_S", 0.3)
+    monkeypatch.setattr(engine_source, "LOOK_AGAIN_S", 0.1)
+    starting = listed("a", State="created", Status="Created")
+    offer(fake, (starting, inspected("a")), (listed("b"), inspected("b")))
+    fake.answers[f"/containers/{'a' * 64}/json"] = hang
+    engine = Engine(fake.host, clock, deadline_s=10)
+    for _ in range(2):
+        one, other = engine.list().containers
+        assert (one.name, one.state, one.first_pid) == ("name-a", ContainerState.CREATED, 0)
+        assert other.first_pid == 4321
+    fake.answers[f"/containers/{'a' * 64}/json"] = inspected("a")
+    fake.answers["/containers/json"] = [listed("a"), listed("b")]
+    assert engine.list().containers[0].first_pid == 4321
+    engine.close()
+
+
 def test_the_time_is_for_all_looks_together(fake: FakeEngine, clock: Clock) -> None:
     def slow(connection: socket.socket, target: str) -> None:
         time.sleep(0.2)
@@ -382,6 +402,15 @@ def test_an_engine_that_was_restarted_is_taken_up(fake: FakeEngine, engine: Engi
         engine.list()
     fake.start()
     assert len(engine.list().containers) == 1
+
+
+def test_all_that_is_asked_goes_through_one_connection(fake: FakeEngine, engine: Engine) -> None:
+    offer(fake, *((listed(letter), inspected(letter)) for letter in "abcdef"))
+    assert len(engine.list().containers) == 6
+    deadline = time.monotonic() + 10
+    while fake.connections != 1 and time.monotonic() < deadline:
+        time.sleep(0.02)  # the one that asked for the version ends
+    assert fake.connections == 1
 
 
 def test_no_threads_and_no_connections_are_left(fake: FakeEngine, clock: Clock) -> None:
