@@ -23,7 +23,7 @@ from tests.unit.grafana import plugin
 _LABEL = "so1.bench"
 _FORKS = """\
 while :; do
-    /bin/true; /bin/true; /bin/true
+    /bin/true; /bin/true
     sleep 5 &
     sleep 1
 done
@@ -36,10 +36,10 @@ _PLUGIN_BUSY_S = 5.0
 class Pace:
     """How often each kind of load comes, in seconds."""
 
-    container_every_s: float = 15.0
-    container_life_s: int = 70
-    query_every_s: float = 4.0
-    status_every_s: float = 120.0
+    container_every_s: float = 25.0
+    container_life_s: int = 110
+    query_every_s: float = 5.0
+    status_every_s: float = 180.0
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import docker
 import docker.errors
 import msgspec
+import requests.exceptions
 
 from agent.clock import Clock
 from agent.dockerapi import INSTALLATION_LABEL, EventStream, answering, connect
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 LIST_DEADLINE_S = 10.0
 """For the list and all that is asked for it."""
+LOOK_DEADLINE_S = 2.0
+"""For the look at one container: Docker answers none until a start under way has ended."""
+LOOK_AGAIN_S = 0.2
+"""For the next looks at one that did not answer, so that it holds no second tick."""
 MAX_NAME = 255
 MAX_LABEL = 4096
 MAX_LABELS = 1000
@@ -113,6 +118,8 @@ class Engine:
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
         self._image_labels: dict[str, str] = {}
+        self._mute: set[str] = set()
+        """Containers whose last look was not answered in time."""
         self.undescribed = 0
         """How often Docker listed a container and could not describe it."""
 
@@ -141,6 +148,7 @@ class Engine:
         containers = tuple(container for container in found if container is not None)
         present = {container.id for container in containers}
         self._known = {key: known for key, known in self._known.items() if key in present}
+        self._mute &= present
         return Listing(containers, read_ns)
 
     def close(self) -> None:
@@ -188,14 +196,24 @@ class Engine:
             settled = not _state(listed.State).is_running
             if settled or now_ns - known.read_ns < at_least_up_ns(listed.Status):
                 return known
+        look_s = LOOK_AGAIN_S if listed.Id in self._mute else LOOK_DEADLINE_S
         try:
             inspected: _Inspected = self._ask(
-                ends, lambda api: api.inspect_container(listed.Id), _Inspected
+                min(ends, time.monotonic() + look_s),
+                lambda api: api.inspect_container(listed.Id),
+                _Inspected,
             )
         except docker.errors.NotFound:
             return None
         except docker.errors.APIError as error:
-            return self._without_a_look(listed, error)
+            return self._without_a_look(listed, str(error.explanation))
+        except (requests.exceptions.Timeout, TimeoutError):
+            if time.monotonic() >= ends:
+                raise
+            said = listed.Id in self._mute
+            self._mute.add(listed.Id)
+            return self._without_a_look(listed, f"no answer within {look_s:g} s", said=said)
+        self._mute.discard(listed.Id)
         if inspected.Id != listed.Id:
             raise ValueError("another container than the one asked for")
         fresh = _Known(
@@ -207,15 +225,15 @@ class Engine:
         self._known[listed.Id] = fresh
         return fresh
 
-    def _without_a_look(self, listed: _Listed, error: docker.errors.APIError) -> _Known:
-        """What the list alone says of one that Docker cannot describe (its layer is broken, say).
+    def _without_a_look(self, listed: _Listed, reason: str, *, said: bool = False) -> _Known:
+        """What the list alone says of one that Docker does not describe (it starts, it is broken).
 
         One such container must not hide all others. It has no first process for us and is proved
         to be nobody's, and its creation is known to the second only: no removal takes it for sure.
         """
         self.undescribed += 1
-        reason = str(error.explanation)[:200]
-        log.warning("container=%s outcome=undescribed %s", listed.Id[:12], reason)
+        level = logging.DEBUG if said else logging.WARNING
+        log.log(level, "container=%s outcome=undescribed %s", listed.Id[:12], reason[:200])
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(listed.Created))
         return _Known(_Inspected(listed.Id, created), "", listed.State, self._clock.boot_ns())
 
