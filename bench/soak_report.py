@@ -184,8 +184,8 @@ def _load(document: dict[str, Any]) -> list[str]:
     done = ", ".join(f"{count} x {name}" for name, count in sorted(load["done"].items()))
     lines = [
         (
-            f"{done or 'nothing'}, and three processes a second that come and go. A dashboard query "
-            f"took {load.get('query_ms_median', 0):.0f} ms in the median, "
+            f"{done or 'nothing'}, and three processes a second that come and go. A dashboard "
+            f"query took {load.get('query_ms_median', 0):.0f} ms in the median, "
             f"{load.get('query_ms_max', 0):.0f}"
             " at most. Containers bear a governed name and live 110 s: the policy removes those "
             "above three at once, half of the others go by themselves, half stay exited for "
