@@ -6,11 +6,13 @@ file that does not hold exactly one id is refused rather than repaired.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import StoreError
@@ -24,11 +26,13 @@ def installation_id(directory: Path) -> str:
 
     Raises StoreError for an unsafe directory, and for a file that is not ours to trust.
     """
+    remove_leftovers(directory)
     found = existing_installation_id(directory)
     if found is not None:
         return found
     prepare_directory(Path(os.path.abspath(directory)) / INSTALLATION_FILE)
-    _create(directory / INSTALLATION_FILE, secrets.token_hex(16))
+    with _alone(directory):
+        _create(directory / INSTALLATION_FILE, secrets.token_hex(16))
     # Read back: another process may have been quicker.
     made = existing_installation_id(directory)
     if made is None:
@@ -64,6 +68,37 @@ def existing_installation_id(directory: Path) -> str | None:
     if not _ID.fullmatch(content):
         raise StoreError(f"{path} does not hold an installation's id.", _hint(path))
     return content.strip().decode("ascii")
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Removes what a process that was killed while it made an id has left. Raises StoreError."""
+    left = [*directory.glob(f".{INSTALLATION_FILE}.*")]
+    if left:
+        with _alone(directory):
+            for aside in left:
+                try:
+                    aside.unlink(missing_ok=True)
+                except OSError as error:
+                    raise StoreError(
+                        f"{aside} cannot be removed: {error.strerror}.", "Remove it."
+                    ) from error
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Nobody else makes an id in `directory`: a kill ends the lock, so what is left is nobody's."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreError(
+            f"The directory {directory} cannot be locked: {error.strerror}.",
+            "It must be on a disk of this host.",
+        ) from error
 
 
 def _create(path: Path, value: str) -> None:

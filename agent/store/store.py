@@ -229,7 +229,7 @@ class Store:
         if self._database is not None:
             self._look_after_files()
         if self._database is not None and self._stale:
-            # What the connection knows of a failed disk or a read-only mount does not mend itself.
+            # What the connection knows of a failed disk does not mend itself.
             self._leave(wait=False)
         if self._database is None:
             self._open()
@@ -240,6 +240,12 @@ class Store:
         return self._database
 
     def _look_after_files(self) -> None:
+        if watch.index_is_immutable(self._path):
+            # Not even closed: that would write to the index as well.
+            raise StoreError(
+                f"The index of the database {self._path} was made immutable.",
+                f"Take that back: chattr -i {files.side_file(self._path, '-shm')}",
+            )
         now = watch.fingerprint(self._path)
         change = watch.compare(self._seen, now)
         if change is Change.NONE:
@@ -351,6 +357,9 @@ class Store:
         if not self._problem:
             log.warning("database=failing %s", str(told))
         self._problem = str(told)
+        if self._stale:
+            # At once: a disk that has to be unmounted to be mended must not be held until then.
+            self._leave(wait=False)
         return told
 
     def _worked(self) -> None:

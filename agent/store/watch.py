@@ -6,6 +6,7 @@ SQLite's own locks on it (POSIX locks belong to the process, not to the descript
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ from agent.store.files import side_file
 
 _INDEX_BYTES = 32 * 1024
 """SQLite maps the index in pieces of this size."""
+
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_ATTR_IMMUTABLE = 0x10
+_STATX_BYTES = 256
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Change(StrEnum):
@@ -87,6 +95,23 @@ def rebuild_index(path: Path, before: Fingerprint) -> None:
         # By path: an open descriptor would take SQLite's locks along when it is closed.
         os.truncate(shm, 0)
         os.truncate(shm, max(_size(before.shm), _INDEX_BYTES))
+
+
+def index_is_immutable(path: Path) -> bool:
+    """Whether somebody made the log's index immutable (`chattr +i`) while it is mapped.
+
+    SQLite writes to it through memory, which the kernel then answers with SIGBUS (fs/ext4/inode.c,
+    ext4_page_mkwrite), so it must not be touched. Told by statx(2), which opens nothing.
+    """
+    found = (ctypes.c_uint64 * (_STATX_BYTES // 8))()
+    try:
+        failed = _libc.statx(
+            _AT_FDCWD, os.fsencode(side_file(path, "-shm")), _AT_SYMLINK_NOFOLLOW, 0, found
+        )
+    except AttributeError:  # a C library older than statx
+        return False
+    # The attributes follow two 32-bit fields.
+    return not failed and bool(found[1] & _STATX_ATTR_IMMUTABLE)
 
 
 def log_is_stale(path: Path, before: Fingerprint) -> bool:

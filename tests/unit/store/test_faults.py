@@ -477,6 +477,41 @@ def test_an_immutable_file_at_start_is_one_sentence_and_nothing_is_changed(path:
 
 
 @pytest.mark.allow_subprocess
+def test_an_index_made_immutable_in_mid_run_does_not_kill_the_agent(path: Path) -> None:
+    code = """
+        import os, subprocess, sys
+        from pathlib import Path
+        from agent.errors import StoreError
+        from tests.unit.store.builders import *
+        path = Path(sys.argv[1])
+        index = path.with_name("metrics.db-shm")
+        clock = FakeClock()
+        with open_store(path, clock) as store:
+            for number in range(8):
+                if number == 3:
+                    os.sync()  # what is written back is asked for anew at the next write
+                    if subprocess.run(["chattr", "+i", index], capture_output=True).returncode:
+                        sys.exit(77)
+                if number == 6:
+                    subprocess.run(["chattr", "-i", index], check=True)
+                clock.pass_time(SECOND_NS)
+                try:
+                    store.write_tick(a_tick(clock.wall_ns(), 40))
+                except StoreError as error:
+                    assert "immutable" in error.message, error
+            assert store.unstored_ticks == 3
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(path)], check=False)
+    index = path.with_name("metrics.db-shm")
+    if index.exists():
+        subprocess.run(["chattr", "-i", str(index)], check=False, capture_output=True)
+    if done.returncode == 77:
+        pytest.skip("needs root and a file system with attributes")
+    assert done.returncode == 0
+    assert assert_whole(path) == 5
+
+
+@pytest.mark.allow_subprocess
 def test_a_write_that_the_system_refuses_is_tried_again(path: Path) -> None:
     code = """
         import resource, sys
