@@ -101,6 +101,16 @@ class _Adapter(docker.transport.UnixHTTPAdapter):
         return pool
 
 
+def learn_shapes(*shapes: Any) -> None:
+    """Has msgspec learn what it will convert to; for the import of the module that defines them.
+
+    What it learns at a type's first use is visible to other threads before it is complete: two
+    first uses at once end the process (SIGSEGV, msgspec 0.22).
+    """
+    for shape in shapes:
+        msgspec.json.Decoder(shape)
+
+
 def socket_path(docker_host: str) -> str:
     """The path in `unix:///path`. Raises EngineUnavailableError for any other address."""
     if not docker_host.startswith(_SCHEME + "/"):

@@ -18,7 +18,7 @@ import docker.errors
 import msgspec
 
 from agent.decisions import Decision, Outcome, Reason
-from agent.dockerapi import answering, connect
+from agent.dockerapi import answering, connect, learn_shapes
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
@@ -83,6 +83,9 @@ class Seen(msgspec.Struct, frozen=True):
             first_pid=self.State.Pid,
             labels=self.Config.Labels or {},
         )
+
+
+learn_shapes(Seen, _SeenImage)
 
 
 def look_up(api: docker.APIClient, container_id: str) -> Seen | None:

@@ -1,8 +1,8 @@
 """What one reading of the cgroups leaves for the next one.
 
 Nothing in it decides alone: it keeps the ids of directories that were removed a moment ago (a
-zombie keeps its cgroup), the namespaces of first processes that were seen in their own cgroup, and
-which foreign containers were already asked for.
+zombie keeps its cgroup), which containers had a directory with their name, the namespaces of first
+processes that were seen in their own cgroup, and which foreign containers were already asked for.
 """
 
 from __future__ import annotations
@@ -27,5 +27,7 @@ class Memo:
     last_ids: dict[str, frozenset[int]] = field(default_factory=dict)
     """By container: the ids of its directories at the last reading."""
     first: dict[str, FirstProcess] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+    """Containers that have or had a directory with their name."""
     foreign: set[str] = field(default_factory=set)
     """Ids of containers that Docker was asked for and does not list."""

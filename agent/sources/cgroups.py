@@ -148,7 +148,9 @@ def _add_by_first_process(
     else's: not the root, not at or above another container's or our own, and with no process in it
     that is outside the first one's PID namespace.
     """
-    missing = [key for key in first_paths if key not in chosen]
+    # One whose directory had its name and is gone was moved out of it by hand, not put elsewhere.
+    named = layout.memo.named = (layout.memo.named | set(chosen)) & set(living)
+    missing = [key for key in first_paths if key not in chosen and key not in named]
     if not missing:
         return
     place_of = {directory.path: place for place, directory in enumerate(directories)}

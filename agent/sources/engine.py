@@ -20,7 +20,7 @@ import msgspec
 import requests.exceptions
 
 from agent.clock import Clock
-from agent.dockerapi import INSTALLATION_LABEL, EventStream, answering, connect
+from agent.dockerapi import INSTALLATION_LABEL, EventStream, answering, connect, learn_shapes
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
@@ -87,6 +87,9 @@ class _ImageConfig(msgspec.Struct, frozen=True):
 
 class _InspectedImage(msgspec.Struct, frozen=True):
     Config: _ImageConfig | None = None
+
+
+learn_shapes(list[_Listed], _Inspected, _InspectedImage)
 
 
 @dataclass(frozen=True, slots=True)
