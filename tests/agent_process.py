@@ -54,6 +54,8 @@ class AgentProcess:
     """A running `agent start`; leaving the block ends it, by force if need be."""
 
     words: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment."""
     lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] = field(init=False)
     _readers: list[threading.Thread] = field(default_factory=list)
@@ -66,6 +68,7 @@ class AgentProcess:
             stderr=subprocess.PIPE,
             text=True,
             cwd=PROJECT,
+            env={**os.environ, **self.env},
         )
         for stream in (self.process.stdout, self.process.stderr):
             reader = threading.Thread(target=self._collect, args=(stream,), daemon=True)
