@@ -13,6 +13,7 @@ import msgspec
 from agent.errors import AgentError
 
 FILE_NAME = "status.json"
+_ASIDE_NAME = f".{FILE_NAME}.new"
 
 
 class TickStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(run_dir: Path, status: Status) -> None:
     """Replaces the file whole. Raises OSError where the directory is gone or full."""
-    aside = run_dir / f".{FILE_NAME}.new"
+    aside = run_dir / _ASIDE_NAME
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(status) + b"\n")
@@ -80,5 +81,9 @@ def read(run_dir: Path) -> Status | None:
 
 
 def clear(run_dir: Path) -> None:
-    """Removes the file, so that a stopped agent leaves no word behind."""
-    (run_dir / FILE_NAME).unlink(missing_ok=True)
+    """Removes the file, so that a stopped agent leaves no word behind, nor a killed one half of it.
+
+    Raises OSError.
+    """
+    for name in (FILE_NAME, _ASIDE_NAME):
+        (run_dir / name).unlink(missing_ok=True)

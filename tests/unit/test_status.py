@@ -53,6 +53,12 @@ def test_no_status_is_none_and_clearing_it_twice_is_no_error(tmp_path: Path) -> 
     assert status.read(tmp_path) is None
 
 
+def test_clearing_removes_what_a_killed_writer_left_too(tmp_path: Path) -> None:
+    (tmp_path / ".status.json.new").write_bytes(b"{")
+    status.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_in_its_place_is_replaced_and_its_target_is_not_written(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -359,3 +359,13 @@ def test_of_two_that_make_an_id_at_once_both_get_the_same(
     monkeypatch.setattr(installation, "_create", create)
     assert installation_id(tmp_path) == "b" * 32
     assert [one.name for one in tmp_path.iterdir()] == ["installation"]
+
+
+def test_what_a_killed_maker_of_an_id_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    half = tmp_path / ".installation.0123456789abcdef"
+    half.write_bytes(b"")
+    made = installation_id(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["installation"]
+    half.write_bytes(b"")
+    assert installation_id(tmp_path) == made
+    assert not half.exists()
