@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from agent import takedown
 from agent.actions import cron, kmod
 from agent.actions.compose import Grafana
-from agent.actions.containers import remove_installation
 from agent.config import Config
-from agent.errors import AgentError, EngineUnavailableError
+from agent.errors import AgentError
 from agent.lock import GeneratorLock
 from agent.run import environment, kill_session
 from agent.stopper import Stopper
@@ -47,6 +47,7 @@ class Beside:
             Path(config.paths.install),
             Path(config.paths.database),
             config.docker_host,
+            run_dir=Path(config.paths.run),
         )
         self.words = {"cron": "off", "grafana": "off"}
         """How each is doing, for `agent status`."""
@@ -63,7 +64,10 @@ class Beside:
             if not self._config.grafana.keep:
                 self._undo.push("grafana", self._grafana.down)
             self._undo.push("grafana start", lambda: self._end_grafana_start(thread))
-        self._undo.push("containers", lambda: self._remove_containers(installation))
+        self._undo.push(
+            "containers",
+            lambda: takedown.remove_containers(self._config.docker_host, installation, self._say),
+        )
         self._undo.push("generator", self._stop_generator)
         if wants_cron:
             self._undo.push("cron", lambda: cron.remove(self._config.cron))
@@ -86,43 +90,42 @@ class Beside:
 
     def _install_cron(self) -> str:
         script = kmod.script().with_name("generar_contenedores.sh")
-        path = cron.install(self._config, script)
-        self._first_generation = subprocess.Popen(
-            ["bash", str(script)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(cron.generator_environment(self._config)),
-            start_new_session=True,
-            cwd="/",
-        )
+        cron.check_trusted(script)
+        try:
+            path = cron.install(self._config, script)
+        finally:
+            # Load is there once even where nothing can be put in cron's directory.
+            self._generate(script)
         problem = cron.daemon_problem()
         if problem is not None:
             raise problem
         return f"{path}, every minute"
 
+    def _generate(self, script: Path) -> None:
+        """Starts the first generation. Raises AgentError where that cannot be."""
+        try:
+            self._first_generation = subprocess.Popen(
+                ["bash", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment(cron.generator_environment(self._config)),
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            raise AgentError(f"bash cannot be run: {error.strerror}.", "Install bash.") from error
+
     def _stop_generator(self) -> None:
-        """Takes the generator's lock and keeps it, so that no container is born behind the stop."""
-        taken = self._generator.acquire(give_up=lambda: self._stopper.asked > 1)
+        takedown.hold_generator(
+            self._generator,
+            give_up=lambda: self._stopper.asked > 1,
+            at_last=self._end_first_generation,
+        )
+
+    def _end_first_generation(self) -> None:
         if self._first_generation is not None:
             kill_session(self._first_generation)
-        if not taken and not self._generator.acquire(1.0):
-            raise AgentError("A generator of load is still running.", "Run `sudo agent cleanup`.")
-
-    def _remove_containers(self, installation: str) -> None:
-        try:
-            removals = remove_installation(
-                self._config.docker_host, installation, progress=self._say
-            )
-        except EngineUnavailableError as error:
-            raise AgentError(
-                f"Docker is away, so this installation's containers stay: {error.message}",
-                "Run `sudo agent cleanup` when it is back.",
-            ) from error
-        failed = [one for one in removals if one.outcome == "failed"]
-        if failed:
-            names = ", ".join(one.decision.container_name for one in failed)
-            raise AgentError(f"{names} could not be removed: {failed[0].error}")
 
     def _end_grafana_start(self, thread: threading.Thread) -> None:
         """A start under way gives up, or compose would bring up what stop takes down."""

@@ -15,15 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent import render
+from agent import render, takedown
 from agent import status as status_file
 from agent.actions import cron, kmod
 from agent.actions.compose import Grafana
-from agent.actions.containers import remove_installation
 from agent.config import Config
 from agent.errors import AgentError
 from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
-from agent.store.installation import existing_installation_id
+from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
 from agent.terminal import Say, is_terminal, printable
 from agent.undo import UndoStack
@@ -104,7 +103,7 @@ def cleanup(config: Config) -> int:
         undo.push("modules", lambda: _report(say, "kernel modules", kmod.unload()))
         undo.push("grafana", lambda: _grafana_down(config, say))
         undo.push("containers", lambda: _remove_containers(config, say))
-        undo.push("generator", generator.acquire)
+        undo.push("generator", lambda: takedown.hold_generator(generator))
         undo.push("cron", lambda: _report(say, "cron file", cron.remove(config.cron)))
     if undo.failures:
         raise AgentError(f"Not everything could be removed: {'; '.join(undo.failures)}")
@@ -119,12 +118,11 @@ def _report(say: Say, what: str, gone: object) -> None:
 
 
 def _remove_containers(config: Config, say: Say) -> None:
-    installation = existing_installation_id(Path(config.paths.database).parent)
+    directory = Path(config.paths.database).parent
+    remove_leftovers(directory)
+    installation = existing_installation_id(directory)
     if installation is not None:
-        removals = remove_installation(config.docker_host, installation, progress=say)
-        failed = [one for one in removals if one.outcome == "failed"]
-        if failed:
-            raise AgentError(f"{failed[0].decision.container_name}: {failed[0].error}")
+        takedown.remove_containers(config.docker_host, installation, say)
 
 
 def _grafana_down(config: Config, say: Say) -> None:
@@ -133,6 +131,7 @@ def _grafana_down(config: Config, say: Say) -> None:
         Path(config.paths.install),
         Path(config.paths.database),
         config.docker_host,
+        run_dir=Path(config.paths.run),
     )
     if grafana.is_ours():
         grafana.down()
