@@ -31,6 +31,7 @@ Environment:
                      names in /proc (default sysinfo_so1_202300539, continfo_so1_202300539)
   SO1_MODULE_MODE    permissions of the /proc files: 0444 (default), 0440 or 0400
   SO1_MAX_SNAPSHOTS  snapshots of each file held at once (default 64)
+  SO1_PARENT         load nothing unless the process of this number still waits for it
   SO1_SIGN_KEY, SO1_SIGN_CERT
                      key and certificate (DER) to sign with where the kernel takes signed modules
                      only (default: those of shim-signed or DKMS, /var/lib/dkms/mok.key and mok.pub)
@@ -304,6 +305,14 @@ take_turn() {
         "Another load_modules.sh has been at work for two minutes: see what it does with: sudo fuser -v /run/so1/modules.lock."
 }
 
+# An agent that was killed meanwhile is cleaned up after, and what is loaded then would stay. Whoever
+# cleans up waits for our turn to end, so that after this no more than a look is needed.
+require_parent() {
+    [[ -z ${SO1_PARENT:-} ]] ||
+        grep -qsx "PPid:[[:space:]]*$SO1_PARENT" "/proc/$$/status" ||
+        fail $E_LOAD "The agent that asked for the modules has ended: run it again."
+}
+
 unload() { # unload MODULE
     local said
     is_loaded "$1" || return 0
@@ -360,6 +369,7 @@ load_all() {
     built "$dir" || build "$dir"
     require_trusted "$dir"
     take_turn
+    require_parent
     for name in continfo sysinfo; do
         is_current "$name" || unload "$name"
     done

@@ -6,7 +6,9 @@ never touched. Grafana's data volume is never removed.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import re
 import shutil
 import socket
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PROJECT = "so1-grafana"
 CONTAINER = "grafana_so1"
+LOCK_NAME = "compose.lock"
 IMAGE = "grafana/grafana:13.2.2"
 """The default of `grafana/docker-compose.yml`."""
 
@@ -61,12 +64,14 @@ class Grafana:
         docker_host: str,
         *,
         image: str = IMAGE,
+        run_dir: Path | None = None,
     ) -> None:
         self._settings = settings
         self._install = install
         self._database = database
         self._docker_host = docker_host
         self._image = image
+        self._run_dir = run_dir
         self._cancelled = threading.Event()
         self._busy = threading.Lock()
 
@@ -89,7 +94,8 @@ class Grafana:
             self._check_cancelled()
             # compose 1.29 fails to re-create a container on a newer engine, so it never has to;
             # and an update of the agent has swapped the directories that are mounted.
-            self._remove(engine)
+            with self._turn():
+                self._remove(engine)
             self._check_port()
             self._check_cancelled()
             progress(f"Grafana: starting {self._image} …")
@@ -110,12 +116,12 @@ class Grafana:
         where Docker cannot be asked.
         """
         self.cancel()
-        with self._busy, _engine(self._docker_host) as engine:
+        with self._busy, _engine(self._docker_host) as engine, self._turn():
             self._remove(engine)
 
     def is_ours(self) -> bool:
         """Whether a container of our compose project exists, running or not."""
-        with _engine(self._docker_host) as engine:
+        with _engine(self._docker_host) as engine, self._turn():
             found = _inspect(engine, CONTAINER)
             return found is not None and _is_ours(found)
 
@@ -195,7 +201,14 @@ class Grafana:
     def _compose_up(self, command: list[str]) -> None:
         file = self.directory() / "docker-compose.yml"
         argv = [*command, "-p", PROJECT, "-f", str(file), "up", "-d"]
-        done = run(argv, timeout_s=_COMPOSE_TIMEOUT_S, env=self.environment(), check=False)
+        with self._turn() as lock:
+            done = run(
+                argv,
+                timeout_s=_COMPOSE_TIMEOUT_S,
+                env=self.environment(),
+                check=False,
+                pass_fds=lock,
+            )
         if done.status == 0:
             return
         if re.search(r"address already in use|port is already allocated", done.stderr):
@@ -240,6 +253,31 @@ class Grafana:
             with suppress(NotFound):
                 engine.remove_network(network["Id"])
 
+    @contextmanager
+    def _turn(self) -> Iterator[tuple[int, ...]]:
+        """One at a time, and compose inherits it: an agent that was killed leaves its compose at
+        work, and whoever takes Grafana down then has to wait for that, or it comes up behind him.
+
+        Raises AgentError where the other does not end.
+        """
+        if self._run_dir is None:
+            yield ()
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._run_dir / LOCK_NAME, flags, 0o600)
+        try:
+            deadline_s = time.monotonic() + _COMPOSE_TIMEOUT_S
+            while not _lock(descriptor):
+                if time.monotonic() > deadline_s:
+                    raise AgentError(
+                        "A compose of an agent that has ended is still at work on Grafana.",
+                        f"`sudo fuser -v {self._run_dir / LOCK_NAME}` names it.",
+                    )
+                time.sleep(_POLL_S / 10)
+            yield (descriptor,)
+        finally:
+            os.close(descriptor)
+
     def _pause(self) -> None:
         self._cancelled.wait(_POLL_S)
         self._check_cancelled()
@@ -269,6 +307,14 @@ def compose_command() -> list[str]:
         "Grafana needs docker compose, and neither `docker compose` nor `docker-compose` is there.",
         "Run `sudo apt-get install docker-compose`, or start with --no-grafana.",
     )
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def port_is_free(port: int) -> bool:

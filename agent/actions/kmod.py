@@ -6,6 +6,8 @@ module gives its last words to people and knows which modules are loaded.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 from agent.errors import ModulesError
@@ -15,6 +17,8 @@ MODULES = ("sysinfo", "continfo")
 
 _BUILD_TIMEOUT_S = 900.0
 _UNLOAD_TIMEOUT_S = 60.0
+_TURN = Path("/run/so1/modules.lock")
+"""Held by the script while it loads or unloads, and by what it runs."""
 
 
 def script() -> Path:
@@ -34,7 +38,7 @@ def load(build_root: Path) -> None:
             ["bash", str(script())],
             timeout_s=_BUILD_TIMEOUT_S,
             check=False,
-            env={"SO1_BUILD_ROOT": str(build_root)},
+            env={"SO1_BUILD_ROOT": str(build_root), "SO1_PARENT": str(os.getpid())},
         )
     except CommandError as error:
         raise ModulesError(error.message, error.hint) from error
@@ -48,16 +52,21 @@ def load(build_root: Path) -> None:
 def unload() -> tuple[str, ...]:
     """Removes both modules, whoever loaded them, and names those that were there.
 
-    Raises ModulesError where one stays, naming it.
+    Waits for a script that an agent killed meanwhile has left at work. Raises ModulesError where
+    one stays, naming it.
     """
+    at_work = _is_at_work()
     before = loaded()
-    if not before:
+    if not before and not at_work:
         return ()
     try:
         done = run(["bash", str(script()), "--unload"], timeout_s=_UNLOAD_TIMEOUT_S, check=False)
         said = done.last_line
+        before = tuple(name for name in MODULES if f"unloaded {name}" in done.stderr) or before
     except CommandError as error:
         said = error.message
+        if not loaded():
+            raise ModulesError(error.message, error.hint) from error
     left = loaded()
     if left:
         raise ModulesError(
@@ -65,3 +74,18 @@ def unload() -> tuple[str, ...]:
             f"Run `sudo rmmod {' '.join(reversed(left))}`.",
         )
     return before
+
+
+def _is_at_work(turn: Path = _TURN) -> bool:
+    """Whether a script loads or unloads at this moment."""
+    try:
+        descriptor = os.open(turn, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # none ever ran
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

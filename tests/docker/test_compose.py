@@ -7,7 +7,9 @@ is compose, the mounts, the limits and the words, not Grafana itself.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import os
 import shutil
 import socket
 import stat
@@ -282,6 +284,40 @@ def test_down_makes_a_start_under_way_give_up(clean: docker.DockerClient, databa
     thread.join(30)
 
     assert errors == ["Grafana's start was given up: the agent stops."]
+    with pytest.raises(NotFound):
+        clean.containers.get(CONTAINER)
+
+
+def test_down_waits_for_the_compose_that_a_killed_agent_left_at_work(
+    clean: docker.DockerClient, database: Path, tmp_path: Path
+) -> None:
+    def ours() -> Grafana:
+        settings = GrafanaSettings(port=_free_port())
+        return Grafana(settings, Path("/nonexistent"), database, HOST, image=GOOD, run_dir=tmp_path)
+
+    ours().up(lambda _: None)
+    # It has only the descriptor that it inherited.
+    held = os.open(tmp_path / "compose.lock", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    compose = subprocess.Popen(["sleep", "999"], pass_fds=[held])
+    os.close(held)
+    answers: list[bool] = []
+
+    def take_down() -> None:
+        answers.append(ours().is_ours())
+        ours().down()
+
+    thread = threading.Thread(target=take_down)
+    thread.start()
+    try:
+        thread.join(1.0)
+        assert thread.is_alive()
+        assert answers == []
+    finally:
+        compose.kill()
+        compose.wait()
+    thread.join(60)
+    assert answers == [True]
     with pytest.raises(NotFound):
         clean.containers.get(CONTAINER)
 

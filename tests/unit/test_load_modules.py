@@ -228,6 +228,20 @@ def test_a_user_is_told_to_use_sudo(checkout: Path) -> None:
         assert "sudo" in last_words(done, ROOT)
 
 
+@pytest.mark.parametrize(
+    ("parent", "status"), [("", 0), (str(os.getpid()), 0), ("1", 9), (f"{os.getpid()}1", 9)]
+)
+def test_nothing_is_loaded_for_an_agent_that_has_ended(
+    checkout: Path, parent: str, status: int
+) -> None:
+    text = (checkout / "bash/load_modules.sh").read_text()
+    assert "    take_turn\n    require_parent\n" in text
+    function = text[text.index("require_parent() {") :].partition("\n}\n")[0]
+    code = f"fail() {{ exit $1; }}; E_LOAD=9; {function}\n}}; require_parent; exit 0"
+    done = subprocess.run(["bash", "-c", code], env={"SO1_PARENT": parent, "PATH": os.defpath})
+    assert done.returncode == status
+
+
 @pytest.mark.skipif(Path("/proc/modules").exists(), reason="needs a kernel without modules")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_kernel_without_modules_is_said(checkout: Path) -> None:
