@@ -94,6 +94,19 @@ class PrivateEngine:
         if left := self.docker("ps", "-aq").split():
             self.docker("rm", "-f", "-v", *left)
 
+    def kill_daemon(self) -> None:
+        """As a crash: its containers and their shims live on; containerd dies with it."""
+        assert self.daemon is not None
+        pid = (self.directory / "exec/containerd/containerd.pid").read_text().strip()
+        self.daemon.kill()
+        self.daemon.wait(60)
+        # dockerd takes one that nobody has reaped yet for a living one, and waits for it in vain.
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "containerd is gone")
+
+    def start_daemon(self) -> None:
+        """Starts it again on the same directory and waits until it answers."""
+        self.daemon = _start(self)
+
     def pause_daemon(self) -> None:
         """Docker hangs: it takes connections and never answers."""
         assert self.daemon is not None

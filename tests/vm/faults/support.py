@@ -21,7 +21,7 @@ from tests.agent_process import AgentProcess, rows
 from tests.containers import ALPINE, Containers, docker, in_lab, inspect, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pytest
 
@@ -309,6 +309,10 @@ def surplus(mine: Containers, number: int, first: int = 100) -> list[str]:
 
 def exists(identity: str) -> bool:
     return identity in docker("ps", "-aq", "--no-trunc").split()
+
+
+def wait_gone(identities: Sequence[str]) -> None:
+    wait_until(lambda: not any(exists(one) for one in identities), f"{identities} are removed")
 
 
 def hold_for(seconds: float, meanwhile: Callable[[], bool], what: str) -> None:
