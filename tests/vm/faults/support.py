@@ -323,7 +323,7 @@ def hold_for(seconds: float, meanwhile: Callable[[], bool], what: str) -> None:
         assert meanwhile(), what
         return time.monotonic() >= ends
 
-    wait_until(over, "the fault's length", timeout_s=seconds + 60)
+    wait_until(over, "the fault's length", timeout_s=seconds + 60, pause_s=min(0.1, seconds))
 
 
 def run(*words: str, check: bool = True, timeout_s: float = 120) -> str:
