@@ -26,6 +26,10 @@ from agent.sources.bpf_support import SOURCES
 from agent.sources.bpf_syscall import Map, iterate, possible_cpus
 
 
+TABLE_HEADERS = ("exit_once.h",)
+"""Those below `kernel/bpf` that hold a BPF table."""
+
+
 class HelperError(SourceError):
     """The programs could not be compiled, loaded or attached."""
 
@@ -107,7 +111,7 @@ def _compile(bcc: Any, programs: ProgramSet, flags: list[str]) -> tuple[Any, str
     First with the few headers of our own in place of the kernel's: that needs no headers package,
     cannot break on a kernel newer than BCC, and is many times faster. Then as BCC does it.
     """
-    text = (SOURCES / programs.source).read_bytes()
+    text = source_text(programs)
     for headers in ("own", "kernel"):
         if headers == "own":
             os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES / "headers")
@@ -122,6 +126,18 @@ def _compile(bcc: Any, programs: ProgramSet, flags: list[str]) -> tuple[Any, str
         f"BCC {version} cannot compile the programs for Linux {os.uname().release}.",
         "Install a newer python3-bpfcc and the kernel's headers.",
     )
+
+
+def source_text(programs: ProgramSet) -> bytes:
+    """The program file with the header that holds a table put in its place.
+
+    BCC rewrites calls of a table's methods in the text that it is given and in no file that this
+    includes: there they stay calls through a pointer, which the kernel refuses (opcode 8d).
+    """
+    text = (SOURCES / programs.source).read_bytes()
+    for name in TABLE_HEADERS:
+        text = text.replace(b'#include "%s"\n' % name.encode(), (SOURCES / name).read_bytes())
+    return text
 
 
 def _load(module: Any, function: str, kind: int) -> int:

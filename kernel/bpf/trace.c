@@ -7,6 +7,7 @@
  */
 #include "records.h"
 #include "task.h"
+#include "exit_once.h"
 
 /*
  * Bounded by EVENT_PAGES, in the order in which places were taken. When it is full the event is
@@ -15,26 +16,6 @@
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 
 BPF_PERCPU_ARRAY(counters, struct cpu_counters, 1);
-
-/*
- * Before 6.16 the last two threads of a process may both find nobody alive behind them; the first to
- * insert the key tells of the exit. Least recently used keys make room: they matter for
- * microseconds.
- */
-#ifndef GROUP_DEAD_ARG
-BPF_F_TABLE("lru_hash", struct process_key, u8, ended, 1024, 0);
-#endif
-
-static __always_inline bool is_told_already(struct process_key *key, void *signal)
-{
-#ifndef GROUP_DEAD_ARG
-	u8 one = 1;
-
-	return READ(s32, signal, SIGNAL_NR_THREADS) > 1 && ended.insert(key, &one);
-#else
-	return false;
-#endif
-}
 
 /* BPF_RB_NO_WAKEUP, include/uapi/linux/bpf.h */
 #define NO_WAKEUP 1

@@ -9,6 +9,7 @@
  */
 #include "records.h"
 #include "task.h"
+#include "exit_once.h"
 
 /*
  * Bounded by MAX_PROCESSES living processes; memory is taken a record at a time. When it is full a
@@ -25,26 +26,6 @@ BPF_F_TABLE("hash", u64, struct cgroup_record, cgroups, MAX_CGROUPS, BPF_F_NO_PR
 
 BPF_PERCPU_ARRAY(counters, struct cpu_counters, 1);
 BPF_ARRAY(controls, struct control, 1);
-
-/*
- * Before 6.16 the last two threads of a process may both find nobody alive behind them; the first to
- * insert the key tells of the exit. Least recently used keys make room: they matter for
- * microseconds.
- */
-#ifndef GROUP_DEAD_ARG
-BPF_F_TABLE("lru_hash", struct process_key, u8, ended, 1024, 0);
-#endif
-
-static __always_inline bool is_told_already(struct process_key *key, void *signal)
-{
-#ifndef GROUP_DEAD_ARG
-	u8 one = 1;
-
-	return READ(s32, signal, SIGNAL_NR_THREADS) > 1 && ended.insert(key, &one);
-#else
-	return false;
-#endif
-}
 
 static __always_inline struct cpu_counters *this_cpu(void)
 {
