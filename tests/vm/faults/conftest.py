@@ -59,10 +59,23 @@ def mine(engine: PrivateEngine) -> Iterator[containers.Containers]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def standing(engine: PrivateEngine) -> Iterator[list[support.Town]]:
+    """The town of the test before, which the next one moves into if it is whole."""
+    towns: list[support.Town] = []
+    yield towns
+    for one in towns:
+        one.mine.close()
+
+
 @pytest.fixture
-def town(mine: containers.Containers) -> support.Town:
+def town(standing: list[support.Town]) -> support.Town:
     """Containers that must be there, and run, when the test ends."""
-    return support.build_town(mine)
+    if standing and not standing[-1].is_whole():
+        standing.pop().mine.close()
+    if not standing:
+        standing.append(support.build_town(containers.Containers()))
+    return standing[-1]
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.agent_process import run_agent
-from tests.containers import wait_until
 from tests.vm.faults import support
 from tests.vm.faults.support import Agent, assert_books_close, assert_no_leak, run
 
@@ -116,8 +115,7 @@ def test_a_full_disk_costs_its_ticks_and_storing_resumes_when_there_is_room(
         agent.more_ticks(3, "not stored")
         said = status_of(config)
         assert "is full" in str(said["problems"])
-        support.surplus(mine, 2)  # removed while nothing can be stored
-        wait_until(lambda: len(mine.ids()) == len(town.all), "the surplus is removed")
+        support.wait_gone(support.surplus(mine, 2))  # while nothing can be stored
         agent.more_ticks(2, "not stored")
         disk.filler.unlink()
         agent.stored_again()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.containers import docker, inspect, wait_until
+from tests.containers import inspect, wait_until
 from tests.vm.faults import support
 from tests.vm.faults.docker_proxy import DockerProxy, Mode
 from tests.vm.faults.support import Agent, assert_books_close, assert_no_leak
@@ -30,11 +30,6 @@ ALL_THERE = " · 7 containers · "
 AWAY = "containers unknown"
 
 
-def all_run(town: Town) -> bool:
-    running = docker("ps", "-q", "--no-trunc").split()
-    return set(town.all.values()) <= set(running)
-
-
 @pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.full)])
 def test_an_engine_that_is_killed_again_and_again_costs_no_container_and_no_row(
     config: Path,
@@ -52,7 +47,7 @@ def test_an_engine_that_is_killed_again_and_again_costs_no_container_and_no_row(
                 agent.more_ticks(1, AWAY)
             finally:
                 engine.start_daemon()
-            wait_until(lambda: all_run(town), "the containers are back")
+            wait_until(town.is_whole, "the containers are back")
             agent.more_ticks(3, ALL_THERE)
             town.assert_unharmed()
         assert agent.count("docker=away") == rounds
