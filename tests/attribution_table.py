@@ -20,6 +20,7 @@ from tests.attribution_support import (
     Told,
     beside,
     child_of,
+    directories_of,
     directory_of,
     host_pid_inside,
     identifying_root,
@@ -382,9 +383,11 @@ class AttributionTable:
             pause_s=1,
         )
         assert inner not in running()
-        pids = [pid for pid in pids_below(directory_of(inner)) if b"8811" in _command(pid)]
+        # This host's Docker does not know it: its cgroup has its name.
+        place = min(directories_of(inner), key=lambda path: len(path.parts))
+        pids = [pid for pid in pids_below(place) if b"8811" in _command(pid)]
         assert pids, "the inner container's process is not to be seen"
-        assert directory_of(inner).is_relative_to(directory_of(outer))
+        assert place.is_relative_to(directory_of(outer))
         host.check(basis=dict.fromkeys(pids, "cgroup"))
         docker("rm", "-f", outer)
 

@@ -70,6 +70,7 @@ def kernel_tree() -> Path:
         ("flex", "flex"),
         ("bison", "bison"),
         ("pahole", "dwarves"),
+        ("cpio", "cpio"),
     ):
         need(program, package)
     shutil.rmtree(tree, ignore_errors=True)
