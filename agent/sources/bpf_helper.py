@@ -25,7 +25,6 @@ from agent.sources.bpf_programs import SETS, Handover, Order, ProgramSet
 from agent.sources.bpf_support import SOURCES
 from agent.sources.bpf_syscall import Map, iterate, possible_cpus
 
-
 TABLE_HEADERS = ("exit_once.h",)
 """Those below `kernel/bpf` that hold a BPF table."""
 
