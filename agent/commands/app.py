@@ -88,6 +88,9 @@ def start(
     database: DatabaseOption = None,
 ) -> int:
     """Run the agent in the foreground; Ctrl-C takes down what it brought."""
+    from agent import lean
+
+    lean.leave_out_detectors()
     from agent import lifecycle, terminal
     from agent.clock import SystemClock
     from agent.host import require_root

@@ -1,0 +1,37 @@
+"""Keeps out of a running agent what a library brings along and the agent never uses.
+
+requests, which docker-py is built on, loads two guessers of text encodings: some 5 MB resident for
+the agent's whole life. Docker answers JSON, which is UTF-8, so there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+
+_DETECTORS = ("chardet", "charset_normalizer")
+
+
+def leave_out_detectors() -> None:
+    """Imports requests without its guessers; call it before anything imports docker.
+
+    Where requests cannot be had without them (before 2.32), they are loaded as ever.
+    """
+    if "requests" in sys.modules:
+        return
+    left_out = [name for name in _DETECTORS if name not in sys.modules]
+    # A None makes an import fail, which is how requests finds out that one is not installed.
+    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("requests")
+    except ImportError:
+        for name in [one for one in sys.modules if one.partition(".")[0] == "requests"]:
+            del sys.modules[name]
+    finally:
+        # Whoever else wants one later gets it; requests has decided by now.
+        for name in left_out:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)

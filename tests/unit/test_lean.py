@@ -1,0 +1,51 @@
+"""The agent goes without the guessers of encodings, and Docker's client works without them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.sources.fake_engine import FakeEngine
+
+pytestmark = pytest.mark.allow_subprocess
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_dockers_client_works_without_the_guessers(tmp_path: Path) -> None:
+    fake = FakeEngine(tmp_path)
+    fake.answers["/containers/json"] = [{"Names": ["/ñandú"]}]
+    done = python(
+        "from agent import lean; lean.leave_out_detectors()\n"
+        "import sys, docker\n"
+        f"client = docker.APIClient(base_url={fake.host!r}, version='1.41')\n"
+        "print(ascii(client.containers()))\n"
+        "print([name for name in sys.modules if name in ('chardet', 'charset_normalizer')])\n"
+    )
+    fake.stop()
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["[{'Names': ['/\\xf1and\\xfa']}]", "[]"]
+
+
+def test_an_older_requests_that_needs_a_guesser_gets_it(tmp_path: Path) -> None:
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "requests/__init__.py").write_text("import chardet\n", encoding="utf-8")
+    (tmp_path / "chardet.py").write_text("", encoding="utf-8")
+    done = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from agent import lean; lean.leave_out_detectors()\n"
+        "import requests; print(requests.chardet.__name__)\n"
+    )
+    assert (done.stdout, done.stderr) == ("chardet\n", "")
