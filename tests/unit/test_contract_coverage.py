@@ -18,7 +18,7 @@ from agent import config, decisions, errors, model
 from agent.commands.app import app
 from agent.doctor import State, judge
 from agent.store.tables import ALL_TABLES, columns, table_name
-from tests.unit.doctor_cases import GOOD
+from tests.unit.doctor_host import GOOD
 
 TESTS = Path(__file__).resolve().parents[1]
 VALUES = (
