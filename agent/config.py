@@ -54,6 +54,14 @@ class PolicySettings(_Section, frozen=True):
     stop_grace_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 1
     """How long a container may take to end by itself before it is killed."""
 
+    def __post_init__(self) -> None:
+        kept = self.keep_low + self.keep_high
+        if kept > self.max_containers:
+            raise ValueError(
+                f"keep_low and keep_high leave {kept} ({self.keep_low} and {self.keep_high}), "
+                f"more than max_containers allows ({self.max_containers})"
+            )
+
 
 class RetentionSettings(_Section, frozen=True):
     """How long rows stay."""

@@ -176,6 +176,10 @@ REFUSED = {
     "an endless interval": ("interval_s = inf", "$.interval_s"),
     "a truth value for a number": ("[policy]\nkeep_low = true", "$.policy.keep_low"),
     "a negative floor": ("[policy]\nkeep_high = -1", "$.policy.keep_high"),
+    "more kept than may run": (
+        "[policy]\nmax_containers = 4",
+        "keep_low and keep_high leave 5 (3 and 2), more than max_containers allows (4)",
+    ),
     "no container at all": ("[policy]\nmax_containers = 0", "$.policy.max_containers"),
     "a scope that is none": ('[policy]\nscope = "everything"', "$.policy.scope"),
     "a source that is none": ('source = "proc"', "$.source"),

@@ -289,7 +289,7 @@ def hosts(draw: st.DrawFn) -> tuple[list[ContainerTotals], frozenset[str]]:
 
 
 settings_of_any_kind = st.builds(
-    PolicySettings, keep_low=st.integers(0, 6), keep_high=st.integers(0, 6)
+    PolicySettings, keep_low=st.integers(0, 5), keep_high=st.integers(0, 5)
 )
 
 

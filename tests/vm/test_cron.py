@@ -51,7 +51,7 @@ def place() -> Iterator[Path]:
 def config(place: Path, images: Images) -> Config:
     return decode_config(
         f'[images]\nlow = "{images.alpine}"\nhigh = "{images.stress}"\n'
-        "[policy]\nmax_containers = 2\n"
+        "[policy]\nmax_containers = 2\nkeep_low = 1\nkeep_high = 1\n"
         f'[paths]\nrun = "{place}/run"\nlog = "{place}/log"\ndatabase = "{place}/metrics.db"\n',
         "test",
     )
