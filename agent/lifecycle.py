@@ -285,8 +285,11 @@ class _Agent:
             problems.append(f"modules: {self._reader.problem}")
         if self._observer.engine_problem:
             problems.append(f"docker: {self._observer.engine_problem}")
-        if self._store.state.problem:
-            problems.append(f"database: {self._store.state.problem}")
+        stored = self._store.state
+        if stored.problem:
+            problems.append(f"database: {stored.problem}")
+        if stored.retention:
+            problems.append(f"retention: {stored.retention}")
         bpf_word = "off (--no-bpf)"
         if self._witness is not None:
             state = self._witness.state
