@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import ContainerState
 from agent.sources import engine as engine_source
-from agent.sources.engine import Engine, parse_time_ns
+from agent.sources.engine import Engine
 from agent.sources.engine_age import at_least_up_ns
 from tests.unit.sources.fake_engine import FakeEngine, inspected, listed, reply
 
@@ -241,7 +242,10 @@ def drip(connection: socket.socket, target: str) -> None:
 
 
 def hang(connection: socket.socket, target: str) -> None:
-    time.sleep(3)
+    """Never a word, until the one that asked gives up."""
+    connection.settimeout(30)
+    while connection.recv(4096):
+        pass
 
 
 def half(connection: socket.socket, target: str) -> None:
