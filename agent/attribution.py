@@ -79,6 +79,7 @@ class _Attributor:
         for cgroup in view.containers.values():
             self._owner.update(dict.fromkeys(cgroup.ids, cgroup.container_id))
         self._owner.pop(0, None)
+        self._host_ids = view.host_ids.difference(self._owner)
         self._candidates = {candidate.key: candidate for candidate in snapshot.candidates}
         self._namespaces = Namespaces(snapshot, view, containers)
         self._rows: list[AttributedProcess] = []
@@ -88,7 +89,11 @@ class _Attributor:
 
     def answer(self, events_lost: int) -> Attribution:
         for process in self._snapshot.processes:
-            if process.pid > 1 and not is_kernel_thread(process):
+            if (
+                process.pid > 1
+                and not self._is_plainly_hosts(process)
+                and not is_kernel_thread(process)
+            ):
                 self._add(process)
         rows = self._rows
         return Attribution(
@@ -106,6 +111,19 @@ class _Attributor:
             doubtful=frozenset(self._doubtful),
             unknown_cgroups=frozenset(self._unknown),
         )
+
+    def _is_plainly_hosts(self, process: Process) -> bool:
+        """Whether all witnesses name one and the same cgroup of the host's: no row, no doubt.
+
+        Nearly all processes of most hosts; what is left out here, `_add` would find out too.
+        """
+        cgroup_id = self._view.hierarchy.of(process)
+        if cgroup_id not in self._host_ids:
+            return False
+        key = process.key
+        if key in self._candidates:
+            return False
+        return self._second is None or self._second.get(key, cgroup_id) == cgroup_id
 
     def _add(self, process: Process) -> None:
         cgroup_id = self._view.hierarchy.of(process)

@@ -150,9 +150,15 @@ def owners(view: BpfView, cgroups: CgroupView) -> dict[int, str]:
     return owner
 
 
-def process_cpu_ns(snapshot: Snapshot, view: BpfView) -> dict[ProcessKey, int]:
-    """The snapshot's CPU by BPF's keys: the fallback source knows starts in clock ticks only."""
-    cpu_ns = {process.key: process.cpu_ns for process in snapshot.processes}
+def process_cpu_ns(
+    snapshot: Snapshot, view: BpfView, cpu_ns: Mapping[ProcessKey, int] | None = None
+) -> Mapping[ProcessKey, int]:
+    """The snapshot's CPU by BPF's keys: the fallback source knows starts in clock ticks only.
+
+    `cpu_ns` is that of `snapshot` by its own keys, where the caller has it already.
+    """
+    if cpu_ns is None:
+        cpu_ns = {process.key: process.cpu_ns for process in snapshot.processes}
     if snapshot.source is not Source.PSUTIL:
         return cpu_ns
     return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from agent.decisions import RemovalPass
 from agent.model import (
     AttributionCounts,
@@ -16,8 +18,7 @@ from agent.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessUsage:
+class ProcessUsage(msgspec.Struct, frozen=True, gc=False):
     """A process's figures over the last interval. 100 percent is one CPU."""
 
     pid: int
@@ -26,8 +27,7 @@ class ProcessUsage:
     cpu_percent: float
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerProcessUsage:
+class ContainerProcessUsage(msgspec.Struct, frozen=True, gc=False):
     """A container's process's figures over the last interval."""
 
     container_id: str

@@ -109,6 +109,7 @@ class Service:
         }
         count = self._running_count(observed, removed_ids)
         tick_ms = (self._clock.boot_ns() - began_ns) // 10**6
+        now = usage.reading(observed.snapshot, observed.view)
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
             memory=observed.snapshot.memory,
@@ -121,7 +122,7 @@ class Service:
             container_processes=usage.container_process_usages(
                 observed.attribution.rows, observed.snapshot, self._before
             ),
-            totals=self._close_books(observed),
+            totals=self._close_books(observed, now),
             passes=tuple(passes),
             checks=observed.attribution.counts,
         )
@@ -129,7 +130,7 @@ class Service:
             self._settled = interruptions
         removed, failed = self._deleted_since_row, self._failed_since_row
         stored = self._stopwatch.time("store", lambda: self._write(record))
-        self._before = usage.reading(observed.snapshot, observed.view)
+        self._before = now
         return TickReport(
             number=self._number,
             wall_ns=record.wall_ns,
@@ -186,7 +187,9 @@ class Service:
         """Nothing is removed before one whole tick has seen Docker again after it was away."""
         return self._settled == self._observer.interruptions
 
-    def _close_books(self, observed: Observation) -> tuple[ContainerTotals, ...]:
+    def _close_books(
+        self, observed: Observation, now: usage.Reading
+    ) -> tuple[ContainerTotals, ...]:
         """The totals with each container's CPU explained, where BPF saw its processes."""
         view, second = observed.view, observed.second
         if view is None or second is None:
@@ -195,7 +198,7 @@ class Service:
             self._books,
             second,
             books.owners(second, view),
-            books.process_cpu_ns(observed.snapshot, second),
+            books.process_cpu_ns(observed.snapshot, second, now.process_cpu_ns),
             {
                 key: cgroup.cpu_ns
                 for key, cgroup in view.containers.items()

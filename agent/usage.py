@@ -64,17 +64,22 @@ def cpu_percent(process: Process | Candidate, now_ns: int, before: Reading) -> f
     earlier = before.process_cpu_ns.get(process.key)
     if earlier is None:
         return _percent(process.cpu_ns, now_ns - process.start_ns)
+    if earlier == process.cpu_ns:
+        return 0.0  # nearly all rest
     return _percent(process.cpu_ns - earlier, now_ns - before.snapshot_ns)
 
 
 def process_usages(snapshot: Snapshot, before: Reading) -> tuple[ProcessUsage, ...]:
     """One row a process of the snapshot."""
     now_ns = snapshot.snapshot_ns
+    # A list is made faster than a generator is drained.
     return tuple(
-        ProcessUsage(
-            process.pid, process.name, process.rss_kb, cpu_percent(process, now_ns, before)
-        )
-        for process in snapshot.processes
+        [
+            ProcessUsage(
+                process.pid, process.name, process.rss_kb, cpu_percent(process, now_ns, before)
+            )
+            for process in snapshot.processes
+        ]
     )
 
 
@@ -82,6 +87,7 @@ def container_process_usages(
     rows: Iterable[AttributedProcess], snapshot: Snapshot, before: Reading
 ) -> tuple[ContainerProcessUsage, ...]:
     """One row a process that is a container's; conflicting ones are told, not left out."""
+    now_ns = snapshot.snapshot_ns
     return tuple(
         ContainerProcessUsage(
             container_id=row.container_id,
@@ -89,7 +95,7 @@ def container_process_usages(
             pid=row.process.pid,
             name=row.process.name,
             rss_kb=row.process.rss_kb,
-            cpu_percent=cpu_percent(row.process, snapshot.snapshot_ns, before),
+            cpu_percent=cpu_percent(row.process, now_ns, before),
             verified=row.verified,
             basis=row.basis,
         )

@@ -16,7 +16,7 @@ from typing import Literal
 from agent.books import BpfView, CgroupEvents, Seam
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model import Hierarchy, ProcessKey
+from agent.model import Hierarchy, ProcessKey, process_key
 from agent.sources import records
 from agent.sources.bpf_handover import HandoverError, Helper, Probes
 from agent.sources.bpf_programs import Order
@@ -213,7 +213,7 @@ def _read_processes(
             records.PROCESS_RECORD.iter_unpack(values),
             strict=True,
         ):
-            key = ProcessKey(pid, start_ns)
+            key = process_key(pid, start_ns)
             cgroup_ids[key] = fields[0]
             if fields[6]:
                 exiting[key] = fields[3]

@@ -49,14 +49,14 @@ def metrics(record: TickRecord, timestamp_ms: int) -> Values:
 
 
 def process_stats(record: TickRecord, timestamp_ms: int) -> Iterator[Values]:
+    # Thousands of rows a tick share few names, and most processes rest.
+    names: dict[str, str] = {}
     for one in record.processes:
-        yield (
-            timestamp_ms,
-            one.pid,
-            clean(one.name, _NAME_LIMIT),
-            one.rss_kb / 1024,
-            round(one.cpu_percent, 3),
-        )
+        name = names.get(one.name)
+        if name is None:
+            name = names[one.name] = clean(one.name, _NAME_LIMIT)
+        cpu = one.cpu_percent
+        yield (timestamp_ms, one.pid, name, one.rss_kb / 1024, round(cpu, 3) if cpu else 0.0)
 
 
 def container_stats(record: TickRecord, timestamp_ms: int) -> Iterator[Values]:
