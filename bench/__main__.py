@@ -23,7 +23,7 @@ from bench.machine import in_words, machine
 from bench.measure import Row
 from tests.agent_process import agent_command
 
-SECTIONS = "abcdefg"
+SECTIONS = "acefdgb"
 
 
 def main() -> int:
@@ -50,11 +50,11 @@ def main() -> int:
     counts = words.counts[:2] if quick else words.counts
     ticks = words.tick_counts[:1] if quick else words.tick_counts
     plan: dict[str, Callable[[], list[Row]]] = {
-        "a": lambda: processes.measure(counts, 3 if quick else 7),
+        "a": lambda: processes.measure(counts, 3 if quick else 5),
         "b": lambda: containers.measure_figures(words.image, (3,) if quick else (10, 50), 5),
         "c": lambda: agent_cost.measure_tick(command, ticks, 3 if quick else 12),
         "d": lambda: agent_cost.measure_storm(
-            command, 200 if quick else 2000, 1 if quick else 3, 3 if quick else 10
+            command, 200 if quick else 1000, 1 if quick else 3, 3 if quick else 10
         ),
         "e": lambda: agent_cost.measure_cost(command, 10 if quick else words.seconds),
         "f": lambda: containers.measure_policy(command, words.image, rounds=1 if quick else 2),

@@ -88,24 +88,30 @@ def measure_cost(command: list[str], seconds: int) -> list[Row]:
 
 def measure_storm(command: list[str], storm: int, rounds: int, idle_s: float) -> list[Row]:
     """A fork-and-exec storm and an idle host, without and with the probes, in turns."""
-    quiet: list[float] = []
-    watched: list[float] = []
+    quiet: list[tuple[float, float]] = []
+    watched: list[tuple[float, float]] = []
     idle: dict[str, list[float]] = {"without": [], "with": []}
-    _storm_ms(storm // 4)
+    _storm(storm // 4)
     for _ in range(rounds):
-        quiet.append(_storm_ms(storm))
+        quiet.append(_storm(storm))
         idle["without"].append(_busy_percent(idle_s))
         # BPF's word comes with a tick, so the storm begins behind one and ends before the next.
         with running_agent(command, "--interval", "30") as agent:
             bpf = agent.wait_for_bpf()
-            watched.append(_storm_ms(storm))
+            watched.append(_storm(storm))
             idle["with"].append(_busy_percent(idle_s))
-    without, with_probes = of(quiet), of(watched)
+    without, with_probes = (of(*zip(*one, strict=True)) for one in (quiet, watched))
     slower = 100 * (with_probes.wall_ms / without.wall_ms - 1)
+    dearer = 100 * (with_probes.cpu_ms / without.cpu_ms - 1)
     shares = " · ".join(f"{_median(values):.2f} % {name}" for name, values in idle.items())
     return [
         Row("d", f"{storm} forks and execs · no probes", without),
-        Row("d", f"{storm} forks and execs · probes ({bpf})", with_probes, f"{slower:+.1f} %"),
+        Row(
+            "d",
+            f"{storm} forks and execs · probes ({bpf})",
+            with_probes,
+            f"wall {slower:+.1f} %, CPU {dearer:+.1f} %",
+        ),
         Row("d", f"idle host over {idle_s:g} s, all CPUs busy", None, shares),
     ]
 
@@ -146,11 +152,15 @@ def _start_ms(command: list[str]) -> float:
         return (time.perf_counter() - began) * 1000
 
 
-def _storm_ms(count: int) -> float:
+def _storm(count: int) -> tuple[float, float]:
+    """Wall and CPU milliseconds of a storm; a busy machine moves the first, not the second."""
     script = f"i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done"
-    began = time.perf_counter()
+    before, began = os.times(), time.perf_counter()
     subprocess.run(["sh", "-c", script], check=True, stdin=subprocess.DEVNULL)
-    return (time.perf_counter() - began) * 1000
+    wall_s, after = time.perf_counter() - began, os.times()
+    cpu_s = after.children_user + after.children_system
+    cpu_s -= before.children_user + before.children_system
+    return wall_s * 1000, cpu_s * 1000
 
 
 def _busy_percent(seconds: float) -> float:
