@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _HOUR_S = 3600
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kills", [20, 100])
 def test_an_agent_killed_at_random_moments_leaves_whole_ticks_and_starts_again(
     config: Path, place: Path, database: Path, town: Town, record: Record, kills: int
 ) -> None:
@@ -77,9 +78,8 @@ def test_an_agent_killed_at_random_moments_leaves_whole_ticks_and_starts_again(
     assert cleaned.returncode == 0, cleaned.stderr
 
 
-@pytest.mark.parametrize(
-    "seconds", [40, pytest.param(300, marks=pytest.mark.full)], ids=["40 s", "5 min"]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("seconds", [40, 300], ids=["40 s", "5 min"])
 def test_an_agent_that_was_stopped_goes_on_at_once_and_makes_up_no_tick(
     config: Path,
     database: Path,
@@ -113,6 +113,7 @@ def test_an_agent_that_was_stopped_goes_on_at_once_and_makes_up_no_tick(
     town.assert_unharmed()
 
 
+@pytest.mark.full
 def test_timestamps_rise_though_the_clock_goes_an_hour_forward_and_back(
     only_guest: None, config: Path, database: Path, town: Town, record: Record
 ) -> None:

@@ -123,6 +123,7 @@ def test_one_that_cannot_be_removed_fails_alone_and_goes_when_it_can(
     town.assert_unharmed()
 
 
+@pytest.mark.full
 def test_a_container_at_its_memorys_end_is_counted_and_disturbs_nobody(
     config: Path, database: Path, town: Town, mine: Containers, record: Record
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_full_disk_costs_its_ticks_and_storing_resumes_when_there_is_room(
     town.assert_unharmed()
 
 
+@pytest.mark.full
 def test_a_file_system_that_breaks_and_turns_read_only_is_taken_up_when_it_is_mended(
     disk: Disk, config: Path, database: Path, town: Town, record: Record
 ) -> None:
@@ -193,7 +194,7 @@ full = pytest.mark.full
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate_to_half,
+        pytest.param(truncate_to_half, marks=full),
         pytest.param(truncate_to_nothing, marks=full),
         pytest.param(noise_over_the_header, marks=full),
         pytest.param(noise_over_the_middle, marks=full),

@@ -30,7 +30,8 @@ ALL_THERE = " · 7 containers · "
 AWAY = "containers unknown"
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("rounds", [3, 20])
 def test_an_engine_that_is_killed_again_and_again_costs_no_container_and_no_row(
     config: Path,
     database: Path,
@@ -41,7 +42,10 @@ def test_an_engine_that_is_killed_again_and_again_costs_no_container_and_no_row(
 ) -> None:
     with Agent(config) as agent:
         agent.warm()
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number == rounds // 2:
+                record("figures_halfway", support.Figures.of(agent.pid))
+                print(f"\nhalfway: {support.Figures.of(agent.pid)}")
             engine.kill_daemon()
             try:
                 agent.more_ticks(1, AWAY)
