@@ -1,0 +1,101 @@
+"""What turns measurements into figures: growth, jitter, plots and pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import plot, report, soak_report
+
+
+def samples(count: int, **changed: Any) -> list[dict[str, Any]]:
+    """One sample each 10 s of an agent at a 1 s interval that does not change."""
+    steady = {
+        "rss_kb": 40 * 1024, "anonymous_kb": 30 * 1024, "descriptors": 28, "threads": 2,
+        "written_bytes": 0, "database_bytes": 2**20, "wal_bytes": 2**22, "tick_ms": [20] * 10,
+        "gap_ms": [1000] * 10,
+    }  # fmt: skip
+    return [
+        {**steady, "at_s": 10.0 * number, "cpu_s": 0.1 * number, **changed}
+        for number in range(count)
+    ]
+
+
+def document(found: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
+    checks = {"agree": 3, "conflict": 0, "unverified": 0, "events_lost": 0}
+    return {
+        "machine": {"cpu": "one", "kernel": "6.1"},
+        "date": "2026-01-01",
+        "minutes_asked": 60,
+        "interval_s": 1.0,
+        "every_s": 10,
+        "samples": found,
+        "totals": {
+            "source": "modules", "bpf": "ready", "unstored_ticks": 0, "problems": [],
+            "deletions": {"removed": 2}, "checks": checks,
+        },
+        "load": {"done": {"query": 5}, "failures": {}, "cpu_s": 1.0},
+        **changed,
+    }  # fmt: skip
+
+
+def test_growth_tells_both_ends_and_the_slope_of_the_second_half() -> None:
+    climbing = [(float(second), 10.0 if second < 1800 else second / 180) for second in range(3600)]
+    found = soak_report.growth(climbing)
+    assert found.first == 10.0
+    assert found.last == pytest.approx(3150 / 180, abs=0.01)
+    assert found.per_hour == pytest.approx(20.0)
+    assert (found.smallest, found.largest) == (10.0, pytest.approx(3599 / 180))
+
+
+def test_jitter_is_the_distance_from_the_grid_and_left_out_ticks_are_counted_apart() -> None:
+    gaps = [1000, 1010, 990, 3005, 400]
+    assert soak_report.off_grid(gaps, 1000) == [0, 10, 10, 5, 600]
+    assert soak_report.skipped(gaps, 1000) == 2
+
+
+def test_a_soak_becomes_a_page_and_a_plot(tmp_path: Path) -> None:
+    soak_report.write(document(samples(12)), tmp_path)
+    text = (tmp_path / "soak.md").read_text(encoding="utf-8")
+    assert "| resident memory | 40.00 MB | 40.00 MB | 40.00 … 40.00 MB | +0.00 MB |" in text
+    assert "| CPU, of one core | 1.0 % | 1.0 % |" in text
+    assert "| ticks stored | 30 | 30 | 120 |" in text
+    picture = ElementTree.parse(tmp_path / "soak.svg").getroot()
+    assert len(picture.findall("{*}polyline")) == 10
+
+
+def test_a_soak_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    soak_report.write(document(samples(3), ended_early="the agent ended"), tmp_path)
+    assert "**Ended early:** the agent ended" in (tmp_path / "soak.md").read_text(encoding="utf-8")
+    soak_report.write(document([]), tmp_path)
+    assert "No figures" in (tmp_path / "soak.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("value", "ceiling"), [(0, 1), (0.3, 0.5), (1, 1), (1.01, 2), (2.2, 2.5), (44, 50), (51, 100)]
+)
+def test_a_scale_ends_at_a_round_figure(value: float, ceiling: float) -> None:
+    assert plot.nice_ceiling(value) == pytest.approx(ceiling)
+
+
+def test_a_plots_text_cannot_break_it() -> None:
+    panel = plot.Panel("<&>", [plot.Line('"', [(0, 1), (1, 2)])])
+    assert ElementTree.fromstring(plot.page("a & b", [panel])) is not None
+
+
+def test_a_run_becomes_a_page_with_ratios_and_what_did_not_end() -> None:
+    timing = {"wall_ms": 10.0, "wall_min_ms": 9, "wall_max_ms": 11, "cpu_ms": 8, "repetitions": 5}
+    rows = [
+        {"section": "a", "what": "psutil", "timing": timing, "figure": "", "ratio": 4.0,
+         "against": "modules"},
+        {"section": "e", "what": "memory", "timing": None, "figure": "40 MB", "ratio": None,
+         "against": ""},
+    ]  # fmt: skip
+    run = {"machine": {"cpu": "one"}, "rows": rows, "failed": {"f": "no engine\nmore"}}
+    text = report.page(run, "Bench")
+    assert "| psutil | 10.0 | 9.0 … 11.0 (5) | 8.0 | 4.0 x modules |" in text
+    assert "| memory | | | | 40 MB |" in text
+    assert "Did not come to an end: no engine" in text
