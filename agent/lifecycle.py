@@ -134,7 +134,7 @@ class _Agent:
                 Path(config.modules.sysinfo_path), Path(config.modules.continfo_path), clock
             ),
             read_psutil=lambda: proc_psutil.read(clock, self._layout),
-            load_modules=lambda: kmod.load(Path(config.paths.build)),
+            load_modules=lambda: kmod.load(Path(config.paths.build), config.modules),
             clock=clock,
         )
         if not config.modules.keep:

@@ -10,6 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from agent.config import ModulesSettings
 from agent.errors import ModulesError
 from agent.run import CommandError, run
 
@@ -31,14 +32,33 @@ def loaded(sys_module: Path = Path("/sys/module")) -> tuple[str, ...]:
     return tuple(name for name in MODULES if (sys_module / name).is_dir())
 
 
-def load(build_root: Path) -> None:
-    """Builds if need be, loads and verifies both. Raises ModulesError with the script's reason."""
+def entries(settings: ModulesSettings) -> dict[str, str]:
+    """What tells the script the names of the /proc files that are going to be read.
+
+    A path elsewhere than directly in /proc is no module's to make, and changes no name.
+    """
+    paths = {
+        "SO1_SYSINFO_ENTRY": Path(settings.sysinfo_path),
+        "SO1_CONTINFO_ENTRY": Path(settings.continfo_path),
+    }
+    return {name: path.name for name, path in paths.items() if path.parent == Path("/proc")}
+
+
+def load(build_root: Path, settings: ModulesSettings) -> None:
+    """Builds if need be, loads and verifies both, under the names that `settings` has for /proc.
+
+    Raises ModulesError with the script's reason.
+    """
     try:
         done = run(
             ["bash", str(script())],
             timeout_s=_BUILD_TIMEOUT_S,
             check=False,
-            env={"SO1_BUILD_ROOT": str(build_root), "SO1_PARENT": str(os.getpid())},
+            env={
+                "SO1_BUILD_ROOT": str(build_root),
+                "SO1_PARENT": str(os.getpid()),
+                **entries(settings),
+            },
         )
     except CommandError as error:
         raise ModulesError(error.message, error.hint) from error
