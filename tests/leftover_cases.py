@@ -36,8 +36,11 @@ def generator_script() -> Path:
 
 
 @contextmanager
-def generator_at_work(place: Place) -> Iterator[Path]:
-    """One as cron starts it, held up in the middle of a `docker run` until the file is made."""
+def generator_at_work(place: Place, call_s: int = 60) -> Iterator[Path]:
+    """One as cron starts it, held up in the middle of a `docker run` until the file is made.
+
+    It gives up by itself after `call_s`, its limit to a single call of Docker.
+    """
     shim = place.directory / "shim"
     shim.mkdir()
     go, reached = place.directory / "go", place.directory / "reached"
@@ -54,6 +57,7 @@ def generator_at_work(place: Place) -> Iterator[Path]:
         "SO1_IMAGE_LOW": containers.ALPINE,
         "SO1_IMAGE_HIGH": containers.STRESS,
         "SO1_MAX_CONTAINERS": str(LIMIT),
+        "SO1_DOCKER_TIMEOUT": str(call_s),
         "SO1_RUN_DIR": str(place.run),
         "SO1_LOG_DIR": str(place.directory / "log"),
         "SO1_INSTALLATION_FILE": str(place.database.parent / "installation"),
@@ -128,7 +132,7 @@ class LeftoverCases:
         with place.agent() as agent:
             agent.wait_for_tick(1)
             no_first_generation(place)
-            with generator_at_work(place):
+            with generator_at_work(place, call_s=600):
                 agent.signal(signal.SIGKILL)
                 agent.wait_end()
                 done = run_agent("cleanup", "--config", str(place.config), timeout_s=240)
