@@ -6,10 +6,12 @@ it is away. Afterwards everything is as before, without a word from anybody.
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.agent_process import run_agent
 from tests.containers import inspect, wait_until
 from tests.vm.faults import support
 from tests.vm.faults.docker_proxy import DockerProxy, Mode
@@ -154,3 +156,25 @@ def test_a_removal_whose_answer_is_lost_is_found_out_and_told_as_what_it_was(
 
 def removals(database: Path) -> list[dict[str, object]]:
     return support.removed(database)
+
+
+@pytest.mark.full
+def test_a_stop_while_docker_hangs_ends_and_says_what_mends_the_rest(
+    place: Path, database: Path, proxy: DockerProxy, town: Town
+) -> None:
+    config = support.settings(place, proxy.host)
+    with Agent(config) as agent:
+        agent.warm()
+        proxy.mode = Mode.HANG
+        agent.more_ticks(1, AWAY)
+        agent.signal(signal.SIGINT)
+        status = agent.wait_end()
+    assert "Traceback" not in agent.output
+    assert status == 1, agent.output
+    assert "Run `sudo agent cleanup`." in agent.output
+    assert_books_close(database, [agent])
+    assert support.agents_left(place) == []
+    proxy.mode = Mode.PASS
+    cleaned = run_agent("cleanup", "--config", str(config))
+    assert cleaned.returncode == 0, cleaned.stderr
+    town.assert_unharmed()
