@@ -31,7 +31,8 @@ def measure_tick(command: list[str], counts: tuple[int, ...], ticks: int) -> lis
             if processes.SYSINFO.exists():
                 cat = timed(processes.read_modules, 3)
                 rows.append(_against(f"{name}cat of the modules' files", cat, whole))
-            by_psutil = timed(processes.psutil_snapshot, 2 if present > 1500 else 5)
+            few = present > 1_500
+            by_psutil = timed(processes.psutil_snapshot, 2 if few else 5, warm=not few)
             rows.append(_against(f"{name}psutil's snapshot alone", by_psutil, whole))
     return rows
 

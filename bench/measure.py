@@ -35,9 +35,10 @@ class Row:
         return asdict(self)
 
 
-def timed(work: Callable[[], object], repetitions: int) -> Timing:
-    """`work` run once unmeasured and then `repetitions` times."""
-    work()
+def timed(work: Callable[[], object], repetitions: int, *, warm: bool = True) -> Timing:
+    """`work` run `repetitions` times, with `warm` once unmeasured before."""
+    if warm:
+        work()
     walls: list[float] = []
     cpus: list[float] = []
     for _ in range(repetitions):
