@@ -324,8 +324,10 @@ def test_docker_away_and_back_is_said_and_costs_no_container_in_the_first_whole_
             wait_until(lambda: not set(nine) & all_names(), "the exited ones go")
             # On a slow host an attempt may run into a time limit and be made again.
             wait_until(
-                lambda: {one["container_id"] for one in rows(database, DELETIONS)}
-                == {identity[:12] for identity in nine.values()},
+                lambda: (
+                    {one["container_id"] for one in rows(database, DELETIONS)}
+                    == {identity[:12] for identity in nine.values()}
+                ),
                 "their rows are stored",
             )
             known = [row for row in metrics() if row["container_count"] is not None]
