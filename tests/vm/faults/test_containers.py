@@ -23,6 +23,7 @@ from tests.containers import (
     STRESS,
     cgroup_directory,
     first_pid,
+    in_lab,
     inspect,
     wait_until,
 )
@@ -71,12 +72,18 @@ def test_hundreds_of_containers_that_come_and_go_cost_nothing_and_are_never_mixe
     ticks = assert_books_close(database, [agent])
     known = started | {identity[:12]: name for name, identity in town.all.items()}
     pairs = rows(database, "SELECT DISTINCT container_id, container_name FROM container_stats")
-    wrong = [row for row in pairs if known.get(row["container_id"]) != row["container_name"]]
-    assert wrong == []
+    named = [row for row in pairs if not row["container_name"].startswith("cgroup-")]
+    assert all(known.get(row["container_id"]) == row["container_name"] for row in named)
+    # One that came or went around Docker's list goes by its id alone. Natively there may be other
+    # engines' containers too, which go by theirs.
+    nameless = [row for row in pairs if row not in named and row["container_id"] in known]
+    if in_lab():
+        assert len(named) + len(nameless) == len(pairs)
     outcomes = Counter(row["outcome"] for row in support.removed(database))
     assert set(outcomes) <= {"removed", "gone"}, support.removed(database)
     assert sum(row["deleted_count"] for row in support.metrics(database)) == outcomes["removed"]
-    print(f"\n{number} containers in {ticks} ticks; {len(pairs)} seen; {dict(outcomes)}")
+    print(f"\n{number} containers in {ticks} ticks; {len(pairs)} seen, {len(nameless)} of them")
+    print(f"by their id alone; removals: {dict(outcomes)}")
     town.assert_none_decided_on(database)
     town.assert_unharmed()
 
