@@ -178,6 +178,9 @@ def _set_up(database: peewee.SqliteDatabase, path: Path) -> None:
     # Debian's SQLite overwrites deleted rows with zeros: names of processes are not worth it.
     database.pragma("secure_delete", 0)
     database.pragma("synchronous", 1)
+    # Rows are added at the end and go from the beginning: more cache than this (SQLite's 2 MB) is
+    # resident for good and saves no measurable time.
+    database.pragma("cache_size", -512)
     database.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
     mode = database.pragma("journal_mode")
     if mode != "wal":
