@@ -54,9 +54,10 @@ module_packages() {
 wanted_packages() {
     echo python3-venv python3-bpfcc cron busybox-static stress
     module_packages
-    if ! command -v dockerd >/dev/null; then echo docker.io; fi
     # From Debian 13 on the client is a package of its own, which docker.io only recommends.
-    if ! command -v docker >/dev/null; then echo docker.io docker-cli; fi
+    if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
+        echo docker.io docker-cli
+    fi
 }
 
 install_packages() {

@@ -3,7 +3,7 @@
 # what came of it in lines `fact:NAME=VALUE`, which the test outside looks at.
 set -u
 
-user=ana
+user=newcomer
 home=/home/$user
 database=/var/lib/so1/metrics.db
 
