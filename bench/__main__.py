@@ -42,6 +42,10 @@ def main() -> int:
         "--tick-counts", type=_numbers, default=(300, 10_000), help="processes of section c"
     )
     parser.add_argument(
+        "--containers", type=_numbers, default=(10, 50), help="containers of section b"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="of sections d and f")
+    parser.add_argument(
         "--cold", action="store_true", help="section g also after dropping the host's caches"
     )
     words = parser.parse_args()
@@ -51,13 +55,17 @@ def main() -> int:
     ticks = words.tick_counts[:1] if quick else words.tick_counts
     plan: dict[str, Callable[[], list[Row]]] = {
         "a": lambda: processes.measure(counts, 3 if quick else 5),
-        "b": lambda: containers.measure_figures(words.image, (3,) if quick else (10, 50), 5),
+        "b": lambda: containers.measure_figures(
+            words.image, (3,) if quick else words.containers, 5
+        ),
         "c": lambda: agent_cost.measure_tick(command, ticks, 3 if quick else 12),
         "d": lambda: agent_cost.measure_storm(
-            command, 200 if quick else 1000, 1 if quick else 3, 3 if quick else 10
+            command, 200 if quick else 1000, 1 if quick else words.rounds, 3 if quick else 10
         ),
         "e": lambda: agent_cost.measure_cost(command, 10 if quick else words.seconds),
-        "f": lambda: containers.measure_policy(command, words.image, rounds=1 if quick else 2),
+        "f": lambda: containers.measure_policy(
+            command, words.image, rounds=1 if quick else words.rounds
+        ),
         "g": lambda: agent_cost.measure_start(command, 2 if quick else 5, cold=words.cold),
     }
     rows: list[Row] = []
