@@ -514,7 +514,7 @@ def test_an_index_made_immutable_in_mid_run_does_not_kill_the_agent(path: Path) 
 @pytest.mark.allow_subprocess
 def test_a_write_that_the_system_refuses_is_tried_again(path: Path) -> None:
     code = """
-        import resource, sys
+        import os, resource, sys
         from pathlib import Path
         from agent.errors import StoreError
         from tests.unit.store.builders import *
@@ -532,6 +532,10 @@ def test_a_write_that_the_system_refuses_is_tried_again(path: Path) -> None:
                     store.write_tick(a_tick(clock.wall_ns(), 400))
                 except StoreError as error:
                     print(error.message)
+                    # A disk that has to be unmounted to be mended is not held until then.
+                    links = [f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd")]
+                    held = [os.readlink(one) for one in links if os.path.lexists(one)]
+                    assert not [one for one in held if str(path) in one], held
         print("unstored", store.unstored_ticks, "ok", store.state.ok)
     """
     done = subprocess.run(
