@@ -223,7 +223,9 @@ def is_explained(
     if told.container not in running() or state == "Z":
         # Another engine's on this host, by the name of its cgroup; or a zombie, which
         # cgroup.procs does not list.
-        return told.container in _cgroup_of(pid) or state == ""
+        # cgroup v1 shows the root for what has ended; the parent that has not reaped it stays.
+        known = _cgroup_of(pid) + (_cgroup_of(_parent_of(pid)) if state == "Z" else "")
+        return told.container in known or state == ""
     return state == "" and pid not in before and pid not in after
 
 
@@ -246,6 +248,11 @@ def oracle(others: Mapping[str, Path]) -> dict[int, str]:
 
 def _cgroup_of(pid: int) -> str:
     return _text(Path(f"/proc/{pid}/cgroup"))
+
+
+def _parent_of(pid: int) -> int:
+    fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(fields[1]) if fields else 0
 
 
 def _text(path: Path) -> str:
