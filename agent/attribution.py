@@ -132,7 +132,9 @@ class _Attributor:
         if not by_cgroup:
             self._note_unknown(cgroup_id, candidate)
         container_id, basis = self._decide(process, candidate, by_cgroup)
-        verified, by_bpf = self._verify(process, cgroup_id, by_cgroup)
+        # 0: the source was not told (a zombie on pure cgroup v1); then its namespaces speak.
+        said = by_cgroup if cgroup_id else container_id
+        verified, by_bpf = self._verify(process, cgroup_id, said)
         if verified is Verified.CONFLICT:
             self._doubtful.update(one for one in (by_cgroup, by_bpf, container_id) if one)
             if not container_id:
@@ -186,16 +188,16 @@ class _Attributor:
             return True
         return process.start_ns < candidates_ns < self._snapshot.snapshot_ns
 
-    def _verify(self, process: Process, cgroup_id: int, by_cgroup: str) -> tuple[Verified, str]:
-        """What BPF says of the first witness's word, and which container it names itself."""
+    def _verify(self, process: Process, cgroup_id: int, said: str) -> tuple[Verified, str]:
+        """What BPF says of the container that was `said`, and which one it names itself."""
         if self._second is None:
             return Verified.UNVERIFIED, ""
         second_id = self._second.get(process.key)
-        if second_id is None:
+        if second_id is None or not (cgroup_id or said):
             return Verified.UNVERIFIED, ""
         by_bpf = self._owner.get(second_id, "")
-        if second_id == cgroup_id or by_bpf == by_cgroup:
-            return Verified.AGREE, by_cgroup
+        if second_id == cgroup_id or by_bpf == said:
+            return Verified.AGREE, said
         return Verified.CONFLICT, by_bpf
 
     def _note_unknown(self, cgroup_id: int, candidate: Candidate | None) -> None:

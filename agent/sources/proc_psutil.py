@@ -83,12 +83,14 @@ class _CgroupIds:
 
         Of a process that ends, the kernel shows the root instead of its v1 cgroups, though it keeps
         them (proc_cgroup_show); in the default hierarchy it shows the truth, and where the same
-        path is there in the other one, that is it.
+        path is there in the other one, that is it. Where nothing is in the default hierarchy either
+        (pure v1), the root is no answer, and the id is 0.
         """
         default, memory = paths.get(""), paths.get("memory")
         default_id = self._id(self.layout.default_root, default)
-        if has_ended and memory == "/" and default != "/":
-            return default_id, self._id(self.layout.memory1_root, default)
+        if has_ended and memory == "/":
+            told = None if default == "/" else default
+            return default_id, self._id(self.layout.memory1_root, told)
         return default_id, self._id(self.layout.memory1_root, memory)
 
     def _id(self, root: os.PathLike[str] | None, path: str | None) -> int:

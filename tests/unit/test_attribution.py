@@ -427,6 +427,21 @@ def test_a_process_that_only_bpf_puts_into_a_container_is_shown_as_a_conflict_th
     assert found.doubtful == {full_id("a")}
 
 
+def test_where_the_source_was_not_told_the_cgroup_the_namespaces_stand_before_bpf() -> None:
+    scene = Scene()
+    first = scene.container("a")
+    other = scene.container("b")
+    zombie = scene.child(first, cgroup=0, state=ZOMBIE, vsz_kb=0)
+    nobodys = scene.proc(cgroup=0, state=ZOMBIE, vsz_kb=0)
+    records = {zombie.key: ord("a"), nobodys.key: ord("b")}
+    found = answer(scene, records)
+    row = row_of(found, zombie)
+    assert (row.basis, row.verified) == (Basis.STRAYED, Verified.AGREE)
+    assert found.counts.conflict == 0
+    assert {one.process.pid for one in found.rows} == {first.pid, other.pid, zombie.pid}
+    assert row_of(answer(scene, {zombie.key: ord("b")}), zombie).verified is Verified.CONFLICT
+
+
 def test_bpfs_record_of_an_earlier_process_with_the_same_pid_says_nothing() -> None:
     scene = Scene()
     first = scene.container("a")

@@ -107,6 +107,16 @@ def test_the_v1_cgroup_of_a_zombie_is_that_of_the_default_hierarchy(
     assert one(read(host), 70).cgroup1_id == own
 
 
+def test_the_cgroup_of_a_zombie_on_pure_v1_is_not_told(tmp_path: Path, pids: list[int]) -> None:
+    host = FakeHost(tmp_path, "v1")
+    host.process(70, pid_ns=9, uts_ns=0, own_pid=4, state="Z")
+    (host.proc / "70" / "cgroup").write_text("5:cpu,cpuacct:/\n4:memory:/\n0::/\n")
+    stat = host.proc / "70" / "stat"
+    stat.write_text(stat.read_text().replace(" 8192 ", " 0 "))
+    pids.append(70)
+    assert one(read(host), 70).cgroup1_id == 0
+
+
 @pytest.mark.parametrize("path", ["/../outside", "/gone (deleted)", "relative", ""])
 def test_a_cgroup_that_cannot_be_looked_up_has_no_id(
     tmp_path: Path, pids: list[int], path: str
