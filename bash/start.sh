@@ -58,6 +58,10 @@ wanted_packages() {
     if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
         echo docker.io docker-cli
     fi
+    # Grafana is brought up by it.
+    if ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null; then
+        echo docker-compose
+    fi
 }
 
 install_packages() {
