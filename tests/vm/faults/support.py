@@ -127,7 +127,10 @@ class Agent(AgentProcess):
             told = -1
             while told != (told := self.stored_ticks):  # what is still in the pipe
                 time.sleep(0.05)
-            stored = metrics(database, "count(*) AS n")[0]["n"] if database.exists() else told
+            try:
+                stored = metrics(database, "count(*) AS n")[0]["n"]
+            except sqlite3.OperationalError:  # a broken disk's cannot be read, nor written
+                stored = told - self.stored_elsewhere
             if stored == told - self.stored_elsewhere:
                 return True
             self.signal(signal.SIGCONT)
