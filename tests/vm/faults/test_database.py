@@ -105,6 +105,7 @@ def asides(database: Path) -> list[Path]:
     return sorted(database.parent.glob("*.damaged-*"))
 
 
+@pytest.mark.full
 def test_a_full_disk_costs_its_ticks_and_storing_resumes_when_there_is_room(
     disk: Disk, config: Path, database: Path, town: Town, mine: Containers, record: Record
 ) -> None:

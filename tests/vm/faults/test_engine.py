@@ -86,9 +86,10 @@ SPOILT = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "modes",
-    [[Mode.GARBAGE, Mode.HALF], pytest.param(SPOILT, marks=pytest.mark.full)],
+    [[Mode.GARBAGE, Mode.HALF], SPOILT],
     ids=["two ways", "every way"],
 )
 def test_an_engine_that_answers_nonsense_is_away_and_nothing_goes_until_it_is_back(
