@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -53,28 +54,37 @@ def main() -> int:
     quick = words.quick
     counts = words.counts[:2] if quick else words.counts
     ticks = words.tick_counts[:1] if quick else words.tick_counts
-    plan: dict[str, Callable[[], list[Row]]] = {
-        "a": lambda: processes.measure(counts, 3 if quick else 5),
-        "b": lambda: containers.measure_figures(
-            words.image, (3,) if quick else words.containers, 5
-        ),
-        "c": lambda: agent_cost.measure_tick(command, ticks, 3 if quick else 12),
-        "d": lambda: agent_cost.measure_storm(
-            command, 200 if quick else 1000, 1 if quick else words.rounds, 3 if quick else 10
-        ),
-        "e": lambda: agent_cost.measure_cost(command, 10 if quick else words.seconds),
-        "f": lambda: containers.measure_policy(
-            command, words.image, rounds=1 if quick else words.rounds
-        ),
-        "g": lambda: agent_cost.measure_start(command, 2 if quick else 5, cold=words.cold),
+    plan: dict[str, list[Callable[[], list[Row]]]] = {
+        "a": [partial(processes.measure, one, 3 if quick else 5) for one in counts],
+        "b": [
+            partial(containers.measure_figures, words.image, one, 5)
+            for one in ((3,) if quick else words.containers)
+        ],
+        "c": [partial(agent_cost.measure_tick, command, one, 3 if quick else 12) for one in ticks],
+        "d": [
+            partial(
+                agent_cost.measure_storm,
+                command,
+                200 if quick else 1000,
+                1 if quick else words.rounds,
+                3 if quick else 10,
+            )
+        ],
+        "e": [partial(agent_cost.measure_cost, command, 10 if quick else words.seconds)],
+        "f": [
+            partial(
+                containers.measure_policy, command, words.image, rounds=1 if quick else words.rounds
+            )
+        ],
+        "g": [partial(agent_cost.measure_start, command, 2 if quick else 5, cold=words.cold)],
     }
     rows: list[Row] = []
     failed: dict[str, str] = {}
     named = machine()
-    for section in words.sections:
+    for section, work in ((letter, one) for letter in words.sections for one in plan[letter]):
         began = time.monotonic()
         try:
-            rows += plan[section]()
+            rows += work()
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             # What others have measured must not be lost with it.
             failed[section] = str(error)

@@ -15,25 +15,23 @@ _USUAL = 300
 """So many processes a host of the aim's kind has."""
 
 
-def measure_tick(command: list[str], counts: tuple[int, ...], ticks: int) -> list[Row]:
-    """Each stage's median with that many processes, BPF on, and what one could do instead.
+def measure_tick(command: list[str], wanted: int, ticks: int) -> list[Row]:
+    """Each stage's median with `wanted` processes, BPF on, and what one could do instead.
 
     The ticks come a second apart, or one after another where they take longer.
     """
-    rows: list[Row] = []
-    for count in counts:
-        with processes.crowd(count):
-            present = processes.count()
-            stages, whole, cpu_ms = _stages(command, ticks)
-            name = f"{present} processes · "
-            rows += [Row("c", f"{name}tick · {stage}", one) for stage, one in stages.items()]
-            rows.append(Row("c", f"{name}whole tick", whole, f"CPU {cpu_ms:.1f} ms a tick"))
-            if processes.SYSINFO.exists():
-                cat = timed(processes.read_modules, 3)
-                rows.append(_against(f"{name}cat of the modules' files", cat, whole))
-            few = present > 1_500
-            by_psutil = timed(processes.psutil_snapshot, 2 if few else 5, warm=not few)
-            rows.append(_against(f"{name}psutil's snapshot alone", by_psutil, whole))
+    with processes.crowd(wanted):
+        present = processes.count()
+        stages, whole, cpu_ms = _stages(command, ticks)
+        name = f"{present} processes · "
+        rows = [Row("c", f"{name}tick · {stage}", one) for stage, one in stages.items()]
+        rows.append(Row("c", f"{name}whole tick", whole, f"CPU {cpu_ms:.1f} ms a tick"))
+        if processes.SYSINFO.exists():
+            cat = timed(processes.read_modules, 3)
+            rows.append(_against(f"{name}cat of the modules' files", cat, whole))
+        few = present > 1_500
+        by_psutil = timed(processes.psutil_snapshot, 2 if few else 5, warm=not few)
+        rows.append(_against(f"{name}psutil's snapshot alone", by_psutil, whole))
     return rows
 
 

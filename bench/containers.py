@@ -41,52 +41,50 @@ def sleepers(image: str, count: int) -> Iterator[list[str]]:
         _remove(label)
 
 
-def measure_figures(image: str, counts: tuple[int, ...], repetitions: int) -> list[Row]:
-    rows: list[Row] = []
+def measure_figures(image: str, count: int, repetitions: int) -> list[Row]:
+    """CPU and RAM of `count` containers: the agent's way, the files alone, and Docker's own."""
     clock = SystemClock()
-    for count in counts:
-        with sleepers(image, count):
-            engine, layout = Engine(HOST, clock), cgroups.detect()
-            listing = engine.list()
+    with sleepers(image, count):
+        engine, layout = Engine(HOST, clock), cgroups.detect()
+        listing = engine.list()
 
-            def ours(engine: Engine = engine, layout: cgroups.CgroupLayout = layout) -> object:
-                return cgroups.read(layout, engine.list().containers)
+        def ours(engine: Engine = engine, layout: cgroups.CgroupLayout = layout) -> object:
+            return cgroups.read(layout, engine.list().containers)
 
-            files = [
-                Path(f"{layout.root}{one.path}")
-                for one in cgroups.read(layout, listing.containers).containers.values()
-            ]
-
-            def by_cat(files: list[Path] = files) -> None:
-                for directory in files:
-                    for name in ("memory.stat", "cpu.stat"):
-                        file = directory / name
-                        if file.exists():
-                            file.read_bytes()
-
-            mine = timed(ours, repetitions)
-            cat = timed(by_cat, repetitions)
-            stats = timed(lambda: _run("docker", "stats", "--no-stream"), 2)
-        rows += [
-            Row("b", f"{count} containers · Docker's list and all figures", mine),
-            Row(
-                "b",
-                f"{count} containers · the cgroup files alone",
-                cat,
-                "",
-                ratio(cat, mine),
-                "ours",
-            ),
-            Row(
-                "b",
-                f"{count} containers · docker stats --no-stream",
-                stats,
-                "",
-                ratio(stats, mine),
-                "ours",
-            ),
+        files = [
+            Path(f"{layout.root}{one.path}")
+            for one in cgroups.read(layout, listing.containers).containers.values()
         ]
-    return rows
+
+        def by_cat(files: list[Path] = files) -> None:
+            for directory in files:
+                for name in ("memory.stat", "cpu.stat"):
+                    file = directory / name
+                    if file.exists():
+                        file.read_bytes()
+
+        mine = timed(ours, repetitions)
+        cat = timed(by_cat, repetitions)
+        stats = timed(lambda: _run("docker", "stats", "--no-stream"), 2)
+    return [
+        Row("b", f"{count} containers · Docker's list and all figures", mine),
+        Row(
+            "b",
+            f"{count} containers · the cgroup files alone",
+            cat,
+            "",
+            ratio(cat, mine),
+            "ours",
+        ),
+        Row(
+            "b",
+            f"{count} containers · docker stats --no-stream",
+            stats,
+            "",
+            ratio(stats, mine),
+            "ours",
+        ),
+    ]
 
 
 def measure_policy(command: list[str], image: str, limit: int = 10, rounds: int = 2) -> list[Row]:

@@ -24,12 +24,17 @@ COUNTS = (100, 1_000, 5_000, 10_000)
 
 @contextmanager
 def crowd(wanted: int) -> Iterator[None]:
-    """At least `wanted` processes on this host while the block runs: sleepers of a shell."""
+    """At least `wanted` processes on this host while the block runs: a shell's children."""
     missing = max(0, wanted - count())
-    script = f"i=0; while [ $i -lt {missing} ]; do sleep 99999 & i=$((i+1)); done; echo up; wait"
+    # Forks alone, each waiting for a line that never comes: starting a program as well would take
+    # an emulated CPU half an hour.
+    script = (
+        f"exec 3<&0; i=0; while [ $i -lt {missing} ]; do (read -r _ <&3) & i=$((i+1)); done; "
+        "echo up; wait"
+    )
     shell = subprocess.Popen(
         ["sh", "-c", script],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -46,25 +51,25 @@ def crowd(wanted: int) -> Iterator[None]:
             time.sleep(0.2)
 
 
-def measure(counts: tuple[int, ...], repetitions: int) -> list[Row]:
+def measure(wanted: int, repetitions: int) -> list[Row]:
+    """A snapshot of at least `wanted` processes by each way; the modules' where they are loaded."""
     rows: list[Row] = []
     clock = SystemClock()
-    for wanted in counts:
-        with crowd(wanted):
-            present = count()
-            few = max(2, repetitions // (1 + wanted // 1000))
-            # What takes a minute in a guest is as warm as it gets after its first second.
-            warm = wanted <= 1_000
-            by_psutil = timed(psutil_snapshot, few, warm=warm)
-            by_hand = timed(_by_hand, few, warm=warm)
-            whole = None
-            if SYSINFO.exists():
-                whole = timed(lambda: proc_modules.read(SYSINFO, CONTINFO, clock), repetitions)
-                text = timed(read_modules, repetitions)
-                rows.append(_row(present, "modules: read and decode", whole, None))
-                rows.append(_row(present, "modules: read alone", text, None))
-        rows.append(_row(present, "psutil, same fields", by_psutil, whole))
-        rows.append(_row(present, "/proc by hand", by_hand, whole))
+    with crowd(wanted):
+        present = count()
+        few = max(2, repetitions // (1 + wanted // 1000))
+        # What takes a minute in a guest is as warm as it gets after its first second.
+        warm = wanted <= 1_000
+        whole = None
+        if SYSINFO.exists():
+            whole = timed(lambda: proc_modules.read(SYSINFO, CONTINFO, clock), repetitions)
+            text = timed(read_modules, repetitions)
+            rows.append(_row(present, "modules: read and decode", whole, None))
+            rows.append(_row(present, "modules: read alone", text, None))
+        by_hand = timed(_by_hand, few, warm=warm)
+        by_psutil = timed(psutil_snapshot, few, warm=warm)
+    rows.append(_row(present, "psutil, same fields", by_psutil, whole))
+    rows.append(_row(present, "/proc by hand", by_hand, whole))
     return rows
 
 
