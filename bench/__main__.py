@@ -112,7 +112,7 @@ def _show(rows: list[Row], named: dict[str, object]) -> None:
         table.add_column(heading, justify="left" if heading in ("", "what") else "right")
     for row in rows:
         timing = row.timing
-        times = f"{row.ratio:.1f} x {row.against}" if row.ratio is not None else row.figure
+        times = f"{row.ratio:.3g} x {row.against}" if row.ratio is not None else row.figure
         table.add_row(
             row.section,
             row.what,

@@ -45,7 +45,7 @@ def _line(row: dict[str, Any]) -> str:
     timing = row["timing"]
     notes = [row["figure"]] if row["figure"] else []
     if row["ratio"] is not None:
-        notes.append(f"{row['ratio']:.1f} x {row['against']}")
+        notes.append(f"{row['ratio']:.3g} x {row['against']}")
     if timing is None:
         return f"| {row['what']} | | | | {', '.join(notes)} |"
     cpu = f"{timing['cpu_ms']:.1f}" if timing["cpu_ms"] else ""

@@ -96,6 +96,6 @@ def test_a_run_becomes_a_page_with_ratios_and_what_did_not_end() -> None:
     ]  # fmt: skip
     run = {"machine": {"cpu": "one"}, "rows": rows, "failed": {"f": "no engine\nmore"}}
     text = report.page(run, "Bench")
-    assert "| psutil | 10.0 | 9.0 … 11.0 (5) | 8.0 | 4.0 x modules |" in text
+    assert "| psutil | 10.0 | 9.0 … 11.0 (5) | 8.0 | 4 x modules |" in text
     assert "| memory | | | | 40 MB |" in text
     assert "Did not come to an end: no engine" in text
