@@ -85,7 +85,8 @@ class Generator:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", str(SCRIPT), *options],
+            # Tests may run under nohup, and a shell cannot trap what it was started to ignore.
+            ["env", "--default-signal=HUP,INT,TERM", "bash", str(SCRIPT), *options],
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
