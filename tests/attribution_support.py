@@ -232,15 +232,20 @@ def is_explained(
 def oracle(others: Mapping[str, Path]) -> dict[int, str]:
     """pid → full id of its container."""
     found = {}
-    first = first_pids()
     everywhere = directories()
-    for container_id, first_pid in first.items():
-        if own := directories_of(container_id, everywhere):
-            directory = _real_one(own, first_pid)
-            for pid in pids_below(directory, everywhere):
-                # One container's cgroup may lie inside another's.
-                if pid not in found or container_id in _cgroup_of(pid).rpartition("/")[2]:
-                    found[pid] = container_id
+    place = {
+        container_id: _real_one(own, first_pid)
+        for container_id, first_pid in first_pids().items()
+        if (own := directories_of(container_id, everywhere))
+    }
+    # One container's cgroup may lie inside another's. On v2 it is a threaded one then, which lists
+    # no processes: the outer one's list has them, and only the path of each tells.
+    for container_id in sorted(place, key=lambda one: len(place[one].parts)):
+        for pid in pids_below(place[container_id], everywhere):
+            found[pid] = container_id
+            for inner, directory in place.items():
+                if place[container_id] in directory.parents and inner in _cgroup_of(pid):
+                    found[pid] = inner
     for container_id, directory in others.items():
         found.update(dict.fromkeys(pids_below(directory), container_id))
     return found
