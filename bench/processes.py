@@ -25,7 +25,8 @@ COUNTS = (100, 1_000, 5_000, 10_000)
 @contextmanager
 def crowd(wanted: int) -> Iterator[None]:
     """At least `wanted` processes on this host while the block runs: a shell's children."""
-    missing = max(0, wanted - count())
+    before = count()
+    missing = max(0, wanted - before)
     # Forks alone, each waiting for a line that never comes: starting a program as well would take
     # an emulated CPU half an hour.
     script = (
@@ -47,7 +48,7 @@ def crowd(wanted: int) -> Iterator[None]:
         shell.wait()
         # Thousands of orphans take their time; they must not be counted into the next crowd.
         deadline = time.monotonic() + _GONE_S
-        while missing > 50 and count() > missing // 2 + 50 and time.monotonic() < deadline:
+        while missing > 50 and count() > before + 50 and time.monotonic() < deadline:
             time.sleep(0.2)
 
 
