@@ -132,7 +132,8 @@ def check_refused_or(decode: Callable[[bytes], object], data: bytes) -> None:
         assert error.message
         assert error.hint
     else:
-        json.loads(data)
+        # The names of fields that nobody uses are skipped, not looked at.
+        json.loads(data.decode(errors="replace"), strict=False)
 
 
 @given(SYSINFO.map(json.dumps), st.data())
