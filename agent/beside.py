@@ -42,13 +42,7 @@ class Beside:
         self._undo = undo
         self._generator = generator
         self._first_generation: subprocess.Popen[bytes] | None = None
-        self._grafana = Grafana(
-            config.grafana,
-            Path(config.paths.install),
-            Path(config.paths.database),
-            config.docker_host,
-            run_dir=Path(config.paths.run),
-        )
+        self._grafana = Grafana.configured(config)
         self.words = {"cron": "off", "grafana": "off"}
         """How each is doing, for `agent status`."""
         self.problems: dict[str, str] = {}

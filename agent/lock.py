@@ -59,7 +59,7 @@ class _LockFile:
         deadline = time.monotonic() + wait_s
         fd = _open(self.path, os.O_RDWR | os.O_CREAT)
         try:
-            while not _flock(fd, fcntl.LOCK_EX):
+            while not try_flock(fd, fcntl.LOCK_EX):
                 if time.monotonic() >= deadline or give_up():
                     os.close(fd)
                     return False
@@ -159,7 +159,7 @@ def holder(run_dir: Path) -> Holder | None:
     except FileNotFoundError:
         return None
     try:
-        return None if _flock(fd, fcntl.LOCK_SH) else _holder(path)
+        return None if try_flock(fd, fcntl.LOCK_SH) else _holder(path)
     finally:
         os.close(fd)
 
@@ -214,7 +214,8 @@ def _open(path: Path, flags: int) -> int:
     return fd
 
 
-def _flock(fd: int, kind: int) -> bool:
+def try_flock(fd: int, kind: int) -> bool:
+    """Whether `fd` now has the lock (LOCK_EX or LOCK_SH); False where another holds it."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

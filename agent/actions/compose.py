@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import docker
@@ -26,11 +26,12 @@ from docker.errors import APIError, NotFound
 from agent import dockerapi
 from agent.actions.grafana_password import settle_password
 from agent.errors import AgentError
+from agent.lock import try_flock
 from agent.run import CommandError, run
 from agent.terminal import printable
 
 if TYPE_CHECKING:
-    from agent.config import GrafanaSettings
+    from agent.config import Config, GrafanaSettings
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,17 @@ class Grafana:
         self._run_dir = run_dir
         self._cancelled = threading.Event()
         self._busy = threading.Lock()
+
+    @classmethod
+    def configured(cls, config: Config) -> Self:
+        """The one that this host's configuration asks for."""
+        return cls(
+            config.grafana,
+            Path(config.paths.install),
+            Path(config.paths.database),
+            config.docker_host,
+            run_dir=Path(config.paths.run),
+        )
 
     @property
     def address(self) -> str:
@@ -267,7 +279,7 @@ class Grafana:
         descriptor = os.open(self._run_dir / LOCK_NAME, flags, 0o600)
         try:
             deadline_s = time.monotonic() + _COMPOSE_TIMEOUT_S
-            while not _lock(descriptor):
+            while not try_flock(descriptor, fcntl.LOCK_EX):
                 if time.monotonic() > deadline_s:
                     raise AgentError(
                         "A compose of an agent that has ended is still at work on Grafana.",
@@ -307,14 +319,6 @@ def compose_command() -> list[str]:
         "Grafana needs docker compose, and neither `docker compose` nor `docker-compose` is there.",
         "Run `sudo apt-get install docker-compose`, or start with --no-grafana.",
     )
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def port_is_free(port: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.config import ModulesSettings
 from agent.errors import ModulesError
+from agent.lock import try_flock
 from agent.run import CommandError, run
 
 MODULES = ("sysinfo", "continfo")
@@ -103,9 +104,6 @@ def _is_at_work(turn: Path = _TURN) -> bool:
     except OSError:  # none ever ran
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_flock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False

@@ -126,13 +126,7 @@ def _remove_containers(config: Config, say: Say) -> None:
 
 
 def _grafana_down(config: Config, say: Say) -> None:
-    grafana = Grafana(
-        config.grafana,
-        Path(config.paths.install),
-        Path(config.paths.database),
-        config.docker_host,
-        run_dir=Path(config.paths.run),
-    )
+    grafana = Grafana.configured(config)
     if grafana.is_ours():
         grafana.down()
         say("Took down Grafana; its volume stays.")
