@@ -67,7 +67,7 @@ def pids_below(directory: Path, among: Sequence[Path] | None = None) -> set[int]
     """Every process in a cgroup and below, from `cgroup.procs`. Kernel threads are none."""
     found = directories() if among is None else among
     texts = (
-        _text(path / "cgroup.procs")
+        text_of(path / "cgroup.procs")
         for path in found
         if path == directory or directory in path.parents
     )
@@ -252,15 +252,15 @@ def oracle(others: Mapping[str, Path]) -> dict[int, str]:
 
 
 def _cgroup_of(pid: int) -> str:
-    return _text(Path(f"/proc/{pid}/cgroup"))
+    return text_of(Path(f"/proc/{pid}/cgroup"))
 
 
 def _parent_of(pid: int) -> int:
-    fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    fields = text_of(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return int(fields[1]) if fields else 0
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """ "" where it cannot be read: the process or the cgroup is gone."""
     try:
         return path.read_text(encoding="utf-8")

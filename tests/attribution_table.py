@@ -29,6 +29,7 @@ from tests.attribution_support import (
     process_at,
     running,
     state_of,
+    text_of,
 )
 from tests.containers import Containers, docker, first_pid, wait_until
 
@@ -198,8 +199,9 @@ class AttributionTable:
     ) -> None:
         box = self.run(boxes, image, *ADMIN, command=("unshare", "-p", "-u", "-f", "sleep", "8808"))
         inner = child_of(first_pid(box))
-        wait_until(lambda: _text(f"/proc/{inner}/comm") == "sleep\n", "it runs")
-        levels = _text(f"/proc/{inner}/status").partition("NSpid:")[2].split("\n")[0].split()
+        wait_until(lambda: text_of(Path(f"/proc/{inner}/comm")) == "sleep\n", "it runs")
+        status = text_of(Path(f"/proc/{inner}/status"))
+        levels = status.partition("NSpid:")[2].split("\n")[0].split()
         assert len(levels) == 3
         host.check(basis={inner: "cgroup"})
         move(inner, elsewhere)
@@ -294,7 +296,7 @@ class AttributionTable:
         assert pid not in pids_below(directory_of(box))
         for name, reader in host.readers.items():
             # cgroup v1 shows the root for what has ended: its PID namespace has to tell.
-            mute = name == "psutil" and box not in _text(f"/proc/{pid}/cgroup")
+            mute = name == "psutil" and box not in text_of(Path(f"/proc/{pid}/cgroup"))
             assert host.told(reader)[pid] == Told(box, "strayed" if mute else "cgroup"), name
         host.check()
 
@@ -365,7 +367,7 @@ class AttributionTable:
             for reader in host.readers.values():
                 for pid, told in host.told(reader).items():
                     # Whatever is told of a new one is told of the cgroup that it is in.
-                    cgroup = _text(f"/proc/{pid}/cgroup")
+                    cgroup = text_of(Path(f"/proc/{pid}/cgroup"))
                     if told.basis in ("cgroup", "added") and cgroup and told.container in made:
                         assert told.container in cgroup
         starter.join()
@@ -412,13 +414,6 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _refused(*words: str) -> str:
