@@ -37,7 +37,8 @@ def only_guest() -> None:
         lacking("a guest of the lab")
 
 
-@pytest.fixture(scope="session")
+# A package's scope: what comes after the faults must find the host's own engine again.
+@pytest.fixture(scope="package")
 def engine(guest: None) -> Iterator[PrivateEngine]:
     """An engine of our own; the docker command line talks to it."""
     before = os.environ.get("DOCKER_HOST")
@@ -59,7 +60,7 @@ def mine(engine: PrivateEngine) -> Iterator[containers.Containers]:
     made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def standing(engine: PrivateEngine) -> Iterator[list[support.Town]]:
     """The town of the test before, which the next one moves into if it is whole."""
     towns: list[support.Town] = []
