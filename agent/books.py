@@ -110,6 +110,8 @@ class Books:
 
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     totals: Mapping[int, CgroupEvents] = field(default_factory=dict)
+    accounted: frozenset[int] = frozenset()
+    """Cgroups in `totals` that an account has covered; others were nobody's yet."""
     lost: int = 0
 
 
@@ -186,7 +188,7 @@ def close_books(
     """
     stays = _stays(before, view, owner, cpu_ns)
     changed = _changes(before, view, owner)
-    old = {owner.get(cgroup_id) for cgroup_id in before.totals}
+    old = {owner.get(cgroup_id) for cgroup_id in before.accounted}
     new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
     shares: dict[str, ContainerShare] = {}
     ledgers: dict[str, Ledger] = {}
@@ -200,7 +202,9 @@ def close_books(
             ledger = Ledger(0, {})
         events = changed.get(container_id, CgroupEvents())
         shares[container_id] = _share(ledger, now, events, usage - ledger.usage_ns)
-    return shares, Books(ledgers, view.totals, view.lost)
+    covered = {cgroup_id for cgroup_id in view.totals if owner.get(cgroup_id) in usage_ns}
+    accounted = (covered | before.accounted) & view.totals.keys()
+    return shares, Books(ledgers, view.totals, frozenset(accounted), view.lost)
 
 
 def _stays(
@@ -227,15 +231,19 @@ def _stays(
 
 
 def _changes(before: Books, view: BpfView, owner: Mapping[int, str]) -> dict[str, CgroupEvents]:
-    """What happened since the last tick, by container."""
+    """What happened since the last account, by container; since its birth in a cgroup without one.
+
+    A container that is starting has a cgroup ticks before Docker tells whose it is.
+    """
     changes: dict[str, CgroupEvents] = {}
     nothing = CgroupEvents()
     for cgroup_id, total in view.totals.items():
         container_id = owner.get(cgroup_id)
         if container_id is None:
             continue
-        change = total.since(before.totals.get(cgroup_id, nothing))
-        changes[container_id] = changes.get(container_id, nothing).plus(change)
+        if cgroup_id in before.accounted:
+            total = total.since(before.totals.get(cgroup_id, nothing))
+        changes[container_id] = changes.get(container_id, nothing).plus(total)
     return changes
 
 

@@ -317,6 +317,21 @@ def test_one_whose_birth_was_seen_has_its_account_from_the_beginning() -> None:
     assert (shares[A].short_lived_ns, shares[A].unexplained_ns) == (40, 10)
 
 
+def test_what_happened_before_docker_told_whose_it_is_belongs_to_the_first_account() -> None:
+    host = {HOST: CgroupEvents()}
+    born = frozenset({IN_A})
+    books = Books(totals=host)
+    for kills, usage_ns in ((3, {}), (5, {A: 0}), (6, {})):
+        totals = {**host, IN_A: CgroupEvents(oom_kills=kills)}
+        shares, books = close_books(books, view({}, totals=totals, born=born), OWNER, {}, usage_ns)
+        assert {name: share.events.oom_kills for name, share in shares.items()} == (
+            {A: 5} if usage_ns else {}
+        )
+    # Its counter could not be read for a tick: nothing is told twice.
+    shares, _ = close_books(books, view({}, totals=totals, born=born), OWNER, {}, {A: 0})
+    assert shares == {}
+
+
 def test_a_nested_cgroup_that_came_and_went_is_its_containers_through_its_parents() -> None:
     now = view({}, totals={IN_A: CgroupEvents()}, parents={77: 76, 76: IN_A, 88: HOST})
     owner = owners(now, CGROUPS)
@@ -329,6 +344,7 @@ def test_parents_in_a_circle_end_the_search() -> None:
 
 
 def test_a_record_that_was_swept_takes_nothing_back() -> None:
-    books = Books({A: Ledger(0, {})}, {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)})
+    totals = {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)}
+    books = Books({A: Ledger(0, {})}, totals, frozenset(totals))
     shares, _ = close_books(books, view({}, totals={IN_A: CgroupEvents()}), OWNER, {}, {A: 0})
     assert shares[A].events == CgroupEvents()
