@@ -160,9 +160,13 @@ static int into(const char *directory)
 	pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid < 0)
 		die("clone3");
-	if (pid == 0)
+	if (pid == 0) {
+		/* Whoever reads what is printed below must see its end. */
+		close(STDOUT_FILENO);
+		close(STDERR_FILENO);
 		for (;;)
 			pause();
+	}
 	printf("%d\n", pid);
 	return 0;
 }
