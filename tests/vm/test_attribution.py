@@ -7,6 +7,8 @@ Run it on every mode of cgroups: `--cgroup v1`, `--cgroup hybrid`, and with
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,13 +113,14 @@ class TestAttribution(AttributionTable):
         self, host: Host, boxes: containers.Containers, image: str
     ) -> None:
         """Zombies do not hold a cgroup: it can be removed under them, and they keep its id."""
-        script = "/bin/sleep 5 & exec /bin/sleep 9999"
+        script = "/bin/sleep 9998 & exec /bin/sleep 9999"
         box = self.run(boxes, image, command=("sh", "-c", script))
         nested = directory_of(box) / "nested"
         nested.mkdir()
         child = child_of(first_pid(box))
         (nested / "cgroup.procs").write_text(str(child), encoding="ascii")
         host.check(basis={child: "cgroup"})
+        os.kill(child, signal.SIGKILL)
         wait_until(lambda: "Z" in _state(child), "the child is a zombie")
         nested.rmdir()
         told = host.told(host.readers["modules"])
