@@ -93,6 +93,9 @@ def run_for(database: Path, config: Path, seconds: int) -> None:
 def count(database: Path) -> int:
     if not database.exists():
         return 0
+    # The file is there a moment before its tables.
+    if not rows(database, "SELECT name FROM sqlite_master WHERE name = 'metrics'"):
+        return 0
     return int(rows(database, "SELECT count(*) AS n FROM metrics")[0]["n"])
 
 
