@@ -6,12 +6,15 @@ Left-out tests are deselected, not skipped: a skip always means that something i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+# Their assertions run in the layers' test files, and have to say what they compared there.
+pytest.register_assert_rewrite(
+    *("tests.attribution_support", "tests.attribution_table", "tests.bpf_agent_cases"),
+    *("tests.bpf_cases", "tests.bpf_command_cases", "tests.kill_cases", "tests.leftover_cases"),
+)
 
 # Machines differ in speed, so no example has a deadline; CI draws the same examples every time.
 hypothesis.settings.register_profile("default", deadline=None, database=None)
