@@ -241,9 +241,9 @@ def _changes(before: Books, view: BpfView, owner: Mapping[int, str]) -> dict[str
         container_id = owner.get(cgroup_id)
         if container_id is None:
             continue
-        if cgroup_id in before.accounted:
-            total = total.since(before.totals.get(cgroup_id, nothing))
-        changes[container_id] = changes.get(container_id, nothing).plus(total)
+        told = before.totals.get(cgroup_id, nothing) if cgroup_id in before.accounted else nothing
+        change = total.since(told)
+        changes[container_id] = changes.get(container_id, nothing).plus(change)
     return changes
 
 

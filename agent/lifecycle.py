@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 _PASS_PAUSE_S = 0.5
 """Container starts come in bursts: one look at the limit serves all of a burst."""
 
+_NEWS_S = 5.0
+"""How long what changed between two ticks may be missing from `agent status`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -58,6 +61,16 @@ class Options:
     def governs(self) -> bool:
         """Whether cron, generator and Grafana come up, and containers go at stop."""
         return not (self.once or self.dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The words of the status file that are not a tick's."""
+
+    grafana: str
+    cron: str
+    bpf: str
+    problems: tuple[str, ...]
 
 
 def start(config: Config, options: Options, clock: Clock, say: Say) -> int:
@@ -118,6 +131,8 @@ class _Agent:
         self._beside = Beside(config, say, stopper, undo, generator)
         self._starts_seen = threading.Event()
         self._bpf_said = False
+        self._report: TickReport | None = None
+        self._told: _Standing | None = None
 
     def bring_up(self) -> None:
         """Everything that the first tick needs, and beside it what it does not need."""
@@ -198,7 +213,8 @@ class _Agent:
             return
         line = tick_line(report)
         self._say(line)
-        self._tell(report)
+        self._report = report
+        self._tell(report, self._standing())
         self._notifier.ticked(line)
 
     def _wait_until(self, deadline_ns: int) -> None:
@@ -207,7 +223,8 @@ class _Agent:
             if left_s <= 0:
                 return
             self._notifier.alive()
-            self._stopper.wake.wait(min(left_s, self._notifier.pause_s))
+            self._tell_news()
+            self._stopper.wake.wait(min(left_s, self._notifier.pause_s, _NEWS_S))
             if self._stopper.stopping:
                 return
             if self._stopper.wake.is_set():
@@ -278,8 +295,8 @@ class _Agent:
         if gone := kmod.unload():
             self._say(f"Unloaded the kernel modules {' and '.join(gone)}.")
 
-    def _tell(self, report: TickReport) -> None:
-        """Writes the status file; a full disk there must not stop the agent."""
+    def _standing(self) -> _Standing:
+        """What is there and what is not working, apart from any tick."""
         problems = list(self._beside.problems.values())
         if self._reader.problem:
             problems.append(f"modules: {self._reader.problem}")
@@ -292,10 +309,21 @@ class _Agent:
             problems.append(f"retention: {stored.retention}")
         bpf_word = "off (--no-bpf)"
         if self._witness is not None:
-            state = self._witness.state
+            state = self._witness.poll()
             bpf_word = state.status if not state.reason else f"{state.status}: {state.reason}"
             if state.status == "off":
                 problems.append(f"bpf: {state.reason} {state.hint}".strip())
+        words = self._beside.words
+        return _Standing(words["grafana"], words["cron"], bpf_word, tuple(problems))
+
+    def _tell_news(self) -> None:
+        """BPF and Grafana become ready between two ticks, which may be an hour apart."""
+        if self._report is not None and self._told != (standing := self._standing()):
+            self._tell(self._report, standing)
+
+    def _tell(self, report: TickReport, standing: _Standing) -> None:
+        """Writes the status file; a full disk there must not stop the agent."""
+        self._told = standing
         value = status.Status(
             version=__version__,
             pid=os.getpid(),
@@ -305,11 +333,11 @@ class _Agent:
             dry_run=self._options.dry_run,
             source=report.source,
             database=self._config.paths.database,
-            grafana=self._beside.words["grafana"],
-            cron=self._beside.words["cron"],
-            bpf=bpf_word,
+            grafana=standing.grafana,
+            cron=standing.cron,
+            bpf=standing.bpf,
             unstored_ticks=self._store.unstored_ticks,
-            problems=problems,
+            problems=list(standing.problems),
             tick=status.TickStatus(
                 number=report.number,
                 wall_ms=report.wall_ns // 10**6,
