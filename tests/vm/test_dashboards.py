@@ -85,7 +85,11 @@ def run_for(database: Path, config: Path, seconds: int) -> None:
     words = ("--no-grafana", "--no-cron", "--database", str(database), "--config", str(config))
     with AgentProcess(words) as agent:
         wanted = before + max(3, int(seconds / INTERVAL_S / 2))
-        wait_until(lambda: count(database) >= wanted, "ticks are stored", timeout_s=seconds + 300)
+        wait_until(
+            lambda: count(database) >= wanted and removals(database),
+            "ticks are stored, and removals",
+            timeout_s=seconds + 300,
+        )
         agent.signal(signal.SIGINT)
         assert agent.wait_end() == 0, agent.output
 
@@ -97,6 +101,11 @@ def count(database: Path) -> int:
     if not rows(database, "SELECT name FROM sqlite_master WHERE name = 'metrics'"):
         return 0
     return int(rows(database, "SELECT count(*) AS n FROM metrics")[0]["n"])
+
+
+def removals(database: Path) -> int:
+    words = "SELECT count(*) AS n FROM deletions WHERE outcome = 'removed'"
+    return int(rows(database, words)[0]["n"])
 
 
 @pytest.fixture(scope="module")
