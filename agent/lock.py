@@ -57,7 +57,7 @@ class _LockFile:
             return True
         _prepare_directory(self.path.parent)
         deadline = time.monotonic() + wait_s
-        fd = _open(self.path, os.O_RDWR | os.O_CREAT)
+        fd = open_lock_file(self.path, os.O_RDWR | os.O_CREAT)
         try:
             while not try_flock(fd, fcntl.LOCK_EX):
                 if time.monotonic() >= deadline or give_up():
@@ -155,7 +155,7 @@ def holder(run_dir: Path) -> Holder | None:
     """
     path = run_dir / AGENT_LOCK
     try:
-        fd = _open(path, os.O_RDONLY)
+        fd = open_lock_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -192,7 +192,7 @@ def _prepare_directory(directory: Path) -> None:
         )
 
 
-def _open(path: Path, flags: int) -> int:
+def open_lock_file(path: Path, flags: int) -> int:
     """Opens a lock file, never through a symbolic link, never inherited by a program we start.
 
     Mode 0600: who can open the file can hold a lock on it, and so keep the agent from starting.
@@ -226,7 +226,7 @@ def try_flock(fd: int, kind: int) -> bool:
 def _holder(path: Path) -> Holder:
     """What the file says; a holder that has just taken the lock may not have written yet."""
     try:
-        fd = _open(path, os.O_RDONLY)
+        fd = open_lock_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return Holder(0)
     try:

@@ -26,7 +26,7 @@ from docker.errors import APIError, NotFound
 from agent import dockerapi
 from agent.actions.grafana_password import settle_password
 from agent.errors import AgentError
-from agent.lock import try_flock
+from agent.lock import open_lock_file, try_flock
 from agent.run import CommandError, run
 from agent.terminal import printable
 
@@ -275,8 +275,7 @@ class Grafana:
         if self._run_dir is None:
             yield ()
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._run_dir / LOCK_NAME, flags, 0o600)
+        descriptor = open_lock_file(self._run_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT)
         try:
             deadline_s = time.monotonic() + _COMPOSE_TIMEOUT_S
             while not try_flock(descriptor, fcntl.LOCK_EX):
