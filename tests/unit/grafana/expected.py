@@ -153,7 +153,9 @@ def _shares(window: Window) -> Points:
         if not group and ticks[0]["container_count"] is None:
             continue
         for place, name in enumerate(names):
-            found[name][point] = sum(_split(row)[place] for row in group) / len(ticks)
+            # A cost seen before the cgroup was charged for it is negative, and drawn as nothing.
+            mean = sum(_split(row)[place] for row in group) / len(ticks)
+            found[name][point] = max(0.0, mean)
     return found
 
 
