@@ -35,24 +35,29 @@ GROUP BY desde ORDER BY 1
 
 RESTARTS = f"""
 WITH tramos AS (
-  SELECT timestamp AS desde, lead(timestamp) OVER (ORDER BY timestamp) AS hasta,
-         lag(timestamp) OVER (ORDER BY timestamp) AS antes
+  SELECT timestamp AS desde, timestamp - tick_ms AS inicio,
+         lead(timestamp) OVER (ORDER BY timestamp) AS hasta,
+         lead(timestamp - tick_ms) OVER (ORDER BY timestamp) AS siguiente
   FROM metrics WHERE {sql.RANGE}
+), ultimos AS (
+  SELECT siguiente - inicio AS cada FROM tramos WHERE siguiente IS NOT NULL
+  ORDER BY desde DESC LIMIT 200
 ), ritmo AS (
-  SELECT max(1, (max(timestamp) - min(timestamp)) / max(1, max(id) - min(id))) AS cada
-  FROM (SELECT id, timestamp FROM metrics WHERE {sql.RANGE} ORDER BY timestamp DESC LIMIT 200)
+  SELECT max(1, cada) AS cada FROM ultimos
+  ORDER BY 1 LIMIT 1 OFFSET (SELECT count(*) / 2 FROM ultimos)
 )
 SELECT desde / 1000.0 AS time, hasta / 1000.0 AS timeEnd,
        'Agente detenido o reiniciado: ' || CAST((hasta - desde) / 1000 AS INTEGER)
          || ' s sin ticks' AS text,
        'agente' AS tags
 FROM tramos, ritmo
-WHERE hasta - desde > 2.5 * cada OR (hasta - desde < 0.4 * cada AND desde - antes < 1.2 * cada)
+WHERE siguiente - desde > 2.5 * cada OR siguiente - inicio < 0.4 * cada
 ORDER BY 1
 """
-"""A tick that comes much later, or much sooner, than the rhythm says: between them was a start.
+"""A tick that begins much later after the end of the one before than the rhythm says, or much
+sooner after its beginning: between them was a start.
 
-After a late tick the next one comes sooner, to keep the rhythm: that is no start.
+The time a tick takes is left out: a busy host has ticks longer than the interval, and no restarts.
 """
 
 

@@ -138,18 +138,26 @@ def test_the_source_is_told_for_every_time_and_a_stopped_agent_has_none(
         ([0, 20, 40, 60, 80, 100], []),
         ([0, 20, 40, 100, 120, 140], [(40, 100)]),
         ([0, 20, 40, 45, 65, 85], [(40, 45)]),
-        ([0, 20, 54, 60, 80, 100], []),
+        ([0, 20, (54, 14), 60, 80, 100], []),
+        ([0, 20, (95, 55), (135, 35), 140, 160], []),
     ],
-    ids=["regular", "stopped", "restarted", "late"],
+    ids=["regular", "stopped", "restarted", "late", "slow"],
 )
 def test_a_restart_is_marked_and_a_late_tick_is_not(
-    ticks_s: list[int], marks: list[tuple[int, int]]
+    ticks_s: list[int | tuple[int, int]], marks: list[tuple[int, int]]
 ) -> None:
+    """Each tick is its end, or that and how long it took where that was not 0.2 s."""
     connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp INTEGER)")
+    connection.execute(
+        "CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp INTEGER, tick_ms INTEGER)"
+    )
+    ends = [one if isinstance(one, tuple) else (one, 0.2) for one in ticks_s]
     connection.executemany(
-        "INSERT INTO metrics (timestamp) VALUES (?)",
-        [(END_MS + 1000 * at,) for at in (*range(-400, 0, 20), *ticks_s)],
+        "INSERT INTO metrics (timestamp, tick_ms) VALUES (?, ?)",
+        [
+            (END_MS + 1000 * at, 1000 * took)
+            for at, took in (*((at, 0.2) for at in range(-400, 0, 20)), *ends)
+        ],
     )
     (mark,) = (
         one
