@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def agent_command() -> list[str]:
-    """The installed `agent` in a guest, else this checkout's."""
-    if os.environ.get("SO1_LAB") == "1" and (installed := shutil.which("agent")):
+def agent_command(env: Mapping[str, str] | None = None) -> list[str]:
+    """The installed `agent` in a guest, else this checkout's.
+
+    The installed one heeds no PYTHONPATH; a test that needs one (`env`) gets the checkout's.
+    """
+    is_plain = "PYTHONPATH" not in (env or {})
+    if os.environ.get("SO1_LAB") == "1" and is_plain and (installed := shutil.which("agent")):
         return [installed]
     return [sys.executable, "-m", "agent"]
 
@@ -38,7 +42,7 @@ def run_agent(
 ) -> subprocess.CompletedProcess[str]:
     """Runs `agent WORDS…` to its end."""
     return subprocess.run(
-        [*agent_command(), *words],
+        [*agent_command(env), *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -62,7 +66,7 @@ class AgentProcess:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [*agent_command(), "start", *self.words],
+            [*agent_command(self.env), "start", *self.words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
