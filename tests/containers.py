@@ -98,11 +98,18 @@ class Containers:
         return listed.split()
 
     def close(self) -> None:
-        """Remove them all; one that vanishes meanwhile is what we want."""
-        if left := self.ids():
-            subprocess.run(
-                ["docker", "rm", "-f", "-v", *left], capture_output=True, timeout=300, check=False
-            )
+        """Remove them all; one that vanishes meanwhile is what we want.
+
+        An engine under load gives some of a crowd up in its first attempt ("failed to exit").
+        """
+        for _ in range(3):
+            if left := self.ids():
+                subprocess.run(
+                    ["docker", "rm", "-f", "-v", *left],
+                    capture_output=True,
+                    timeout=300,
+                    check=False,
+                )
         if left := self.ids():
             raise AssertionError(f"containers could not be removed: {left}")
 
