@@ -324,7 +324,8 @@ class ContainerTotals:
     held_basis: HeldBasis
     rss_kb: int
     """Resident pages of its distinct address spaces."""
-    cache_kb: int
+    cache_kb: int | None
+    """Page cache; None where the cgroup does not tell."""
     cpu_percent: float
     cpu_short_lived_percent: float | None = None
     """Part of `cpu_percent` by processes that lived less than a tick; None without BPF."""

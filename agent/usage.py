@@ -138,7 +138,7 @@ def container_totals(
         held_kb=held_kb,
         held_basis=held_basis,
         rss_kb=sum(process.rss_kb for process in _distinct(sure)),
-        cache_kb=(cgroup.cache_kb or 0) if cgroup else 0,
+        cache_kb=cgroup.cache_kb if cgroup else None,
         cpu_percent=percent,
         oom_kills=_oom_kills(sure, cgroup, before),
     )

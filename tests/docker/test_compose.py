@@ -22,6 +22,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
 
 from agent.actions.compose import CONTAINER, PROJECT, Grafana
 from agent.config import GrafanaSettings
@@ -48,6 +49,12 @@ def _compose_variants() -> list[list[str]]:
     return found
 
 
+def run_in(container: Container, words: list[str]) -> str:
+    output = container.exec_run(words).output
+    assert isinstance(output, bytes)
+    return output.decode()
+
+
 @pytest.fixture(scope="module")
 def engine() -> Iterator[docker.DockerClient]:
     if not Path("/bin/busybox").exists():
@@ -59,8 +66,11 @@ def engine() -> Iterator[docker.DockerClient]:
         client.ping()
     except DockerException as error:
         pytest.skip(f"needs a Docker engine at {HOST}: {error}")
-    client.api.import_image_from_data(_rootfs(), *GOOD.split(":"), changes=[SERVE])
-    client.api.import_image_from_data(_rootfs(), *BROKEN.split(":"), changes=[FAIL])
+    for name, change in ((GOOD, SERVE), (BROKEN, FAIL)):
+        repository, tag = name.split(":")
+        client.api.import_image_from_data(
+            _rootfs(), repository=repository, tag=tag, changes=[change]
+        )
     yield client
     client.images.remove(GOOD)
     client.images.remove(BROKEN)
@@ -168,9 +178,9 @@ def test_it_is_no_root_has_no_capability_and_listens_on_loopback_only(
 
     found = clean.containers.get(CONTAINER)
     limits = found.attrs["HostConfig"]
-    status = found.exec_run(["/bin/busybox", "cat", "/proc/self/status"]).output.decode()
-    assert found.exec_run(["id", "-u"]).output.strip() == b"472"
-    assert found.exec_run(["id", "-g"]).output.strip() == b"0"
+    status = run_in(found, ["/bin/busybox", "cat", "/proc/self/status"])
+    assert run_in(found, ["id", "-u"]).strip() == "472"
+    assert run_in(found, ["id", "-g"]).strip() == "0"
     assert "CapBnd:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
     assert limits["Memory"] == 512 * 1024 * 1024

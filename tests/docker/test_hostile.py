@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +70,11 @@ def looked(directory: Path) -> Iterator[Looked]:
                 options=["--label", f"evil={ESCAPES}"],
             )
         for identity in ids.values():
-            wait_until(lambda i=identity: len(pids_of(i)) == 2, "its shell and its sleep")
+            wait_until(partial(_has_both, identity), "its shell and its sleep")
         comms = {}
         for word, identity in ids.items():
             pid = containers.first_pid(identity)
-            wait_until(lambda p=pid: comm(p) != b"sh", "the shell has its name")
+            wait_until(partial(_is_renamed, pid), "the shell has its name")
             comms[word] = comm(pid)
         config = directory / "agent.toml"
         config.write_text(
@@ -89,6 +90,14 @@ def looked(directory: Path) -> Iterator[Looked]:
         yield Looked(done.stdout + done.stderr + status.stdout, stored, comms, ids)
     finally:
         mine.close()
+
+
+def _has_both(container: str) -> bool:
+    return len(pids_of(container)) == 2
+
+
+def _is_renamed(pid: int) -> bool:
+    return comm(pid) != b"sh"
 
 
 def comm(pid: int) -> bytes:

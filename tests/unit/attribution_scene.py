@@ -151,7 +151,7 @@ class Scene:
             "ppid": parent.pid,
         }
         values.update(changed)
-        return self.proc(**values)  # type: ignore[arg-type]
+        return self.proc(**values)
 
     def snapshot(
         self,

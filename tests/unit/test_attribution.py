@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_a_container_with_the_hosts_namespaces_is_added() -> None:
 @pytest.mark.parametrize(
     "shared", [{"pid_ns": HOST_PID_NS}, {"uts_ns": HOST_UTS_NS}], ids=["--pid=host", "--uts=host"]
 )
-def test_one_namespace_of_its_own_makes_a_container_ordinary(shared: dict[str, int]) -> None:
+def test_one_namespace_of_its_own_makes_a_container_ordinary(shared: dict[str, Any]) -> None:
     scene = Scene()
     first = scene.container("a", **shared)
     assert told(scene) == {first.pid: ("a", Basis.CGROUP)}

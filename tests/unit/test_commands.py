@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +68,9 @@ class Said:
 
 
 @pytest.fixture
-def agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+def agent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
     """Calls the console script's function and gives its status and what it printed."""
 
     def must_not_run(*arguments: object, **more: object) -> None:
@@ -130,14 +133,14 @@ def test_every_command_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_has_help_that_names_its_options(agent, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_command_has_help_that_names_its_options(agent: Callable[..., Said], name: str) -> None:
     said = agent(*COMMANDS[name].words, "--help")
     assert (said.status, said.err) == (0, "")
     for option in COMMANDS[name].takes:
         assert option in said.out
 
 
-def test_without_a_command_the_help_is_printed(agent) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_command_the_help_is_printed(agent: Callable[..., Said]) -> None:
     said = agent()
     assert said.status == 0
     assert "\\x0a" not in said.out
@@ -145,13 +148,13 @@ def test_without_a_command_the_help_is_printed(agent) -> None:  # type: ignore[n
         assert f"  {name.split()[0]}" in said.out
 
 
-def test_the_version_is_printed(agent) -> None:  # type: ignore[no-untyped-def]
+def test_the_version_is_printed(agent: Callable[..., Said]) -> None:
     assert agent("--version") == Said(0, f"agent {__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", [name for name, one in COMMANDS.items() if one.root])
-def test_a_user_who_is_not_root_is_told_to_use_sudo(  # type: ignore[no-untyped-def]
-    agent, name: str, monkeypatch: pytest.MonkeyPatch
+def test_a_user_who_is_not_root_is_told_to_use_sudo(
+    agent: Callable[..., Said], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     said = agent(*COMMANDS[name].words)
@@ -161,8 +164,8 @@ def test_a_user_who_is_not_root_is_told_to_use_sudo(  # type: ignore[no-untyped-
 
 @pytest.mark.parametrize("what", BROKEN)
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"doctor"}))
-def test_a_broken_configuration_is_named(  # type: ignore[no-untyped-def]
-    agent, name: str, what: str, tmp_path: Path
+def test_a_broken_configuration_is_named(
+    agent: Callable[..., Said], name: str, what: str, tmp_path: Path
 ) -> None:
     text, word = BROKEN[what]
     path = tmp_path / "agent.toml"
@@ -174,7 +177,9 @@ def test_a_broken_configuration_is_named(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"doctor"}))
-def test_a_named_file_that_is_absent_is_named(agent, name: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_named_file_that_is_absent_is_named(
+    agent: Callable[..., Said], name: str, tmp_path: Path
+) -> None:
     said = agent(*COMMANDS[name].words, "--config", str(tmp_path / "none.toml"))
     one_sentence(said, str(tmp_path / "none.toml"), "does not exist")
 
@@ -198,8 +203,8 @@ def test_a_named_file_that_is_absent_is_named(agent, name: str, tmp_path: Path) 
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_command_line_that_is_not_ours_is_named(
-    agent, words: tuple[str, ...], named: str
-) -> None:  # type: ignore[no-untyped-def]
+    agent: Callable[..., Said], words: tuple[str, ...], named: str
+) -> None:
     said = agent(*words)
     one_sentence(said, named)
     assert said.status == 2

@@ -105,7 +105,7 @@ def test_what_is_switched_off_is_not_missed(text: str, name: str, what: str) -> 
 
 
 def test_modules_that_are_meant_to_stay_are_no_leftovers() -> None:
-    left = {"leftovers": LeftoverFacts(0, False, 0, False)}
+    left: dict[str, Any] = {"leftovers": LeftoverFacts(0, False, 0, False)}
     assert check("agent", settings("[modules]\nkeep = true"), **left).state is State.OK
     assert check("agent", **left).state is State.DEGRADED
 

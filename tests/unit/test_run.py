@@ -123,7 +123,7 @@ def test_an_exception_in_the_middle_leaves_no_process(
         if len(calls) == 1:
             wait_until(lambda: pids.exists() and pids.read_text(), "the program runs")
             raise StopRequestedError
-        return real(self, *args, **more)  # type: ignore[arg-type]
+        return real(self, *args, **more)  # type: ignore[arg-type,misc]
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     with pytest.raises(StopRequestedError):

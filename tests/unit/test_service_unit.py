@@ -24,7 +24,7 @@ def service() -> dict[str, str]:
                 value = [*self[key], *value]  # type: ignore[misc]
             super().__setitem__(key, value)
 
-    parser = configparser.RawConfigParser(strict=False, dict_type=Lines)
+    parser = configparser.RawConfigParser(strict=False, dict_type=Lines)  # type: ignore[arg-type]
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(UNIT.read_text(encoding="utf-8"))
     return dict(parser["Service"])

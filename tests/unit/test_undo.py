@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from agent.errors import AgentError
@@ -24,7 +26,7 @@ def test_steps_are_undone_last_first() -> None:
     done: list[str] = []
     with UndoStack() as undo:
         for name in "abc":
-            undo.push(name, lambda name=name: done.append(name))
+            undo.push(name, functools.partial(done.append, name))
     assert done == ["c", "b", "a"]
     assert undo.failures == []
 

@@ -92,7 +92,8 @@ def _lines_until_ready(process: subprocess.Popen[bytes]) -> tuple[tuple[str, ...
 
 def sysinfo() -> Row:
     """The whole object of sysinfo."""
-    return json.loads(SYSINFO.read_bytes())
+    found: dict[str, Any] = json.loads(SYSINFO.read_bytes())
+    return found
 
 
 def processes() -> dict[int, Row]:

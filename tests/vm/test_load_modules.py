@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -163,7 +163,7 @@ def test_a_module_of_another_source_is_replaced(copied: Path) -> None:
 
 def test_settings_reach_the_modules_and_a_change_of_them_replaces_those_loaded() -> None:
     succeeded(script())
-    settings = {
+    settings: dict[str, Any] = {
         "SO1_SYSINFO_ENTRY": "sysinfo_other-1",
         "SO1_CONTINFO_ENTRY": "continfo",
         "SO1_MODULE_MODE": "0400",
@@ -173,7 +173,7 @@ def test_settings_reach_the_modules_and_a_change_of_them_replaces_those_loaded()
     assert not host.SYSINFO.exists()
     for path in (Path("/proc/sysinfo_other-1"), Path("/proc/continfo")):
         assert path.stat().st_mode & 0o777 == 0o400
-        nobody = ["setpriv", "--reuid=65534", "--clear-groups", "cat", path]
+        nobody = ["setpriv", "--reuid=65534", "--clear-groups", "cat", str(path)]
         assert subprocess.run(nobody, capture_output=True, check=False).returncode == 1
         with path.open("rb") as first, path.open("rb") as second, path.open("rb") as third:
             assert first.read()

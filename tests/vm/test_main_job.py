@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,15 @@ def nine(images: Images) -> Iterator[dict[str, str]]:
         make(9, images.stress, keep(72))
         docker("exec", "-d", ids[f"{PREFIX}3"], "sleep", "7777")
         for name, mb in ((f"{PREFIX}5", 40), (f"{PREFIX}9", 72)):
-            wait_until(lambda n=name, m=mb: held_mb(ids[n]) >= m, f"{name} holds {mb} MB")
+            wait_until(partial(_holds, ids[name], mb), f"{name} holds {mb} MB")
         wait_until(lambda: len(pids_of(ids[f"{PREFIX}3"])) >= 3, "the exec'd process is there")
         yield ids
     finally:
         mine.close()
+
+
+def _holds(container: str, mb: int) -> bool:
+    return held_mb(container) >= mb
 
 
 def held_mb(container: str) -> float:

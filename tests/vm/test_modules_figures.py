@@ -323,10 +323,10 @@ def test_candidates_are_all_in_a_uts_or_pid_namespace_of_their_own_and_no_others
 
 def descendants(pid: int) -> list[int]:
     """All children of `pid`, theirs, and so on, from stat."""
-    parents = {}
+    parents: dict[int, int] = {}
     for child in host.host_pids():
-        if found := host.stat(child):
-            parents[child] = int(found[1])
+        if fields := host.stat(child):
+            parents[child] = int(fields[1])
     found = [child for child, parent in parents.items() if parent == pid]
     return found + [below for child in found for below in descendants(child)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,7 +88,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connectio
 @pytest.mark.parametrize(("name", "sql", "points"), QUERIES)
 def test_a_full_history_is_quick(
     name: str, sql: str, points: int, hours: int, full: sqlite3.Connection,
-    record_property: pytest.RecordProperty,
+    record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
     span_ms = hours * HOUR_MS
     text = View(END_MS - span_ms, END_MS).expand(sql, plugin.interval_ms(span_ms, points))

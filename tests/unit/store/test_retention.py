@@ -285,7 +285,7 @@ def used_mb(path: Path) -> float:
     pages, free, size = (
         ask(path, f"PRAGMA {what}")[0][0] for what in ("page_count", "freelist_count", "page_size")
     )
-    return (pages - free) * size / 2**20
+    return float((pages - free) * size / 2**20)
 
 
 def test_the_size_bound_holds_and_takes_process_rows_first_and_the_oldest(

@@ -116,6 +116,7 @@ def test_while_docker_is_away_the_container_count_is_unknown_rather_than_0(path:
 def test_a_tick_costs_the_same_number_of_statements_whatever_its_size(path: Path) -> None:
     statements: Counter[str] = Counter()
     with open_store(path) as store:
+        assert store._database is not None
         store._database.connection().set_trace_callback(lambda sql: statements.update([sql[:24]]))
         for size in (1, 500):
             statements.clear()
