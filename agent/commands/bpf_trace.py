@@ -37,7 +37,7 @@ from agent.trace import Filter, Kind, Names, Reorder, TraceEvent
 _ROUND_MS = 50
 _START_S = 300
 _NAME_PAUSE_S = 0.2
-_NAME_WAIT_NS = 2 * 10**9
+_NAME_WAIT_NS = 10 * 10**9
 _MANY = 1000
 CLOSED_PIPE = 141
 
@@ -181,6 +181,8 @@ class _NameKeeper:
                 if not away:
                     self._say(f"Containers go by their ids: {error}")
                 away = True
+                # No name comes: nothing has to wait for one.
+                self._names.learn_names({}, asked)
             else:
                 away = False
                 self._names.learn_names({one.id: one.name for one in listing.containers}, asked)
