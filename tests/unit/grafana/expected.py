@@ -86,7 +86,9 @@ def _of_host(window: Window) -> Table:
 
 def _memory_now(window: Window) -> Table:
     rows = window.now(window.shown(window.all.totals))
-    return [tuple(sum(row[one] for row in rows) for one in ("held_mb", "rss_mb", "cache_mb"))]
+    return [
+        tuple(sum(row[one] or 0.0 for row in rows) for one in ("held_mb", "rss_mb", "cache_mb"))
+    ]
 
 
 def _events(window: Window) -> Table:
