@@ -109,9 +109,8 @@ class Books:
     """What the next tick needs to know of this one."""
 
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
-    totals: Mapping[int, CgroupEvents] = field(default_factory=dict)
-    accounted: frozenset[int] = frozenset()
-    """Cgroups in `totals` that an account has covered; others were nobody's yet."""
+    totals: Mapping[int, CgroupEvents] | None = None
+    """Of each cgroup that was a container's, up to the last tick; None before the first."""
     lost: int = 0
 
 
@@ -187,8 +186,9 @@ def close_books(
     (a zombie, or the moment until the kernel frees it) is carried on.
     """
     stays = _stays(before, view, owner, cpu_ns)
-    changed = _changes(before, view, owner)
-    old = {owner.get(cgroup_id) for cgroup_id in before.accounted}
+    told = before.totals or {}
+    changed = _changes(told, view, owner)
+    old = {owner.get(cgroup_id) for cgroup_id in told}
     new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
     shares: dict[str, ContainerShare] = {}
     ledgers: dict[str, Ledger] = {}
@@ -197,14 +197,17 @@ def close_books(
         ledger = before.ledgers.get(container_id)
         ledgers[container_id] = Ledger(usage, now)
         if ledger is None:
-            if not before.totals or container_id not in new:
+            if before.totals is None or container_id not in new:
                 continue
             ledger = Ledger(0, {})
         events = changed.get(container_id, CgroupEvents())
         shares[container_id] = _share(ledger, now, events, usage - ledger.usage_ns)
-    covered = {cgroup_id for cgroup_id in view.totals if owner.get(cgroup_id) in usage_ns}
-    accounted = (covered | before.accounted) & view.totals.keys()
-    return shares, Books(ledgers, view.totals, frozenset(accounted), view.lost)
+    totals = {
+        cgroup_id: total
+        for cgroup_id, total in view.totals.items()
+        if cgroup_id in told or owner.get(cgroup_id) in usage_ns
+    }
+    return shares, Books(ledgers, totals, view.lost)
 
 
 def _stays(
@@ -230,8 +233,10 @@ def _stays(
     return stays
 
 
-def _changes(before: Books, view: BpfView, owner: Mapping[int, str]) -> dict[str, CgroupEvents]:
-    """What happened since the last account, by container; since its birth in a cgroup without one.
+def _changes(
+    told: Mapping[int, CgroupEvents], view: BpfView, owner: Mapping[int, str]
+) -> dict[str, CgroupEvents]:
+    """What happened since `told`, by container; since its birth in a cgroup that is not in it.
 
     A container that is starting has a cgroup ticks before Docker tells whose it is.
     """
@@ -241,8 +246,7 @@ def _changes(before: Books, view: BpfView, owner: Mapping[int, str]) -> dict[str
         container_id = owner.get(cgroup_id)
         if container_id is None:
             continue
-        told = before.totals.get(cgroup_id, nothing) if cgroup_id in before.accounted else nothing
-        change = total.since(told)
+        change = total.since(told.get(cgroup_id, nothing))
         changes[container_id] = changes.get(container_id, nothing).plus(change)
     return changes
 

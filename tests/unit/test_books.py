@@ -344,7 +344,6 @@ def test_parents_in_a_circle_end_the_search() -> None:
 
 
 def test_a_record_that_was_swept_takes_nothing_back() -> None:
-    totals = {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)}
-    books = Books({A: Ledger(0, {})}, totals, frozenset(totals))
+    books = Books({A: Ledger(0, {})}, {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)})
     shares, _ = close_books(books, view({}, totals={IN_A: CgroupEvents()}), OWNER, {}, {A: 0})
     assert shares[A].events == CgroupEvents()
