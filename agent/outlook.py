@@ -135,6 +135,6 @@ def _totals(row: TotalsRow) -> ContainerTotals:
         held_kb=round(row.held_mb * policy.KB_PER_MB),
         held_basis=HeldBasis.CGROUP2,
         rss_kb=round(row.rss_mb * policy.KB_PER_MB),
-        cache_kb=0,
+        cache_kb=None,
         cpu_percent=row.cpu_percent,
     )
