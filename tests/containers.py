@@ -103,13 +103,11 @@ class Containers:
         An engine under load gives some of a crowd up in its first attempt ("failed to exit").
         """
         for _ in range(3):
-            if left := self.ids():
-                subprocess.run(
-                    ["docker", "rm", "-f", "-v", *left],
-                    capture_output=True,
-                    timeout=300,
-                    check=False,
-                )
+            if not (left := self.ids()):
+                return
+            subprocess.run(
+                ["docker", "rm", "-f", "-v", *left], capture_output=True, timeout=300, check=False
+            )
         if left := self.ids():
             raise AssertionError(f"containers could not be removed: {left}")
 
