@@ -331,6 +331,8 @@ class ContainerTotals:
     """Part of `cpu_percent` by processes that lived less than a tick; None without BPF."""
     cpu_unexplained_percent: float | None = None
     starts: int | None = None
+    """Processes born in it since the last tick; its first, and `docker exec`'s, only enter."""
     exits: int | None = None
+    """Since the last tick, of those that entered too."""
     oom_kills: int | None = None
     """Since the last tick."""

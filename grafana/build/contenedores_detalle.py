@@ -153,9 +153,10 @@ def removals(grid: Grid) -> None:
     grid.add(
         p.bars(
             "Arranques, Salidas y OOM",
-            "Procesos que arrancaron y terminaron en los contenedores (BPF) y los que mató el "
-            "kernel por falta de memoria en su cgroup, por intervalo. Sin BPF no hay arranques "
-            "ni salidas.",
+            "Procesos que nacieron y terminaron en los contenedores (BPF) y los que mató el "
+            "kernel por falta de memoria en su cgroup, por intervalo. El primero de un "
+            "contenedor y los de docker exec nacen fuera y entran: solo cuentan al salir. Sin "
+            "BPF no hay arranques ni salidas.",
             p.series(queries.EVENTS),
         )
         .decimals(0)
