@@ -147,6 +147,9 @@ def answering(docker_host: str) -> Iterator[None]:
         OSError,
         ValueError,
         RecursionError,
+        # docker-py takes each refusal's body for an object that has a `message`.
+        KeyError,
+        TypeError,
     ) as error:
         raise EngineUnavailableError(
             f"Docker at {docker_host} does not answer: {_cause(error)}.", _MEND

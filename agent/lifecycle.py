@@ -31,6 +31,7 @@ from agent.sdnotify import Notifier
 from agent.service import Service, TickReport
 from agent.sources import cgroups, proc_modules, proc_psutil
 from agent.sources.engine import Engine, EngineEvents
+from agent.sources.engine_list import KeptList
 from agent.stopper import Stopper, StopRequestedError
 from agent.store.installation import installation_id
 from agent.store.store import Store
@@ -165,9 +166,12 @@ class _Agent:
                 config.docker_host, clock, config.policy.stop_grace_s, policy.still_stands
             )
         stopwatch = Stopwatch(clock)
+        events = EngineEvents(config.docker_host, clock, self._on_engine_event)
         self._observer = Observer(
             reader=self._reader,
-            engine=Engine(config.docker_host, clock),
+            engine=KeptList(
+                Engine(config.docker_host, clock), clock, lambda: events.quiet_since_ns
+            ),
             layout=self._layout,
             settings=config.policy,
             installation=self._installation,
@@ -186,7 +190,6 @@ class _Agent:
         )
         self._undo.push("removals", lambda: self._service.finish_removals(5.0))
         if not self._options.once:
-            events = EngineEvents(config.docker_host, self._on_engine_event)
             events.start()
             self._undo.push("events", events.close)
         if self._options.governs:

@@ -27,7 +27,7 @@ from agent.model import (
 )
 from agent.reader import ProcessReader
 from agent.sources import cgroups
-from agent.sources.engine import Engine
+from agent.sources.engine_list import KeptList
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Observer:
         self,
         *,
         reader: ProcessReader,
-        engine: Engine,
+        engine: KeptList,
         layout: cgroups.CgroupLayout,
         settings: PolicySettings,
         installation: str,
@@ -121,7 +121,7 @@ class Observer:
         # A unit with private namespaces is unknown at every tick: each id is asked for once.
         self._asked_for = set(observed.attribution.unknown_cgroups)
         if (observed.engine_answers and new) or observed.attribution.counts.conflict:
-            observed = self._observe_once(before, lost_before)
+            observed = self._observe_once(before, lost_before, anew=True)
         if observed.attribution.counts.conflict:
             log.warning(
                 "attribution=conflict rows=%d containers=%s",
@@ -130,10 +130,12 @@ class Observer:
             )
         return observed
 
-    def _observe_once(self, before: usage.Reading, lost_before: int) -> Observation:
+    def _observe_once(
+        self, before: usage.Reading, lost_before: int, *, anew: bool = False
+    ) -> Observation:
         # Docker's list comes first: what is read after it lies close together, or the parts of a
         # container's CPU would not sum up to the whole. A container born behind it is asked for.
-        containers = self._list_containers()
+        containers = self._list_containers(anew=anew)
         snapshot = self._stopwatch.time("read", self._reader.read)
         second = self._stopwatch.time("bpf", lambda: self._second_witness(snapshot.snapshot_ns))
         if containers is None:
@@ -155,10 +157,12 @@ class Observer:
         totals = self._totals(snapshot, containers, view, answer, before)
         return Observation(snapshot, containers, True, view, second, answer, totals)
 
-    def _list_containers(self) -> tuple[Container, ...] | None:
+    def _list_containers(self, *, anew: bool) -> tuple[Container, ...] | None:
         """Docker's list, None while it is away: said once, and nothing is removed for a while."""
         try:
-            containers = self._stopwatch.time("docker", self._engine.list).containers
+            containers = self._stopwatch.time(
+                "docker", lambda: self._engine.list(anew=anew)
+            ).containers
         except EngineUnavailableError as error:
             self.interrupt()
             if not self.engine_problem:

@@ -152,7 +152,7 @@ class _NameKeeper:
         self._due = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="names", daemon=True)
-        self._events = EngineEvents(docker_host, lambda *_: self._due.set())
+        self._events = EngineEvents(docker_host, clock, lambda *_: self._due.set())
         self._asked: frozenset[str] = frozenset()
 
     def start(self) -> None:

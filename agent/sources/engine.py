@@ -39,7 +39,7 @@ MAX_NAME = 255
 MAX_LABEL = 4096
 MAX_LABELS = 1000
 
-_EVENTS = ("start", "die", "destroy", "rename", "oom")
+_EVENTS = ("create", "start", "pause", "unpause", "die", "destroy", "rename", "oom")
 _OPEN_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
@@ -292,13 +292,17 @@ def _text(text: str, limit: int) -> str:
 class EngineEvents:
     """Follows the engine's container events in a thread of its own and calls back for each.
 
-    `callback(kind, container_id)` runs in that thread and must not raise; `kind` is `start`, `die`,
-    `destroy`, `rename` or `oom`, or `resync` (with no id) when the stream is there again after it
-    was lost or could not be had: whatever happened in between was missed.
+    `callback(kind, container_id)` runs in that thread and must not raise; `kind` is `create`,
+    `start`, `pause`, `unpause`, `die`, `destroy`, `rename` or `oom`, or `resync` (with no id) when
+    the stream is there again after it was lost or could not be had: whatever happened in between
+    was missed.
     """
 
-    def __init__(self, docker_host: str, callback: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, docker_host: str, clock: Clock, callback: Callable[[str, str], None]
+    ) -> None:
         self._host = docker_host
+        self._clock = clock
         self._callback = callback
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -307,6 +311,8 @@ class EngineEvents:
         self.reconnects = 0
         self.odd_events = 0
         """Events that were not what Docker's API describes; they are left out."""
+        self.quiet_since_ns: int | None = None
+        """Boot clock of the last event, or of the stream's begin; None while there is no stream."""
 
     def start(self) -> None:
         """Begins to follow. Call once."""
@@ -331,6 +337,7 @@ class EngineEvents:
                 stream = self._stream = EventStream(self._host, _EVENTS, _OPEN_TIMEOUT_S)
             try:
                 stream.open()
+                self.quiet_since_ns = self._clock.boot_ns()
                 if missed:
                     self.reconnects += 1
                     self._callback("resync", "")
@@ -341,12 +348,14 @@ class EngineEvents:
                 if not self._ending.is_set():
                     log.debug("events=lost %s", error)
             finally:
+                self.quiet_since_ns = None
                 stream.close()
             missed = True
             self._ending.wait(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _hand_on(self, event: Mapping[str, Any]) -> None:
+        self.quiet_since_ns = self._clock.boot_ns()
         kind, actor = event.get("Action"), event.get("Actor")
         container_id = actor.get("ID") if isinstance(actor, dict) else None
         if kind in _EVENTS and isinstance(container_id, str) and len(container_id) == 64:

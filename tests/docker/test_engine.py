@@ -12,7 +12,9 @@ import pytest
 from agent.clock import SystemClock
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
+from agent.sources import engine_list
 from agent.sources.engine import Engine, EngineEvents
+from agent.sources.engine_list import KeptList
 from tests.docker.private_engine import ALPINE, PrivateEngine, private_engine, wait_until
 
 
@@ -137,7 +139,7 @@ def test_a_hanging_engine_is_unavailable_and_taken_up_again(
 
 def test_events_come_with_the_full_id(docker: PrivateEngine) -> None:
     heard: list[tuple[str, str]] = []
-    events = EngineEvents(docker.host, lambda kind, key: heard.append((kind, key)))
+    events = EngineEvents(docker.host, SystemClock(), lambda kind, key: heard.append((kind, key)))
     events.start()
     try:
         # There is no saying when the stream is open: start until one is heard of.
@@ -146,7 +148,8 @@ def test_events_come_with_the_full_id(docker: PrivateEngine) -> None:
         docker.docker("rename", box, "two")
         docker.docker("rm", "-f", box)
         wait_until(lambda: ("destroy", box) in heard, "its end is heard")
-        assert [kind for kind, key in heard if key == box] == ["start", "rename", "die", "destroy"]
+        kinds = [kind for kind, key in heard if key == box]
+        assert kinds == ["create", "start", "rename", "die", "destroy"]
         assert not [kind for kind, _ in heard if kind == "resync"]
     finally:
         events.close()
@@ -154,8 +157,42 @@ def test_events_come_with_the_full_id(docker: PrivateEngine) -> None:
     docker.clear()
 
 
+def test_whatever_happens_to_a_container_ends_the_keeping_of_the_list(
+    docker: PrivateEngine, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_list, "SETTLE_NS", 10**9)
+    events = EngineEvents(docker.host, SystemClock(), lambda kind, key: None)
+    kept = KeptList(engine, SystemClock(), lambda: events.quiet_since_ns)
+    box = docker.run("--name", "kept")
+
+    def shown() -> list[tuple[str, str, bool]]:
+        found = kept.list().containers
+        return sorted((one.name, str(one.state), one.first_pid > 0) for one in found)
+
+    events.start()
+    try:
+        for words, expected in (
+            (("pause", box), [("kept", "paused", True)]),
+            (("unpause", box), [("kept", "running", True)]),
+            (("rename", box, "other"), [("other", "running", True)]),
+            (("restart", "-t", "0", box), [("other", "running", True)]),
+            (("kill", box), [("other", "exited", False)]),
+            (("rm", box), []),
+            (("create", "--name", "born", ALPINE, "true"), [("born", "created", False)]),
+        ):
+            wait_until(lambda: kept.list() is kept.list(), "the list is kept")
+            pid = next((one.first_pid for one in kept.list().containers), 0)
+            docker.docker(*words)
+            wait_until(lambda: shown() == expected, f"the list after {words[0]}")  # noqa: B023
+            if words[0] == "restart":
+                wait_until(lambda: kept.list().containers[0].first_pid != pid, "the new pid")  # noqa: B023
+    finally:
+        events.close()
+        docker.clear()
+
+
 def test_a_stream_that_waits_on_a_hanging_engine_ends_at_once(docker: PrivateEngine) -> None:
-    events = EngineEvents(docker.host, lambda kind, key: None)
+    events = EngineEvents(docker.host, SystemClock(), lambda kind, key: None)
     events.start()
     docker.pause_daemon()
     try:

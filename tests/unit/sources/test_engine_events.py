@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import SystemClock
 from agent.sources.engine import EngineEvents
 from tests.unit.sources.fake_engine import FakeEngine
 
@@ -66,7 +67,7 @@ def heard() -> list[tuple[str, str]]:
 def events(
     fake: FakeEngine, stream: Stream, heard: list[tuple[str, str]]
 ) -> Iterator[EngineEvents]:
-    made = EngineEvents(fake.host, lambda kind, key: heard.append((kind, key)))
+    made = EngineEvents(fake.host, SystemClock(), lambda kind, key: heard.append((kind, key)))
     yield made
     made.close()
 
@@ -102,6 +103,24 @@ def test_odd_events_are_counted_and_left_out(
     wait_for(lambda: heard)
     assert heard == [("start", A)]
     assert events.odd_events == 5
+
+
+def test_since_when_it_is_quiet_is_the_last_event_and_unknown_without_a_stream(
+    events: EngineEvents, fake: FakeEngine, stream: Stream, heard: list[tuple[str, str]]
+) -> None:
+    assert events.quiet_since_ns is None
+    began = SystemClock().boot_ns()
+    events.start()
+    wait_for(lambda: events.quiet_since_ns)
+    first = events.quiet_since_ns
+    assert first and began < first <= SystemClock().boot_ns()
+    before = SystemClock().boot_ns()
+    stream.event("exec_start: sh")
+    wait_for(lambda: (events.quiet_since_ns or 0) > before)
+    fake.answers["/events"] = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+    fake.drop()
+    wait_for(lambda: events.quiet_since_ns is None)
+    assert not heard
 
 
 def test_a_lost_stream_is_taken_up_again_with_a_resync(
@@ -153,7 +172,7 @@ def test_it_ends_at_once_wherever_it_waits(fake: FakeEngine, stream: Stream, whe
         fake.answers["/events"] = never
     if where == "pausing":
         fake.answers["/events"] = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
-    events = EngineEvents(fake.host, lambda kind, key: None)
+    events = EngineEvents(fake.host, SystemClock(), lambda kind, key: None)
     events.start()
     if where == "waiting for events":
         assert stream.ready.wait(10)
@@ -170,6 +189,6 @@ def test_it_ends_at_once_wherever_it_waits(fake: FakeEngine, stream: Stream, whe
 
 
 def test_closing_one_that_was_never_started_or_twice_does_nothing(fake: FakeEngine) -> None:
-    events = EngineEvents(fake.host, lambda kind, key: None)
+    events = EngineEvents(fake.host, SystemClock(), lambda kind, key: None)
     events.close()
     events.close()

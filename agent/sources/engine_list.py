@@ -1,0 +1,55 @@
+"""Docker's list, asked for again only where something may have happened to a container.
+
+The list costs a tick more than anything else does, and on most ticks it is the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.clock import Clock
+from agent.sources.engine import Engine, Listing
+
+SETTLE_NS = 5 * 10**9
+"""A list read this soon after an event is not kept: Docker tells of some changes (a pause) before
+its own list shows them."""
+LONGEST_NS = 60 * 10**9
+"""How long a list is kept at most: Docker leaves out events for a listener that it finds slow."""
+
+
+class KeptList:
+    """One engine's list. One thread uses one object."""
+
+    def __init__(
+        self, engine: Engine, clock: Clock, quiet_since_ns: Callable[[], int | None]
+    ) -> None:
+        """`quiet_since_ns` gives since when nothing has happened to any container (boot clock),
+        None where nobody knows: then each list is asked for.
+        """
+        self._engine = engine
+        self._clock = clock
+        self._quiet_since_ns = quiet_since_ns
+        self._kept: Listing | None = None
+
+    def list(self, *, anew: bool = False) -> Listing:
+        """All containers; with `anew` by Docker's word of this moment.
+
+        Raises EngineUnavailableError as `Engine.list` does.
+        """
+        kept = self._kept
+        if kept is not None and not anew and self._holds(kept):
+            return kept
+        self._kept = None
+        undescribed = self._engine.undescribed
+        listing = self._engine.list()
+        if self._engine.undescribed == undescribed:
+            self._kept = listing
+        return listing
+
+    def _holds(self, kept: Listing) -> bool:
+        quiet_ns = self._quiet_since_ns()
+        return (
+            quiet_ns is not None
+            and kept.read_ns - quiet_ns >= SETTLE_NS
+            and self._clock.boot_ns() - kept.read_ns < LONGEST_NS
+        )
