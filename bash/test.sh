@@ -79,6 +79,8 @@ packages_of() {
         unit) echo gcc libc6-dev ;;
         docker)
             echo procps busybox-static stress cron python3-bpfcc
+            # Ubuntu has it in packages that go with a kernel.
+            if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.
             if ! engine_answers && ! command -v dockerd >/dev/null; then echo docker.io iptables; fi
             # From Debian 13 on the client is a package of its own.
