@@ -45,12 +45,11 @@ READER = """
         os.setgroups([])
         os.setgid(0)
         os.setuid(uid)
-    errors, queries, newest, slowest = collections.Counter(), 0, 0, 0.0
+    errors, queries, newest = collections.Counter(), 0, 0
     print("ready", flush=True)
     while True:
         # Looked at before the query: the last one is made after the writer's last word.
         last = os.path.exists(stop)
-        began = time.monotonic()
         try:
             connection = sqlite3.connect(f"file:{path}?mode=MODE", uri=True, timeout=5)
             connection.execute("PRAGMA query_only(1)")
@@ -71,12 +70,11 @@ READER = """
             newest = timestamp
         except sqlite3.Error as error:
             errors[f"{error} {getattr(error, 'sqlite_errorname', '')}"] += 1
-        slowest = max(slowest, time.monotonic() - began)
         queries += 1
         if last:
             break
         time.sleep(0.002)
-    print(json.dumps([queries, errors, newest, slowest]))
+    print(json.dumps([queries, errors, newest]))
 """
 
 WRITER = """
@@ -148,7 +146,7 @@ class Readers:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
 
-    def finish(self) -> list[tuple[int, dict[str, int], int, float]]:
+    def finish(self) -> list[tuple[int, dict[str, int], int]]:
         self._stop.touch()
         answers = []
         for process in self._processes:
@@ -172,23 +170,25 @@ def test_readers_see_whole_ticks_without_an_error_while_the_writer_starts_runs_a
 ) -> None:
     clock = FakeClock()
     readers = Readers(*seen_from_outside, outside / "stop")
-    slowest = 0.0
     for _ in range(6):
         with open_store(path, clock) as store:
+            slow = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
             for number in range(300):
+                if number == 100:
+                    # A writer that this reader blocked would fail after its busy time-out.
+                    slow.execute("BEGIN")
+                    seen = slow.execute("SELECT count(*) FROM metrics").fetchone()
                 clock.pass_time(SECOND_NS)
-                began = time.monotonic()
                 store.write_tick(a_tick(clock.wall_ns(), 30 + number % 5))
-                slowest = max(slowest, time.monotonic() - began)
+            assert slow.execute("SELECT count(*) FROM metrics").fetchone() == seen
+            slow.close()
     answers = readers.finish()
 
-    for queries, errors, newest, _ in answers:
+    for queries, errors, newest in answers:
         assert errors == {}
         assert queries > 100
         assert newest == clock.wall_ns() // 10**6
     assert count(path, "metrics") == 1801
-    # The writer's busy time-out is 5 s: a reader that blocked it would have cost as much.
-    assert slowest < 4
 
 
 def test_readers_never_fail_though_the_writer_is_killed_at_random_moments(
@@ -210,7 +210,7 @@ def test_readers_never_fail_though_the_writer_is_killed_at_random_moments(
     answers = readers.finish()
 
     assert written > 0
-    for _, errors, _, _ in answers:
+    for _, errors, _ in answers:
         assert errors == {}, f"seed {seed}"
     path_outside, _ = seen_from_outside
     assert count(path_outside, "metrics") >= written
