@@ -45,7 +45,8 @@ def main() -> int:
     parser.add_argument(
         "--containers", type=_numbers, default=(10, 50), help="containers of section b"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of sections d and f")
+    parser.add_argument("--rounds", type=int, default=3, help="of section f")
+    parser.add_argument("--pairs", type=int, default=20, help="of storms in section d")
     parser.add_argument(
         "--cold", action="store_true", help="section g also after dropping the host's caches"
     )
@@ -64,9 +65,8 @@ def main() -> int:
         "d": [
             partial(
                 agent_cost.measure_storm,
-                command,
-                200 if quick else 1000,
-                1 if quick else words.rounds,
+                50 if quick else 150,
+                3 if quick else words.pairs,
                 3 if quick else 10,
             )
         ],

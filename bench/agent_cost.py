@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
+import statistics
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clock import SystemClock
+from agent.sources import cgroups
+from agent.sources.bpf import Witness
 from bench import processes
 from bench.measure import Row, Timing, of, ratio, timed
 from bench.running import running_agent
@@ -85,34 +92,49 @@ def measure_cost(command: list[str], seconds: int) -> list[Row]:
     ]
 
 
-def measure_storm(command: list[str], storm: int, rounds: int, idle_s: float) -> list[Row]:
-    """A fork-and-exec storm and an idle host, without and with the probes, in turns."""
+def measure_storm(storm: int, pairs: int, idle_s: float) -> list[Row]:
+    """A fork-and-exec storm without and with the probes, in pairs, and an idle host likewise.
+
+    The median of the pairs' ratios leaves out what other work did to single storms.
+    """
     quiet: list[tuple[float, float]] = []
     watched: list[tuple[float, float]] = []
-    idle: dict[str, list[float]] = {"without": [], "with": []}
     _storm(storm // 4)
-    for _ in range(rounds):
+    for _ in range(pairs):
         quiet.append(_storm(storm))
-        idle["without"].append(_busy_percent(idle_s))
-        # BPF's word comes with a tick, so the storm begins behind one and ends before the next.
-        with running_agent(command, "--interval", "30") as agent:
-            bpf = agent.wait_for_bpf()
+        with _probes() as bpf:
             watched.append(_storm(storm))
-            idle["with"].append(_busy_percent(idle_s))
-    without, with_probes = (of(*zip(*one, strict=True)) for one in (quiet, watched))
-    slower = 100 * (with_probes.wall_ms / without.wall_ms - 1)
-    dearer = 100 * (with_probes.cpu_ms / without.cpu_ms - 1)
-    shares = " · ".join(f"{_median(values):.2f} % {name}" for name, values in idle.items())
+    idle = {"without": _busy_percent(idle_s)}
+    with _probes() as bpf:
+        idle["with"] = _busy_percent(idle_s)
+    ratios = [
+        (after[0] / before[0], after[1] / before[1])
+        for before, after in zip(quiet, watched, strict=True)
+    ]
+    slower, dearer = (100 * (statistics.median(part) - 1) for part in zip(*ratios, strict=True))
+    shares = " · ".join(f"{value:.2f} % {name}" for name, value in idle.items())
     return [
-        Row("d", f"{storm} forks and execs · no probes", without),
+        Row("d", f"{storm} forks and execs · no probes", of(*zip(*quiet, strict=True))),
         Row(
             "d",
             f"{storm} forks and execs · probes ({bpf})",
-            with_probes,
-            f"wall {slower:+.1f} %, CPU {dearer:+.1f} %",
+            of(*zip(*watched, strict=True)),
+            f"wall {slower:+.1f} %, CPU {dearer:+.1f} % (median of {pairs} pairs)",
         ),
         Row("d", f"idle host over {idle_s:g} s, all CPUs busy", None, shares),
     ]
+
+
+@contextmanager
+def _probes() -> Iterator[str]:
+    """The witness's probes while the block runs; gives whether they are there."""
+    witness = Witness.start(cgroups.detect().hierarchy, SystemClock())
+    try:
+        while (state := witness.poll()).status == "starting":
+            time.sleep(0.05)
+        yield f"{state.status} {state.reason}".strip()
+    finally:
+        witness.close()
 
 
 def measure_start(command: list[str], repetitions: int, *, cold: bool) -> list[Row]:
@@ -154,12 +176,16 @@ def _start_ms(command: list[str]) -> float:
 def _storm(count: int) -> tuple[float, float]:
     """Wall and CPU milliseconds of a storm; a busy machine moves the first, not the second."""
     script = f"i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done"
-    before, began = os.times(), time.perf_counter()
+    before, began = _children_cpu_s(), time.perf_counter()
     subprocess.run(["sh", "-c", script], check=True, stdin=subprocess.DEVNULL)
-    wall_s, after = time.perf_counter() - began, os.times()
-    cpu_s = after.children_user + after.children_system
-    cpu_s -= before.children_user + before.children_system
-    return wall_s * 1000, cpu_s * 1000
+    wall_s = time.perf_counter() - began
+    return wall_s * 1000, (_children_cpu_s() - before) * 1000
+
+
+def _children_cpu_s() -> float:
+    """Of the ended children, to the microsecond; `os.times` has it in steps of ten milliseconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _busy_percent(seconds: float) -> float:
@@ -174,7 +200,3 @@ def _cpu_ticks() -> tuple[int, int]:
     line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
     values = [int(word) for word in line.split()[1:9]]
     return sum(values) - values[3] - values[4], sum(values)
-
-
-def _median(values: list[float]) -> float:
-    return of(values).wall_ms
