@@ -23,8 +23,8 @@ from tests.vm.conftest import Images
 pytestmark = pytest.mark.full
 
 _MB = 1024
-_SHIM_KB = 24 * _MB
-"""The shim and the engine's own records go too, outside the container's cgroup."""
+_NOISE_KB = 40 * _MB
+"""The shim, outside the container's cgroup, and the engine's heap, which grows and shrinks."""
 _FILL = "dd if=/dev/zero of={} bs=1M count={} 2>/dev/null && touch /ready; exec sleep 99999"
 
 
@@ -41,25 +41,25 @@ class Kind:
 
 KINDS = {
     "anonymous": Kind(
-        (), ("stress", "--vm", "1", "--vm-bytes", "96M", "--vm-keep"), 96, 96, "stress"
+        (), ("stress", "--vm", "1", "--vm-bytes", "256M", "--vm-keep"), 256, 256, "stress"
     ),
     "tmpfs of its own": Kind(
-        ("--tmpfs", "/t:size=128m"), ("sh", "-c", _FILL.format("/t/x", 80)), 80, 80
+        ("--tmpfs", "/t:size=300m"), ("sh", "-c", _FILL.format("/t/x", 256)), 256, 256
     ),
     "shared memory": Kind(
-        ("--shm-size", "128m"), ("sh", "-c", _FILL.format("/dev/shm/x", 80)), 80, 80
+        ("--shm-size", "300m"), ("sh", "-c", _FILL.format("/dev/shm/x", 256)), 256, 256
     ),
-    "page cache": Kind((), ("sh", "-c", _FILL.format("/x", 80)), 0, 0),
+    "page cache": Kind((), ("sh", "-c", _FILL.format("/x", 256)), 0, 0),
     # Known and documented: the mount is the host's and stays, with its pages.
     "tmpfs of the host": Kind(
-        ("-v", "{tmpfs}:/t"), ("sh", "-c", _FILL.format("/t/x", 80)), 80, 0
+        ("-v", "{tmpfs}:/t"), ("sh", "-c", _FILL.format("/t/x", 256)), 256, 0
     ),
 }  # fmt: skip
 
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "none", str(tmp_path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "none", str(tmp_path)], check=True)
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -108,4 +108,4 @@ def test_what_is_held_is_what_the_host_has_back(
     engine.close()
     print(f"\n{name}: held {held / _MB:.1f} MB, given back {back / _MB:.1f} MB")
     assert kind.held * _MB <= held <= (kind.held + 12) * _MB
-    assert 0.95 * kind.given_back * _MB - 2 * _MB <= back <= kind.given_back * _MB + _SHIM_KB
+    assert abs(back - kind.given_back * _MB) <= _NOISE_KB
