@@ -23,8 +23,8 @@ from tests.vm.conftest import Images
 pytestmark = pytest.mark.full
 
 _MB = 1024
-_NOISE_KB = 40 * _MB
-"""The shim, outside the container's cgroup, and the engine's heap, which grows and shrinks."""
+_LESS_KB, _MORE_KB = 24 * _MB, 64 * _MB
+"""More comes back by the shim, outside the container's cgroup; the engine's heap goes both ways."""
 _FILL = "dd if=/dev/zero of={} bs=1M count={} 2>/dev/null && touch /ready; exec sleep 99999"
 
 
@@ -108,4 +108,4 @@ def test_what_is_held_is_what_the_host_has_back(
     engine.close()
     print(f"\n{name}: held {held / _MB:.1f} MB, given back {back / _MB:.1f} MB")
     assert kind.held * _MB <= held <= (kind.held + 12) * _MB
-    assert abs(back - kind.given_back * _MB) <= _NOISE_KB
+    assert -_LESS_KB <= back - kind.given_back * _MB <= _MORE_KB
