@@ -19,12 +19,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import agent_cost, containers, processes
+from bench import agent_cost, containers, processes, trace_rate
 from bench.machine import in_words, machine
 from bench.measure import Row
 from tests.agent_process import agent_command
 
-SECTIONS = "acefdgb"
+SECTIONS = "acefdghb"
 
 
 def main() -> int:
@@ -76,6 +76,7 @@ def main() -> int:
                 containers.measure_policy, command, words.image, rounds=1 if quick else words.rounds
             )
         ],
+        "h": [partial(trace_rate.measure_rate, command, 200 if quick else 2000)],
         "g": [partial(agent_cost.measure_start, command, 2 if quick else 5, cold=words.cold)],
     }
     rows: list[Row] = []

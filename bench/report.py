@@ -16,6 +16,7 @@ SECTIONS = {
     "d": "What the probes cost others",
     "e": "A running agent at the default interval",
     "f": "From excess to the policy held",
+    "h": "What a trace holds",
     "g": "From start to the first row",
 }
 
