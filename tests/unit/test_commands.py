@@ -19,9 +19,9 @@ import pytest
 from agent import __main__ as entry
 from agent import __version__
 from agent.commands.app import app
+from tests.unit.other_user import NOBODY, need_readable_checkout
 
 PROJECT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def test_the_module_ends_as_the_function_does() -> None:
 @pytest.mark.parametrize("name", [name for name, one in COMMANDS.items() if one.root])
 def test_a_real_user_without_rights_is_told_so(name: str) -> None:
     user = NOBODY if os.geteuid() == 0 else None
-    if user is not None and not all(parent.stat().st_mode & 0o005 for parent in PROJECT.parents):
-        pytest.skip(f"needs a checkout that other users can read, not {PROJECT}")
+    if user is not None:
+        need_readable_checkout()
     one_sentence(python_m_agent(*COMMANDS[name].words, user=user), "needs root")
 
 
@@ -295,8 +295,8 @@ def test_the_doctor_tells_of_a_broken_configuration_and_goes_on(tmp_path: Path) 
 @pytest.mark.allow_subprocess
 def test_the_doctor_needs_no_rights_and_says_what_it_could_not_look_at() -> None:
     user = NOBODY if os.geteuid() == 0 else None
-    if user is not None and not all(parent.stat().st_mode & 0o005 for parent in PROJECT.parents):
-        pytest.skip(f"needs a checkout that other users can read, not {PROJECT}")
+    if user is not None:
+        need_readable_checkout()
     said = python_m_agent("doctor", user=user)
     assert said.status in (0, 1)
     assert "Traceback" not in said.err

@@ -31,6 +31,7 @@ from agent.store.queries import History
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.oracle import Rows
 from tests.unit.grafana.world import END_MS, HOSTILE, TICK_MS, Plan
+from tests.unit.other_user import NOBODY, need_readable_checkout
 
 HOUR_MS = 3_600_000
 PROJECT = Path(__file__).resolve().parents[2]
@@ -258,6 +259,7 @@ def test_a_time_without_ticks_is_one_sentence_and_a_status(file: Path) -> None:
 def test_somebody_who_may_not_read_the_history_is_told_to_use_sudo(fresh: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")
+    need_readable_checkout()
     fresh.chmod(0o640)
     fresh.parent.chmod(0o750)
     code = (
@@ -271,8 +273,8 @@ def test_somebody_who_may_not_read_the_history_is_told_to_use_sudo(fresh: Path) 
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=PROJECT,
-        user=65534,
-        group=65534,
+        user=NOBODY,
+        group=NOBODY,
         extra_groups=[],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
