@@ -19,7 +19,7 @@ import pytest
 from agent import __main__ as entry
 from agent import __version__
 from agent.commands.app import app
-from tests.unit.other_user import NOBODY, need_readable_checkout
+from tests.other_user import NOBODY, need_readable_checkout
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -31,7 +31,7 @@ from agent.store.queries import History
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.oracle import Rows
 from tests.unit.grafana.world import END_MS, HOSTILE, TICK_MS, Plan
-from tests.unit.other_user import NOBODY, need_readable_checkout
+from tests.other_user import NOBODY, need_readable_checkout
 
 HOUR_MS = 3_600_000
 PROJECT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534
-_PROJECT = Path(__file__).resolve().parents[2]
+_PROJECT = Path(__file__).resolve().parents[1]
 
 
 def need_readable_checkout() -> None:
