@@ -28,10 +28,10 @@ from agent import report_text
 from agent.commands.report import report as command
 from agent.errors import ConfigError
 from agent.store.queries import History
+from tests.other_user import NOBODY, need_readable_checkout
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.oracle import Rows
 from tests.unit.grafana.world import END_MS, HOSTILE, TICK_MS, Plan
-from tests.other_user import NOBODY, need_readable_checkout
 
 HOUR_MS = 3_600_000
 PROJECT = Path(__file__).resolve().parents[2]
