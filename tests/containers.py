@@ -100,16 +100,19 @@ class Containers:
     def close(self) -> None:
         """Remove them all; one that vanishes meanwhile is what we want.
 
-        An engine under load gives some of a crowd up in its first attempt ("failed to exit").
+        An engine under load gives some of a crowd up in its first attempt ("failed to exit"), or
+        has one of its own still under way.
         """
-        for _ in range(3):
-            if not (left := self.ids()):
-                return
-            subprocess.run(
-                ["docker", "rm", "-f", "-v", *left], capture_output=True, timeout=300, check=False
-            )
-        if left := self.ids():
-            raise AssertionError(f"containers could not be removed: {left}")
+
+        def none_left() -> bool:
+            if left := self.ids():
+                subprocess.run(
+                    ["docker", "rm", "-f", "-v", *left],
+                    capture_output=True, timeout=300, check=False,
+                )  # fmt: skip
+            return not left
+
+        wait_until(none_left, f"no container with {self.label} is left", pause_s=1)
 
 
 def inspect(container: str) -> dict[str, Any]:
