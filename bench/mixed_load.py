@@ -9,16 +9,14 @@ explains; the cgroup's own figure at both ends is read here, past the agent.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import subprocess
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from bench.machine import in_words, machine
 from bench.running import RunningAgent, running_agent
 from tests.agent_process import agent_command
 from tests.bpf_support import CGROUPS, cgroup_path, unified
+from tests.containers import Containers, DockerCommandError, docker, first_pid
 
 LOADS = {
     "sleeps": "exec sleep 1000000",
@@ -43,6 +42,7 @@ LOADS = {
 _EXECUTED = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done"
 _VISIT = "n=0; while [ $n -lt 40 ]; do n=$((n+1)); /bin/true; /bin/true; (exit 0); sleep 1; done"
 """Ends by itself: the first process of a container is deaf to a signal from inside."""
+_VISITOR = "mixed_visit_"
 
 
 @dataclass(slots=True)
@@ -63,71 +63,51 @@ class Account:
     """Ticks whose account was not closed: the first of a container, and lost records."""
 
 
-@dataclass(slots=True)
-class Load:
-    """The containers of one run."""
-
-    image: str
-    label: str = field(default_factory=lambda: f"so1.bench={uuid.uuid4().hex}")
-    over: threading.Event = field(default_factory=threading.Event)
-    failures: list[str] = field(default_factory=list)
-
-    def run(self, name: str, script: str, *options: str) -> str:
-        """Starts one container and gives its id. Raises CalledProcessError."""
-        words = ["docker", "run", "-d", "--network=none", "--label", self.label, "--name", name]
-        done = subprocess.run(
-            [*words, *options, self.image, "sh", "-c", script],
-            stdin=subprocess.DEVNULL, capture_output=True, check=True, text=True,
-        )  # fmt: skip
-        return done.stdout.strip()
-
-    def repeat(self, every_s: float, words: list[str]) -> None:
-        """A command of Docker's at each call, until the run is over."""
-        number = 0
-        while not self.over.wait(every_s):
-            number += 1
-            done = subprocess.run(
-                [word.format(number=number) for word in words],
-                stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True,
-            )  # fmt: skip
-            if done.returncode:
-                self.failures.append(done.stderr.strip()[-200:])
-
-    def remove(self) -> None:
-        listed = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", f"label={self.label}"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if left := listed.stdout.split():
-            subprocess.run(["docker", "rm", "-f", *left], capture_output=True, check=False)
-
-
 @contextmanager
-def mixed_load(image: str) -> Iterator[tuple[Load, dict[str, str]]]:
-    """The whole load while the block runs, and the ids of its lasting containers by their names."""
-    load = Load(image)
-    tag = load.label[-6:]
+def mixed_load(image: str, failures: list[str]) -> Iterator[dict[str, str]]:
+    """The whole load while the block runs; gives the ids of its lasting containers by their names.
+
+    What Docker said of commands that failed meanwhile is added to `failures`.
+    """
+    boxes = Containers()
+    over = threading.Event()
+    tag = boxes.label[-6:]
     threads: list[threading.Thread] = []
+
+    def repeat(every_s: float, words: Callable[[int], Sequence[str]]) -> None:
+        for number in itertools.count():
+            if over.wait(every_s):
+                return
+            try:
+                docker(*words(number))
+            except DockerCommandError as error:
+                failures.append(str(error)[-200:])
+
+    def visit(number: int) -> list[str]:
+        name = f"{_VISITOR}{tag}_{number}"
+        return ["run", "-d", "--rm", "--network=none", "--label", boxes.label, "--name", name,
+                image, "sh", "-c", _VISIT]  # fmt: skip
+
     try:
         lasting = {
-            name: load.run(f"mixed_{name}_{tag}", script, "--cpus=0.2")
+            name: boxes.run(
+                image, ["sh", "-c", script], name=f"mixed_{name}_{tag}", options=["--cpus=0.2"]
+            )
             for name, script in LOADS.items()
         }
-        visit = ["docker", "run", "-d", "--rm", "--network=none", "--label", load.label]
-        visit += ["--name", f"mixed_visit_{tag}_{{number}}", image, "sh", "-c", _VISIT]
-        entered = ["docker", "exec", lasting["sleeps"], "sh", "-c", _EXECUTED]
+        entering = ["exec", lasting["sleeps"], "sh", "-c", _EXECUTED]
         threads = [
-            threading.Thread(target=load.repeat, args=(25.0, visit), daemon=True),
-            threading.Thread(target=load.repeat, args=(10.0, entered), daemon=True),
+            threading.Thread(target=repeat, args=(25.0, visit), daemon=True),
+            threading.Thread(target=repeat, args=(10.0, lambda _: entering), daemon=True),
         ]
         for thread in threads:
             thread.start()
-        yield load, lasting
+        yield lasting
     finally:
-        load.over.set()
+        over.set()
         for thread in threads:
             thread.join(60)
-        load.remove()
+        boxes.close()
 
 
 def main() -> int:
@@ -139,17 +119,18 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the figures go")
     words = parser.parse_args()
     command = agent_command()
+    failures: list[str] = []
     try:
         with (
-            mixed_load(words.image) as (load, lasting),
+            mixed_load(words.image, failures) as lasting,
             running_agent(
                 command, "--interval", f"{words.interval:g}", "--source", words.source
             ) as agent,
         ):
             print(f"mixed load: BPF {agent.wait_for_bpf()}", file=sys.stderr, flush=True)
             document = _watch(agent, lasting, words.minutes * 60)
-            document["failures"] = load.failures
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            document["failures"] = failures
+    except (RuntimeError, OSError, AssertionError) as error:
         print(f"mixed load: {error}", file=sys.stderr)
         return 1
     if words.json:
@@ -161,7 +142,7 @@ def main() -> int:
 def _watch(agent: RunningAgent, lasting: dict[str, str], seconds: float) -> dict[str, Any]:
     """Waits for a whole account of each container, then for the run's time, and sums it up."""
     identities = {name: identity[:12] for name, identity in lasting.items()}
-    paths = {name: _usage_file(_first_pid(identity)) for name, identity in lasting.items()}
+    paths = {name: _usage_file(first_pid(identity)) for name, identity in lasting.items()}
     first = _first_accounts(agent, set(identities.values()))
     before = {name: _usage_s(path) for name, path in paths.items()}
     began = time.monotonic()
@@ -217,11 +198,11 @@ def _accounts(
     names = {identity: name for name, identity in identities.items()}
     found = {name: Account(name, charged[name]) for name in identities}
     visits = found["come and go"] = Account("come and go", float("nan"))
-    for last, row in pairwise(rows):
+    for last, row in itertools.pairwise(rows):
         if last[0] != row[0]:
             continue
         name = names.get(row[0])
-        if name is None and not str(row[1]).startswith("mixed_visit_"):
+        if name is None and not str(row[1]).startswith(_VISITOR):
             continue
         account = visits if name is None else found[name]
         cpu, short, unexplained = row[3:6]
@@ -274,14 +255,6 @@ def _cells(one: Account) -> list[str]:
         str(one.ticks),
         str(one.blind_ticks),
     ]
-
-
-def _first_pid(identity: str) -> int:
-    done = subprocess.run(
-        ["docker", "inspect", "-f", "{{.State.Pid}}", identity],
-        capture_output=True, check=True, text=True,
-    )  # fmt: skip
-    return int(done.stdout)
 
 
 def _usage_file(pid: int) -> Path:
