@@ -156,8 +156,8 @@ def _watch(agent: RunningAgent, lasting: dict[str, str], seconds: float) -> dict
         "ORDER BY container_id, timestamp",
         first,
     )
-    lost = agent.ask("SELECT max(events_lost), sum(conflict) FROM attribution_checks")[0]
-    accounts = _accounts(rows, identities, {name: after[name] - before[name] for name in paths})
+    lost = agent.ask("SELECT sum(events_lost), sum(conflict) FROM attribution_checks")[0]
+    summed = accounts(rows, identities, {name: after[name] - before[name] for name in paths})
     status = agent.status()
     return {
         "machine": machine(),
@@ -167,7 +167,7 @@ def _watch(agent: RunningAgent, lasting: dict[str, str], seconds: float) -> dict
         "bpf": status.get("bpf"),
         "events_lost": lost[0],
         "conflicts": lost[1],
-        "accounts": [{slot: getattr(one, slot) for slot in Account.__slots__} for one in accounts],
+        "accounts": [{slot: getattr(one, slot) for slot in Account.__slots__} for one in summed],
     }
 
 
@@ -191,7 +191,7 @@ def _first_accounts(agent: RunningAgent, wanted: set[str]) -> int:
     raise RuntimeError("no tick closed the account of every container")
 
 
-def _accounts(
+def accounts(
     rows: list[tuple[Any, ...]], identities: dict[str, str], charged: dict[str, float]
 ) -> list[Account]:
     """One account a lasting container, and one for all visitors together."""

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import plot, report, soak_report
+from bench import mixed_load, plot, report, soak_report
 
 
 def samples(count: int, **changed: Any) -> list[dict[str, Any]]:
@@ -99,3 +99,24 @@ def test_a_run_becomes_a_page_with_ratios_and_what_did_not_end() -> None:
     assert "| psutil | 10.0 | 9.0 … 11.0 (5) | 8.0 | 4 x modules |" in text
     assert "| memory | | | | 40 MB |" in text
     assert "Did not come to an end: no engine" in text
+
+
+def test_an_account_sums_what_lies_between_two_ticks_and_tells_of_blind_ones() -> None:
+    def row(identity: str, name: str, at_s: int, cpu: float, rest: float | None) -> tuple[Any, ...]:
+        return (identity, name, at_s * 1000, cpu, None if rest is None else 25.0, rest, 3)
+
+    rows = [
+        row("a", "mixed_burns_x", 0, 900.0, 900.0),  # what was before is not of the run
+        row("a", "mixed_burns_x", 20, 50.0, 5.0),
+        row("a", "mixed_burns_x", 30, 100.0, -10.0),
+        row("b", "mixed_visit_x_0", 0, 0.0, None),
+        row("b", "mixed_visit_x_0", 20, 50.0, None),
+        row("b", "mixed_visit_x_0", 40, 50.0, 0.0),
+        row("c", "somebody", 0, 100.0, 0.0),
+        row("c", "somebody", 20, 100.0, 0.0),
+    ]
+    burns, visits = mixed_load.accounts(rows, {"burns": "a"}, {"burns": 20.5})
+    assert (burns.charged_s, burns.cpu_s, burns.short_lived_s) == (20.5, 20.0, 7.5)
+    assert (burns.unexplained_s, burns.unexplained_abs_s) == (0.0, 2.0)
+    assert (burns.starts, burns.ticks, burns.blind_ticks) == (6, 2, 0)
+    assert (visits.cpu_s, visits.ticks, visits.blind_ticks) == (10.0, 1, 1)
