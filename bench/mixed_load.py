@@ -26,7 +26,7 @@ from rich.table import Table
 from bench.machine import in_words, machine
 from bench.running import RunningAgent, running_agent
 from tests.agent_process import agent_command
-from tests.bpf_support import CGROUPS, cgroup_path, unified
+from tests.bpf_support import cgroup_of, cgroup_usage_ns
 from tests.containers import Containers, DockerCommandError, docker, first_pid
 
 LOADS = {
@@ -142,14 +142,14 @@ def main() -> int:
 def _watch(agent: RunningAgent, lasting: dict[str, str], seconds: float) -> dict[str, Any]:
     """Waits for a whole account of each container, then for the run's time, and sums it up."""
     identities = {name: identity[:12] for name, identity in lasting.items()}
-    paths = {name: _usage_file(first_pid(identity)) for name, identity in lasting.items()}
+    pids = {name: first_pid(identity) for name, identity in lasting.items()}
     first = _first_accounts(agent, set(identities.values()))
-    before = {name: _usage_s(path) for name, path in paths.items()}
+    before = {name: _usage_s(pid) for name, pid in pids.items()}
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         time.sleep(min(10.0, seconds))
         agent.check_alive()
-    after = {name: _usage_s(path) for name, path in paths.items()}
+    after = {name: _usage_s(pid) for name, pid in pids.items()}
     rows = agent.ask(
         "SELECT container_id, container_name, timestamp, cpu_usage, cpu_short_lived, "
         "cpu_unexplained, starts FROM container_totals WHERE timestamp >= ? "
@@ -157,7 +157,7 @@ def _watch(agent: RunningAgent, lasting: dict[str, str], seconds: float) -> dict
         first,
     )
     lost = agent.ask("SELECT sum(events_lost), sum(conflict) FROM attribution_checks")[0]
-    summed = accounts(rows, identities, {name: after[name] - before[name] for name in paths})
+    summed = accounts(rows, identities, {name: after[name] - before[name] for name in pids})
     status = agent.status()
     return {
         "machine": machine(),
@@ -257,20 +257,9 @@ def _cells(one: Account) -> list[str]:
     ]
 
 
-def _usage_file(pid: int) -> Path:
-    """Where the kernel tells what it charged the process's cgroup for."""
-    if unified():
-        return CGROUPS / cgroup_path(pid).lstrip("/") / "cpu.stat"
-    path = cgroup_path(pid, "cpuacct").lstrip("/")
-    mounts = (CGROUPS / name / path / "cpuacct.usage" for name in ("cpuacct", "cpu,cpuacct"))
-    return next(file for file in mounts if file.exists())
-
-
-def _usage_s(file: Path) -> float:
-    text = file.read_text(encoding="ascii")
-    if file.name == "cpuacct.usage":
-        return int(text) / 1e9
-    return int(text.partition("usage_usec ")[2].split()[0]) / 1e6
+def _usage_s(pid: int) -> float:
+    """What the kernel has charged the cgroup of a container's first process for."""
+    return cgroup_usage_ns(cgroup_of(pid), pid) / 1e9
 
 
 if __name__ == "__main__":

@@ -86,9 +86,7 @@ class RunningAgent:
 
     def cpu_s(self) -> float:
         """CPU time so far, its ended children's not included."""
-        text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
-        fields = text.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return process_cpu_s(self.process.pid)
 
     def rss_kb(self) -> int:
         """Exact resident memory."""
@@ -105,6 +103,13 @@ class RunningAgent:
             if line.startswith(key):
                 return int(line.split()[1])
         return 0
+
+
+def process_cpu_s(pid: int) -> float:
+    """A process's CPU time so far, its ended children's not included."""
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 @contextmanager

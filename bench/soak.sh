@@ -11,9 +11,7 @@ case ${1:-} in
         exit 0
         ;;
 esac
-if ! bash "$here/../bash/load_modules.sh" >&2; then
-    echo "soak.sh: the modules could not be loaded: psutil is the source" >&2
-fi
+load_modules_if_had
 bring_image
 cd "$here/.."
 exec "$python" -m bench.soak --image "$image" --out "${SO1_LAB_RESULTS:-soak}" "$@"

@@ -9,12 +9,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.measure import Row
+from bench.running import process_cpu_s
 
 _FORKS = "i=0; while [ $i -lt {count} ]; do (exit 0); i=$((i+1)); done"
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def measure_rate(command: Sequence[str], forks: int) -> list[Row]:
@@ -31,14 +30,14 @@ def measure_rate(command: Sequence[str], forks: int) -> list[Row]:
         assert trace.stderr is not None
         if not any("Tracing" in line for line in iter(trace.stderr.readline, "")):
             raise RuntimeError(f"the trace ended with {trace.wait()}")
-        cpu_before_s, began = _cpu_s(trace.pid), time.perf_counter()
+        cpu_before_s, began = process_cpu_s(trace.pid), time.perf_counter()
         storms = [
             subprocess.Popen(["sh", "-c", _FORKS.format(count=forks)])
             for _ in range(os.cpu_count() or 1)
         ]
         for one in storms:
             one.wait()
-        took_s, cpu_s = time.perf_counter() - began, _cpu_s(trace.pid) - cpu_before_s
+        took_s, cpu_s = time.perf_counter() - began, process_cpu_s(trace.pid) - cpu_before_s
         trace.send_signal(signal.SIGINT)
         trace.communicate(timeout=120)
         told.seek(0)
@@ -53,8 +52,3 @@ def measure_rate(command: Sequence[str], forks: int) -> list[Row]:
             f"{1e6 * cpu_s / max(1, events):.0f} us of CPU for one",
         )
     ]
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

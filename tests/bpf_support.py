@@ -82,16 +82,7 @@ class Storm:
 
     def usage_ns(self) -> int:
         """What the kernel has charged the container's cgroup for."""
-        if unified():
-            for line in (self.cgroup / "cpu.stat").read_text(encoding="ascii").splitlines():
-                if line.startswith("usage_usec "):
-                    return int(line.split()[1]) * 1000
-        path = cgroup_path(self.pid, "cpuacct")
-        for mount in ("cpuacct", "cpu,cpuacct"):
-            file = CGROUPS / mount / path.lstrip("/") / "cpuacct.usage"
-            if file.exists():
-                return int(file.read_text(encoding="ascii"))
-        raise AssertionError("no cpuacct")
+        return cgroup_usage_ns(self.cgroup, self.pid)
 
     def first_process_cpu_ns(self) -> int:
         """CPU of the first process, to the nanosecond (one thread)."""
@@ -118,6 +109,20 @@ def cgroup_of(pid: int | str) -> Path:
     """The directory of a process's cgroup where containers are told apart."""
     path = cgroup_path(pid, "" if unified() else "memory")
     return identifying_root() / path.lstrip("/")
+
+
+def cgroup_usage_ns(cgroup: Path, pid: int) -> int:
+    """What the kernel has charged `cgroup` for; on v1 that of cpuacct which `pid` is in."""
+    if unified():
+        for line in (cgroup / "cpu.stat").read_text(encoding="ascii").splitlines():
+            if line.startswith("usage_usec "):
+                return int(line.split()[1]) * 1000
+    path = cgroup_path(pid, "cpuacct")
+    for mount in ("cpuacct", "cpu,cpuacct"):
+        file = CGROUPS / mount / path.lstrip("/") / "cpuacct.usage"
+        if file.exists():
+            return int(file.read_text(encoding="ascii"))
+    raise AssertionError("no cpuacct")
 
 
 @contextmanager
