@@ -44,6 +44,7 @@ def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
             total_kb,
             procfs.host_namespaces(proc),
             _CgroupIds(layout),
+            _counts_are_exact(),
         )
         pids = psutil.pids()
     except (OSError, ValueError) as error:
@@ -73,19 +74,26 @@ def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
 
 @dataclass(slots=True)
 class _CgroupIds:
-    """The inode of a cgroup's directory by its path, looked up once a snapshot."""
+    """The inodes of a process's cgroup directories, looked up once a snapshot and text."""
 
     layout: CgroupLayout
-    _known: dict[tuple[str, str], int] = field(default_factory=dict)
+    _known: dict[tuple[bytes, bool], tuple[int, int]] = field(default_factory=dict)
 
-    def of(self, paths: dict[str, str], *, has_ended: bool) -> tuple[int, int]:
-        """Ids in the default and in the memory controller's v1 hierarchy, 0 where there is none.
+    def of(self, text: bytes, *, has_ended: bool) -> tuple[int, int]:
+        """Ids in the default and in the memory controller's v1 hierarchy, 0 where there is none,
+        for what `/proc/PID/cgroup` says.
 
         Of a process that ends, the kernel shows the root instead of its v1 cgroups, though it keeps
         them (proc_cgroup_show); in the default hierarchy it shows the truth, and where the same
         path is there in the other one, that is it. Where nothing is in the default hierarchy either
         (pure v1), the root is no answer, and the id is 0.
         """
+        key = (text, has_ended)
+        if key not in self._known:
+            self._known[key] = self._look_up(procfs.parse_cgroups(text), has_ended=has_ended)
+        return self._known[key]
+
+    def _look_up(self, paths: dict[str, str], *, has_ended: bool) -> tuple[int, int]:
         default, memory = paths.get(""), paths.get("memory")
         default_id = self._id(self.layout.default_root, default)
         if has_ended and memory == "/":
@@ -96,14 +104,10 @@ class _CgroupIds:
     def _id(self, root: os.PathLike[str] | None, path: str | None) -> int:
         if root is None or not path or not path.startswith("/") or path.startswith("/.."):
             return 0
-        place = os.fspath(root) + path
-        key = (os.fspath(root), path)
-        if key not in self._known:
-            try:
-                self._known[key] = Path(place).stat().st_ino
-            except OSError:
-                self._known[key] = 0
-        return self._known[key]
+        try:
+            return Path(os.fspath(root) + path).stat().st_ino
+        except OSError:
+            return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +116,14 @@ class _Reader:
     total_kb: int
     host: tuple[int, int]
     cgroup_ids: _CgroupIds
+    counts_are_exact: bool
 
     def process(self, pid: int, now_ns: int) -> tuple[Process, Candidate | None]:
         """Raises OSError or ValueError for a process that ended meanwhile."""
         stat = procfs.read_stat(self.proc, pid)
         status = procfs.parse_status(procfs.read(f"{self.proc}/{pid}/status"))
         cgroup_id, cgroup1_id = self.cgroup_ids.of(
-            procfs.parse_cgroups(procfs.read(f"{self.proc}/{pid}/cgroup")),
+            procfs.read(f"{self.proc}/{pid}/cgroup"),
             has_ended=stat.vsz_kb == 0,
         )
         namespaces = self._namespaces(pid, stat)
@@ -185,7 +190,7 @@ class _Reader:
     def _resident(self, pid: int, stat: procfs.Stat, status: dict[bytes, bytes]) -> tuple[int, int]:
         """Resident and anonymous memory, KB."""
         rss_kb, anon_kb = procfs.kb(status, b"VmRSS"), procfs.kb(status, b"RssAnon")
-        if not stat.vsz_kb or rss_kb >= _SMALL_KB or _counts_are_exact():
+        if not stat.vsz_kb or rss_kb >= _SMALL_KB or self.counts_are_exact:
             return rss_kb, anon_kb
         try:
             exact = procfs.parse_rollup(procfs.read(f"{self.proc}/{pid}/smaps_rollup"))
