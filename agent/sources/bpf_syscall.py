@@ -1,7 +1,7 @@
 """Reading BPF maps and facts about programs with bpf(2) itself, from plain descriptors.
 
 The long-running agent holds descriptors that a helper handed to it and needs neither BCC nor
-libbpf to use them. A map is read a few thousand records a system call where the kernel can (hash
+libbpf to use them. A map is read a thousand records a system call where the kernel can (hash
 maps since 5.6), one by one elsewhere. Layouts are `union bpf_attr` of `include/uapi/linux/bpf.h`.
 """
 
@@ -29,7 +29,8 @@ _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 1, 2, 3, 4
 _OBJ_INFO = 15
 _MAP_LOOKUP_BATCH = 24
 _ENABLE_STATS, _ITER_CREATE = 32, 33
-_BATCH = 4096
+_BATCH = 1024
+"""Records: more at once would mostly be fresh pages that no record reaches."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,7 +115,10 @@ class Map:
                     return
                 raise BpfCallError("MAP_LOOKUP_BATCH", number)
             if got:
-                yield keys.raw[: got * self.key_size], values.raw[: got * self.value_size]
+                yield (
+                    ctypes.string_at(keys, got * self.key_size),
+                    ctypes.string_at(values, got * self.value_size),
+                )
             if failed:
                 return
             started = True

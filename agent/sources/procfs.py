@@ -122,7 +122,7 @@ def host_namespaces(proc: str) -> tuple[int, int]:
 def namespace(proc: str, pid: int | str, kind: str) -> int:
     """The number in `/proc/PID/ns/KIND`. Not there for a zombie, except `pid`."""
     # A Path of each would be a quarter of a whole snapshot's time.
-    target = os.readlink(f"{proc}/{pid}/ns/{kind}")  # noqa: PTH115
+    target = os.readlink(f"{proc}/{pid}/ns/{kind}")
     if not (target.startswith(f"{kind}:[") and target.endswith("]")):
         raise ValueError(f"not a namespace: {target[:40]!r}")
     return int(target[len(kind) + 2 : -1])

@@ -145,6 +145,8 @@ class Pruner:
         cursor.close()
         self._bound_bytes = settings.max_database_mb * 1024 * 1024 - _LOG_ALLOWANCE_BYTES
         self._page_bytes = int(sqlite.rows(database, "PRAGMA page_size")[0][0])
+        self._oldest_ms: dict[Sequence[type[Row]], int] = {}
+        """By tables, at the last look. Rows are added at the other end only."""
         self._say_outage(wall_ns // 10**6)
 
     def run(self, wall_ns: int, boot_ns: int, rows_written: int, *, by_age: bool) -> int:
@@ -161,9 +163,11 @@ class Pruner:
                 self._evidence = []
             deleted += self._delete_below(RAW_TABLES, due.raw_before_ms, left)
             deleted += self._delete_below(HISTORY_TABLES, due.history_before_ms, left - deleted)
-        if self._used_bytes() > self._bound_bytes:
+        total, free = self._pages()
+        if (total - free) * self._page_bytes > self._bound_bytes:
             deleted += self._shrink(max(left - deleted, 1))
-        self._return_pages()
+            total, free = self._pages()
+        self._return_pages(total, free)
         return deleted
 
     def _shrink(self, limit: int) -> int:
@@ -183,8 +187,12 @@ class Pruner:
     ) -> int:
         """Whole ticks from the oldest on, about `limit` rows, each batch one transaction."""
         deleted = 0
+        if self._oldest_ms.get(tables, 0) >= before_ms:
+            return 0
         while deleted < limit:
-            oldest = min((at for model in tables if (at := self._edge(model, "min"))), default=0)
+            oldest = self._oldest_ms[tables] = min(
+                (at for model in tables if (at := self._edge(model, "min"))), default=0
+            )
             if not oldest or oldest >= before_ms:
                 break
             until = self._batch_end(tables, oldest, before_ms, limit - deleted)
@@ -223,9 +231,8 @@ class Pruner:
         total, free = self._pages()
         return (total - free) * self._page_bytes
 
-    def _return_pages(self) -> None:
+    def _return_pages(self, total: int, free: int) -> None:
         """Gives free pages back to the disk, but not those that the next ticks will take."""
-        total, free = self._pages()
         slack = max(_SLACK_PAGES, total // 20)
         if total * self._page_bytes > self._bound_bytes:
             slack = 0
