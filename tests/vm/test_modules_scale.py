@@ -153,10 +153,10 @@ def test_figures_of_a_read_against_psutil() -> None:
         for process in psutil.process_iter(names):
             assert process.info
 
-    # What a test before has left behind dies in its own time.
-    host.eventually(lambda: _assert(len(host.host_pids()) < 250))
     figures = []
     for wanted in (300, 3000, 10_000):
+        # What a test or a scene before has left behind dies in its own time.
+        host.eventually(lambda: _assert(len(host.host_pids()) < 250))
         with scene("parked", wanted + 40 - len(host.host_pids()), prefix=("unshare", "--uts")):
             text = host.SYSINFO.read_bytes()
             figures.append(
