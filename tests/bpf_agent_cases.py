@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +71,27 @@ def wait_for_row(place: Place, query: str, *values: object, what: str) -> None:
         what,
         timeout_s=300,
     )
+
+
+def helper_of(agent_pid: int) -> int:
+    """The pid of the agent's child that compiles; 0 while there is none."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            parent = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+            if int(parent) == agent_pid and b"bpf_helper" in (entry / "cmdline").read_bytes():
+                return int(entry.name)
+    return 0
+
+
+def look_at(helper: int, loaded: set[int]) -> bool:
+    """Whether the process is there; what programs it holds is added to `loaded`."""
+    try:
+        loaded.update(program_ids(helper))
+    except OSError:
+        return False
+    return True
 
 
 class BpfAgentCases:
@@ -212,6 +233,19 @@ class BpfAgentCases:
             one.signal(signal.SIGKILL)
             one.wait_end()
         wait_until(lambda: not programs_there(mine), "bpftool shows none of them", timeout_s=30)
+
+    def test_killed_while_the_probes_are_compiled_the_helper_ends_and_leaves_no_program(
+        self, place: Place, two: tuple[Storm, Storm]
+    ) -> None:
+        with agent(place, "--interval", "3", *self.words) as one:
+            helper = wait_until(lambda: helper_of(one.process.pid), "the helper runs", pause_s=0.01)
+            assert not program_ids(helper)
+            one.signal(signal.SIGKILL)
+            one.wait_end()
+        loaded: set[int] = set()
+        assert look_at(helper, loaded), "it had ended before the agent"
+        wait_until(lambda: not look_at(helper, loaded), "the helper has ended", pause_s=0.01)
+        wait_until(lambda: not programs_there(sorted(loaded)), "bpftool shows none", timeout_s=30)
 
     def test_without_bpf_rows_are_unverified_and_the_status_says_so(
         self, place: Place, two: tuple[Storm, Storm]
