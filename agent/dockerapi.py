@@ -101,6 +101,15 @@ class _Adapter(docker.transport.UnixHTTPAdapter):
         return pool
 
 
+class _Client(docker.APIClient):
+    def _raise_for_status(self, response: requests.Response) -> None:
+        """As docker-py's, which takes each refusal's body for an object that has a `message`."""
+        try:
+            super()._raise_for_status(response)  # type: ignore[misc]  # the stubs lack it
+        except (KeyError, TypeError):
+            raise ValueError(f"a refusal ({response.status_code}) without a message") from None
+
+
 def learn_shapes(*shapes: Any) -> None:
     """Has msgspec learn what it will convert to; for the import of the module that defines them.
 
@@ -147,9 +156,6 @@ def answering(docker_host: str) -> Iterator[None]:
         OSError,
         ValueError,
         RecursionError,
-        # docker-py takes each refusal's body for an object that has a `message`.
-        KeyError,
-        TypeError,
     ) as error:
         raise EngineUnavailableError(
             f"Docker at {docker_host} does not answer: {_cause(error)}.", _MEND
@@ -183,7 +189,7 @@ def connect_briefly(docker_host: str, timeout_s: float) -> Iterator[docker.APICl
 
 
 def _client(path: str, version: str, timeout_s: Any) -> docker.APIClient:
-    client = docker.APIClient(base_url=_SCHEME + path, version=version, timeout=timeout_s)
+    client = _Client(base_url=_SCHEME + path, version=version, timeout=timeout_s)
     client.mount("http+docker://", _Adapter("http+unix://" + path, timeout_s))
     return client
 
@@ -203,7 +209,7 @@ def _negotiated(answer: Any, docker_host: str) -> str:
 def _cause(error: BaseException) -> str:
     """The innermost reason, short: docker-py and requests wrap it several times."""
     seen: BaseException = error
-    while (inner := seen.__cause__ or seen.__context__) is not None:
+    while inner := seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__):
         seen = inner
     if isinstance(seen, OSError) and seen.strerror:
         return seen.strerror

@@ -99,6 +99,8 @@ class Listing:
     containers: tuple[Container, ...]
     read_ns: int
     """Boot clock."""
+    undescribed: int
+    """How many of them Docker listed and could not describe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,7 @@ class Engine:
         self._image_labels: dict[str, str] = {}
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
-        self.undescribed = 0
-        """How often Docker listed a container and could not describe it."""
+        self._undescribed = 0
 
     def list(self) -> Listing:
         """All containers. Raises EngineUnavailableError where Docker does not give a whole answer.
@@ -132,6 +133,7 @@ class Engine:
         A container that vanishes between the list and the look at it is left out: it is gone.
         """
         ends = time.monotonic() + self._deadline_s
+        self._undescribed = 0
         try:
             with answering(self._host):
                 if self._client is None:
@@ -152,7 +154,7 @@ class Engine:
         present = {container.id for container in containers}
         self._known = {key: known for key, known in self._known.items() if key in present}
         self._mute &= present
-        return Listing(containers, read_ns)
+        return Listing(containers, read_ns, self._undescribed)
 
     def close(self) -> None:
         """Drops the connection; the next `list` makes a new one."""
@@ -234,7 +236,7 @@ class Engine:
         One such container must not hide all others. It has no first process for us and is proved
         to be nobody's, and its creation is known to the second only: no removal takes it for sure.
         """
-        self.undescribed += 1
+        self._undescribed += 1
         level = logging.DEBUG if said else logging.WARNING
         log.log(level, "container=%s outcome=undescribed %s", listed.Id[:12], reason[:200])
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(listed.Created))

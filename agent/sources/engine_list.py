@@ -40,9 +40,8 @@ class KeptList:
         if kept is not None and not anew and self._holds(kept):
             return kept
         self._kept = None
-        undescribed = self._engine.undescribed
         listing = self._engine.list()
-        if self._engine.undescribed == undescribed:
+        if not listing.undescribed:
             self._kept = listing
         return listing
 

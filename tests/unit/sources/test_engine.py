@@ -298,6 +298,12 @@ def test_a_list_that_is_not_whole_is_an_unavailable_engine_within_its_time(
     assert [one.name for one in engine.list().containers] == ["name-b"]  # taken up by itself
 
 
+def test_a_refusal_without_a_message_is_told_as_one(fake: FakeEngine, engine: Engine) -> None:
+    fake.answers["/containers/json"] = reply({}, "403 Forbidden")
+    with pytest.raises(EngineUnavailableError, match=r"a refusal \(403\) without a message"):
+        engine.list()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -324,14 +330,17 @@ def test_one_that_docker_cannot_describe_does_not_hide_the_others(
     offer(fake, (listed("a"), inspected("a")), (listed("b"), inspected("b")))
     broken = reply({"message": "layer does not exist"}, "500 Internal Server Error")
     fake.answers[f"/containers/{'a' * 64}/json"] = broken
-    one, other = engine.list().containers
+    listing = engine.list()
+    one, other = listing.containers
     assert (one.name, one.image, one.first_pid) == ("name-a", "alpine:latest", 0)
     assert one.created_ns == 1_700_000_000 * SECOND
     assert one.own_installation == ""
     assert other.first_pid == 4321
-    assert engine.undescribed == 1
+    assert listing.undescribed == 1
     fake.answers[f"/containers/{'a' * 64}/json"] = inspected("a")
-    assert engine.list().containers[0].first_pid == 4321
+    listing = engine.list()
+    assert listing.containers[0].first_pid == 4321
+    assert listing.undescribed == 0
 
 
 def test_one_whose_start_does_not_end_does_not_hide_the_others(
