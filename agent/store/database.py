@@ -6,6 +6,7 @@ WAL while the agent runs, because a rollback journal left by a kill stops every 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 import sqlite3
@@ -131,6 +132,15 @@ def close(database: peewee.SqliteDatabase | None) -> None:
     if database is not None:
         with suppress(*StorageError):
             database.close()
+
+
+def abandon(database: peewee.SqliteDatabase) -> None:
+    """Never closes, not even when Python ends: what SQLite does then would be the process's death.
+
+    The kernel lets go of files and locks when the process has ended, and the next opening reads the
+    log as after a kill.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(plain_connection(database)))
 
 
 def _open_file(path: Path) -> peewee.SqliteDatabase:

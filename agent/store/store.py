@@ -242,10 +242,7 @@ class Store:
     def _look_after_files(self) -> None:
         if watch.index_is_immutable(self._path):
             # Not even closed: that would write to the index as well.
-            raise StoreError(
-                f"The index of the database {self._path} was made immutable.",
-                f"Take that back: chattr -i {files.side_file(self._path, '-shm')}",
-            )
+            raise _immutable(self._path)
         now = watch.fingerprint(self._path)
         change = watch.compare(self._seen, now)
         if change is Change.NONE:
@@ -314,6 +311,10 @@ class Store:
         database, self._database = self._database, None
         if database is None:
             return
+        if watch.index_is_immutable(self._path):
+            log.warning("database=left-open %s", _immutable(self._path))
+            sqlite.abandon(database)
+            return
         now = watch.fingerprint(self._path)
         if watch.compare(self._seen, now) in (Change.DELETED, Change.REPLACED):
             # Whatever is at the path is not ours to change.
@@ -366,6 +367,13 @@ class Store:
         if self._problem:
             log.warning("database=back unstored_ticks=%d", self.unstored_ticks)
         self._problem = ""
+
+
+def _immutable(path: Path) -> StoreError:
+    return StoreError(
+        f"The index of the database {path} was made immutable.",
+        f"Take that back: chattr -i {files.side_file(path, '-shm')}",
+    )
 
 
 def _insert_many(

@@ -512,6 +512,39 @@ def test_an_index_made_immutable_in_mid_run_does_not_kill_the_agent(path: Path) 
 
 
 @pytest.mark.allow_subprocess
+def test_a_stop_while_the_index_is_immutable_ends_well_and_the_log_is_taken_up(path: Path) -> None:
+    code = """
+        import os, subprocess, sys
+        from pathlib import Path
+        from tests.unit.store.builders import *
+        path = Path(sys.argv[1])
+        with open_store(path) as store:
+            store.write_tick(a_tick())
+            os.sync()  # what is written back is asked for anew at the next write
+            index = path.with_name("metrics.db-shm")
+            if subprocess.run(["chattr", "+i", index], capture_output=True).returncode:
+                sys.exit(77)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(path)], check=False, capture_output=True
+    )
+    index = path.with_name("metrics.db-shm")
+    try:
+        if done.returncode == 77:
+            pytest.skip("needs root and a file system with attributes")
+        assert done.returncode == 0
+        assert b"left-open" in done.stderr
+        with open_store(path) as store:
+            with pytest.raises(StoreError, match="immutable"):
+                store.write_tick(a_tick(START_NS + SECOND_NS))
+            subprocess.run(["chattr", "-i", str(index)], check=True)
+            store.write_tick(a_tick(START_NS + 2 * SECOND_NS))
+    finally:
+        subprocess.run(["chattr", "-i", str(index)], check=False, capture_output=True)
+    assert assert_whole(path) == 2
+
+
+@pytest.mark.allow_subprocess
 def test_a_write_that_the_system_refuses_is_tried_again(path: Path) -> None:
     code = """
         import os, resource, sys
