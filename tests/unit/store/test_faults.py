@@ -538,7 +538,9 @@ def test_a_stop_while_the_index_is_immutable_ends_well_and_the_log_is_taken_up(p
             with pytest.raises(StoreError, match="immutable"):
                 store.write_tick(a_tick(START_NS + SECOND_NS))
             subprocess.run(["chattr", "-i", str(index)], check=True)
-            store.write_tick(a_tick(START_NS + 2 * SECOND_NS))
+            with pytest.raises(StoreError, match="not written"):
+                store.write_tick(a_tick(START_NS + 2 * SECOND_NS))  # opened to read alone
+            store.write_tick(a_tick(START_NS + 3 * SECOND_NS))
     finally:
         subprocess.run(["chattr", "-i", str(index)], check=False, capture_output=True)
     assert assert_whole(path) == 2
