@@ -8,7 +8,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from agent.model import (
     AttributedProcess,
@@ -88,12 +88,8 @@ class _Attributor:
         self._dropped = 0
 
     def answer(self, events_lost: int) -> Attribution:
-        for process in self._snapshot.processes:
-            if (
-                process.pid > 1
-                and not self._is_plainly_hosts(process)
-                and not is_kernel_thread(process)
-            ):
+        for process in self._not_plainly_hosts():
+            if process.pid > 1 and not is_kernel_thread(process):
                 self._add(process)
         rows = self._rows
         return Attribution(
@@ -112,18 +108,23 @@ class _Attributor:
             unknown_cgroups=frozenset(self._unknown),
         )
 
-    def _is_plainly_hosts(self, process: Process) -> bool:
-        """Whether all witnesses name one and the same cgroup of the host's: no row, no doubt.
+    def _not_plainly_hosts(self) -> Iterator[Process]:
+        """All but those of which all witnesses name one and the same cgroup of the host's.
 
-        Nearly all processes of most hosts; what is left out here, `_add` would find out too.
+        Those are nearly all processes of most hosts: no row, no doubt. What is left out here,
+        `_add` would find out too.
         """
-        cgroup_id = self._view.hierarchy.of(process)
-        if cgroup_id not in self._host_ids:
-            return False
-        key = process.key
-        if key in self._candidates:
-            return False
-        return self._second is None or self._second.get(key, cgroup_id) == cgroup_id
+        snapshot, host_ids, candidates = self._snapshot, self._host_ids, self._candidates
+        second = self._second or {}
+        of = self._view.hierarchy.getter
+        for process, key in zip(snapshot.processes, snapshot.keys, strict=True):
+            cgroup_id = of(process)
+            if (
+                cgroup_id not in host_ids
+                or key in candidates
+                or second.get(key, cgroup_id) != cgroup_id
+            ):
+                yield process
 
     def _add(self, process: Process) -> None:
         cgroup_id = self._view.hierarchy.of(process)

@@ -10,8 +10,9 @@ import psutil
 
 from agent.errors import PrivilegeError
 from agent.model import HostFigures
+from agent.sources import procfs
 
-_SOME_AVG10 = re.compile(r"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
+_SOME_AVG10 = re.compile(rb"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
 
 
 class HostProbe:
@@ -39,8 +40,8 @@ class HostProbe:
     def _pressure(self, resource: str) -> float | None:
         """`some avg10` of /proc/pressure (Documentation/accounting/psi.rst), None without PSI."""
         try:
-            text = (self._proc / "pressure" / resource).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
+            text = procfs.read(f"{self._proc}/pressure/{resource}")
+        except OSError:
             return None
         found = _SOME_AVG10.search(text)
         return float(found[1]) if found else None

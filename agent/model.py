@@ -7,9 +7,10 @@ tested by the thousand. Memory is in KiB (`_kb`) until the edge of the database,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -28,12 +29,14 @@ class ProcessKey(NamedTuple):
     """Start on the boot clock, nanoseconds (`task_struct.start_boottime`)."""
 
 
-def process_key(pid: int, start_ns: int) -> ProcessKey:
-    """`ProcessKey(pid, start_ns)` in a third of its time: a tick makes several a process."""
-    return _new_tuple(ProcessKey, (pid, start_ns))
+def process_keys(pairs: Iterable[tuple[int, int]]) -> tuple[ProcessKey, ...]:
+    """The keys of (pid, start_ns) pairs, in the same order."""
+    # A list is made faster than a generator is drained.
+    return tuple([_new_tuple(ProcessKey, pair) for pair in pairs])
 
 
 _new_tuple = tuple.__new__
+_pid_and_start = attrgetter("pid", "start_ns")
 
 
 class Process(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -121,6 +124,12 @@ class Snapshot:
     candidates: tuple[Candidate, ...]
     candidates_ns: int = 0
     """Boot clock when the candidates were read: they are a file of their own, read second."""
+    keys: tuple[ProcessKey, ...] = field(init=False, repr=False, compare=False)
+    """The keys of `processes`, in their order; made once, several readers a tick want them."""
+
+    def __post_init__(self) -> None:
+        keys = process_keys(map(_pid_and_start, self.processes))
+        object.__setattr__(self, "keys", keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +193,18 @@ class Hierarchy(StrEnum):
 
     def of(self, process: Process | Candidate) -> int:
         """The process's cgroup id in this hierarchy."""
-        return process.cgroup_id if self is Hierarchy.DEFAULT else process.cgroup1_id
+        return self.getter(process)
+
+    @property
+    def getter(self) -> Callable[[Process | Candidate], int]:
+        """`of`, for a loop over many."""
+        return _CGROUP_IDS[self]
+
+
+_CGROUP_IDS: Mapping[Hierarchy, Callable[[Process | Candidate], int]] = {
+    Hierarchy.DEFAULT: attrgetter("cgroup_id"),
+    Hierarchy.MEMORY_V1: attrgetter("cgroup1_id"),
+}
 
 
 class HeldBasis(StrEnum):

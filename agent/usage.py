@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from agent.books import ContainerShare
 from agent.model import (
@@ -27,6 +28,8 @@ from agent.model import (
 )
 from agent.record import ContainerProcessUsage, ProcessUsage
 
+_cpu_ns = attrgetter("cpu_ns")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -45,7 +48,7 @@ def reading(snapshot: Snapshot, view: CgroupView | None) -> Reading:
     containers = view.containers if view else {}
     return Reading(
         snapshot_ns=snapshot.snapshot_ns,
-        process_cpu_ns={process.key: process.cpu_ns for process in snapshot.processes},
+        process_cpu_ns=dict(zip(snapshot.keys, map(_cpu_ns, snapshot.processes), strict=True)),
         container_cpu_ns={
             key: (cgroup.read_ns, cgroup.cpu_ns)
             for key, cgroup in containers.items()
@@ -64,21 +67,23 @@ def cpu_percent(process: Process | Candidate, now_ns: int, before: Reading) -> f
     earlier = before.process_cpu_ns.get(process.key)
     if earlier is None:
         return _percent(process.cpu_ns, now_ns - process.start_ns)
-    if earlier == process.cpu_ns:
-        return 0.0  # nearly all rest
     return _percent(process.cpu_ns - earlier, now_ns - before.snapshot_ns)
 
 
 def process_usages(snapshot: Snapshot, before: Reading) -> tuple[ProcessUsage, ...]:
     """One row a process of the snapshot."""
     now_ns = snapshot.snapshot_ns
-    # A list is made faster than a generator is drained.
+    earlier = before.process_cpu_ns.get
+    # A list is made faster than a generator is drained, and nearly all processes rest.
     return tuple(
         [
             ProcessUsage(
-                process.pid, process.name, process.rss_kb, cpu_percent(process, now_ns, before)
+                process.pid,
+                process.name,
+                process.rss_kb,
+                0.0 if earlier(key) == process.cpu_ns else cpu_percent(process, now_ns, before),
             )
-            for process in snapshot.processes
+            for process, key in zip(snapshot.processes, snapshot.keys, strict=True)
         ]
     )
 

@@ -16,7 +16,7 @@ from typing import Literal
 from agent.books import BpfView, CgroupEvents, Seam
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model import Hierarchy, ProcessKey, process_key
+from agent.model import Hierarchy, ProcessKey, process_keys
 from agent.sources import records
 from agent.sources.bpf_handover import HandoverError, Helper, Probes
 from agent.sources.bpf_programs import Order
@@ -208,17 +208,16 @@ def _read_processes(
     exiting: dict[ProcessKey, int] = {}
     moved_cpu_ns: dict[ProcessKey, int] = {}
     for keys, values in processes.chunks():
-        for (pid, _, start_ns), fields in zip(
-            records.PROCESS_KEY.iter_unpack(keys),
-            records.PROCESS_RECORD.iter_unpack(values),
+        for key, (cgroup_id, base_cpu_ns, cpu_ns, exits) in zip(
+            process_keys(records.PROCESS_KEY_ALONE.iter_unpack(keys)),
+            records.PROCESS_PLACE.iter_unpack(values),
             strict=True,
         ):
-            key = process_key(pid, start_ns)
-            cgroup_ids[key] = fields[0]
-            if fields[6]:
-                exiting[key] = fields[3]
-            if fields[1]:
-                moved_cpu_ns[key] = fields[1]
+            cgroup_ids[key] = cgroup_id
+            if exits:
+                exiting[key] = cpu_ns
+            if base_cpu_ns:
+                moved_cpu_ns[key] = base_cpu_ns
     return cgroup_ids, exiting, moved_cpu_ns
 
 

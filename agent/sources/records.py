@@ -11,7 +11,11 @@ from enum import IntEnum
 from typing import NamedTuple
 
 PROCESS_KEY = struct.Struct("=IIQ")
+PROCESS_KEY_ALONE = struct.Struct("=I4xQ")
+"""The pid and start_ns of a `PROCESS_KEY`."""
 PROCESS_RECORD = struct.Struct("=QQQQBBBBB3x")
+PROCESS_PLACE = struct.Struct("=QQ8xQ2xB5x")
+"""The cgroup_id, base_cpu_ns, exit_cpu_ns and exited of a `PROCESS_RECORD`: what a tick wants."""
 CGROUP_KEY = struct.Struct("=Q")
 CGROUP_RECORD = struct.Struct("=9QII")
 CPU_COUNTERS = struct.Struct("=6Q")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import peewee
 
@@ -28,6 +28,7 @@ from agent.record import TickRecord
 from agent.store import database as sqlite
 from agent.store import failures, files, rows, watch
 from agent.store.failures import DamagedError
+from agent.store.inserts import insert_many
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.tables import (
     ALL_TABLES,
@@ -37,8 +38,6 @@ from agent.store.tables import (
     DeletionRow,
     Metrics,
     ProcessStats,
-    Row,
-    columns,
     table_name,
 )
 from agent.store.watch import Change
@@ -67,15 +66,6 @@ class StoreState:
     @property
     def ok(self) -> bool:
         return not self.problem
-
-
-def _insert(model: type[Row]) -> str:
-    names = columns(model)
-    marks = ", ".join("?" * len(names))
-    return f'INSERT INTO "{table_name(model)}" ({", ".join(names)}) VALUES ({marks})'  # noqa: S608
-
-
-_INSERT = {model: _insert(model) for model in ALL_TABLES}
 
 
 class Store:
@@ -156,7 +146,7 @@ class Store:
                 (ContainerTotal, rows.container_totals(record, timestamp_ms)),
                 (AttributionCheck, [rows.attribution_checks(record, timestamp_ms)]),
             ):
-                _insert_many(connection, model, values)
+                insert_many(connection, model, values)
 
         with self._lock:
             if self._clock_watch.look(self._clock.wall_ns(), self._clock.boot_ns()):
@@ -219,7 +209,7 @@ class Store:
                 owed = [
                     (min(max(at, self._last_ms + 1), timestamp_ms), one) for at, one in self._owed
                 ]
-                _insert_many(connection, DeletionRow, rows.deletions(owed))
+                insert_many(connection, DeletionRow, rows.deletions(owed))
         finally:
             self._seen = watch.fingerprint(self._path)
         return timestamp_ms
@@ -374,12 +364,6 @@ def _immutable(path: Path) -> StoreError:
         f"The index of the database {path} was made immutable.",
         f"Take that back: chattr -i {files.side_file(path, '-shm')}",
     )
-
-
-def _insert_many(
-    connection: sqlite3.Connection, model: type[Row], values: Iterable[tuple[Any, ...]]
-) -> None:
-    connection.executemany(_INSERT[model], values)
 
 
 def _newest_ms(database: peewee.SqliteDatabase) -> int:

@@ -45,9 +45,9 @@ class _File:
     mtime_ns: int
 
 
-def _look(path: Path) -> _File | None:
+def _look(path: str) -> _File | None:
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError:
         return None
     return _File((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
@@ -63,7 +63,9 @@ class Fingerprint:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    return Fingerprint(_look(path), _look(side_file(path, "-wal")), _look(side_file(path, "-shm")))
+    # Thrice a tick: a Path of each would cost more than the look.
+    database = os.fspath(path)
+    return Fingerprint(_look(database), _look(database + "-wal"), _look(database + "-shm"))
 
 
 def compare(before: Fingerprint, now: Fingerprint) -> Change:
@@ -116,7 +118,7 @@ def index_is_immutable(path: Path) -> bool:
 
 def log_is_stale(path: Path, before: Fingerprint) -> bool:
     """Whether the log of the database that was at `path` still lies beside what is there now."""
-    wal = _inode(_look(side_file(path, "-wal")))
+    wal = _inode(_look(os.fspath(side_file(path, "-wal"))))
     return wal is not None and wal == _inode(before.wal)
 
 

@@ -54,6 +54,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
     return layout
 
 
+def test_what_a_tick_takes_of_a_process_is_what_the_whole_record_says() -> None:
+    key, record = bytes(range(1, 17)), bytes(range(1, 41))
+    pid, _, start_ns = records.PROCESS_KEY.unpack(key)
+    assert records.PROCESS_KEY_ALONE.unpack(key) == (pid, start_ns)
+    whole = records.ProcessRecord(*records.PROCESS_RECORD.unpack(record))
+    taken = (whole.cgroup_id, whole.base_cpu_ns, whole.exit_cpu_ns, whole.exited)
+    assert records.PROCESS_PLACE.unpack(record) == taken
+
+
 @pytest.mark.allow_subprocess
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_record_has_the_size_that_the_compiler_gives_it(

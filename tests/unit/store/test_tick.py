@@ -113,20 +113,22 @@ def test_while_docker_is_away_the_container_count_is_unknown_rather_than_0(path:
     assert ask(path, "SELECT container_count, source FROM metrics") == [(None, "psutil")]
 
 
-def test_a_tick_costs_the_same_number_of_statements_whatever_its_size(path: Path) -> None:
+def test_a_tick_is_one_transaction_and_one_statement_for_fifty_rows(path: Path) -> None:
     statements: Counter[str] = Counter()
     with open_store(path) as store:
         assert store._database is not None
         store._database.connection().set_trace_callback(lambda sql: statements.update([sql[:24]]))
-        for size in (1, 500):
+        for number, size in enumerate((1, 49, 50, 51, 500)):
             statements.clear()
-            store.write_tick(a_tick(START_NS, size))
+            store.write_tick(a_tick(START_NS + number * SECOND_NS, size))
             kinds = Counter(sql.split()[0] for sql in statements.elements())
             inserts = {sql for sql in statements if sql.startswith("INSERT")}
             assert kinds["BEGIN"] == kinds["COMMIT"] == 1
             assert len(inserts) == 5, inserts
-            # sqlite3 tells of each row that a prepared statement is run for.
-            assert kinds["INSERT"] == size + 4
+            # sqlite3 tells of each run of a prepared statement.
+            assert kinds["INSERT"] == size // 50 + size % 50 + 4
+            newest = "SELECT count(*) FROM process_stats GROUP BY timestamp ORDER BY timestamp DESC"
+            assert ask(path, newest)[0] == (size,)
 
 
 @pytest.mark.parametrize("size", [1, 2000])
