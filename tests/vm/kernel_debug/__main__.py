@@ -45,6 +45,7 @@ TESTS = (
 )
 # What asks for Debian's own kernel: its headers, its lockdown, its package of this release.
 NOT_ON_IT = "not lock and not firmware and not missing_program and not missing_headers"
+BPF_TESTS = ("tests/vm/test_bpf_witness.py",)
 _MINUTES = 60
 
 
@@ -128,13 +129,22 @@ def lab(checkout: Path, results: Path, verb: str, *words: str) -> int:
 
 def clean(tree: Path, results: Path) -> Run:
     """The module tests, of which none may fail and during which the kernel may not complain."""
+    words = ("-k", NOT_ON_IT, *TESTS, "--", "-q")
+    return without_mistake("the modules as they are", "clean", tree, results, *words)
+
+
+def clean_with_bpf(tree: Path, results: Path) -> Run:
+    """The tests of the BPF programs likewise, with the modules loaded."""
+    words = (*BPF_TESTS, "--", "--full", "-q")
+    return without_mistake("the BPF programs beside them", "bpf", tree, results, *words)
+
+
+def without_mistake(name: str, place_name: str, tree: Path, results: Path, *words: str) -> Run:
     begun = time.monotonic()
-    place = results / "clean"
-    status = lab(
-        PROJECT, place, "pytest", "--kernel-tree", str(tree), "-k", NOT_ON_IT, *TESTS, "--", "-q"
-    )
+    place = results / place_name
+    status = lab(PROJECT, place, "pytest", "--kernel-tree", str(tree), *words)
     seen = f"status {status}: {summary(place / 'junit.xml')}"
-    return Run("the modules as they are", status == 0, seen, time.monotonic() - begun)
+    return Run(name, status == 0, seen, time.monotonic() - begun)
 
 
 def summary(junit: Path) -> str:
@@ -195,8 +205,8 @@ def report(runs: Sequence[Run], release: str) -> str:
             "kmemleak, list and object debugging, fault injection; preemptible; under QEMU TCG.",
             f"Made by `python3 -m tests.vm.kernel_debug` on {time.strftime('%Y-%m-%d')}.",
             "",
-            "The first row is the control: tests that pass while the kernel has nothing to say.",
-            "Each other row is a boot with one mistake planted, which has to be reported.",
+            "In the first two rows tests pass while the kernel has nothing to say. Each other row",
+            "is the control: a boot with one mistake planted, which has to be reported.",
             "",
             "| what | outcome | seen | s |",
             "| --- | --- | --- | --- |",
@@ -211,7 +221,7 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["build", "clean", "planted", "all"],
+        choices=["build", "clean", "bpf", "planted", "all"],
         default="all",
         help="all also writes the report",
     )
@@ -234,6 +244,9 @@ def work(what: str, only: str, results: Path | None) -> int:
     runs = []
     if what in ("clean", "all"):
         runs.append(clean(tree, results))
+        say(f"{runs[-1].name}: {runs[-1].seen}")
+    if what in ("bpf", "all"):
+        runs.append(clean_with_bpf(tree, results))
         say(f"{runs[-1].name}: {runs[-1].seen}")
     if what in ("planted", "all"):
         for mistake in PLANTED:
