@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -251,6 +252,17 @@ class Place:
             "ps", "--no-trunc", "-q", "--filter", f"name={PREFIX}", *options
         ).split()
 
+    def remove_mine(self) -> None:
+        """All of them; the agent may be removing one at that very moment, which is a refusal."""
+
+        def none_left() -> bool:
+            if left := self.mine("-a"):
+                with suppress(containers.DockerCommandError):
+                    self.engine.docker("rm", "-f", *left)
+            return not left
+
+        wait_until(none_left, "none of the generator's containers is left")
+
     def processes(self) -> list[str]:
         """Command lines of processes that were told of this directory, zombies aside."""
         found = []
@@ -333,8 +345,7 @@ def place(request: pytest.FixtureRequest, engine: AnyEngine) -> Iterator[Place]:
     made = Place(Path(tempfile.mkdtemp(prefix="kill-", dir=parent)), engine)
     made.configure(request.cls.source)
     yield made
-    if left := made.mine("-a"):
-        engine.docker("rm", "-f", *left)
+    made.remove_mine()
     shutil.rmtree(made.directory)
 
 

@@ -81,7 +81,7 @@ def no_first_generation(place: Place) -> None:
     wait_until(place.mine, "load is generated")
     lock = place.run / "generator.lock"
     wait_until(lambda: lock.exists() and is_free(lock), "the first generation has ended")
-    place.engine.docker("rm", "-f", *place.mine("-a"))
+    place.remove_mine()
 
 
 class LeftoverCases:

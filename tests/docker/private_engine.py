@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.containers import DockerCommandError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -53,13 +55,13 @@ class PrivateEngine:
         return f"unix://{self.directory}/docker.sock"
 
     def docker(self, *words: str, data: bytes | None = None, check: bool = True) -> str:
-        """The output of `docker WORDS…`, stripped. AssertionError with what it said if it fails."""
+        """The output of `docker WORDS…`, stripped; DockerCommandError when it fails."""
         done = subprocess.run(
             ["docker", "-H", self.host, *words], input=data, capture_output=True, timeout=120
         )
         if check and done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()
-            raise AssertionError(f"docker {' '.join(words)}: {said}")
+            raise DockerCommandError(f"docker {' '.join(words)}: {said}")
         return done.stdout.decode(errors="replace").strip()
 
     def run(self, *options: str, image: str = ALPINE, command: Sequence[str] = ()) -> str:
