@@ -21,25 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.containers import DockerCommandError
+from tests.containers import ALPINE, STRESS, DockerCommandError, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-ALPINE = "so1-alpine-standin:local"
-STRESS = "so1-stress-standin:local"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UP_S = 90.0
-
-
-def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = 60) -> Any:
-    """The first true answer of `condition`; AssertionError naming `what` at the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(0.02)
-    return answer
 
 
 @dataclass(slots=True)

@@ -12,7 +12,8 @@ from agent.model import ContainerCgroup, HeldBasis
 from agent.sources import cgroups
 from agent.sources.engine import Engine
 from tests.attribution_support import directories_of, identifying_root
-from tests.docker.private_engine import STRESS, PrivateEngine, private_engine, wait_until
+from tests.containers import STRESS, wait_until
+from tests.docker.private_engine import PrivateEngine, private_engine
 
 
 @pytest.fixture(scope="module")

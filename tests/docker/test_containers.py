@@ -23,7 +23,8 @@ from agent.decisions import Decision, Outcome, Reason, Removal
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, Tier
-from tests.docker.private_engine import ALPINE, STRESS, PrivateEngine, private_engine, wait_until
+from tests.containers import ALPINE, STRESS, wait_until
+from tests.docker.private_engine import PrivateEngine, private_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

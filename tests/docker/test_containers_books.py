@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.agent_process import rows, run_agent
-from tests.docker.private_engine import STRESS, PrivateEngine, private_engine, wait_until
+from tests.containers import STRESS, wait_until
+from tests.docker.private_engine import PrivateEngine, private_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

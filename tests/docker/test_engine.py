@@ -15,7 +15,8 @@ from agent.model import Container, ContainerState
 from agent.sources import engine_list
 from agent.sources.engine import Engine, EngineEvents
 from agent.sources.engine_list import KeptList
-from tests.docker.private_engine import ALPINE, PrivateEngine, private_engine, wait_until
+from tests.containers import ALPINE, wait_until
+from tests.docker.private_engine import PrivateEngine, private_engine
 
 
 @pytest.fixture(scope="module")

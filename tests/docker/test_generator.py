@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docker.private_engine import ALPINE, STRESS, PrivateEngine, private_engine, wait_until
+from tests.containers import ALPINE, STRESS, wait_until
+from tests.docker.private_engine import PrivateEngine, private_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
