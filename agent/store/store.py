@@ -7,6 +7,7 @@ stored is counted.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -233,6 +234,8 @@ class Store:
         if watch.index_is_immutable(self._path):
             # Not even closed: that would write to the index as well.
             raise _immutable(self._path)
+        if watch.is_on_read_only(self._path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         now = watch.fingerprint(self._path)
         change = watch.compare(self._seen, now)
         if change is Change.NONE:

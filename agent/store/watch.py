@@ -116,6 +116,18 @@ def index_is_immutable(path: Path) -> bool:
     return not failed and bool(found[1] & _STATX_ATTR_IMMUTABLE)
 
 
+def is_on_read_only(path: Path) -> bool:
+    """Whether the file system of `path` is read-only by now, as ext4's is after an error.
+
+    ext4 of 6.1 takes further writes to blocks that an open file has, and keeps them from the disk:
+    SQLite hears of it at its next checkpoint, thousands of rows later.
+    """
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def log_is_stale(path: Path, before: Fingerprint) -> bool:
     """Whether the log of the database that was at `path` still lies beside what is there now."""
     wal = _inode(_look(os.fspath(side_file(path, "-wal"))))

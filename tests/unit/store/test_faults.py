@@ -546,6 +546,28 @@ def test_a_stop_while_the_index_is_immutable_ends_well_and_the_log_is_taken_up(p
     assert assert_whole(path) == 2
 
 
+def test_a_file_system_that_turns_read_only_is_let_go_of_before_it_takes_a_row(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ext4 does at an error; on 6.1 it goes on taking what SQLite writes. `faults` stages it."""
+
+    def held() -> list[str]:
+        links = (os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
+        return [link for link in links if link.startswith(str(path))]
+
+    with open_store(path) as store:
+        store.write_tick(a_tick())
+        assert held()
+        with monkeypatch.context() as patch:
+            patch.setattr("agent.store.watch.is_on_read_only", lambda _: True)
+            with pytest.raises(StoreError, match="read but not written"):
+                store.write_tick(a_tick(START_NS + SECOND_NS))
+        assert not held()
+        store.write_tick(a_tick(START_NS + 2 * SECOND_NS))
+        assert store.unstored_ticks == 1
+    assert count(path, "metrics") == 2
+
+
 @pytest.mark.allow_subprocess
 def test_a_write_that_the_system_refuses_is_tried_again(path: Path) -> None:
     code = """
