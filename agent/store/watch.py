@@ -117,11 +117,7 @@ def index_is_immutable(path: Path) -> bool:
 
 
 def is_on_read_only(path: Path) -> bool:
-    """Whether the file system of `path` is read-only by now, as ext4's is after an error.
-
-    ext4 of 6.1 takes further writes to blocks that an open file has, and keeps them from the disk:
-    SQLite hears of it at its next checkpoint, thousands of rows later.
-    """
+    """Whether the file system of `path` is read-only by now, as after an emergency remount."""
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except OSError:

@@ -549,7 +549,6 @@ def test_a_stop_while_the_index_is_immutable_ends_well_and_the_log_is_taken_up(p
 def test_a_file_system_that_turns_read_only_is_let_go_of_before_it_takes_a_row(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ext4 does at an error; on 6.1 it goes on taking what SQLite writes. `faults` stages it."""
 
     def held() -> list[str]:
         links = (os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
