@@ -187,7 +187,7 @@ def _look_at(database: peewee.SqliteDatabase, path: Path) -> tuple[str, ...]:
 def _set_up(database: peewee.SqliteDatabase, path: Path) -> None:
     # Debian's SQLite overwrites deleted rows with zeros: names of processes are not worth it.
     database.pragma("secure_delete", 0)
-    # FULL: a tick that is told as stored is on the disk. Without the fsync, ext4 before 6.14 takes
+    # FULL: a tick that is told as stored is on the disk. Without the fsync, ext4 of 6.1 takes
     # rows on a file system that failed, and keeps them from the disk without a word.
     database.pragma("synchronous", 2)
     # Rows are added at the end and go from the beginning: more cache than this (SQLite's 2 MB) is
