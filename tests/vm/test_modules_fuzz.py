@@ -6,7 +6,6 @@ import json
 import os
 import random
 import secrets
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,11 +28,11 @@ Names = dict[int, str]
 
 
 @pytest.fixture
-def seed() -> Iterator[int]:
+def seed() -> int:
     """Another at each run; a failure shows it."""
     number = int(os.environ.get("SO1_FUZZ_SEED", "0")) or secrets.randbelow(1 << 31) + 1
     print(f"again with the same: SO1_FUZZ_SEED={number}")
-    yield number
+    return number
 
 
 def a_text(path: Path, chance: random.Random) -> bytes:
@@ -62,8 +61,11 @@ def a_text(path: Path, chance: random.Random) -> bytes:
         os.close(descriptor)
 
 
-def check(text: bytes, path: Path, steady: Names) -> None:
-    """Both decoders agree; each process is there once, and each steady one with its name."""
+def check(text: bytes, path: Path, steady: Names) -> set[int]:
+    """Both decoders agree; each process is there once, and each steady one with its name.
+
+    Gives the pids in `text`.
+    """
     found = json.loads(text)
     assert msgspec.json.decode(text) == found
     rows = found["processes"] if path == host.SYSINFO else found
@@ -71,6 +73,7 @@ def check(text: bytes, path: Path, steady: Names) -> None:
     assert len(set(keys)) == len(keys)
     by_pid = {row["pid"]: row["name"] for row in rows}
     assert {pid: by_pid.get(pid) for pid in steady} == steady
+    return set(by_pid)
 
 
 @pytest.mark.usefixtures("modules")
@@ -91,18 +94,10 @@ def test_any_processes_and_any_reads_give_whole_texts_with_every_steady_process(
             seen: set[int] = set()
             for _ in range(ROUNDS):
                 path = own.choice((host.SYSINFO, host.CONTINFO))
-                text = a_text(path, own)
-                check(text, path, steady)
-                seen |= {row["pid"] for row in rows_of(text)}
+                seen |= check(a_text(path, own), path, steady)
             return seen
 
         with ThreadPoolExecutor(READERS) as pool:
             seen = set().union(*pool.map(read, range(READERS)))
     # The workers were at work: each made thousands of processes, of which some were met.
     assert len(seen) > STEADY + 500
-
-
-def rows_of(text: bytes) -> list[host.Row]:
-    found = json.loads(text)
-    rows: list[host.Row] = found["processes"] if isinstance(found, dict) else found
-    return rows
