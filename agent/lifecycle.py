@@ -47,6 +47,12 @@ log = logging.getLogger(__name__)
 _PASS_PAUSE_S = 0.5
 """Container starts come in bursts: one look at the limit serves all of a burst."""
 
+_REMOVAL_WAIT_S = 5.0
+"""A tick waits this long for its removals, and never past four fifths of its interval."""
+
+_ONCE_REMOVAL_WAIT_S = 30.0
+"""After a single tick no other tells how its removals ended."""
+
 _NEWS_S = 5.0
 """How long what changed between two ticks may be missing from `agent status`."""
 
@@ -185,7 +191,11 @@ class _Agent:
             clock=clock,
             settings=config.policy,
             stopwatch=stopwatch,
-            interval_s=config.interval_s,
+            removal_wait_s=(
+                _ONCE_REMOVAL_WAIT_S
+                if self._options.once
+                else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s)
+            ),
             remover=remover,
         )
         self._undo.push("removals", lambda: self._service.finish_removals(5.0))

@@ -25,9 +25,6 @@ from agent.store.store import Store
 
 log = logging.getLogger(__name__)
 
-_REMOVAL_WAIT_NS = 5 * 10**9
-"""A tick waits this long for its removals, and never past four fifths of its interval."""
-
 
 @dataclass(frozen=True, slots=True)
 class TickReport:
@@ -62,7 +59,7 @@ class Service:
         clock: Clock,
         settings: PolicySettings,
         stopwatch: Stopwatch,
-        interval_s: float,
+        removal_wait_s: float,
         remover: Remover | None,
     ) -> None:
         self._observer = observer
@@ -71,7 +68,7 @@ class Service:
         self._clock = clock
         self._settings = settings
         self._stopwatch = stopwatch
-        self._removal_wait_ns = min(_REMOVAL_WAIT_NS, int(interval_s * 0.8 * 10**9))
+        self._removal_wait_ns = int(removal_wait_s * 10**9)
         self._remover = remover
         self._before = usage.Reading()
         self._books = books.Books()
@@ -169,14 +166,18 @@ class Service:
         return removed
 
     def finish_removals(self, wait_s: float) -> None:
-        """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
-        late = tuple(self._remover.close(wait_s)) if self._remover is not None else ()
-        if late:
-            self._write_removals(self._finish_pass(late, available_kb()))
+        """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop.
 
-    def _write_removals(self, done: RemovalPass) -> None:
+        No row comes after: the last one of the run counts what no row has counted.
+        """
+        late = tuple(self._remover.close(wait_s)) if self._remover is not None else ()
+        done = self._finish_pass(late, available_kb())
+        if late or self._deleted_since_row:
+            self._write_removals(done, uncounted=self._deleted_since_row)
+
+    def _write_removals(self, done: RemovalPass, uncounted: int = 0) -> None:
         try:
-            self._store.write_removals(done, self._clock.wall_ns())
+            self._store.write_removals(done, self._clock.wall_ns(), uncounted)
         except StoreError as error:
             log.warning("outcome=unstored what=deletions %s", error)
 

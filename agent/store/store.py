@@ -161,14 +161,14 @@ class Store:
             self._prune(len(record.processes) + len(record.container_processes))
             return timestamp_ms
 
-    def write_removals(self, removal_pass: RemovalPass, wall_ns: int) -> None:
-        """Stores a pass that ended outside a tick.
+    def write_removals(self, removal_pass: RemovalPass, wall_ns: int, uncounted: int = 0) -> None:
+        """Stores a pass that ended outside a tick; the newest row counts `uncounted` removals more.
 
         Raises StoreError where it could not be stored; it is kept and stored with the next write.
         """
         with self._lock:
             self._owe((removal_pass,), wall_ns)
-            self._write(wall_ns, lambda _connection, _timestamp_ms: None)
+            self._write(wall_ns, lambda connection, _timestamp_ms: _count(connection, uncounted))
 
     def close(self, clean: bool = True) -> None:
         """Leaves one plain file that read-only readers can open, and closes.
@@ -360,6 +360,15 @@ class Store:
         if self._problem:
             log.warning("database=back unstored_ticks=%d", self.unstored_ticks)
         self._problem = ""
+
+
+def _count(connection: sqlite3.Connection, removals: int) -> None:
+    if removals:
+        connection.execute(
+            "UPDATE metrics SET deleted_count = deleted_count + ?"
+            " WHERE id = (SELECT max(id) FROM metrics)",
+            (removals,),
+        )
 
 
 def _immutable(path: Path) -> StoreError:

@@ -229,6 +229,9 @@ def test_the_first_tick_leaves_the_ones_that_hold_least_and_nothing_else_is_touc
         f"{PREFIX}7": "exited",
     }
     assert {row["outcome"] for row in gone} == {"removed"}
+    in_all = "SELECT count(*) AS n FROM deletions WHERE outcome = 'removed'"
+    counted = rows(database, "SELECT sum(deleted_count) AS n FROM metrics")
+    assert counted == rows(database, in_all)
     for name, identity in bystanders.items():
         assert inspect(identity)["State"]["Running"], name
     assert subprocess.run(["crontab", "-l"], capture_output=True, check=True).stdout == CRONTAB

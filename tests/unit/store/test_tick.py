@@ -208,6 +208,24 @@ def test_a_pass_outside_a_tick_is_in_deletions_at_once_and_before_the_next_row(p
     assert second == first + 20_000
 
 
+def test_removals_that_no_row_counted_are_the_newest_rows_and_no_others(path: Path) -> None:
+    with open_store(path) as store:
+        store.write_tick(replace(a_tick(START_NS), deleted_count=2))
+        store.write_tick(replace(a_tick(START_NS + SECOND_NS), deleted_count=1))
+        store.write_removals(a_pass(a_removal(1)), START_NS + 2 * SECOND_NS)
+        store.write_removals(a_pass(a_removal(2)), START_NS + 3 * SECOND_NS, 3)
+
+    assert ask(path, "SELECT deleted_count FROM metrics ORDER BY id") == [(2,), (4,)]
+    assert count(path, "deletions") == 2
+
+
+def test_removals_before_the_first_row_are_in_deletions_alone(path: Path) -> None:
+    with open_store(path) as store:
+        store.write_removals(a_pass(a_removal(1)), START_NS, 1)
+
+    assert (count(path, "metrics"), count(path, "deletions")) == (0, 1)
+
+
 def test_an_empty_pass_stores_nothing(path: Path) -> None:
     with open_store(path) as store:
         store.write_tick(a_tick(passes=(replace(a_pass(), removals=()),)))
