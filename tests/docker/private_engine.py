@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_UP_S = 90.0
+_ANSWER_S = 20.0
 
 
 @dataclass(slots=True)
@@ -42,10 +42,12 @@ class PrivateEngine:
     def host(self) -> str:
         return f"unix://{self.directory}/docker.sock"
 
-    def docker(self, *words: str, data: bytes | None = None, check: bool = True) -> str:
+    def docker(
+        self, *words: str, data: bytes | None = None, check: bool = True, timeout_s: float = 120
+    ) -> str:
         """The output of `docker WORDS…`, stripped; DockerCommandError when it fails."""
         done = subprocess.run(
-            ["docker", "-H", self.host, *words], input=data, capture_output=True, timeout=120
+            ["docker", "-H", self.host, *words], input=data, capture_output=True, timeout=timeout_s
         )
         if check and done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()
@@ -154,14 +156,22 @@ def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
         )
-    wait_until(
-        lambda: daemon.poll() is not None or engine.docker("version", check=False).count("Server"),
-        "dockerd answers",
-        timeout_s=_UP_S,
-    )
-    if daemon.poll() is not None:
-        said = (place / "dockerd.log").read_text(errors="replace").strip().splitlines()[-1]
-        raise AssertionError(f"dockerd ended: {said}")
+
+    def answers_or_ended() -> bool:
+        if daemon.poll() is not None:
+            return True
+        try:
+            said = engine.docker("version", check=False, timeout_s=_ANSWER_S)
+        except subprocess.TimeoutExpired:  # it listens before it has restored its containers
+            return False
+        return "Server" in said
+
+    try:
+        wait_until(answers_or_ended, "dockerd answers")
+        assert daemon.poll() is None, "dockerd ended"
+    except AssertionError as error:
+        said = (place / "dockerd.log").read_text(errors="replace").strip().splitlines()
+        raise AssertionError("\n".join([str(error), *said[-40:]])) from None
     return daemon
 
 
