@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,22 @@ def wait_until(
     return answer
 
 
+def remove_all(listed: Callable[[], list[str]], docker: Callable[..., str], what: str) -> None:
+    """Remove what `listed` gives by `docker` (as the function of that name) until it gives none.
+
+    One that vanishes meanwhile is what we want. An engine under load gives some of a crowd up in
+    its first attempt ("failed to exit"), or has a removal of its own or the agent's under way.
+    """
+
+    def none_left() -> bool:
+        if left := listed():
+            with suppress(DockerCommandError, subprocess.TimeoutExpired):
+                docker("rm", "-f", "-v", *left)
+        return not left
+
+    wait_until(none_left, what, pause_s=0.5)
+
+
 @dataclass(slots=True)
 class Containers:
     """Starts containers that bear a label of its own and removes those when closed."""
@@ -98,21 +115,8 @@ class Containers:
         return listed.split()
 
     def close(self) -> None:
-        """Remove them all; one that vanishes meanwhile is what we want.
-
-        An engine under load gives some of a crowd up in its first attempt ("failed to exit"), or
-        has one of its own still under way.
-        """
-
-        def none_left() -> bool:
-            if left := self.ids():
-                subprocess.run(
-                    ["docker", "rm", "-f", "-v", *left],
-                    capture_output=True, timeout=300, check=False,
-                )  # fmt: skip
-            return not left
-
-        wait_until(none_left, f"no container with {self.label} is left", pause_s=1)
+        """Remove them all."""
+        remove_all(self.ids, docker, f"no container with {self.label} is left")
 
 
 def inspect(container: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -253,15 +252,12 @@ class Place:
         ).split()
 
     def remove_mine(self) -> None:
-        """All of them; the agent may be removing one at that very moment, which is a refusal."""
-
-        def none_left() -> bool:
-            if left := self.mine("-a"):
-                with suppress(containers.DockerCommandError):
-                    self.engine.docker("rm", "-f", *left)
-            return not left
-
-        wait_until(none_left, "none of the generator's containers is left")
+        """All of them, running or not."""
+        containers.remove_all(
+            lambda: self.mine("-a"),
+            self.engine.docker,
+            "none of the generator's containers is left",
+        )
 
     def processes(self) -> list[str]:
         """Command lines of processes that were told of this directory, zombies aside."""

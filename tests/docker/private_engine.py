@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.containers import ALPINE, STRESS, DockerCommandError, wait_until
+from tests.containers import ALPINE, STRESS, DockerCommandError, remove_all, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,8 +83,7 @@ class PrivateEngine:
 
     def clear(self) -> None:
         """Removes every container of this engine."""
-        if left := self.docker("ps", "-aq").split():
-            self.docker("rm", "-f", "-v", *left)
+        remove_all(lambda: self.docker("ps", "-aq").split(), self.docker, "the engine is empty")
 
     def kill_daemon(self) -> None:
         """As a crash: its containers and their shims live on; a containerd of its own dies too."""
