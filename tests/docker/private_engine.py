@@ -55,8 +55,13 @@ class PrivateEngine:
         return done.stdout.decode(errors="replace").strip()
 
     def run(self, *options: str, image: str = ALPINE, command: Sequence[str] = ()) -> str:
-        """Starts a container that sleeps, or runs `command`; its full id."""
-        return self.docker("run", "-d", *options, image, *(command or ("sleep", "infinity")))
+        """Starts a container that sleeps, or runs `command`; its full id.
+
+        Docker 26 lets one whose network is a bridge that the engine has not got run, but refuses to
+        rename it.
+        """
+        words = command or ("sleep", "infinity")
+        return self.docker("run", "-d", "--network=none", *options, image, *words)
 
     def inspect(self, container: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", container))
