@@ -227,7 +227,9 @@ def test_a_database_of_somebody_else_is_missing_and_a_damaged_one_is_told(place:
 
 @unlocked
 def test_a_clock_before_the_installation_is_told() -> None:
-    installed = said("stat", "-c", "%Y", "/opt/so1/agent/__init__.py")
+    where = "import agent; print(agent.__path__[0])"
+    place = said("/opt/so1/venv/bin/python", "-I", "-c", where)
+    installed = said("stat", "-c", "%Y", f"{place}/__init__.py")
     began, wall = time.monotonic(), time.time()
     try:
         said("date", "-s", f"@{int(installed) - 7200}")
