@@ -56,6 +56,7 @@ def test_an_engine_that_is_killed_again_and_again_costs_no_container_and_no_row(
             wait_until(town.is_whole, "the containers are back")
             agent.more_ticks(3, ALL_THERE)
             town.assert_unharmed()
+            print(f"{number + 1} of {rounds} kills survived, {agent.tick_lines[-1]}", flush=True)
         assert agent.count("docker=away") == rounds
         assert agent.count("docker=back") == rounds
         assert_no_leak(agent, record)
