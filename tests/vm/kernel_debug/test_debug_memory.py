@@ -32,13 +32,13 @@ def entry(module: str) -> Path:
 
 
 @contextmanager
-def injection(**settings: object) -> Iterator[None]:
-    """Let slab and page allocations fail as `settings` of the kernel's fault injection say.
+def injection(probability: int = 0, **settings: object) -> Iterator[None]:
+    """Let slab and page allocations fail as the settings of the kernel's fault injection say.
 
     A probability without `task_filter` is for the whole system. A task's own `fail-nth` needs none
     (lib/fault-inject.c, should_fail_ex).
     """
-    common = {"ignore-gfp-wait": "N", "verbose": 0, "probability": 0, "times": -1, "interval": 1}
+    common = {"ignore-gfp-wait": "N", "verbose": 0, "times": -1, "interval": 1}
     reset = {"probability": 0, "task-filter": "N", "require-start": 0, "require-end": _ANYWHERE}
 
     def write(values: dict[str, object]) -> None:
@@ -49,6 +49,8 @@ def injection(**settings: object) -> Iterator[None]:
     (DEBUG / "fail_page_alloc" / "min-order").write_text("0\n")
     (DEBUG / "fail_page_alloc" / "ignore-gfp-highmem").write_text("N\n")
     write(common | {name.replace("_", "-"): value for name, value in settings.items()})
+    # Last: until the others stand it would be anybody's allocations that fail.
+    write({"probability": probability})
     try:
         yield
     finally:
