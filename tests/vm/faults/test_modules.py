@@ -57,7 +57,7 @@ def remove_both() -> None:
 
 def replace_by_one_that_answers_elsewhere() -> None:
     unload("sysinfo")
-    load(SO1_SYSINFO_ENTRY="somewhere_else")
+    load(SO1_SYSINFO_ENTRY="sysinfo_elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_modules_that_go_under_the_agent_are_loaded_again_at_the_next_tick(
         agent.more_ticks(3, BY_MODULES)
         assert agent.count(BY_PSUTIL) == 0, agent.output
         assert all(entry.exists() for entry in ENTRIES)
-        assert not Path("/proc/somewhere_else").exists()
+        assert not Path("/proc/sysinfo_elsewhere").exists()
         assert_no_leak(agent, record)
         agent.end()
     assert loaded() == set()
