@@ -112,10 +112,12 @@ def unpack_source(tree: Path) -> None:
         run(["tar", "-C", tree, "--strip-components=1", "-xf", archive], timeout_s=20 * _MINUTES)
 
 
-def lab(checkout: Path, results: Path, verb: str, *words: str) -> int:
+def lab(
+    checkout: Path, results: Path, verb: str, *words: str, timeout_s: int = 90 * _MINUTES
+) -> int:
     """Run the lab of `checkout`; its exit status. What it says goes to lab.log in `results`."""
     results.mkdir(parents=True, exist_ok=True)
-    options = ["--memory", "6144", "--timeout", "5400", "--results", str(results)]
+    options = ["--memory", "6144", "--timeout", str(timeout_s), "--results", str(results)]
     with (results / "lab.log").open("wb") as log:
         return subprocess.run(
             [sys.executable, "-m", "tests.lab", verb, GUEST, *options, *words],
@@ -175,6 +177,7 @@ def with_mistake(mistake: Planted, tree: Path, results: Path) -> Run:
             "run",
             "--no-install",
             *("--kernel-tree", str(tree), "--", "bash", "tests/vm/kernel_debug/exercise.sh"),
+            timeout_s=15 * _MINUTES,  # a lock taken twice is reported, and then hangs for good
         )
     lines = kernel_lines(place)
     found = next((line for line in lines if re.search(mistake.report, line)), None)
