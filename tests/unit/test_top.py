@@ -215,7 +215,9 @@ class Terminal:
         termios.tcsetwinsize(self.slave, (40, 150))
         self.before = termios.tcgetattr(self.slave)
         code = (
-            "import fcntl, sys, termios, typer; sys.path.insert(0, sys.argv[1]); "
+            "import fcntl, signal, sys, termios, typer; sys.path.insert(0, sys.argv[1]); "
+            # As a terminal's programs have it: tests in the background of a shell inherit SIG_IGN.
+            "signal.signal(signal.SIGINT, signal.default_int_handler); "
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
             "from agent.commands.top import top; app = typer.Typer(); app.command()(top); "
             "app(['--database', sys.argv[2]])"
