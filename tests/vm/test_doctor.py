@@ -75,7 +75,8 @@ def locked_down() -> bool:
     return LOCKDOWN.exists() and "[none]" not in LOCKDOWN.read_text()
 
 
-pytestmark = pytest.mark.usefixtures("docker_engine")
+# Half a dozen restarts of services at a guest's pace: beyond what CI has for one guest.
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("docker_engine", "nothing_loaded")]
 
 unlocked = pytest.mark.skipif(
     locked_down(), reason="a locked-down kernel has a test of its own, and takes no modules"
@@ -115,6 +116,17 @@ def test_a_host_that_lacks_nothing_is_told_as_its_own_tools_tell_it() -> None:
     # Its word is held against the thing itself: what it says can run does run.
     once = run_agent("start", "--once", "--dry-run", "--no-bpf")
     assert once.returncode == 0, once.stderr
+
+
+@pytest.fixture(scope="module")
+def nothing_loaded() -> Iterator[None]:
+    """The modules of the tests before are not there, as on a host without an agent."""
+    found = [name for name in ("continfo", "sysinfo") if Path(f"/sys/module/{name}").exists()]
+    for name in found:
+        said("rmmod", name)
+    yield
+    if found:
+        load_modules()
 
 
 @contextmanager
@@ -288,7 +300,6 @@ def test_another_user_gets_a_table_that_names_what_he_may_not_see() -> None:
     assert "sudo agent doctor" in done.stdout
 
 
-@pytest.mark.full
 @pytest.mark.skipif(
     not locked_down(), reason="needs a guest booted with `--append lockdown=integrity`"
 )
