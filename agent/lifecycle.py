@@ -48,7 +48,8 @@ _PASS_PAUSE_S = 0.5
 """Container starts come in bursts: one look at the limit serves all of a burst."""
 
 _REMOVAL_WAIT_S = 5.0
-"""A tick waits this long for its removals, and never past four fifths of its interval."""
+"""A tick waits this long for its removals, and never past four fifths of its interval; so does the
+stop."""
 
 _ONCE_REMOVAL_WAIT_S = 30.0
 """After a single tick no other tells how its removals ended."""
@@ -198,7 +199,7 @@ class _Agent:
             ),
             remover=remover,
         )
-        self._undo.push("removals", lambda: self._service.finish_removals(5.0))
+        self._undo.push("removals", lambda: self._service.finish_removals(_REMOVAL_WAIT_S))
         if not self._options.once:
             events.start()
             self._undo.push("events", events.close)

@@ -108,13 +108,13 @@ def key_of(view: BpfView, pid: int) -> ProcessKey:
     return key
 
 
-@pytest.mark.usefixtures("witness")
 def children_cpu_ns() -> int:
     """The CPU time of all children that were waited for (getrusage(2))."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return round((usage.ru_utime + usage.ru_stime) * 1e9)
 
 
+@pytest.mark.usefixtures("witness")
 class BpfCases:
     """Each case asks the probes of one module, one after the other."""
 

@@ -42,8 +42,8 @@ def docker(*words: str, timeout_s: float = 120, data: bytes | None = None) -> st
     return done.stdout.decode(errors="replace").strip()
 
 
-def engine_answers() -> bool:
-    """Whether an engine is there and talks to this client."""
+def engine_answers(docker: Callable[..., str] = docker) -> bool:
+    """Whether an engine is there and talks to this client (`docker`, as the function above)."""
     try:
         docker("version", "--format", "{{.Server.Version}}", timeout_s=30)
     except (DockerCommandError, FileNotFoundError, subprocess.TimeoutExpired):

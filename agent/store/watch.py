@@ -126,7 +126,7 @@ def is_on_read_only(path: Path) -> bool:
 
 def log_is_stale(path: Path, before: Fingerprint) -> bool:
     """Whether the log of the database that was at `path` still lies beside what is there now."""
-    wal = _inode(_look(os.fspath(path) + "-wal"))
+    wal = _inode(_look(os.fspath(side_file(path, "-wal"))))
     return wal is not None and wal == _inode(before.wal)
 
 

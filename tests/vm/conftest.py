@@ -73,6 +73,14 @@ def load_modules(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def unload_modules() -> list[str]:
+    """Unload those of the two that are loaded; their names."""
+    found = [name for name in ("continfo", "sysinfo") if Path(f"/sys/module/{name}").exists()]
+    for name in found:
+        subprocess.run(["rmmod", name], check=True, timeout=60)
+    return found
+
+
 @pytest.fixture(scope="session")
 def modules(guest: None) -> Iterator[Modules]:
     """Both modules, loaded as the agent loads them and unloaded at the end."""
@@ -84,9 +92,7 @@ def modules(guest: None) -> Iterator[Modules]:
         if not path.exists():
             lacking(f"{path} after load_modules.sh")
     yield loaded
-    for name in ("continfo", "sysinfo"):
-        if Path(f"/sys/module/{name}").exists():
-            subprocess.run(["rmmod", name], check=True, timeout=60)
+    unload_modules()
 
 
 @pytest.fixture(scope="session")

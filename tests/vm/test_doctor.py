@@ -23,7 +23,8 @@ import pytest
 from tests.agent_process import AgentProcess, run_agent
 from tests.containers import engine_answers, wait_until
 from tests.other_user import NOBODY
-from tests.vm.conftest import load_modules
+from tests.vm.conftest import load_modules, unload_modules
+from tests.vm.faults.support import a_clock_put_back, run, set_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ def doctor(*words: str) -> Told:
 
 def said(*words: str) -> str:
     """What the host's own tool prints."""
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    return run(*words).strip()
 
 
 def locked_down() -> bool:
@@ -79,7 +80,7 @@ def locked_down() -> bool:
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("docker_engine", "nothing_loaded")]
 
 unlocked = pytest.mark.skipif(
-    locked_down(), reason="a locked-down kernel has a test of its own, and takes no modules"
+    locked_down(), reason="needs a kernel that is not locked down: that one has a test of its own"
 )
 
 
@@ -121,12 +122,10 @@ def test_a_host_that_lacks_nothing_is_told_as_its_own_tools_tell_it() -> None:
 @pytest.fixture(scope="module")
 def nothing_loaded() -> Iterator[None]:
     """The modules of the tests before are not there, as on a host without an agent."""
-    found = [name for name in ("continfo", "sysinfo") if Path(f"/sys/module/{name}").exists()]
-    for name in found:
-        said("rmmod", name)
+    found = unload_modules()
     yield
     if found:
-        load_modules()
+        assert load_modules().returncode == 0
 
 
 @contextmanager
@@ -156,7 +155,7 @@ def one_module() -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["rmmod", "sysinfo"], capture_output=True, check=False)
+        unload_modules()
 
 
 @contextmanager
@@ -190,7 +189,7 @@ def test_the_command_that_it_names_mends_what_it_found(what: str, images: Images
         assert told.state(name) == state, told.checks[name]
         assert finding in told.finding(name)
         assert (told.status, told.can_run) == ((1, False) if state == "missing" else (0, True))
-        subprocess.run(["bash", "-c", told.command(name)], capture_output=True, check=True)
+        run("bash", "-c", told.command(name))
         wait_until(lambda: doctor().state(name) == "ok", f"mended: {told.command(name)}")
 
 
@@ -242,12 +241,9 @@ def test_a_clock_before_the_installation_is_told() -> None:
     where = "import agent; print(agent.__path__[0])"
     place = said("/opt/so1/venv/bin/python", "-I", "-c", where)
     installed = said("stat", "-c", "%Y", f"{place}/__init__.py")
-    began, wall = time.monotonic(), time.time()
-    try:
-        said("date", "-s", f"@{int(installed) - 7200}")
+    with a_clock_put_back():
+        set_clock(int(installed) - 7200 - time.time())
         told = doctor()
-    finally:
-        said("date", "-s", f"@{wall + time.monotonic() - began:.3f}")
     assert told.state("clock") == "degraded"
     assert "before this agent was installed" in told.finding("clock")
     assert told.status == 0

@@ -373,3 +373,19 @@ def recorder(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
         request.node.user_properties.append((name, str(value)))
 
     return record
+
+
+def set_clock(seconds: float) -> None:
+    """Puts the wall clock `seconds` forward."""
+    run("date", "-s", f"@{time.time() + seconds:.3f}")
+
+
+class a_clock_put_back:  # noqa: N801 - reads as what it does
+    """Whatever happens in the block, the wall clock is right after it."""
+
+    def __enter__(self) -> None:
+        self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def __exit__(self, *_: object) -> None:
+        right = time.clock_gettime(time.CLOCK_BOOTTIME) + self._offset
+        run("date", "-s", f"@{right:.3f}")

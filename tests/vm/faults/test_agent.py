@@ -19,9 +19,11 @@ from tests.vm.faults import support
 from tests.vm.faults.support import (
     INTERVAL_S,
     Agent,
+    a_clock_put_back,
     assert_books_close,
     assert_no_leak,
     hold_for,
+    set_clock,
     state_of,
     whole_ticks,
 )
@@ -136,18 +138,3 @@ def test_timestamps_rise_though_the_clock_goes_an_hour_forward_and_back(
     assert_books_close(database, [agent, again])
     assert support.removed(database) == []
     town.assert_unharmed()
-
-
-def set_clock(seconds: int) -> None:
-    support.run("date", "-s", f"@{time.time() + seconds:.3f}")
-
-
-class a_clock_put_back:  # noqa: N801 - reads as what it does
-    """Whatever happens in the block, the wall clock is right after it."""
-
-    def __enter__(self) -> None:
-        self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def __exit__(self, *_: object) -> None:
-        right = time.clock_gettime(time.CLOCK_BOOTTIME) + self._offset
-        support.run("date", "-s", f"@{right:.3f}")

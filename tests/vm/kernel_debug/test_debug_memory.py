@@ -89,6 +89,7 @@ def test_each_single_allocation_of_a_read_may_fail(module: str) -> None:
     with scene("parked", 300, prefix=("unshare", "--uts")), injection():
         while left == b"0":
             number += 1
+            assert number < 399
             text = None
             os.pwrite(order, b"%d" % number, 0)
             try:
