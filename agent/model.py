@@ -40,7 +40,10 @@ _pid_and_start = attrgetter("pid", "start_ns")
 
 
 class Process(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One thread group, as an entry of `processes` in `/proc/sysinfo_so1_202300539`."""
+    """One thread group, as an entry of `processes` in `/proc/sysinfo_so1_202300539`.
+
+    The fields are in the order of the text, in which msgspec finds each at the first look.
+    """
 
     pid: Pid
     name: str
@@ -51,8 +54,6 @@ class Process(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     vsz_kb: Natural = msgspec.field(name="vsz")
     life_cpu_percent: Natural = msgspec.field(name="cpu")
     """Percent of one CPU over the process's life."""
-    ppid: Natural
-    threads: Natural
     start_ns: Natural
     cpu_ns: Natural
     """Scheduler time of the whole group, dead threads included."""
@@ -64,6 +65,8 @@ class Process(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Cgroup of the default hierarchy."""
     cgroup1_id: Natural
     """Cgroup of the memory controller's v1 hierarchy, 0 where there is none."""
+    ppid: Natural
+    threads: Natural
 
     @property
     def key(self) -> ProcessKey:

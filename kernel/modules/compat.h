@@ -8,23 +8,17 @@
 #define SO1_COMPAT_H
 
 #include <linux/atomic.h>
+#include <linux/kernel.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/percpu_counter.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 
-/*
- * Exact resident pages of one kind.
- *
- * Up to 6.1 every thread keeps counts of its own, which mm->rss_stat does not
- * have yet: the caller adds them with so1_rss_cached(). Since 6.2 (f1a7941243c1
- * "mm: convert mm's rss stats into percpu_counter") the counter is per CPU and
- * get_mm_counter() reads it without its CPUs' shares; summing them is exact.
- *
- * The mm must not go away: the caller holds task_lock() of a task that uses it.
- */
-static long so1_rss_shared(struct mm_struct *mm, int member)
+/* The counters that make a process's resident memory; the others are not read. */
+static const int so1_rss_members[] = { MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES };
+
+static long so1_rss_member(struct mm_struct *mm, int member)
 {
 #if defined(SO1_HAVE_MM_COUNTER_SUM)
 	return get_mm_counter_sum(mm, member);
@@ -33,6 +27,25 @@ static long so1_rss_shared(struct mm_struct *mm, int member)
 #else
 	return percpu_counter_sum(&mm->rss_stat[member]);
 #endif
+}
+
+/*
+ * Exact resident pages by kind.
+ *
+ * Up to 6.1 every thread keeps counts of its own, which mm->rss_stat does not
+ * have yet: the caller adds them with so1_rss_cached(). Since 6.2 (f1a7941243c1
+ * "mm: convert mm's rss stats into percpu_counter") the counter is per CPU and
+ * get_mm_counter() reads it without its CPUs' shares; summing them is exact.
+ *
+ * The mm must not go away: the caller holds task_lock() of a task that uses it.
+ */
+static void so1_rss_shared(struct mm_struct *mm, long *pages)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(so1_rss_members); i++)
+		pages[so1_rss_members[i]] =
+			so1_rss_member(mm, so1_rss_members[i]);
 }
 
 #ifdef SO1_HAVE_TASK_RSS_STAT
@@ -49,13 +62,15 @@ static int so1_rss_add_threads(struct task_struct *process,
 			       const struct mm_struct *mm, long *pages)
 {
 	struct task_struct *t;
-	int found = 0, i;
+	int found = 0, i, member;
 
 	for_each_thread(process, t) {
 		if (READ_ONCE(t->mm) != mm)
 			continue;
-		for (i = 0; i < NR_MM_COUNTERS; i++)
-			pages[i] += READ_ONCE(t->rss_stat.count[i]);
+		for (i = 0; i < ARRAY_SIZE(so1_rss_members); i++) {
+			member = so1_rss_members[i];
+			pages[member] += READ_ONCE(t->rss_stat.count[member]);
+		}
 		found++;
 	}
 	return found;

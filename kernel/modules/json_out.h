@@ -10,6 +10,7 @@
 #ifndef SO1_JSON_OUT_H
 #define SO1_JSON_OUT_H
 
+#include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
@@ -22,6 +23,9 @@
 
 /* The longest JSON form of one byte is a \u escape. */
 #define SO1_ESCAPED_MAX 6
+
+/* Decimal digits of the largest u64. */
+#define SO1_DIGITS_MAX 20
 
 struct so1_text {
 	struct xarray chunks;	/* SO1_CHUNK bytes each, index 0 upwards */
@@ -153,12 +157,13 @@ static size_t so1_utf8_len(const unsigned char *s, size_t len, size_t *bad)
 }
 
 /*
- * Writes @src as the inside of a JSON string. @dst needs room for
- * SO1_ESCAPED_MAX bytes for each of @src's and one more.
+ * Writes @src as the inside of a JSON string, and returns how long that is. @dst
+ * needs room for SO1_ESCAPED_MAX bytes for each of @src's.
  */
-static void so1_json_escape(char *dst, const char *src, size_t len)
+static size_t so1_json_escape(char *dst, const char *src, size_t len)
 {
 	static const char hex[] = "0123456789abcdef";
+	const char *begin = dst;
 
 	while (len) {
 		unsigned char c = *src;
@@ -183,7 +188,27 @@ static void so1_json_escape(char *dst, const char *src, size_t len)
 		src += n;
 		len -= n;
 	}
-	*dst = '\0';
+	return dst - begin;
+}
+
+/*
+ * Writes @value in decimal to @dst, which has room for SO1_DIGITS_MAX bytes, and
+ * returns how many it took. A line has a dozen numbers: printf() takes several
+ * times as long for each.
+ */
+static size_t so1_decimal(char *dst, u64 value)
+{
+	char digits[SO1_DIGITS_MAX];
+	size_t at = sizeof(digits);
+
+	do {
+		u64 tens = div_u64(value, 10);
+
+		digits[--at] = '0' + (value - tens * 10);
+		value = tens;
+	} while (value);
+	memcpy(dst, digits + at, sizeof(digits) - at);
+	return sizeof(digits) - at;
 }
 
 #endif /* SO1_JSON_OUT_H */

@@ -14,33 +14,67 @@
 #include "json_out.h"
 #include "task_walk.h"
 
-/* What one process takes; its longest text is about 600 bytes. */
+/* The longest text of a process is about 600 bytes. */
+#define SO1_LINE_MAX 1024
+
 struct so1_line {
 	struct so1_proc proc;
 	u64 total_kb;		/* of RAM */
-	char name[TASK_COMM_LEN * SO1_ESCAPED_MAX + 1];
-	char text[1024];
+	char text[SO1_LINE_MAX];
 	size_t len;
 };
 
 /* Writes one JSON object for line->proc. Each module has its own. */
 static void so1_format(struct so1_line *line);
 
-static void so1_put(struct so1_line *line, const char *key, u64 value)
+/* Whether @len bytes more have room; a line that is too long is a mistake here. */
+static bool so1_has_room(const struct so1_line *line, size_t len)
 {
-	line->len += scnprintf(line->text + line->len,
-			       sizeof(line->text) - line->len,
-			       ",\"%s\":%llu", key, value);
+	return !WARN_ON_ONCE(line->len + len > sizeof(line->text));
 }
+
+static void so1_put_text(struct so1_line *line, const char *text, size_t len)
+{
+	if (!so1_has_room(line, len))
+		return;
+	memcpy(line->text + line->len, text, len);
+	line->len += len;
+}
+
+static void so1_put_number(struct so1_line *line, u64 value)
+{
+	if (so1_has_room(line, SO1_DIGITS_MAX))
+		line->len += so1_decimal(line->text + line->len, value);
+}
+
+/* Inlined, so that the length is the compiler's to know. */
+static __always_inline void so1_put_literal(struct so1_line *line,
+					    const char *text)
+{
+	so1_put_text(line, text, strlen(text));
+}
+
+static __always_inline void so1_put_field(struct so1_line *line,
+					  const char *opening, u64 value)
+{
+	so1_put_literal(line, opening);
+	so1_put_number(line, value);
+}
+
+#define so1_put(line, key, value) so1_put_field(line, ",\"" key "\":", value)
 
 /* Opens the object with what names the process. */
 static void so1_put_identity(struct so1_line *line)
 {
 	const struct so1_proc *p = &line->proc;
 
-	so1_json_escape(line->name, p->comm, strnlen(p->comm, TASK_COMM_LEN));
-	line->len = scnprintf(line->text, sizeof(line->text),
-			      "{\"pid\":%d,\"name\":\"%s\"", p->pid, line->name);
+	so1_put_literal(line, "{\"pid\":");
+	so1_put_number(line, p->pid);
+	so1_put_literal(line, ",\"name\":\"");
+	if (so1_has_room(line, TASK_COMM_LEN * SO1_ESCAPED_MAX))
+		line->len += so1_json_escape(line->text + line->len, p->comm,
+					     strnlen(p->comm, TASK_COMM_LEN));
+	so1_put_literal(line, "\"");
 }
 
 static void so1_put_usage(struct so1_line *line)
@@ -64,13 +98,13 @@ static void so1_put_usage(struct so1_line *line)
 static int so1_append_process(struct so1_text *text, struct so1_line *line,
 			      bool first)
 {
-	int err = so1_text_append(text, first ? "\n" : ",\n", first ? 1 : 2);
-
-	if (err)
-		return err;
+	line->len = 0;
+	if (!first)
+		so1_put_literal(line, ",");
+	so1_put_literal(line, "\n");
 	so1_format(line);
-	err = so1_text_append(text, line->text, line->len);
-	return err ?: so1_text_append(text, "}", 1);
+	so1_put_literal(line, "}");
+	return so1_text_append(text, line->text, line->len);
 }
 
 /* Returns 0, -ENOMEM, or -EINTR where the reader is being killed. May sleep. */

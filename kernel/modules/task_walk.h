@@ -176,7 +176,7 @@ static bool so1_fill(struct so1_proc *p, struct task_struct *leader,
 	const struct mm_struct *mm = NULL;
 	struct task_struct *speaker;
 	long pages[NR_MM_COUNTERS];
-	int users = 0, i;
+	int users = 0;
 	u64 life_ns;
 
 	if (!pid_ns)
@@ -187,22 +187,22 @@ static bool so1_fill(struct so1_proc *p, struct task_struct *leader,
 	speaker = so1_lock_speaker(leader);
 	if (speaker->nsproxy)
 		p->uts_ns = speaker->nsproxy->uts_ns->ns.inum;
+	p->pid_ns = pid_ns->ns.inum;
+	p->foreign = pid_ns != &init_pid_ns ||
+		     (p->uts_ns && p->uts_ns != init_uts_ns.ns.inum);
+	if (walk->only_foreign && !p->foreign) {
+		task_unlock(speaker);
+		return false;
+	}
 	/* A kernel thread may borrow a process's address space (kthread_use_mm). */
 	if (speaker->mm && !(speaker->flags & PF_KTHREAD)) {
 		mm = speaker->mm;
 		users = atomic_read(&mm->mm_users);
-		for (i = 0; i < NR_MM_COUNTERS; i++)
-			pages[i] = so1_rss_shared(speaker->mm, i);
+		so1_rss_shared(speaker->mm, pages);
 		p->vsz_kb = so1_kb(READ_ONCE(mm->total_vm));
 		p->mm_id = so1_mm_id(mm);
 	}
 	task_unlock(speaker);
-
-	p->pid_ns = pid_ns->ns.inum;
-	p->foreign = pid_ns != &init_pid_ns ||
-		     (p->uts_ns && p->uts_ns != init_uts_ns.ns.inum);
-	if (walk->only_foreign && !p->foreign)
-		return false;
 
 	if (mm)
 		so1_rss_cached(leader, mm, users, &walk->scans, pages);
