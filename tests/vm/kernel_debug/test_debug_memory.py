@@ -57,6 +57,17 @@ def injection(probability: int = 0, **settings: object) -> Iterator[None]:
         write(reset)
 
 
+@contextmanager
+def of_this_process() -> Iterator[None]:
+    """This process's allocations, and those of its children, are what an injection is for."""
+    mine = Path("/proc/self/make-it-fail")
+    mine.write_text("1")
+    try:
+        yield
+    finally:
+        mine.write_text("0")
+
+
 def all_slots_are_free(path: Path) -> None:
     held = [path.open("rb") for _ in range(64)]
     for file in held:
@@ -117,10 +128,9 @@ def test_allocations_of_the_module_may_fail_at_random(module: str) -> None:
     sections = Path(f"/sys/module/{module}/sections")
     start = int((sections / ".text").read_text(), 16)
     outcomes = [0, 0]
-    mine = Path("/proc/self/make-it-fail")
-    mine.write_text("1")
     with (
         scene("parked", 300, prefix=("unshare", "--uts")),
+        of_this_process(),
         injection(
             probability=2,
             task_filter="Y",
@@ -136,7 +146,6 @@ def test_allocations_of_the_module_may_fail_at_random(module: str) -> None:
             except OSError as error:
                 assert error.errno == errno.ENOMEM
                 outcomes[1] += 1
-    mine.write_text("0")
     assert min(outcomes) > 0
     all_slots_are_free(path)
 
