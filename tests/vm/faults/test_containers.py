@@ -62,8 +62,10 @@ def test_hundreds_of_containers_that_come_and_go_cost_nothing_and_are_never_mixe
     with Agent(config) as agent:
         agent.warm()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for done in pool.map(come_and_go, range(number)):
+            for count, done in enumerate(pool.map(come_and_go, range(number)), 1):
                 assert done is None
+                if count % 50 == 0:
+                    print(f"{count} of {number}, {agent.tick_lines[-1]}", flush=True)
         support.wait_gone(mine.ids())
         agent.more_ticks(3, " · 7 containers · ")
         assert_no_leak(agent, record)
