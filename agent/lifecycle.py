@@ -23,6 +23,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError, SourceError
 from agent.host import HostProbe
+from agent.lean import settle_collector
 from agent.lock import AgentLock, GeneratorLock
 from agent.observer import Observer, Stopwatch
 from agent.reader import ProcessReader
@@ -209,11 +210,13 @@ class _Agent:
     def loop(self) -> None:
         """A tick at once and then one each interval; a late one is skipped, never made up for."""
         interval_ns = int(self._config.interval_s * 10**9)
-        next_ns = self._clock.boot_ns()
+        began_ns = next_ns = self._clock.boot_ns()
         while not self._stopper.stopping:
             self._tick()
             if self._options.once:
                 return
+            if next_ns == began_ns:
+                settle_collector()
             now_ns = self._clock.boot_ns()
             next_ns += interval_ns * max(1, -(-(now_ns - next_ns) // interval_ns))
             self._wait_until(next_ns)

@@ -39,7 +39,9 @@ class ProcessReader:
         self._clock = clock
         self._pause_ns = _FIRST_PAUSE_NS
         self._load_again_ns = 0
-        self._not_loaded: AgentError | None = None
+        self._not_loaded: tuple[str, str] | None = None
+        """Message and hint. Not the error itself: raised again and again, it would keep the frames
+        of every tick, and with them all that the tick had read."""
         self.problem = ""
         """Why the modules are not the source, "" while they are."""
 
@@ -52,7 +54,7 @@ class ProcessReader:
         except ModulesError as error:
             if self._choice is SourceChoice.MODULES:
                 raise
-            self._not_loaded = error
+            self._not_loaded = (error.message, error.hint)
             self._postpone()
             self._say(str(error))
 
@@ -79,8 +81,10 @@ class ProcessReader:
             return self._read_modules()
         except SourceError as error:
             if self._clock.boot_ns() < self._load_again_ns:
+                if self._not_loaded is None:
+                    raise
                 # Why they could not be loaded says more than that they are not there.
-                raise self._not_loaded or error from error
+                raise ModulesError(*self._not_loaded) from error
             self._postpone()
             self._load_modules_again()
             return self._read_modules()
@@ -90,7 +94,7 @@ class ProcessReader:
         try:
             self._load_modules()
         except AgentError as error:
-            self._not_loaded = error
+            self._not_loaded = (error.message, error.hint)
             raise
 
     def _postpone(self) -> None:

@@ -79,16 +79,15 @@ def _read_whole(path: Path) -> bytes:
     EIO says that the module was removed under the descriptor, EBUSY that all of its snapshots are
     taken: both are worth another open.
     """
-    failure: OSError | None = None
-    for _ in range(_TRIES):
+    tries = 0
+    while True:
+        tries += 1
         try:
             return _read_once(path)
         except OSError as error:
-            failure = error
-            if error.errno not in (errno.EIO, errno.EBUSY, errno.EINTR):
-                break
-    reason = failure.strerror if failure else "unknown"
-    raise SourceError(f"{path} cannot be read: {reason}.", _MEND) from failure
+            again = error.errno in (errno.EIO, errno.EBUSY, errno.EINTR)
+            if tries == _TRIES or not again:
+                raise SourceError(f"{path} cannot be read: {error.strerror}.", _MEND) from error
 
 
 def _read_once(path: Path) -> bytes:

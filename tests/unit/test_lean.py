@@ -49,3 +49,20 @@ def test_an_older_requests_that_needs_a_guesser_gets_it(tmp_path: Path) -> None:
         "import requests; print(requests.chardet.__name__)\n"
     )
     assert (done.stdout, done.stderr) == ("chardet\n", "")
+
+
+def test_a_settled_collector_leaves_a_tick_alone_and_still_finds_cycles() -> None:
+    done = python(
+        "import gc\n"
+        "from agent import lean\n"
+        "lean.settle_collector()\n"
+        "runs = lambda: sum(one['collections'] for one in gc.get_stats())\n"
+        "before = runs()\n"
+        "held = [(number, number) for number in range(5_000)]\n"
+        "print(runs() - before)\n"
+        "for _ in range(20_000):\n"
+        "    ring = []\n"
+        "    ring.append(ring)\n"
+        "print(gc.get_freeze_count() > 1_000, len(gc.get_objects()) < 20_000)\n"
+    )
+    assert (done.stdout, done.stderr) == ("0\nTrue True\n", "")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
+import weakref
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from agent.config import SourceChoice
 from agent.errors import ModulesError, SourceError
 from agent.model import Memory, Snapshot, Source
 from agent.reader import ProcessReader
+from agent.sources import proc_modules
 
 MINUTE_NS = 60 * 10**9
 GONE = "/proc/sysinfo is not there."
@@ -171,3 +175,31 @@ def test_a_module_loaded_but_unreadable_is_told_as_that() -> None:
     host.readable = False
     assert reader.read().source is Source.PSUTIL
     assert GONE in reader.problem
+
+
+def test_readings_without_the_modules_keep_nothing_of_the_ticks_before(tmp_path: Path) -> None:
+    host = Host(loadable=False)
+    absent = tmp_path / "absent"
+    reader = ProcessReader(
+        SourceChoice.AUTO,
+        read_modules=lambda: proc_modules.read(absent, absent, host),
+        read_psutil=host.psutil,
+        load_modules=host.load,
+        clock=host,
+    )
+    reader.load()
+    kept: list[weakref.ref[Host]] = []
+
+    def tick() -> None:
+        held = Host()  # what a tick holds while it reads
+        kept.append(weakref.ref(held))
+        assert reader.read().source is Source.PSUTIL
+
+    gc.disable()  # a cycle would wait for the collector, which is not asked often
+    try:
+        for _ in range(3):
+            tick()
+        assert [one() for one in kept] == [None, None, None]
+    finally:
+        gc.enable()
+    assert NO_HEADERS in reader.problem
