@@ -12,7 +12,9 @@ import sys
 import warnings
 
 _DETECTORS = ("chardet", "charset_normalizer")
-_YOUNG_OBJECTS = 10_000
+_YOUNG_OBJECTS = 3_000
+"""More than a tick of some hundred processes makes, and little to wait for where an error made a
+cycle: its frames hold what the tick had read."""
 
 
 def leave_out_detectors() -> None:

@@ -58,7 +58,7 @@ def test_a_settled_collector_leaves_a_tick_alone_and_still_finds_cycles() -> Non
         "lean.settle_collector()\n"
         "runs = lambda: sum(one['collections'] for one in gc.get_stats())\n"
         "before = runs()\n"
-        "held = [(number, number) for number in range(5_000)]\n"
+        "held = [(number, number) for number in range(2_000)]\n"
         "print(runs() - before)\n"
         "for _ in range(20_000):\n"
         "    ring = []\n"
