@@ -25,7 +25,9 @@ _USUAL = 300
 def measure_tick(command: list[str], wanted: int, ticks: int) -> list[Row]:
     """Each stage's median with `wanted` processes, BPF on, and what one could do instead.
 
-    The ticks come a second apart, or one after another where they take longer.
+    The ticks come a second apart, or one after another where they take longer. They are those of
+    an agent that has been up for a while: as long as SQLite's log grows, each tick's sync has to
+    commit the file's new size as well.
     """
     with processes.crowd(wanted):
         present = processes.count()
@@ -52,6 +54,7 @@ def _stages(command: list[str], ticks: int) -> tuple[dict[str, Timing], Timing, 
     wholes: dict[int, float] = {}
     with running_agent(command, "--interval", "1") as agent:
         agent.wait_for_bpf()
+        agent.wait_for_checkpoint()
         first, cpu_s = agent.rows(), agent.cpu_s()
         while len(seen) < ticks:
             agent.check_alive()

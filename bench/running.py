@@ -78,6 +78,19 @@ class RunningAgent:
             time.sleep(0.2)
         raise RuntimeError("BPF neither came up nor said why not")
 
+    def wait_for_checkpoint(self, timeout_s: float = 600) -> None:
+        """Until the log was brought into the database for the first time, and is written over.
+
+        Raises RuntimeError when that does not happen, or the agent ends.
+        """
+        deadline = time.monotonic() + timeout_s
+        size = self.database.stat().st_size
+        while self.database.stat().st_size == size:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the database's log was never brought into the file")
+            self.check_alive()
+            time.sleep(0.2)
+
     def check_alive(self) -> None:
         """Raises RuntimeError, with its last words, where it has ended."""
         if self.process.poll() is not None:
