@@ -50,11 +50,10 @@ class ProcessReader:
         if self._choice is SourceChoice.PSUTIL:
             return
         try:
-            self._load_modules()
+            self._try_loading()
         except ModulesError as error:
             if self._choice is SourceChoice.MODULES:
                 raise
-            self._not_loaded = (error.message, error.hint)
             self._postpone()
             self._say(str(error))
 
@@ -86,10 +85,10 @@ class ProcessReader:
                 # Why they could not be loaded says more than that they are not there.
                 raise ModulesError(*self._not_loaded) from error
             self._postpone()
-            self._load_modules_again()
+            self._try_loading()
             return self._read_modules()
 
-    def _load_modules_again(self) -> None:
+    def _try_loading(self) -> None:
         self._not_loaded = None
         try:
             self._load_modules()

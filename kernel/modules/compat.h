@@ -18,6 +18,16 @@
 /* The counters that make a process's resident memory; the others are not read. */
 static const int so1_rss_members[] = { MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES };
 
+/*
+ * Exact resident pages of one kind.
+ *
+ * Up to 6.1 every thread keeps counts of its own, which mm->rss_stat does not
+ * have yet: the caller adds them with so1_rss_cached(). Since 6.2 (f1a7941243c1
+ * "mm: convert mm's rss stats into percpu_counter") the counter is per CPU and
+ * get_mm_counter() reads it without its CPUs' shares; summing them is exact.
+ *
+ * The mm must not go away: the caller holds task_lock() of a task that uses it.
+ */
 static long so1_rss_member(struct mm_struct *mm, int member)
 {
 #if defined(SO1_HAVE_MM_COUNTER_SUM)
@@ -29,16 +39,7 @@ static long so1_rss_member(struct mm_struct *mm, int member)
 #endif
 }
 
-/*
- * Exact resident pages by kind.
- *
- * Up to 6.1 every thread keeps counts of its own, which mm->rss_stat does not
- * have yet: the caller adds them with so1_rss_cached(). Since 6.2 (f1a7941243c1
- * "mm: convert mm's rss stats into percpu_counter") the counter is per CPU and
- * get_mm_counter() reads it without its CPUs' shares; summing them is exact.
- *
- * The mm must not go away: the caller holds task_lock() of a task that uses it.
- */
+/* Fills @pages by kind, each as so1_rss_member() has it. */
 static void so1_rss_shared(struct mm_struct *mm, long *pages)
 {
 	int i;
