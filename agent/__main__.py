@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from agent.errors import AgentError
-from agent.terminal import Say, printable
+from agent.util.terminal import Say, printable
 
 
 def main() -> None:

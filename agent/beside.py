@@ -17,10 +17,10 @@ from agent.actions.compose import Grafana
 from agent.config import Config
 from agent.errors import AgentError
 from agent.lock import GeneratorLock
-from agent.run import environment, kill_session
 from agent.stopper import Stopper
-from agent.terminal import Say
-from agent.undo import UndoStack
+from agent.util.subprocess import environment, kill_session
+from agent.util.terminal import Say
+from agent.util.undo import UndoStack
 
 _GRAFANA_WAIT_S = 30.0
 

@@ -23,7 +23,6 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError, SourceError
 from agent.host import HostProbe
-from agent.lean import settle_collector
 from agent.lock import AgentLock, GeneratorLock
 from agent.observer import Observer, Stopwatch
 from agent.reader import ProcessReader
@@ -36,8 +35,9 @@ from agent.sources.engine_list import KeptList
 from agent.stopper import Stopper, StopRequestedError
 from agent.store.installation import installation_id
 from agent.store.store import Store
-from agent.terminal import Say
-from agent.undo import UndoStack
+from agent.util.memory_tuning import settle_collector
+from agent.util.terminal import Say
+from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
     from agent.books import BpfView

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from agent.service import TickReport
 from agent.status import Status
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 _GB_KB = 1024 * 1024
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.report import ContainerNow, Curve, Report
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"

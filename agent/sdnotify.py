@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from agent.actions.containers import remove_installation
 from agent.errors import AgentError, EngineUnavailableError
 from agent.lock import GeneratorLock
-from agent.terminal import Say
+from agent.util.terminal import Say
 
 _LAST_TRY_S = 1.0
 

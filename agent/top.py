@@ -26,8 +26,8 @@ from agent.report_text import (
     span,
 )
 from agent.store.queries import ContainerProcess, ContainerRow, History, Tick
-from agent.terminal import printable
 from agent.top_keys import Key, Sort
+from agent.util.terminal import printable
 
 _KB_PER_GB = 1024 * 1024
 _REMOVALS_WITHIN_MS = 3_600_000

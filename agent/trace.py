@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 
 class Kind(StrEnum):

@@ -27,8 +27,8 @@ from agent import dockerapi
 from agent.actions.grafana_password import settle_password
 from agent.errors import AgentError
 from agent.lock import open_lock_file, try_flock
-from agent.run import CommandError, run
-from agent.terminal import printable
+from agent.util.subprocess import CommandError, run
+from agent.util.terminal import printable
 
 if TYPE_CHECKING:
     from agent.config import Config, GrafanaSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.config import ModulesSettings
 from agent.errors import ModulesError
 from agent.lock import try_flock
-from agent.run import CommandError, run
+from agent.util.subprocess import CommandError, run
 
 MODULES = ("sysinfo", "continfo")
 

@@ -22,7 +22,7 @@ from agent.dockerapi import answering, connect, learn_shapes
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 CALL_TIMEOUT_S = 30.0
 """One call of Docker; a loaded host takes some seconds to delete a container."""

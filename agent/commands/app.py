@@ -88,12 +88,13 @@ def start(
     database: DatabaseOption = None,
 ) -> int:
     """Run the agent in the foreground; Ctrl-C takes down what it brought."""
-    from agent import lean
+    from agent.util import memory_tuning
 
-    lean.leave_out_detectors()
-    from agent import lifecycle, terminal
+    memory_tuning.leave_out_detectors()
+    from agent import lifecycle
     from agent.clock import SystemClock
     from agent.host import require_root
+    from agent.util import terminal
 
     settings = with_overrides(
         load_config(config),

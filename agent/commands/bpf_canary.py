@@ -36,7 +36,7 @@ from agent.model import Basis, ContainerCgroup, Source, Verified
 from agent.sources import bpf, cgroups
 from agent.sources.bpf_programs import Handover
 from agent.sources.bpf_syscall import enable_statistics, program_runs
-from agent.terminal import Say
+from agent.util.terminal import Say
 
 _CHILDREN = 1000
 _BURN_NS = 10**9

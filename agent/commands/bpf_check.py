@@ -31,7 +31,7 @@ from agent.model import (
 )
 from agent.sources import bpf, cgroups, proc_modules, proc_psutil
 from agent.sources.engine import Engine
-from agent.terminal import Say, printable
+from agent.util.terminal import Say, printable
 
 CONFLICT = 1
 _TRIES = 2

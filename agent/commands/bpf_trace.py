@@ -31,8 +31,8 @@ from agent.sources.bpf_syscall import Map, possible_cpus
 from agent.sources.cgroup_tree import walk
 from agent.sources.engine import Engine, EngineEvents
 from agent.sources.records import EventKind, EventRecord
-from agent.terminal import Say, is_terminal
 from agent.trace import Filter, Kind, Names, Reorder, TraceEvent
+from agent.util.terminal import Say, is_terminal
 
 _ROUND_MS = 50
 _START_S = 300

@@ -24,8 +24,8 @@ from agent.errors import AgentError
 from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
-from agent.terminal import Say, is_terminal, printable
-from agent.undo import UndoStack
+from agent.util.terminal import Say, is_terminal, printable
+from agent.util.undo import UndoStack
 
 _STOP_WAIT_S = 300.0
 _DELETIONS = 5

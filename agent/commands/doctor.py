@@ -15,7 +15,7 @@ from agent.config import Config, load_config, with_overrides
 from agent.doctor import Check, Facts, State, can_run, judge
 from agent.doctor.probe import probe
 from agent.errors import ConfigError
-from agent.terminal import is_terminal, printable
+from agent.util.terminal import is_terminal, printable
 
 _STYLES = {State.OK: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.UNKNOWN: "cyan"}
 

@@ -35,7 +35,7 @@ def report(
     from agent import report as reports
     from agent import report_text
     from agent.store.queries import History
-    from agent.terminal import Say, is_terminal
+    from agent.util.terminal import Say, is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
     span_ms = reports.parse_since(since)

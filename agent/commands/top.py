@@ -45,7 +45,7 @@ def top(
 ) -> int:
     """Containers and their processes at the last tick, live, and which one would go next."""
     from agent import top as view
-    from agent.terminal import is_terminal
+    from agent.util.terminal import is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
     state = view.State(sort=sort)

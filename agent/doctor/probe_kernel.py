@@ -14,7 +14,7 @@ from agent.actions import kmod
 from agent.config import Config
 from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, SigningFacts
 from agent.errors import AgentError
-from agent.run import CommandError, environment, run
+from agent.util.subprocess import CommandError, environment, run
 
 _TOOL_TIMEOUT_S = 60.0
 _EFI = Path("/sys/firmware/efi")

@@ -19,10 +19,10 @@ from typing import IO
 import msgspec
 
 from agent.errors import SourceError
-from agent.run import environment, kill_session
 from agent.sources.bpf_programs import SETS, Handover, Order
 from agent.sources.bpf_support import PACKAGE
 from agent.sources.bpf_syscall import Map
+from agent.util.subprocess import environment, kill_session
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from agent.sources import cgroup_tree as tree
 from agent.sources import procfs
 from agent.sources.cgroup_layout import CgroupLayout, CgroupMode, detect
 from agent.sources.cgroup_memo import FirstProcess
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 __all__ = ["CgroupLayout", "CgroupMode", "detect", "read"]
 

@@ -25,7 +25,7 @@ from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
 from agent.sources.engine_age import at_least_up_ns
-from agent.terminal import printable
+from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from agent.errors import AgentError
-from agent.undo import UndoStack
+from agent.util.undo import UndoStack
 
 
 class ForeignError(Exception):

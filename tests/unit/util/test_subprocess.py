@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.run import CommandError, Finished, environment, kill_session, run
+from agent.util.subprocess import CommandError, Finished, environment, kill_session, run
 from tests.containers import wait_until
 
 if TYPE_CHECKING:

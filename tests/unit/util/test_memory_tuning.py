@@ -11,7 +11,7 @@ import pytest
 from tests.unit.sources.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.allow_subprocess
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def python(script: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def test_dockers_client_works_without_the_guessers(tmp_path: Path) -> None:
     fake = FakeEngine(tmp_path)
     fake.answers["/containers/json"] = [{"Names": ["/ñandú"]}]
     done = python(
-        "from agent import lean; lean.leave_out_detectors()\n"
+        "from agent.util import memory_tuning; memory_tuning.leave_out_detectors()\n"
         "import sys, docker\n"
         f"client = docker.APIClient(base_url={fake.host!r}, version='1.41')\n"
         "print(ascii(client.containers()))\n"
@@ -45,7 +45,7 @@ def test_an_older_requests_that_needs_a_guesser_gets_it(tmp_path: Path) -> None:
     (tmp_path / "chardet.py").write_text("", encoding="utf-8")
     done = python(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from agent import lean; lean.leave_out_detectors()\n"
+        "from agent.util import memory_tuning; memory_tuning.leave_out_detectors()\n"
         "import requests; print(requests.chardet.__name__)\n"
     )
     assert (done.stdout, done.stderr) == ("chardet\n", "")
@@ -54,8 +54,8 @@ def test_an_older_requests_that_needs_a_guesser_gets_it(tmp_path: Path) -> None:
 def test_a_settled_collector_leaves_a_tick_alone_and_still_finds_cycles() -> None:
     done = python(
         "import gc\n"
-        "from agent import lean\n"
-        "lean.settle_collector()\n"
+        "from agent.util import memory_tuning\n"
+        "memory_tuning.settle_collector()\n"
         "runs = lambda: sum(one['collections'] for one in gc.get_stats())\n"
         "before = runs()\n"
         "held = [(number, number) for number in range(2_000)]\n"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.terminal import Say, is_journal, is_terminal, printable, set_up_logging
+from agent.util.terminal import Say, is_journal, is_terminal, printable, set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
