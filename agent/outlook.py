@@ -14,8 +14,8 @@ from typing import Protocol
 
 from agent import policy
 from agent.config import PolicySettings
-from agent.decisions import Decision
 from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.removal import Decision
 
 _NO_PROCESS = "has no process: goes if it has ended"
 

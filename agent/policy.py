@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.config import PolicySettings, Scope
-from agent.decisions import Decision, Figure, Reason
 from agent.model import Container, ContainerState, ContainerTotals, Tier
+from agent.model.removal import Decision, Figure, Reason
 
 NAME_PREFIX = "so1_contenedor_"
 """Names of generated containers, as the original called them."""

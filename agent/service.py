@@ -15,12 +15,12 @@ from agent import books, policy, usage
 from agent.actions.containers import Remover
 from agent.clock import Clock
 from agent.config import PolicySettings
-from agent.decisions import Decision, Outcome, Removal, RemovalPass
 from agent.errors import StoreError
 from agent.host import HostProbe, available_kb
 from agent.model import AttributionCounts, ContainerTotals, Tier
+from agent.model.record import TickRecord
+from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.observer import Observation, Observer, Stopwatch
-from agent.record import TickRecord
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from agent.model import (
     Tier,
     Verified,
 )
-from agent.record import ContainerProcessUsage, ProcessUsage
+from agent.model.record import ContainerProcessUsage, ProcessUsage
 
 _cpu_ns = attrgetter("cpu_ns")
 

@@ -30,10 +30,10 @@ from agent.actions.removal import (
     look_up,
 )
 from agent.clock import Clock, SystemClock
-from agent.decisions import Decision, Outcome, Reason, Removal
 from agent.dockerapi import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
 from agent.model import Tier
+from agent.model.removal import Decision, Outcome, Reason, Removal
 
 log = logging.getLogger(__name__)
 

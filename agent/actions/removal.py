@@ -17,11 +17,11 @@ import docker
 import docker.errors
 import msgspec
 
-from agent.decisions import Decision, Outcome, Reason
 from agent.dockerapi import answering, connect, learn_shapes
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
+from agent.model.removal import Decision, Outcome, Reason
 from agent.util.terminal import printable
 
 CALL_TIMEOUT_S = 30.0

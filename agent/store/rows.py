@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.decisions import RemovalPass
-    from agent.record import TickRecord
+    from agent.model.record import TickRecord
+    from agent.model.removal import RemovalPass
 
 Values = tuple[Any, ...]
 

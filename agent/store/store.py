@@ -23,9 +23,9 @@ import peewee
 
 from agent.clock import Clock
 from agent.config import RetentionSettings
-from agent.decisions import RemovalPass
 from agent.errors import StoreError
-from agent.record import TickRecord
+from agent.model.record import TickRecord
+from agent.model.removal import RemovalPass
 from agent.store import database as sqlite
 from agent.store import failures, files, rows, watch
 from agent.store.failures import DamagedError

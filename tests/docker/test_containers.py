@@ -19,10 +19,10 @@ import pytest
 
 from agent.actions.containers import Remover, remove_installation
 from agent.clock import SystemClock
-from agent.decisions import Decision, Outcome, Reason, Removal
 from agent.dockertime import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, Tier
+from agent.model.removal import Decision, Outcome, Reason, Removal
 from tests.containers import ALPINE, STRESS, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine
 

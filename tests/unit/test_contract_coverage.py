@@ -14,9 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent import config, decisions, errors, model
+from agent import config, errors, model
 from agent.commands.app import app
 from agent.doctor import State, judge
+from agent.model import removal
 from agent.store.tables import ALL_TABLES, columns, table_name
 from tests.unit.doctor_host import GOOD
 
@@ -25,8 +26,8 @@ VALUES = (
     model.Verified,
     model.Basis,
     model.Tier,
-    decisions.Reason,
-    decisions.Outcome,
+    removal.Reason,
+    removal.Outcome,
     model.Source,
     model.Hierarchy,
     model.HeldBasis,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agent import policy
 from agent.config import PolicySettings, Scope
-from agent.decisions import Decision, Reason
 from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.removal import Decision, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,9 +20,9 @@ import pytest
 
 from agent.actions import removal
 from agent.actions.containers import MAX_PARALLEL, Remover, remove_installation
-from agent.decisions import Decision, Outcome, Reason
 from agent.errors import EngineUnavailableError
 from agent.model import Tier
+from agent.model.removal import Decision, Outcome, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import RetentionSettings
-from agent.decisions import Decision, Outcome, Reason, Removal, RemovalPass
 from agent.model import (
     AttributionCounts,
     Basis,
@@ -22,7 +21,8 @@ from agent.model import (
     Tier,
     Verified,
 )
-from agent.record import ContainerProcessUsage, ProcessUsage, TickRecord
+from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
+from agent.model.removal import Decision, Outcome, Reason, Removal, RemovalPass
 from agent.store.store import Store
 
 START_NS = 1_764_000_000 * 10**9

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playhouse.test_utils import assert_query_count
 
-from agent.decisions import Outcome
 from agent.errors import StoreError
 from agent.model import AttributionCounts, HeldBasis, Source, Tier
+from agent.model.removal import Outcome
 from tests.unit.store.builders import (
     ID_A,
     SECOND_NS,

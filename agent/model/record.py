@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.decisions import RemovalPass
 from agent.model import (
     AttributionCounts,
     Basis,
@@ -16,6 +15,7 @@ from agent.model import (
     Source,
     Verified,
 )
+from agent.model.removal import RemovalPass
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, gc=False):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.decisions import Decision, Outcome, Reason, Removal
 from agent.model import Tier
+from agent.model.removal import Decision, Outcome, Reason, Removal
 
 DECISION = Decision("d", "a" * 64, "x", "alpine", 0, Tier.LOW, 1, Reason.EXITED, 0.0, 0.0)
 
