@@ -40,7 +40,7 @@ from agent.util.terminal import Say
 from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
-    from agent.books import BpfView
+    from agent.analysis.cpu_accounting import BpfView
     from agent.sources.bpf import Witness
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agent import attribution, books, policy, usage
+from agent import policy
+from agent.analysis import attribution, cpu_accounting, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.errors import EngineUnavailableError
@@ -59,7 +60,7 @@ class Observation:
     containers: tuple[Container, ...]
     engine_answers: bool
     view: CgroupView | None
-    second: books.BpfView | None
+    second: cpu_accounting.BpfView | None
     """What BPF holds; None while there are no probes."""
     attribution: Attribution
     totals: tuple[ContainerTotals, ...]
@@ -77,7 +78,7 @@ class Observer:
         settings: PolicySettings,
         installation: str,
         stopwatch: Stopwatch,
-        second_witness: Callable[[int], books.BpfView | None] = lambda _snapshot_ns: None,
+        second_witness: Callable[[int], cpu_accounting.BpfView | None] = lambda _snapshot_ns: None,
     ) -> None:
         self._reader = reader
         self._engine = engine

@@ -11,8 +11,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent import books, policy, usage
+from agent import policy
 from agent.actions.containers import Remover
+from agent.analysis import cpu_accounting, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.errors import StoreError
@@ -71,7 +72,7 @@ class Service:
         self._removal_wait_ns = int(removal_wait_s * 10**9)
         self._remover = remover
         self._before = usage.Reading()
-        self._books = books.Books()
+        self._books = cpu_accounting.Books()
         self._number = 0
         self._deleted_since_row = 0
         self._failed_since_row = 0
@@ -195,11 +196,11 @@ class Service:
         view, second = observed.view, observed.second
         if view is None or second is None:
             return observed.totals
-        shares, self._books = books.close_books(
+        shares, self._books = cpu_accounting.close_books(
             self._books,
             second,
-            books.owners(second, view),
-            books.process_cpu_ns(observed.snapshot, second, now.process_cpu_ns),
+            cpu_accounting.owners(second, view),
+            cpu_accounting.process_cpu_ns(observed.snapshot, second, now.process_cpu_ns),
             {
                 key: cgroup.cpu_ns
                 for key, cgroup in view.containers.items()

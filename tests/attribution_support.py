@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.attribution import attribute
+from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
 from agent.model import AttributedProcess, Attribution, Container, ProcessKey, Snapshot
 from agent.sources import cgroups

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.books import BpfView, CgroupEvents, owners
+from agent.analysis.cpu_accounting import BpfView, CgroupEvents, owners
 from agent.clock import SystemClock
 from agent.model import CgroupView, ContainerCgroup, ProcessKey
 from agent.sources import bpf, cgroups

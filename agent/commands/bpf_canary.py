@@ -19,7 +19,7 @@ import msgspec
 
 from agent import canary
 from agent.actions.canary import Canary, CanaryError
-from agent.books import (
+from agent.analysis.cpu_accounting import (
     Books,
     BpfView,
     CgroupEvents,

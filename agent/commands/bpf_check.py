@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from agent.attribution import attribute
-from agent.books import BpfView
+from agent.analysis.attribution import attribute
+from agent.analysis.cpu_accounting import BpfView
 from agent.clock import Clock
 from agent.config import Config
 from agent.errors import SourceError

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agent.books import BpfView, CgroupEvents, Seam
+from agent.analysis.cpu_accounting import BpfView, CgroupEvents, Seam
 from agent.clock import Clock
 from agent.errors import SourceError
 from agent.model import Hierarchy, ProcessKey, process_keys

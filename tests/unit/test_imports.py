@@ -89,7 +89,7 @@ def offences(modules_of: str, forbidden: str) -> Iterator[str]:
 def test_the_package_is_found() -> None:
     names = modules()
     assert {"agent.model", "agent.service", "agent.sources.proc_modules"} <= names.keys()
-    assert "agent.model" in imported(names["agent.usage"])
+    assert "agent.model" in imported(names["agent.analysis.usage"])
 
 
 @pytest.mark.parametrize("layer", IO_LAYERS)
@@ -116,7 +116,7 @@ def test_the_core_imports_no_library_that_reaches_outside(core: str) -> None:
 def test_the_core_loads_no_such_library_through_another_module_of_ours() -> None:
     code = (
         "import sys; before = set(sys.modules); "
-        "import agent.attribution, agent.policy, agent.usage, agent.doctor; "
+        "import agent.analysis.attribution, agent.policy, agent.analysis.usage, agent.doctor; "
         "print(*sorted(n for n in set(sys.modules) - before "
         "if n.split('.')[0] in {'docker', 'bcc', 'peewee', 'psutil', 'requests'} "
         "or n.startswith(('agent.sources', 'agent.actions', 'agent.store'))))"

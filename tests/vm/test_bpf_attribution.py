@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.attribution import attribute
+from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
 from agent.model import Attribution, Container, ProcessKey, Verified
 from agent.sources import bpf, cgroups, proc_modules, proc_psutil

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.books import (
+from agent.analysis.cpu_accounting import (
     Books,
     BpfView,
     CgroupEvents,

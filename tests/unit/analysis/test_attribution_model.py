@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import hypothesis.strategies as st
 from hypothesis import event, given, settings
 
-from agent.attribution import attribute
+from agent.analysis.attribution import attribute
 from agent.model import (
     AttributedProcess,
     Basis,
@@ -27,7 +27,7 @@ from agent.model import (
     Source,
     Verified,
 )
-from tests.unit.attribution_scene import (
+from tests.unit.analysis.attribution_scene import (
     HOST_CGROUP,
     HOST_PID_NS,
     HOST_UTS_NS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from agent.analysis.namespaces import Namespaces
 from agent.model import (
     AttributedProcess,
     Attribution,
@@ -24,7 +25,6 @@ from agent.model import (
     Source,
     Verified,
 )
-from agent.namespaces import Namespaces
 
 _ZOMBIE_OR_DEAD = 0x20 | 0x10
 _KTHREADD = 2

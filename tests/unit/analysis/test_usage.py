@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import usage
-from agent.books import CgroupEvents, ContainerShare
+from agent.analysis import usage
+from agent.analysis.cpu_accounting import CgroupEvents, ContainerShare
 from agent.model import (
     Basis,
     CgroupView,

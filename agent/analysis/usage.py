@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
-from agent.books import ContainerShare
+from agent.analysis.cpu_accounting import ContainerShare
 from agent.model import (
     AttributedProcess,
     Basis,

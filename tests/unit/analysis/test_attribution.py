@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.attribution import attribute
+from agent.analysis.attribution import attribute
 from agent.model import (
     AttributedProcess,
     Attribution,
@@ -19,7 +19,7 @@ from agent.model import (
     Source,
     Verified,
 )
-from tests.unit.attribution_scene import (
+from tests.unit.analysis.attribution_scene import (
     HOST_CGROUP,
     HOST_PID_NS,
     HOST_UTS_NS,

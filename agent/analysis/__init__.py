@@ -1,0 +1,1 @@
+"""Whose a process is and what it costs. Pure: values in, values out."""
