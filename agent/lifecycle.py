@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import __version__, policy, status
+from agent import __version__, status
 from agent.actions import kmod
 from agent.actions.containers import Remover
 from agent.beside import Beside
@@ -25,6 +25,7 @@ from agent.errors import AgentError, SourceError
 from agent.host import HostProbe
 from agent.lock import AgentLock, GeneratorLock
 from agent.observer import Observer, Stopwatch
+from agent.policy import decide
 from agent.reader import ProcessReader
 from agent.render import tick_line
 from agent.sdnotify import Notifier
@@ -171,7 +172,7 @@ class _Agent:
         remover = None
         if not self._options.dry_run:
             remover = Remover(
-                config.docker_host, clock, config.policy.stop_grace_s, policy.still_stands
+                config.docker_host, clock, config.policy.stop_grace_s, decide.still_stands
             )
         stopwatch = Stopwatch(clock)
         events = EngineEvents(config.docker_host, clock, self._on_engine_event)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agent import policy
 from agent.analysis import attribution, cpu_accounting, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
@@ -26,6 +25,7 @@ from agent.model import (
     ContainerTotals,
     Snapshot,
 )
+from agent.policy import decide
 from agent.reader import ProcessReader
 from agent.sources import cgroups
 from agent.sources.engine_list import KeptList
@@ -97,9 +97,9 @@ class Observer:
         """Docker was away. Any thread."""
         self.interruptions += 1
 
-    def governance(self, container: Container) -> policy.Governance:
+    def governance(self, container: Container) -> decide.Governance:
         """How the policy sees one container."""
-        return policy.classify(container, self._installation, self._settings.scope)
+        return decide.classify(container, self._installation, self._settings.scope)
 
     def running_governed(self) -> int:
         """How many governed containers run now; 0 while Docker does not answer."""

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent import policy
 from agent.actions.containers import Remover
 from agent.analysis import cpu_accounting, usage
 from agent.clock import Clock
@@ -22,6 +21,7 @@ from agent.model import AttributionCounts, ContainerTotals, Tier
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.observer import Observation, Observer, Stopwatch
+from agent.policy import decide
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Service:
         counts them. Raises SourceError as `tick` does.
         """
         running = self._observer.running_governed() if self._is_settled() else 0
-        if not policy.over_limit(running, self._settings):
+        if not decide.over_limit(running, self._settings):
             return 0
         observed = self._observe()
         decisions = self._decide(observed) if observed.engine_answers else ()
@@ -213,7 +213,7 @@ class Service:
         )
 
     def _decide(self, observed: Observation) -> tuple[Decision, ...]:
-        return policy.decide(
+        return decide.decide(
             observed.totals,
             observed.attribution.doubtful,
             self._settings,
@@ -269,7 +269,7 @@ class Service:
             for container in observed.containers
             if container.state.is_running
             and container.id not in removed
-            and not policy.is_grafana(container)
+            and not decide.is_grafana(container)
         )
 
     def _write(self, record: TickRecord) -> bool:

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from agent.config import PolicySettings
-from agent.outlook import Candidate, candidates
+from agent.policy.eviction_preview import Candidate, candidates
 from agent.report import worst_verdict
 from agent.report_text import (
     TIER_STYLES,

@@ -19,7 +19,6 @@ from typing import Any
 import docker
 import docker.errors
 
-from agent import policy
 from agent.actions.removal import (
     CALL_TIMEOUT_S,
     Ending,
@@ -34,6 +33,7 @@ from agent.dockerapi import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
 from agent.model import Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
+from agent.policy import decide
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def remove_installation(
     if not _INSTALLATION_ID.fullmatch(installation):
         return ()
     clock = SystemClock()
-    remover = Remover(docker_host, clock, grace_s, policy.still_stands)
+    remover = Remover(docker_host, clock, grace_s, decide.still_stands)
     removals: list[Removal] = []
     told: set[str] = set()
 
@@ -251,7 +251,7 @@ def _may_go(
         return False
     container = seen.container()
     name = container.name
-    if protected := policy.protection(container):
+    if protected := decide.protection(container):
         progress(f"{name} is this installation's, but protected ({protected}): left alone.")
         return False
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.config import PolicySettings
-from agent.outlook import Candidate, candidates
+from agent.policy.eviction_preview import Candidate, candidates
 
 SETTINGS = PolicySettings()
 

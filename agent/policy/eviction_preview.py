@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from agent import policy
 from agent.config import PolicySettings
 from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
 from agent.model.removal import Decision
+from agent.policy import decide
 
 _NO_PROCESS = "has no process: goes if it has ended"
 
@@ -108,7 +108,7 @@ def _decide(
     totals: Sequence[ContainerTotals], doubtful: frozenset[str], settings: PolicySettings
 ) -> tuple[Decision, ...]:
     numbers = count(1)
-    return policy.decide(totals, doubtful, settings, lambda: str(next(numbers)))
+    return decide.decide(totals, doubtful, settings, lambda: str(next(numbers)))
 
 
 def _why(one: Decision, goes: bool, doubtful: bool, settings: PolicySettings) -> str:
@@ -132,9 +132,9 @@ def _totals(row: TotalsRow) -> ContainerTotals:
         tier=Tier(row.tier),
         governed=row.governed,
         processes=row.processes,
-        held_kb=round(row.held_mb * policy.KB_PER_MB),
+        held_kb=round(row.held_mb * decide.KB_PER_MB),
         held_basis=HeldBasis.CGROUP2,
-        rss_kb=round(row.rss_mb * policy.KB_PER_MB),
+        rss_kb=round(row.rss_mb * decide.KB_PER_MB),
         cache_kb=None,
         cpu_percent=row.cpu_percent,
     )

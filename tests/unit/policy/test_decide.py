@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import policy
 from agent.config import PolicySettings, Scope
 from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
 from agent.model.removal import Decision, Reason
+from agent.policy import decide as policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

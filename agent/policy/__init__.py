@@ -1,0 +1,1 @@
+"""Which containers go, and why. Pure: values in, decisions out."""
