@@ -21,7 +21,7 @@ from typing import Any, Self
 import docker
 import docker.errors
 
-from agent.dockerapi import answering, connect
+from agent.engine_api.client import answering, connect
 from agent.errors import AgentError
 
 LABEL = "so1.canary"

@@ -23,8 +23,8 @@ from urllib.parse import quote
 import docker
 from docker.errors import APIError, NotFound
 
-from agent import dockerapi
 from agent.actions.grafana_password import settle_password
+from agent.engine_api import client as dockerapi
 from agent.errors import AgentError
 from agent.lock import open_lock_file, try_flock
 from agent.util.subprocess import CommandError, run

@@ -29,7 +29,7 @@ from agent.actions.removal import (
     look_up,
 )
 from agent.clock import Clock, SystemClock
-from agent.dockerapi import INSTALLATION_LABEL, answering, connect
+from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
 from agent.model import Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal

@@ -17,8 +17,8 @@ import docker
 import docker.errors
 import msgspec
 
-from agent.dockerapi import answering, connect, learn_shapes
-from agent.dockertime import parse_time_ns
+from agent.engine_api.client import answering, connect, learn_shapes
+from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
 from agent.model.removal import Decision, Outcome, Reason

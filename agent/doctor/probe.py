@@ -80,7 +80,7 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
         import docker.errors
 
         from agent.actions.compose import IMAGE, PROJECT
-        from agent.dockerapi import INSTALLATION_LABEL, answering, connect_briefly
+        from agent.engine_api.client import INSTALLATION_LABEL, answering, connect_briefly
     except ImportError as error:
         problem = f"Docker cannot be asked: {error}."
         nothing = DockerFacts("", "", "", problem, "See python.", None, lacks, compose, None)

@@ -20,8 +20,14 @@ import msgspec
 import requests.exceptions
 
 from agent.clock import Clock
-from agent.dockerapi import INSTALLATION_LABEL, EventStream, answering, connect, learn_shapes
-from agent.dockertime import parse_time_ns
+from agent.engine_api.client import (
+    INSTALLATION_LABEL,
+    EventStream,
+    answering,
+    connect,
+    learn_shapes,
+)
+from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
 from agent.sources.engine_age import at_least_up_ns

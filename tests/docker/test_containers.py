@@ -19,7 +19,7 @@ import pytest
 
 from agent.actions.containers import Remover, remove_installation
 from agent.clock import SystemClock
-from agent.dockertime import parse_time_ns
+from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import Container, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal

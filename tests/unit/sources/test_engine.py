@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.dockertime import parse_time_ns
+from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import ContainerState
 from agent.sources import engine as engine_source

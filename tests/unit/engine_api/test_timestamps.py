@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dockertime import parse_time_ns
+from agent.engine_api.timestamps import parse_time_ns
 
 
 @given(st.integers(0, 4_000_000_000), st.integers(0, 10**9 - 1))
