@@ -22,17 +22,18 @@ from agent.beside import Beside
 from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError, SourceError
-from agent.host import HostProbe
 from agent.lock import AgentLock, GeneratorLock
 from agent.observer import Observer, Stopwatch
 from agent.policy import decide
-from agent.reader import ProcessReader
 from agent.render import tick_line
 from agent.sdnotify import Notifier
 from agent.service import Service, TickReport
-from agent.sources import cgroups, proc_modules, proc_psutil
-from agent.sources.engine import Engine, EngineEvents
-from agent.sources.engine_list import KeptList
+from agent.sources import modules, psutil_source
+from agent.sources.cgroup import reader
+from agent.sources.engine.inventory import Engine, EngineEvents
+from agent.sources.engine.kept_list import KeptList
+from agent.sources.host_metrics import HostProbe
+from agent.sources.process_source import ProcessReader
 from agent.stopper import Stopper, StopRequestedError
 from agent.store.installation import installation_id
 from agent.store.store import Store
@@ -152,13 +153,13 @@ class _Agent:
         self._store = Store.open(database, clock=clock, retention=config.retention)
         self._undo.push("database", self._store.close)
         self._installation = installation_id(database.parent)
-        self._layout = cgroups.detect()
+        self._layout = reader.detect()
         self._reader = ProcessReader(
             config.source,
-            read_modules=lambda: proc_modules.read(
+            read_modules=lambda: modules.read(
                 Path(config.modules.sysinfo_path), Path(config.modules.continfo_path), clock
             ),
-            read_psutil=lambda: proc_psutil.read(clock, self._layout),
+            read_psutil=lambda: psutil_source.read(clock, self._layout),
             load_modules=lambda: kmod.load(Path(config.paths.build), config.modules),
             clock=clock,
         )

@@ -26,9 +26,9 @@ from agent.model import (
     Snapshot,
 )
 from agent.policy import decide
-from agent.reader import ProcessReader
-from agent.sources import cgroups
-from agent.sources.engine_list import KeptList
+from agent.sources.cgroup import reader as cgroups
+from agent.sources.engine.kept_list import KeptList
+from agent.sources.process_source import ProcessReader
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.clock import SystemClock
-from agent.sources import cgroups
 from agent.sources.bpf import Witness
+from agent.sources.cgroup import reader
 from bench import processes
 from bench.measure import Row, Timing, of, ratio, timed
 from bench.running import running_agent
@@ -131,7 +131,7 @@ def measure_storm(storm: int, pairs: int, idle_s: float) -> list[Row]:
 @contextmanager
 def _probes() -> Iterator[str]:
     """The witness's probes while the block runs; gives whether they are there."""
-    witness = Witness.start(cgroups.detect().hierarchy, SystemClock())
+    witness = Witness.start(reader.detect().hierarchy, SystemClock())
     try:
         while (state := witness.poll()).status == "starting":
             time.sleep(0.05)

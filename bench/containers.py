@@ -13,8 +13,8 @@ from pathlib import Path
 import docker
 
 from agent.clock import SystemClock
-from agent.sources import cgroups
-from agent.sources.engine import Engine
+from agent.sources.cgroup import reader
+from agent.sources.engine.inventory import Engine
 from bench.measure import Row, of, ratio, timed
 from bench.running import HOST, running_agent
 
@@ -45,15 +45,15 @@ def measure_figures(image: str, count: int, repetitions: int) -> list[Row]:
     """CPU and RAM of `count` containers: the agent's way, the files alone, and Docker's own."""
     clock = SystemClock()
     with sleepers(image, count):
-        engine, layout = Engine(HOST, clock), cgroups.detect()
+        engine, layout = Engine(HOST, clock), reader.detect()
         listing = engine.list()
 
-        def ours(engine: Engine = engine, layout: cgroups.CgroupLayout = layout) -> object:
-            return cgroups.read(layout, engine.list().containers)
+        def ours(engine: Engine = engine, layout: reader.CgroupLayout = layout) -> object:
+            return reader.read(layout, engine.list().containers)
 
         files = [
             Path(f"{layout.root}{one.path}")
-            for one in cgroups.read(layout, listing.containers).containers.values()
+            for one in reader.read(layout, listing.containers).containers.values()
         ]
 
         def by_cat(files: list[Path] = files) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from agent.clock import SystemClock
-from agent.sources import proc_modules
+from agent.sources import modules as proc_modules
 from bench.measure import Row, Timing, ratio, timed
 
 SYSINFO = Path("/proc/sysinfo_so1_202300539")

@@ -22,8 +22,8 @@ from pathlib import Path
 from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
 from agent.model import AttributedProcess, Attribution, Container, ProcessKey, Snapshot
-from agent.sources import cgroups
-from agent.sources.engine import Engine
+from agent.sources.cgroup import reader as cgroups
+from agent.sources.engine.inventory import Engine
 from tests import containers
 
 Reader = Callable[[], Snapshot]

@@ -23,7 +23,8 @@ import pytest
 from agent.analysis.cpu_accounting import BpfView, CgroupEvents, owners
 from agent.clock import SystemClock
 from agent.model import CgroupView, ContainerCgroup, ProcessKey
-from agent.sources import bpf, cgroups
+from agent.sources import bpf
+from agent.sources.cgroup import reader
 from tests import containers
 from tests.bpf_support import (
     Storm,
@@ -63,7 +64,7 @@ def boxes() -> Iterator[containers.Containers]:
 @pytest.fixture(scope="module")
 def witness() -> Iterator[bpf.Witness]:
     """Probes that are ready, for one module."""
-    one = bpf.Witness.start(cgroups.detect().hierarchy, SystemClock())
+    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock())
     wait_until(lambda: one.poll().status != "starting", "the helper answers", timeout_s=300)
     if one.state.status != "ready" and not containers.in_lab():
         pytest.skip(f"needs BPF: {one.state.reason}")
@@ -330,7 +331,7 @@ class BpfCases:
         assert identity in view.born
         assert identity in view.gone
         cgroup = ContainerCgroup(one.container, "", frozenset({one.cgroup_id}))
-        known = CgroupView(cgroups.detect().hierarchy, {one.container: cgroup})
+        known = CgroupView(reader.detect().hierarchy, {one.container: cgroup})
         assert owners(view, known)[identity] == one.container
 
     def test_the_helper_is_gone_and_the_reader_is_small(self, witness: bpf.Witness) -> None:

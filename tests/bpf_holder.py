@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from agent.clock import SystemClock
-from agent.sources import bpf, cgroups
+from agent.sources import bpf
+from agent.sources.cgroup import reader
 
 
 def resident_kb() -> int:
@@ -23,7 +24,7 @@ def resident_kb() -> int:
 
 def main() -> int:
     bare = resident_kb()
-    witness = bpf.Witness.start(cgroups.detect().hierarchy, SystemClock())
+    witness = bpf.Witness.start(reader.detect().hierarchy, SystemClock())
     while witness.poll().status == "starting":
         time.sleep(0.05)
     if witness.state.status == "ready":

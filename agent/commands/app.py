@@ -93,7 +93,7 @@ def start(
     memory_tuning.leave_out_detectors()
     from agent import lifecycle
     from agent.clock import SystemClock
-    from agent.host import require_root
+    from agent.sources.host_metrics import require_root
     from agent.util import terminal
 
     settings = with_overrides(
@@ -121,7 +121,7 @@ def start(
 def stop(config: ConfigOption = None) -> int:
     """Stop the running agent and wait until it has taken everything down."""
     from agent.commands import control
-    from agent.host import require_root
+    from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
     require_root("agent stop")
@@ -134,7 +134,7 @@ def status(
 ) -> int:
     """What the agent does, since when, and what does not work. Exit status 3: it is not running."""
     from agent.commands import control
-    from agent.host import require_root
+    from agent.sources.host_metrics import require_root
 
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent status")
@@ -145,7 +145,7 @@ def status(
 def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int:
     """Remove what an agent that was killed left behind; refuses beside a live one."""
     from agent.commands import control
-    from agent.host import require_root
+    from agent.sources.host_metrics import require_root
 
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent cleanup")

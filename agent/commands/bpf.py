@@ -60,7 +60,7 @@ def trace(
     """What starts, ends and moves on this host, live, with its container's name."""
     from agent.clock import SystemClock
     from agent.commands.bpf_trace import Wanted, trace_events
-    from agent.host import require_root
+    from agent.sources.host_metrics import require_root
     from agent.trace import Filter, Kind
 
     settings = load_config(config)
@@ -88,7 +88,7 @@ def check(
     """What each witness says of every containerised process. Exit status 1: a conflict stands."""
     from agent.clock import SystemClock
     from agent.commands import bpf_canary, bpf_check
-    from agent.host import require_root
+    from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
     require_root("agent bpf check")

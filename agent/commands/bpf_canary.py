@@ -33,9 +33,10 @@ from agent.clock import Clock
 from agent.commands.bpf_check import Observer, Seen, watching
 from agent.config import Config
 from agent.model import Basis, ContainerCgroup, Source, Verified
-from agent.sources import bpf, cgroups
+from agent.sources import bpf
 from agent.sources.bpf_programs import Handover
 from agent.sources.bpf_syscall import enable_statistics, program_runs
+from agent.sources.cgroup import reader
 from agent.util.terminal import Say
 
 _CHILDREN = 1000
@@ -88,7 +89,7 @@ class _Examination:
         self._observer = observer
         self._witness = witness
         self._bird = bird
-        self._root = cgroups.detect().root
+        self._root = reader.detect().root
 
     def lines(self) -> list[Line]:
         bird = self._bird

@@ -29,8 +29,10 @@ from agent.model import (
     Source,
     Verified,
 )
-from agent.sources import bpf, cgroups, proc_modules, proc_psutil
-from agent.sources.engine import Engine
+from agent.sources import bpf, psutil_source
+from agent.sources import modules as proc_modules
+from agent.sources.cgroup import reader
+from agent.sources.engine.inventory import Engine
 from agent.util.terminal import Say, printable
 
 CONFLICT = 1
@@ -52,7 +54,7 @@ class Observer:
     """Reads all witnesses, as a tick of the agent does."""
 
     def __init__(
-        self, config: Config, clock: Clock, layout: cgroups.CgroupLayout, witness: bpf.Witness
+        self, config: Config, clock: Clock, layout: reader.CgroupLayout, witness: bpf.Witness
     ) -> None:
         self._config = config
         self._clock = clock
@@ -77,7 +79,7 @@ class Observer:
         snapshot = self._snapshot()
         view = self._witness.witness(snapshot.snapshot_ns)
         containers = self._engine.list().containers
-        cgroup_view = cgroups.read(self._layout, containers)
+        cgroup_view = reader.read(self._layout, containers)
         answer = attribute(snapshot, cgroup_view, containers, view.cgroup_ids, view.lost)
         return Seen(snapshot, containers, cgroup_view, view, answer)
 
@@ -89,7 +91,7 @@ class Observer:
             )
         except SourceError as error:
             self.problem = str(error)
-            return proc_psutil.read(self._clock, self._layout)
+            return psutil_source.read(self._clock, self._layout)
 
     def close(self) -> None:
         self._engine.close()
@@ -98,7 +100,7 @@ class Observer:
 @contextmanager
 def watching(config: Config, clock: Clock) -> Iterator[tuple[Observer, bpf.Witness]]:
     """An observer with probes that are ready. Raises SourceError where there can be none."""
-    layout = cgroups.detect()
+    layout = reader.detect()
     witness = bpf.Witness.start(layout.hierarchy, clock)
     observer = Observer(config, clock, layout, witness)
     try:

@@ -21,15 +21,16 @@ import msgspec
 from agent import trace
 from agent.clock import Clock
 from agent.errors import AgentError, EngineUnavailableError
-from agent.sources import cgroups, records
+from agent.sources import records
 from agent.sources.bpf_handover import Helper, Probes
 from agent.sources.bpf_layout import EVENT_BYTES
 from agent.sources.bpf_programs import TRACE_PROBES, Order
 from agent.sources.bpf_ring import Ring
 from agent.sources.bpf_support import probe_support
 from agent.sources.bpf_syscall import Map, possible_cpus
-from agent.sources.cgroup_tree import walk
-from agent.sources.engine import Engine, EngineEvents
+from agent.sources.cgroup import reader
+from agent.sources.cgroup.tree import walk
+from agent.sources.engine.inventory import Engine, EngineEvents
 from agent.sources.records import EventKind, EventRecord
 from agent.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.util.terminal import Say, is_terminal
@@ -58,7 +59,7 @@ def trace_events(wanted: Wanted, docker_host: str, clock: Clock) -> int:
     problem = probe_support().problem
     if problem:
         raise AgentError(problem[0][0].upper() + problem[0][1:], problem[1])
-    layout = cgroups.detect()
+    layout = reader.detect()
     say = Say(sys.stderr)
     with ExitStack() as stack:
         waiting = stack.enter_context(_Waiting())

@@ -100,7 +100,7 @@ def bpf_facts(config: Config) -> BpfFacts:
 
 def cgroup_facts() -> CgroupFacts:
     from agent.model import Hierarchy
-    from agent.sources.cgroup_layout import detect
+    from agent.sources.cgroup.layout import detect
 
     try:
         layout = detect()

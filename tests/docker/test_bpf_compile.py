@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.sources import cgroups
 from agent.sources.bpf_support import probe_support
+from agent.sources.cgroup import reader
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -33,7 +33,7 @@ def test_the_kernel_takes_the_programs(
         pytest.skip(f"needs BPF: {problem[0]}")
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    words = [programs, str(cgroups.detect().hierarchy), *macros]
+    words = [programs, str(reader.detect().hierarchy), *macros]
     done = subprocess.run(
         [sys.executable, "-c", CODE, *words], cwd=PROJECT, capture_output=True, text=True
     )

@@ -9,8 +9,8 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.model import ContainerCgroup, HeldBasis
-from agent.sources import cgroups
-from agent.sources.engine import Engine
+from agent.sources.cgroup import reader
+from agent.sources.engine.inventory import Engine
 from tests.attribution_support import directories_of, identifying_root
 from tests.containers import STRESS, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine
@@ -32,8 +32,8 @@ def engine(docker: PrivateEngine) -> Iterator[Engine]:
     docker.clear()
 
 
-def look(engine: Engine, layout: cgroups.CgroupLayout, key: str) -> ContainerCgroup:
-    return cgroups.read(layout, engine.list().containers).containers[key]
+def look(engine: Engine, layout: reader.CgroupLayout, key: str) -> ContainerCgroup:
+    return reader.read(layout, engine.list().containers).containers[key]
 
 
 def test_held_memory_is_what_was_put_in_and_tmpfs_counts(
@@ -45,7 +45,7 @@ def test_held_memory_is_what_was_put_in_and_tmpfs_counts(
     )
     fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=24 2>/dev/null; exec sleep 9999"
     shared = docker.run(command=("sh", "-c", fill))
-    layout = cgroups.detect()
+    layout = reader.detect()
     wait_until(lambda: (look(engine, layout, anonymous).held_kb or 0) >= 48 * 1024, "48 MB")
     wait_until(lambda: (look(engine, layout, shared).held_kb or 0) >= 24 * 1024, "24 MB")
     assert (look(engine, layout, anonymous).held_kb or 0) < 60 * 1024
@@ -61,7 +61,7 @@ def test_page_cache_is_not_held(docker: PrivateEngine, engine: Engine) -> None:
         "dd if=/dev/zero of=/file bs=1M count=24 2>/dev/null; cat /file >/dev/null; exec sleep 9999"
     )
     box = docker.run(command=("sh", "-c", write))
-    layout = cgroups.detect()
+    layout = reader.detect()
     wait_until(lambda: (look(engine, layout, box).cache_kb or 0) >= 20 * 1024, "cache")
     found = look(engine, layout, box)
     assert found.held_kb is not None
@@ -72,7 +72,7 @@ def test_cpu_time_rises_between_two_readings_of_the_kernels_own_file(
     docker: PrivateEngine, engine: Engine
 ) -> None:
     box = docker.run(image=STRESS, command=("stress", "--cpu", "1"))
-    layout = cgroups.detect()
+    layout = reader.detect()
     wait_until(lambda: _usage_ns(box) > 200_000_000, "it has burnt 0.2 s")
     before = _usage_ns(box)
     found = look(engine, layout, box)
@@ -97,7 +97,7 @@ def test_a_kill_for_lack_of_memory_is_counted(docker: PrivateEngine, engine: Eng
     box = docker.run(
         "--memory=24m", "--memory-swap=24m", image=STRESS, command=("sh", "-c", script)
     )
-    layout = cgroups.detect()
+    layout = reader.detect()
     wait_until(lambda: (look(engine, layout, box).oom_kills or 0) >= 1, "a kill")
 
 
@@ -107,7 +107,7 @@ def test_every_containers_directory_is_found_with_all_below(
     boxes = [docker.run() for _ in range(3)]
     (directory,) = directories_of(boxes[0])
     (directory / "inner" / "deep").mkdir(parents=True)
-    view = cgroups.read(cgroups.detect(), engine.list().containers)
+    view = reader.read(reader.detect(), engine.list().containers)
     for box in boxes:
         (place,) = directories_of(box)
         expected = {place.stat().st_ino, *(one.stat().st_ino for one in place.rglob("*/"))}

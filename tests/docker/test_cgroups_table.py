@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.sources import cgroups, proc_psutil
+from agent.sources import psutil_source
+from agent.sources.cgroup import reader
 from tests import containers
 from tests.attribution_support import Host, host_cgroup, identifying_root
 from tests.attribution_table import AttributionTable
@@ -57,8 +58,8 @@ def boxes(image: str) -> Iterator[containers.Containers]:
 
 @pytest.fixture(scope="module")
 def host(image: str) -> Iterator[Host]:
-    layout = cgroups.detect()
-    made = Host({"psutil": lambda: proc_psutil.read(SystemClock(), layout)}, layout=layout)
+    layout = reader.detect()
+    made = Host({"psutil": lambda: psutil_source.read(SystemClock(), layout)}, layout=layout)
     yield made
     print(f"\n{made.looks} looks, {made.rows} rows, Docker asked again {made.asked_again} times")
     made.close()

@@ -12,9 +12,9 @@ import pytest
 from agent.clock import SystemClock
 from agent.errors import EngineUnavailableError
 from agent.model import Container, ContainerState
-from agent.sources import engine_list
-from agent.sources.engine import Engine, EngineEvents
-from agent.sources.engine_list import KeptList
+from agent.sources.engine import kept_list
+from agent.sources.engine.inventory import Engine, EngineEvents
+from agent.sources.engine.kept_list import KeptList
 from tests.containers import ALPINE, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine
 
@@ -161,7 +161,7 @@ def test_events_come_with_the_full_id(docker: PrivateEngine) -> None:
 def test_whatever_happens_to_a_container_ends_the_keeping_of_the_list(
     docker: PrivateEngine, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_list, "SETTLE_NS", 10**9)
+    monkeypatch.setattr(kept_list, "SETTLE_NS", 10**9)
     events = EngineEvents(docker.host, SystemClock(), lambda kind, key: None)
     kept = KeptList(engine, SystemClock(), lambda: events.quiet_since_ns)
     box = docker.run("--name", "kept")

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.sources import cgroups, proc_modules, proc_psutil
+from agent.sources import modules as proc_modules
+from agent.sources import psutil_source
+from agent.sources.cgroup import reader as cgroups
 from tests import containers
 from tests.attribution_support import (
     Host,
@@ -57,7 +59,7 @@ def host(modules: Modules, images: Images) -> Iterator[Host]:
     made = Host(
         {
             "modules": lambda: proc_modules.read(modules.sysinfo, modules.continfo, clock),
-            "psutil": lambda: proc_psutil.read(clock, layout),
+            "psutil": lambda: psutil_source.read(clock, layout),
         },
         layout=layout,
     )

@@ -14,7 +14,9 @@ import pytest
 from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
 from agent.model import Attribution, Container, ProcessKey, Verified
-from agent.sources import bpf, cgroups, proc_modules, proc_psutil
+from agent.sources import bpf, psutil_source
+from agent.sources import modules as proc_modules
+from agent.sources.cgroup import reader as cgroups
 from tests.attribution_support import Host, Reader
 from tests.bpf_cases import witness
 from tests.vm.conftest import Images, Modules
@@ -65,7 +67,7 @@ def host(modules: Modules, images: Images, witness: bpf.Witness) -> Iterator[Hos
     made = WitnessedHost(
         {
             "modules": lambda: proc_modules.read(modules.sysinfo, modules.continfo, clock),
-            "psutil": lambda: proc_psutil.read(clock, layout),
+            "psutil": lambda: psutil_source.read(clock, layout),
         },
         layout=layout,
         witness=witness,

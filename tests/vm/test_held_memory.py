@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.sources import cgroups
-from agent.sources.engine import Engine
+from agent.sources.cgroup import reader
+from agent.sources.engine.inventory import Engine
 from tests import containers
 from tests.vm.conftest import Images
 
@@ -87,10 +87,10 @@ def test_what_is_held_is_what_the_host_has_back(
     image = images.stress if kind.image == "stress" else images.alpine
     options = [word.format(tmpfs=tmpfs) for word in kind.options]
     box = started.run(image, list(kind.command), options=options)
-    engine, layout = Engine(containers.HOST, SystemClock()), cgroups.detect()
+    engine, layout = Engine(containers.HOST, SystemClock()), reader.detect()
 
     def held_kb() -> int:
-        found = cgroups.read(layout, engine.list().containers).containers[box]
+        found = reader.read(layout, engine.list().containers).containers[box]
         assert found.held_kb is not None
         return found.held_kb
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.model import Container, ContainerState
-from agent.sources.cgroup_layout import CgroupLayout, detect
+from agent.sources.cgroup.layout import CgroupLayout, detect
 
 HOST_PID_NS = 4026531836
 HOST_UTS_NS = 4026531838

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sources.fake_engine import FakeEngine
+from tests.unit.sources.engine.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.allow_subprocess
 PROJECT = Path(__file__).resolve().parents[3]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import PrivilegeError
-from agent.host import HostProbe, available_kb, require_root
+from agent.sources.host_metrics import HostProbe, available_kb, require_root
 
 
 def meminfo(name: str) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.errors import SourceError
 from agent.model import Source
-from agent.sources import proc_modules
+from agent.sources import modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Clock:
 @given(SYSINFO, st.booleans())
 def test_what_sysinfo_writes_comes_out_whole(value: dict[str, Any], ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only).encode()
-    memory, snapshot_ns, processes = proc_modules.decode_sysinfo(text)
+    memory, snapshot_ns, processes = modules.decode_sysinfo(text)
     assert [memory.total_kb, memory.free_kb, memory.used_kb, memory.available_kb] == [
         value[field] for field in MEMORY
     ]
@@ -109,7 +109,7 @@ def test_what_continfo_writes_comes_out_whole(value: list[Any], ascii_only: bool
     text = json.dumps(value, ensure_ascii=ascii_only).encode()
     assert [
         {field: getattr(candidate, attribute) for field, attribute in CANDIDATE.items()}
-        for candidate in proc_modules.decode_continfo(text)
+        for candidate in modules.decode_continfo(text)
     ] == value
 
 
@@ -121,7 +121,7 @@ def test_what_continfo_writes_comes_out_whole(value: list[Any], ascii_only: bool
 @example(b'{"processes":' * 100_000)
 @example(b'{"total_ram":' + b"9" * 5000 + b"}")
 def test_arbitrary_bytes_are_refused_as_what_they_are(data: bytes) -> None:
-    for decode in (proc_modules.decode_sysinfo, proc_modules.decode_continfo):
+    for decode in (modules.decode_sysinfo, modules.decode_continfo):
         check_refused_or(decode, data)
 
 
@@ -141,10 +141,10 @@ def test_a_text_that_is_cut_or_changed_is_refused_or_still_json(text: str, data:
     whole = text.encode()
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
     with pytest.raises(SourceError):
-        proc_modules.decode_sysinfo(cut)
+        modules.decode_sysinfo(cut)
     at = data.draw(st.integers(0, len(whole) - 1))
     changed = whole[:at] + data.draw(st.binary(max_size=3)) + whole[at + 1 :]
-    check_refused_or(proc_modules.decode_sysinfo, changed)
+    check_refused_or(modules.decode_sysinfo, changed)
 
 
 @pytest.mark.parametrize("field", [*MEMORY, "snapshot_ns", "processes"])
@@ -152,7 +152,7 @@ def test_a_sysinfo_without_a_field_is_refused(field: str) -> None:
     value = one_sysinfo(one_process())
     del value[field]
     with pytest.raises(SourceError):
-        proc_modules.decode_sysinfo(json.dumps(value).encode())
+        modules.decode_sysinfo(json.dumps(value).encode())
 
 
 @pytest.mark.parametrize("field", sorted(PROCESS.keys() - UNUSED))
@@ -160,7 +160,7 @@ def test_a_process_without_a_field_is_refused(field: str) -> None:
     process = one_process()
     del process[field]
     with pytest.raises(SourceError):
-        proc_modules.decode_sysinfo(json.dumps(one_sysinfo(process)).encode())
+        modules.decode_sysinfo(json.dumps(one_sysinfo(process)).encode())
 
 
 @pytest.mark.parametrize("field", sorted(CANDIDATE.keys() - UNUSED))
@@ -168,7 +168,7 @@ def test_a_candidate_without_a_field_is_refused(field: str) -> None:
     candidate = one_candidate()
     del candidate[field]
     with pytest.raises(SourceError):
-        proc_modules.decode_continfo(json.dumps([candidate]).encode())
+        modules.decode_continfo(json.dumps([candidate]).encode())
 
 
 @pytest.mark.parametrize(
@@ -177,27 +177,27 @@ def test_a_candidate_without_a_field_is_refused(field: str) -> None:
 @pytest.mark.parametrize("field", ["pid", "rss", "cpu", "cpu_ns", "cgroup_id"])
 def test_a_figure_that_is_no_count_is_refused(field: str, bad: object) -> None:
     with pytest.raises(SourceError):
-        proc_modules.decode_sysinfo(json.dumps(one_sysinfo(one_process(**{field: bad}))).encode())
+        modules.decode_sysinfo(json.dumps(one_sysinfo(one_process(**{field: bad}))).encode())
     with pytest.raises(SourceError):
-        proc_modules.decode_continfo(json.dumps([one_candidate(**{field: bad})]).encode())
+        modules.decode_continfo(json.dumps([one_candidate(**{field: bad})]).encode())
 
 
 def test_a_field_of_a_later_module_is_no_reason_to_refuse() -> None:
     text = json.dumps(one_sysinfo(one_process(later=1), later=2)).encode()
-    assert len(proc_modules.decode_sysinfo(text)[2]) == 1
+    assert len(modules.decode_sysinfo(text)[2]) == 1
 
 
 @pytest.mark.parametrize("raw", [b"\x01", b"\n", b"\x7f\xff", b"\\x41", b"\\v", b"\xc3"])
 def test_a_name_that_is_not_escaped_as_json_has_it_is_refused(raw: bytes) -> None:
     text = json.dumps(one_sysinfo(one_process(name="NAME"))).encode().replace(b"NAME", raw)
     with pytest.raises(SourceError):
-        proc_modules.decode_sysinfo(text)
+        modules.decode_sysinfo(text)
 
 
 def test_names_that_look_like_json_stay_names() -> None:
     hostile = ['"},{"pid":1,"n', "a\\", "\\u0000", "��", "\t\n\x01\x7f", "'; DROP TAB"]
     text = json.dumps(one_sysinfo(*(one_process(name=name) for name in hostile))).encode()
-    assert [one.name for one in proc_modules.decode_sysinfo(text)[2]] == hostile
+    assert [one.name for one in modules.decode_sysinfo(text)[2]] == hostile
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_both_files_make_one_snapshot(files: tuple[Path, Path]) -> None:
-    snapshot = proc_modules.read(*files, Clock())
+    snapshot = modules.read(*files, Clock())
     assert snapshot.source is Source.MODULES
     assert (snapshot.snapshot_ns, snapshot.candidates_ns) == (7, 42)
     assert (len(snapshot.processes), len(snapshot.candidates)) == (1, 1)
@@ -219,13 +219,13 @@ def test_both_files_make_one_snapshot(files: tuple[Path, Path]) -> None:
 def test_a_file_that_is_absent_is_named(files: tuple[Path, Path], which: int) -> None:
     files[which].unlink()
     with pytest.raises(SourceError) as caught:
-        proc_modules.read(*files, Clock())
+        modules.read(*files, Clock())
     assert str(files[which]) in caught.value.message
 
 
 def test_a_directory_in_a_file_s_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
-        proc_modules.read(tmp_path, tmp_path, Clock())
+        modules.read(tmp_path, tmp_path, Clock())
 
 
 class Opener:
@@ -251,7 +251,7 @@ def test_a_module_that_went_or_is_busy_is_opened_again(
 ) -> None:
     opener = Opener(number, 2)
     monkeypatch.setattr(os, "open", opener)
-    assert proc_modules.read(*files, Clock()).snapshot_ns == 7
+    assert modules.read(*files, Clock()).snapshot_ns == 7
 
 
 @pytest.mark.parametrize(("number", "tries"), [(errno.EBUSY, 3), (errno.EACCES, 1)])
@@ -261,7 +261,7 @@ def test_what_stays_busy_or_is_forbidden_is_given_up(
     opener = Opener(number, 99)
     monkeypatch.setattr(os, "open", opener)
     with pytest.raises(SourceError) as caught:
-        proc_modules.read(*files, Clock())
+        modules.read(*files, Clock())
     assert os.strerror(number) in caught.value.message
     assert opener.calls == tries
 
@@ -269,9 +269,9 @@ def test_what_stays_busy_or_is_forbidden_is_given_up(
 def test_a_text_without_end_is_given_up(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proc_modules, "_MAX_BYTES", 10)
+    monkeypatch.setattr(modules, "_MAX_BYTES", 10)
     with pytest.raises(SourceError) as caught:
-        proc_modules.read(*files, Clock())
+        modules.read(*files, Clock())
     assert "larger" in caught.value.message
 
 
@@ -279,7 +279,7 @@ def test_no_descriptor_stays_open_whatever_happens(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(proc_modules, "_MAX_BYTES", 10)
+    monkeypatch.setattr(modules, "_MAX_BYTES", 10)
     with pytest.raises(SourceError):
-        proc_modules.read(*files, Clock())
+        modules.read(*files, Clock())
     assert sorted(os.listdir("/proc/self/fd")) == before

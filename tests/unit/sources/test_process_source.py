@@ -13,8 +13,8 @@ import pytest
 from agent.config import SourceChoice
 from agent.errors import ModulesError, SourceError
 from agent.model import Memory, Snapshot, Source
-from agent.reader import ProcessReader
-from agent.sources import proc_modules
+from agent.sources import modules as proc_modules
+from agent.sources.process_source import ProcessReader
 
 MINUTE_NS = 60 * 10**9
 GONE = "/proc/sysinfo is not there."
@@ -127,7 +127,7 @@ def test_the_modules_are_the_source_again_once_they_can_be_loaded(
 ) -> None:
     host = Host(loadable=False)
     reader = host.reader(SourceChoice.AUTO)
-    with caplog.at_level(logging.INFO, "agent.reader"):
+    with caplog.at_level(logging.INFO, "agent.sources.process_source"):
         reader.load()
         reader.read()
         host.loadable = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.clock import Clock
-from agent.sources.engine import Engine, Listing
+from agent.sources.engine.inventory import Engine, Listing
 
 SETTLE_NS = 5 * 10**9
 """A list read this soon after an event is not kept: Docker tells of some changes (a pause) before

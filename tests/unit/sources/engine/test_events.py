@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.sources.engine import EngineEvents
-from tests.unit.sources.fake_engine import FakeEngine
+from agent.sources.engine.inventory import EngineEvents
+from tests.unit.sources.engine.fake_engine import FakeEngine
 
 A = "a" * 64
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.model import ContainerState, HeldBasis, Hierarchy
-from agent.sources import cgroups
+from agent.sources.cgroup import reader
 from tests.unit.sources.fake_host import HOST_PID_NS, HOST_UTS_NS, FakeHost, container, full_id
 
 A, B, F = full_id("a"), full_id("b"), full_id("f")
@@ -39,14 +39,14 @@ def test_the_full_id_in_the_name_finds_it_wherever_it_is(host: FakeHost, place: 
     below = [host.cgroup(f"{place.format(A)}/{name}") for name in ("x", "x/y")]
     other = host.cgroup(place.format(B))
     host.cgroup("/system.slice/cron.service")
-    view = cgroups.read(host.layout(), [container("a"), container("b")])
+    view = reader.read(host.layout(), [container("a"), container("b")])
     assert view.containers[A].ids == {own, *below}
     assert view.containers[B].ids == {other}
     assert view.containers[A].path == place.format(A)
 
 
 def test_the_hierarchy_and_the_hosts_namespaces_are_told(host: FakeHost) -> None:
-    view = cgroups.read(host.layout(), [])
+    view = reader.read(host.layout(), [])
     v2 = host.kind == "v2"
     assert view.hierarchy is (Hierarchy.DEFAULT if v2 else Hierarchy.MEMORY_V1)
     assert (view.host_pid_ns, view.host_uts_ns) == (HOST_PID_NS, HOST_UTS_NS)
@@ -56,7 +56,7 @@ def test_the_hosts_cgroups_are_told_and_containers_are_not_among_them(host: Fake
     cron = host.cgroup("/system.slice/cron.service")
     mine = host.cgroup(f"/docker/{A}")
     new = host.cgroup(f"/docker/{F}")
-    view = cgroups.read(host.layout(), [container("a")])
+    view = reader.read(host.layout(), [container("a")])
     assert cron in view.host_ids
     assert host.identifying.stat().st_ino in view.host_ids
     assert not view.host_ids & {mine, new}
@@ -66,15 +66,15 @@ def test_a_part_of_the_id_or_a_longer_number_is_no_id(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A[:12]}")
     v2.cgroup(f"/docker/{A}a")
     v2.cgroup("/docker/" + "A" * 64)
-    assert A not in cgroups.read(v2.layout(), [container("a")]).containers
+    assert A not in reader.read(v2.layout(), [container("a")]).containers
 
 
 def test_a_container_that_is_not_running_owns_no_directory(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A}")
     exited = container("a", state=ContainerState.EXITED)
-    assert cgroups.read(v2.layout(), [exited]).containers == {}
+    assert reader.read(v2.layout(), [exited]).containers == {}
     unknown = container("a", state=ContainerState.UNKNOWN)
-    assert A in cgroups.read(v2.layout(), [unknown]).containers
+    assert A in reader.read(v2.layout(), [unknown]).containers
 
 
 # Names that lie.
@@ -84,7 +84,7 @@ def test_of_several_with_one_id_the_one_with_the_first_process_is_it(host: FakeH
     host.cgroup(f"/a{A}")
     own = host.cgroup(f"/z/deeper/still/docker-{A}.scope")
     host.process(70, cgroup=f"/z/deeper/still/docker-{A}.scope", pid_ns=9, own_pid=1)
-    assert cgroups.read(host.layout(), [container("a", 70)]).containers[A].ids == {own}
+    assert reader.read(host.layout(), [container("a", 70)]).containers[A].ids == {own}
 
 
 def test_a_first_process_in_a_cgroup_below_its_containers_still_shows_it(host: FakeHost) -> None:
@@ -92,13 +92,13 @@ def test_a_first_process_in_a_cgroup_below_its_containers_still_shows_it(host: F
     own = host.cgroup(f"/z/docker-{A}.scope")
     inner = host.cgroup(f"/z/docker-{A}.scope/init")
     host.process(70, cgroup=f"/z/docker-{A}.scope/init", pid_ns=9, own_pid=1)
-    assert cgroups.read(host.layout(), [container("a", 70)]).containers[A].ids == {own, inner}
+    assert reader.read(host.layout(), [container("a", 70)]).containers[A].ids == {own, inner}
 
 
 def test_without_a_first_process_the_directory_nearest_the_root_is_it(v2: FakeHost) -> None:
     v2.cgroup(f"/a/b/c/docker-{A}.scope")
     own = v2.cgroup(f"/z/docker-{A}.scope")
-    assert cgroups.read(v2.layout(), [container("a")]).containers[A].ids == {own}
+    assert reader.read(v2.layout(), [container("a")]).containers[A].ids == {own}
 
 
 def test_a_directory_inside_another_container_with_a_stolen_name_stays_that_ones(
@@ -107,7 +107,7 @@ def test_a_directory_inside_another_container_with_a_stolen_name_stays_that_ones
     liar = host.cgroup(f"/docker/{B}")
     decoy = host.cgroup(f"/docker/{B}/docker-{A}.scope")
     own = host.cgroup(f"/docker/{A}")
-    view = cgroups.read(host.layout(), [container("a"), container("b")])
+    view = reader.read(host.layout(), [container("a"), container("b")])
     assert view.containers[A].ids == {own}
     assert view.containers[B].ids == {liar, decoy}
 
@@ -117,7 +117,7 @@ def test_a_container_whose_cgroup_parent_is_another_container_is_itself(host: Fa
     inner = host.cgroup(f"/docker/{A}/{B}")
     host.process(70, cgroup=f"/docker/{A}", pid_ns=9, own_pid=1)
     host.process(71, cgroup=f"/docker/{A}/{B}", pid_ns=8, own_pid=1)
-    view = cgroups.read(host.layout(), [container("a", 70), container("b", 71)])
+    view = reader.read(host.layout(), [container("a", 70), container("b", 71)])
     assert view.containers[A].ids == {outer}
     assert view.containers[B].ids == {inner}
 
@@ -125,7 +125,7 @@ def test_a_container_whose_cgroup_parent_is_another_container_is_itself(host: Fa
 def test_docker_inside_docker_is_all_the_outer_ones(host: FakeHost) -> None:
     outer = host.cgroup(f"/docker/{A}")
     below = {host.cgroup(f"/docker/{A}/docker"), host.cgroup(f"/docker/{A}/docker/{F}")}
-    view = cgroups.read(host.layout(), [container("a")], frozenset(below))
+    view = reader.read(host.layout(), [container("a")], frozenset(below))
     assert view.containers[A].ids == {outer, *below}
     assert view.foreign == {}
 
@@ -138,7 +138,7 @@ def test_a_directory_without_the_id_is_found_through_the_first_process(host: Fak
     below = host.cgroup("/odd/name/below")
     host.process(70, cgroup="/odd/name", pid_ns=9, own_pid=1)
     host.process(72, cgroup="/odd/name", pid_ns=9, own_pid=2)
-    view = cgroups.read(host.layout(), [container("a", 70)])
+    view = reader.read(host.layout(), [container("a", 70)])
     assert view.containers[A].ids == {own, below}
 
 
@@ -150,7 +150,7 @@ def test_a_cgroup_that_may_be_somebody_elses_is_not_taken(v2: FakeHost, place: s
         v2.cgroup(path)
     v2.process(90, cgroup="/shared")  # in the host's PID namespace
     v2.process(70, cgroup=place, pid_ns=9, own_pid=1)
-    view = cgroups.read(v2.layout(), [container("a", 70), container("b")])
+    view = reader.read(v2.layout(), [container("a", 70), container("b")])
     assert (view.containers[A].ids, view.containers[A].path) == (frozenset(), "")
 
 
@@ -159,14 +159,14 @@ def test_the_cgroup_of_a_first_process_in_the_hosts_pid_namespace_proves_nothing
 ) -> None:
     v2.cgroup("/odd/name")
     v2.process(70, cgroup="/odd/name", uts_ns=8)
-    assert A not in cgroups.read(v2.layout(), [container("a", 70)]).containers
+    assert A not in reader.read(v2.layout(), [container("a", 70)]).containers
 
 
 def test_two_containers_do_not_share_a_directory_without_a_name(v2: FakeHost) -> None:
     v2.cgroup("/odd")
     v2.process(70, cgroup="/odd", pid_ns=9, own_pid=1)
     v2.process(71, cgroup="/odd", pid_ns=9, own_pid=2)
-    view = cgroups.read(v2.layout(), [container("a", 70), container("b", 71)])
+    view = reader.read(v2.layout(), [container("a", 70), container("b", 71)])
     assert set(view.containers) == {A}
 
 
@@ -176,7 +176,7 @@ def test_two_containers_do_not_share_a_directory_without_a_name(v2: FakeHost) ->
 def test_the_first_processs_namespaces_are_told(host: FakeHost) -> None:
     host.cgroup(f"/docker/{A}")
     host.process(70, cgroup=f"/docker/{A}", pid_ns=9, uts_ns=8, own_pid=1)
-    view = cgroups.read(host.layout(), [container("a", 70)])
+    view = reader.read(host.layout(), [container("a", 70)])
     assert (view.containers[A].pid_ns, view.containers[A].uts_ns) == (9, 8)
 
 
@@ -184,7 +184,7 @@ def test_a_moved_init_is_still_its_containers_first_process(v2: FakeHost) -> Non
     v2.cgroup(f"/docker/{A}")
     v2.cgroup("/elsewhere")
     v2.process(70, cgroup="/elsewhere", pid_ns=9, uts_ns=8, own_pid=1)
-    assert cgroups.read(v2.layout(), [container("a", 70)]).containers[A].pid_ns == 9
+    assert reader.read(v2.layout(), [container("a", 70)]).containers[A].pid_ns == 9
 
 
 def test_a_moved_first_process_that_is_no_init_counts_where_it_was_seen_before(
@@ -195,11 +195,11 @@ def test_a_moved_first_process_that_is_no_init_counts_where_it_was_seen_before(
     layout = v2.layout()
     moved = {"cgroup": "/elsewhere", "uts_ns": 8}
     v2.process(70, **moved)  # type: ignore[arg-type]
-    assert cgroups.read(layout, [container("a", 70)]).containers[A].uts_ns == 0
+    assert reader.read(layout, [container("a", 70)]).containers[A].uts_ns == 0
     v2.process(70, cgroup=f"/docker/{A}", uts_ns=8)
-    assert cgroups.read(layout, [container("a", 70)]).containers[A].uts_ns == 8
+    assert reader.read(layout, [container("a", 70)]).containers[A].uts_ns == 8
     v2.process(70, **moved)  # type: ignore[arg-type]
-    assert cgroups.read(layout, [container("a", 70)]).containers[A].uts_ns == 8
+    assert reader.read(layout, [container("a", 70)]).containers[A].uts_ns == 8
 
 
 @pytest.mark.parametrize("change", [{"start_ticks": 501}, {"uts_ns": 7}])
@@ -209,29 +209,29 @@ def test_a_first_pid_that_was_used_again_is_somebody_else(
     v2.cgroup(f"/docker/{A}")
     layout = v2.layout()
     v2.process(70, cgroup=f"/docker/{A}", uts_ns=8)
-    cgroups.read(layout, [container("a", 70)])
+    reader.read(layout, [container("a", 70)])
     v2.process(70, **{"uts_ns": 8, **change})  # type: ignore[arg-type]
-    assert cgroups.read(layout, [container("a", 70)]).containers[A].uts_ns == 0
+    assert reader.read(layout, [container("a", 70)]).containers[A].uts_ns == 0
 
 
 def test_a_first_pid_that_passed_to_another_container_is_that_ones(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A}")
     v2.cgroup(f"/docker/{B}")
     v2.process(70, cgroup=f"/docker/{B}", pid_ns=9, own_pid=1)
-    view = cgroups.read(v2.layout(), [container("a", 70), container("b", 70)])
+    view = reader.read(v2.layout(), [container("a", 70), container("b", 70)])
     assert view.containers[A].pid_ns == 0
     assert view.containers[B].pid_ns == 9
 
 
 def test_a_first_process_that_is_gone_leaves_the_directory(v2: FakeHost) -> None:
     own = v2.cgroup(f"/docker/{A}")
-    view = cgroups.read(v2.layout(), [container("a", 70)])
+    view = reader.read(v2.layout(), [container("a", 70)])
     assert (view.containers[A].ids, view.containers[A].pid_ns) == ({own}, 0)
 
 
 def test_where_the_hosts_namespaces_are_not_told_they_are_unknown(v2: FakeHost) -> None:
     shutil.rmtree(v2.proc / "1")
-    view = cgroups.read(v2.layout(), [])
+    view = reader.read(v2.layout(), [])
     assert (view.host_pid_ns, view.host_uts_ns) == (0, 0)
 
 
@@ -244,7 +244,7 @@ def test_where_pid_1s_namespaces_are_hidden_our_own_stand_for_the_hosts(
         return {"pid": 5, "uts": 6}[kind] if pid == "self" else 0
 
     monkeypatch.setattr("agent.sources.procfs.namespace", namespace)
-    view = cgroups.read(v2.layout(), [])
+    view = reader.read(v2.layout(), [])
     assert (view.host_pid_ns, view.host_uts_ns) == (5, 6)
 
 
@@ -257,30 +257,30 @@ def test_directories_that_were_removed_a_moment_ago_still_name_their_zombies(
     own = v2.cgroup(f"/docker/{A}")
     gone = v2.cgroup(f"/docker/{A}/job")
     layout = v2.layout()
-    assert cgroups.read(layout, [container("a")]).containers[A].ids == {own, gone}
+    assert reader.read(layout, [container("a")]).containers[A].ids == {own, gone}
     shutil.rmtree(v2.root / f"docker/{A}/job")
-    assert gone in cgroups.read(layout, [container("a")]).containers[A].ids
-    assert cgroups.read(layout, [container("a")]).containers[A].ids == {own}
+    assert gone in reader.read(layout, [container("a")]).containers[A].ids
+    assert reader.read(layout, [container("a")]).containers[A].ids == {own}
 
 
 def test_an_id_that_came_to_another_container_is_no_longer_the_first_ones(v2: FakeHost) -> None:
     outer = v2.cgroup(f"/docker/{A}")
     inner = v2.cgroup(f"/docker/{A}/{B}")
     layout = v2.layout()
-    assert cgroups.read(layout, [container("a")]).containers[A].ids == {outer, inner}
+    assert reader.read(layout, [container("a")]).containers[A].ids == {outer, inner}
     v2.process(71, cgroup=f"/docker/{A}/{B}", pid_ns=8, own_pid=1)
-    view = cgroups.read(layout, [container("a"), container("b", 71)])
+    view = reader.read(layout, [container("a"), container("b", 71)])
     assert (view.containers[A].ids, view.containers[B].ids) == ({outer}, {inner})
 
 
 def test_a_container_whose_directory_has_just_gone_keeps_its_ids_once(v2: FakeHost) -> None:
     own = v2.cgroup(f"/docker/{A}")
     layout = v2.layout()
-    cgroups.read(layout, [container("a")])
+    reader.read(layout, [container("a")])
     shutil.rmtree(v2.root / "docker")
-    late = cgroups.read(layout, [container("a")]).containers[A]
+    late = reader.read(layout, [container("a")]).containers[A]
     assert (late.ids, late.held_kb, late.cpu_ns, late.path) == ({own}, None, None, "")
-    assert cgroups.read(layout, [container("a")]).containers == {}
+    assert reader.read(layout, [container("a")]).containers == {}
 
 
 def test_a_container_whose_processes_were_all_moved_out_keeps_its_namespaces(v2: FakeHost) -> None:
@@ -288,10 +288,10 @@ def test_a_container_whose_processes_were_all_moved_out_keeps_its_namespaces(v2:
     v2.cgroup("/elsewhere")
     v2.process(70, cgroup="/elsewhere", pid_ns=9, uts_ns=8, own_pid=1)
     layout = v2.layout()
-    cgroups.read(layout, [container("a", 70)])
+    reader.read(layout, [container("a", 70)])
     shutil.rmtree(v2.root / "docker")
     for _ in range(3):
-        left = cgroups.read(layout, [container("a", 70)]).containers[A]
+        left = reader.read(layout, [container("a", 70)]).containers[A]
     assert (left.ids, left.pid_ns, left.uts_ns, left.held_kb) == (frozenset(), 9, 8, None)
 
 
@@ -303,7 +303,7 @@ def test_podmans_are_foreign_at_once_without_their_monitors_and_pods(host: FakeH
     inner = host.cgroup(f"/machine.slice/libpod-{F}.scope/container")
     monitor = host.cgroup(f"/machine.slice/libpod-conmon-{F}.scope")
     pod = host.cgroup(f"/machine.slice/machine-libpod_pod_{B}.slice")
-    view = cgroups.read(host.layout(), [])
+    view = reader.read(host.layout(), [])
     assert set(view.foreign) == {F}
     assert view.foreign[F].ids == {scope, inner}
     assert view.foreign[F].name == f"libpod-{F[:12]}"
@@ -316,20 +316,20 @@ def test_one_that_could_be_dockers_is_foreign_only_after_docker_was_asked_again(
 ) -> None:
     own = host.cgroup(f"/x/{name}")
     layout = host.layout()
-    first = cgroups.read(layout, [])
+    first = reader.read(layout, [])
     assert first.foreign == {}
     assert own not in first.host_ids
-    second = cgroups.read(layout, [], frozenset({own}))
+    second = reader.read(layout, [], frozenset({own}))
     assert second.foreign[F].ids == {own}
-    assert cgroups.read(layout, []).foreign.keys() == {F}  # it need not be asked for again
-    assert cgroups.read(layout, [container("f")]).foreign == {}  # Docker lists it now
-    assert cgroups.read(layout, []).foreign == {}
+    assert reader.read(layout, []).foreign.keys() == {F}  # it need not be asked for again
+    assert reader.read(layout, [container("f")]).foreign == {}  # Docker lists it now
+    assert reader.read(layout, []).foreign == {}
 
 
 def test_an_exited_containers_directory_is_never_foreign(v2: FakeHost) -> None:
     own = v2.cgroup(f"/docker/{A}")
     exited = container("a", state=ContainerState.EXITED)
-    view = cgroups.read(v2.layout(), [exited], frozenset({own}))
+    view = reader.read(v2.layout(), [exited], frozenset({own}))
     assert view.foreign == {}
     assert view.containers == {}
 
@@ -339,7 +339,7 @@ def test_an_exited_containers_directory_is_never_foreign(v2: FakeHost) -> None:
 
 def test_v2_figures_are_what_the_end_gives_back(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A}")
-    found = cgroups.read(v2.layout(), [container("a")]).containers[A]
+    found = reader.read(v2.layout(), [container("a")]).containers[A]
     assert found.held_kb == 4096 + 1024 + 512 - 128
     assert (found.held_basis, found.cache_kb) == (HeldBasis.CGROUP2, 3072 - 1024)
     assert (found.cpu_ns, found.oom_kills) == (7_000_000, 2)
@@ -350,7 +350,7 @@ def test_v2_figures_are_what_the_end_gives_back(v2: FakeHost) -> None:
 def test_v1_figures_hold_the_kernels_part_whole(tmp_path: Path, kind: str) -> None:
     host = FakeHost(tmp_path, kind)
     host.cgroup(f"/docker/{A}")
-    found = cgroups.read(host.layout(), [container("a")]).containers[A]
+    found = reader.read(host.layout(), [container("a")]).containers[A]
     assert found.held_kb == 4096 + 1024 + 512
     assert (found.held_basis, found.cache_kb) == (HeldBasis.CGROUP1, 3072 - 1024)
     assert (found.cpu_ns, found.oom_kills) == (7_000_000, 2)
@@ -361,12 +361,12 @@ def test_v1_cpu_time_is_found_where_the_path_differs_between_hierarchies(tmp_pat
     host.cgroup(f"/system.slice/containerd.service/x/{A}", figures=False)
     (host.root / "memory/system.slice/containerd.service/x" / A / "memory.stat").write_text("")
     host.cpu_usage(f"/x/{A}", 99)
-    assert cgroups.read(host.layout(), [container("a")]).containers[A].cpu_ns == 99
+    assert reader.read(host.layout(), [container("a")]).containers[A].cpu_ns == 99
 
 
 def test_without_a_memory_controller_there_is_no_held_figure(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A}", figures=False)
-    found = cgroups.read(v2.layout(), [container("a")]).containers[A]
+    found = reader.read(v2.layout(), [container("a")]).containers[A]
     assert (found.held_kb, found.held_basis, found.cache_kb) == (None, HeldBasis.RSS, None)
     assert (found.cpu_ns, found.oom_kills) == (None, None)
 
@@ -375,16 +375,16 @@ def test_a_kernel_without_the_kernel_line_adds_its_parts(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A}")
     stat = v2.root / f"docker/{A}/memory.stat"
     stat.write_text("anon 1048576\nkernel_stack 2048\nslab 4096\nslab_reclaimable 1024\njunk\n")
-    found = cgroups.read(v2.layout(), [container("a")]).containers[A]
+    found = reader.read(v2.layout(), [container("a")]).containers[A]
     assert found.held_kb == 1024 + 2 + 4 - 1
 
 
 def test_names_that_steer_a_terminal_are_shown_as_escapes(v2: FakeHost) -> None:
     v2.cgroup(f"/evil\x1b[2J\udcff/docker-{A}.scope")
-    found = cgroups.read(v2.layout(), [container("a")]).containers[A]
+    found = reader.read(v2.layout(), [container("a")]).containers[A]
     assert found.path == f"/evil\\x1b[2J\\xdcff/docker-{A}.scope"
 
 
 def test_a_hierarchy_that_is_gone_gives_nothing(v2: FakeHost) -> None:
     layout = replace(v2.layout(), root=v2.root / "gone")
-    assert cgroups.read(layout, [container("a")]).containers == {}
+    assert reader.read(layout, [container("a")]).containers == {}

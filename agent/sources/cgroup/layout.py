@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.errors import SourceError
 from agent.model import Hierarchy
-from agent.sources.cgroup_memo import Memo
+from agent.sources.cgroup.memo import Memo
 
 
 class CgroupMode(StrEnum):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import EngineUnavailableError
-from agent.sources.engine import Engine
-from agent.sources.engine_list import LONGEST_NS, SETTLE_NS, KeptList
-from tests.unit.sources.fake_engine import FakeEngine, inspected, listed, reply
-from tests.unit.sources.test_engine import SECOND, Clock, offer
+from agent.sources.engine.inventory import Engine
+from agent.sources.engine.kept_list import LONGEST_NS, SETTLE_NS, KeptList
+from tests.unit.sources.engine.fake_engine import FakeEngine, inspected, listed, reply
+from tests.unit.sources.engine.test_inventory import SECOND, Clock, offer
 
 A, B = "a" * 64, "b" * 64
 

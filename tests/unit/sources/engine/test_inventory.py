@@ -15,10 +15,10 @@ import pytest
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model import ContainerState
-from agent.sources import engine as engine_source
-from agent.sources.engine import Engine
-from agent.sources.engine_age import at_least_up_ns
-from tests.unit.sources.fake_engine import FakeEngine, inspected, listed, reply
+from agent.sources.engine import inventory as engine_source
+from agent.sources.engine.inventory import Engine
+from agent.sources.engine.uptime import at_least_up_ns
+from tests.unit.sources.engine.fake_engine import FakeEngine, inspected, listed, reply
 
 SECOND = 10**9
 

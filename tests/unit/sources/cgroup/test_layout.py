@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import SourceError
 from agent.model import Hierarchy
-from agent.sources.cgroup_layout import CgroupMode, detect
+from agent.sources.cgroup.layout import CgroupMode, detect
 from tests.unit.sources.fake_host import FakeHost
 
 

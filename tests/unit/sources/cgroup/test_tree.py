@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.sources import cgroup_tree as tree
+from agent.sources.cgroup import tree
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from agent.clock import Clock
 from agent.errors import SourceError
 from agent.model import Candidate, Memory, Process, Snapshot, Source
 from agent.sources import procfs
-from agent.sources.cgroup_layout import CgroupLayout
+from agent.sources.cgroup.layout import CgroupLayout
 
 _STATES = {"R": 0, "S": 1, "D": 2, "I": 2, "T": 4, "t": 8, "X": 16, "Z": 32, "P": 64}
 """`(__state | exit_state) & 0x7f` of the letters that the kernel writes (fs/proc/array.c)."""

@@ -20,11 +20,11 @@ from agent.model import (
     ForeignCgroup,
     Hierarchy,
 )
-from agent.sources import cgroup_figures as figures
-from agent.sources import cgroup_tree as tree
 from agent.sources import procfs
-from agent.sources.cgroup_layout import CgroupLayout, CgroupMode, detect
-from agent.sources.cgroup_memo import FirstProcess
+from agent.sources.cgroup import stats as figures
+from agent.sources.cgroup import tree
+from agent.sources.cgroup.layout import CgroupLayout, CgroupMode, detect
+from agent.sources.cgroup.memo import FirstProcess
 from agent.util.terminal import printable
 
 __all__ = ["CgroupLayout", "CgroupMode", "detect", "read"]

@@ -12,7 +12,8 @@ import pytest
 from agent.clock import SystemClock
 from agent.errors import SourceError
 from agent.model import Candidate, Process, Snapshot, Source
-from agent.sources import cgroups, proc_psutil, procfs
+from agent.sources import procfs, psutil_source
+from agent.sources.cgroup import reader
 from tests.unit.sources.fake_host import FakeHost, full_id
 
 A = full_id("a")
@@ -27,7 +28,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def read(host: FakeHost) -> Snapshot:
-    return proc_psutil.read(SystemClock(), host.layout())
+    return psutil_source.read(SystemClock(), host.layout())
 
 
 def one(snapshot: Snapshot, pid: int) -> Process:
@@ -163,10 +164,10 @@ def test_small_processes_are_counted_by_their_page_tables_before_6_2(
 def test_this_process_is_told_as_it_is() -> None:
     if not Path("/proc/self/cgroup").exists():
         pytest.skip("needs /proc")
-    layout = cgroups.detect()
+    layout = reader.detect()
     clock = SystemClock()
     try:
-        snapshot = proc_psutil.read(clock, layout)
+        snapshot = psutil_source.read(clock, layout)
     except SourceError as error:
         pytest.skip(f"needs to read /proc as root: {error}")
     myself = one(snapshot, os.getpid())
@@ -179,7 +180,7 @@ def test_this_process_is_told_as_it_is() -> None:
     assert myself.vsz_kb > myself.rss_kb
     assert myself.cpu_ns > 0
     assert myself.mm_id != 0
-    again = one(proc_psutil.read(clock, layout), os.getpid())
+    again = one(psutil_source.read(clock, layout), os.getpid())
     assert again.key == myself.key
     assert snapshot.memory.total_kb == psutil.virtual_memory().total // 1024
     assert snapshot.memory.used_kb == snapshot.memory.total_kb - snapshot.memory.free_kb

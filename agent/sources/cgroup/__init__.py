@@ -1,0 +1,1 @@
+"""What the cgroup hierarchies say: whose directory is whose, and what it costs."""
