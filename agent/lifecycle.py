@@ -43,7 +43,7 @@ from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
     from agent.analysis.cpu_accounting import BpfView
-    from agent.sources.bpf import Witness
+    from agent.sources.bpf.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +289,7 @@ class _Agent:
     def _start_witness(self) -> Witness | None:
         if not self._config.bpf.enabled:
             return None
-        from agent.sources import bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
+        from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
 
         witness = bpf.Witness.start(self._layout.hierarchy, self._clock)
         self._undo.push("bpf", witness.close)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.clock import SystemClock
-from agent.sources.bpf import Witness
+from agent.sources.bpf.witness import Witness
 from agent.sources.cgroup import reader
 from bench import processes
 from bench.measure import Row, Timing, of, ratio, timed

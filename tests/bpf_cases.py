@@ -23,7 +23,7 @@ import pytest
 from agent.analysis.cpu_accounting import BpfView, CgroupEvents, owners
 from agent.clock import SystemClock
 from agent.model import CgroupView, ContainerCgroup, ProcessKey
-from agent.sources import bpf
+from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
 from tests import containers
 from tests.bpf_support import (

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from agent.clock import SystemClock
-from agent.sources import bpf
+from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
 
 

@@ -33,9 +33,9 @@ from agent.clock import Clock
 from agent.commands.bpf_check import Observer, Seen, watching
 from agent.config import Config
 from agent.model import Basis, ContainerCgroup, Source, Verified
-from agent.sources import bpf
-from agent.sources.bpf_programs import Handover
-from agent.sources.bpf_syscall import enable_statistics, program_runs
+from agent.sources.bpf import witness as bpf
+from agent.sources.bpf.programs import Handover
+from agent.sources.bpf.syscall import enable_statistics, program_runs
 from agent.sources.cgroup import reader
 from agent.util.terminal import Say
 

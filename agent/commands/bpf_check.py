@@ -29,8 +29,9 @@ from agent.model import (
     Source,
     Verified,
 )
-from agent.sources import bpf, psutil_source
 from agent.sources import modules as proc_modules
+from agent.sources import psutil_source
+from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from agent.util.terminal import Say, printable

@@ -21,17 +21,17 @@ import msgspec
 from agent import trace
 from agent.clock import Clock
 from agent.errors import AgentError, EngineUnavailableError
-from agent.sources import records
-from agent.sources.bpf_handover import Helper, Probes
-from agent.sources.bpf_layout import EVENT_BYTES
-from agent.sources.bpf_programs import TRACE_PROBES, Order
-from agent.sources.bpf_ring import Ring
-from agent.sources.bpf_support import probe_support
-from agent.sources.bpf_syscall import Map, possible_cpus
+from agent.sources.bpf import records
+from agent.sources.bpf.loader import Helper, Probes
+from agent.sources.bpf.offsets import EVENT_BYTES
+from agent.sources.bpf.programs import TRACE_PROBES, Order
+from agent.sources.bpf.records import EventKind, EventRecord
+from agent.sources.bpf.ring import Ring
+from agent.sources.bpf.support import probe_support
+from agent.sources.bpf.syscall import Map, possible_cpus
 from agent.sources.cgroup import reader
 from agent.sources.cgroup.tree import walk
 from agent.sources.engine.inventory import Engine, EngineEvents
-from agent.sources.records import EventKind, EventRecord
 from agent.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.util.terminal import Say, is_terminal
 

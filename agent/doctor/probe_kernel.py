@@ -84,7 +84,7 @@ def signing_facts() -> SigningFacts:
 
 
 def bpf_facts(config: Config) -> BpfFacts:
-    from agent.sources.bpf_support import probe_support
+    from agent.sources.bpf.support import probe_support
 
     version, bcc_problem = _bcc() if config.bpf.enabled else ("", "not looked for")
     # BCC and rights have rows of their own, the first with what importing it really says.

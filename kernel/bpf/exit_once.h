@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * A process's exit is told once. Each program file that includes this has a table of its own; its
- * text is put in place of the #include before BCC sees it (agent/sources/bpf_helper.py).
+ * text is put in place of the #include before BCC sees it (agent/sources/bpf/compiler.py).
  */
 #ifndef SO1_EXIT_ONCE_H
 #define SO1_EXIT_ONCE_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the BPF programs and their reader in Python (agent/sources/records.py) share.
+ * What the BPF programs and their reader in Python (agent/sources/bpf/records.py) share.
  *
  * Fixed-width types only, every hole named, so that both sides have the same layout on every
  * architecture; a test compiles this header and compares sizes and offsets.

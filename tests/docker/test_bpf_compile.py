@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.sources.bpf_support import probe_support
+from agent.sources.bpf.support import probe_support
 from agent.sources.cgroup import reader
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = """
 import sys
-from agent.sources.bpf_helper import prepare
-from agent.sources.bpf_programs import Order
+from agent.sources.bpf.compiler import prepare
+from agent.sources.bpf.programs import Order
 handover, descriptors = prepare(
     Order(programs=sys.argv[1], hierarchy=sys.argv[2], macros=tuple(sys.argv[3:]))
 )

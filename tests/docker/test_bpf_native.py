@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.sources.bpf_support import probe_support
+from agent.sources.bpf.support import probe_support
 from tests import containers
 from tests.bpf_cases import BpfCases, boxes, program, storms, witness
 

@@ -14,8 +14,9 @@ import pytest
 from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
 from agent.model import Attribution, Container, ProcessKey, Verified
-from agent.sources import bpf, psutil_source
 from agent.sources import modules as proc_modules
+from agent.sources import psutil_source
+from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader as cgroups
 from tests.attribution_support import Host, Reader
 from tests.bpf_cases import witness

@@ -13,9 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.sources.bpf_btf import BTF_PATH
+from agent.sources.bpf.btf import BTF_PATH
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 SOURCES = PACKAGE.parent / "kernel" / "bpf"
 
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39

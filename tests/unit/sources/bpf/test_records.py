@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.sources import records
+from agent.sources.bpf import records
 
 if TYPE_CHECKING:
     import struct
 
-HEADER = Path(__file__).resolve().parents[2] / "kernel" / "bpf" / "records.h"
+HEADER = Path(__file__).resolve().parents[4] / "kernel" / "bpf" / "records.h"
 
 RECORDS: dict[str, tuple[struct.Struct, tuple[str, ...]]] = {
     "process_key": (records.PROCESS_KEY, records.PROCESS_KEY_FIELDS),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.sources import records
-from agent.sources.bpf_ring import Ring
+from agent.sources.bpf import records
+from agent.sources.bpf.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.model import Hierarchy
-from agent.sources.bpf_btf import BTF_PATH, Btf, BtfError
-from agent.sources.bpf_layout import macros
+from agent.sources.bpf.btf import BTF_PATH, Btf, BtfError
+from agent.sources.bpf.offsets import macros
 
 STRUCT, UNION, ENUM, TYPEDEF, PTR, PROTO, INT = 4, 5, 6, 8, 2, 13, 1
 

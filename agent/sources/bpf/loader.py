@@ -19,16 +19,16 @@ from typing import IO
 import msgspec
 
 from agent.errors import SourceError
-from agent.sources.bpf_programs import SETS, Handover, Order
-from agent.sources.bpf_support import PACKAGE
-from agent.sources.bpf_syscall import Map
+from agent.sources.bpf.programs import SETS, Handover, Order
+from agent.sources.bpf.support import PACKAGE
+from agent.sources.bpf.syscall import Map
 from agent.util.subprocess import environment, kill_session
 
 log = logging.getLogger(__name__)
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from agent.sources.bpf_helper import main; sys.exit(main(sys.argv[1:]))"
+    "from agent.sources.bpf.compiler import main; sys.exit(main(sys.argv[1:]))"
 )
 _MESSAGE_BYTES = 1 << 16
 _MOST_DESCRIPTORS = 64

@@ -18,12 +18,12 @@ import msgspec
 
 from agent.errors import AgentError, SourceError
 from agent.model import Hierarchy
-from agent.sources import records
-from agent.sources.bpf_btf import Btf
-from agent.sources.bpf_layout import macros
-from agent.sources.bpf_programs import SETS, Handover, Order, ProgramSet
-from agent.sources.bpf_support import SOURCES
-from agent.sources.bpf_syscall import Map, iterate, possible_cpus
+from agent.sources.bpf import records
+from agent.sources.bpf.btf import Btf
+from agent.sources.bpf.offsets import macros
+from agent.sources.bpf.programs import SETS, Handover, Order, ProgramSet
+from agent.sources.bpf.support import SOURCES
+from agent.sources.bpf.syscall import Map, iterate, possible_cpus
 
 TABLE_HEADERS = ("exit_once.h",)
 """Those below `kernel/bpf` that hold a BPF table."""

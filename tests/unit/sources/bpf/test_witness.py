@@ -11,10 +11,11 @@ import pytest
 
 from agent.errors import SourceError
 from agent.model import Hierarchy, ProcessKey
-from agent.sources import bpf, records
-from agent.sources.bpf_handover import HandoverError, Probes
-from agent.sources.bpf_programs import Handover, Order
-from agent.sources.bpf_support import BpfSupport
+from agent.sources.bpf import records
+from agent.sources.bpf import witness as bpf
+from agent.sources.bpf.loader import HandoverError, Probes
+from agent.sources.bpf.programs import Handover, Order
+from agent.sources.bpf.support import BpfSupport
 
 SUPPORT = BpfSupport(True, True, True, "python3", "none", True, "x86_64")
 ME, OTHER = ProcessKey(7, 700), ProcessKey(8, 800)

@@ -11,8 +11,8 @@ import mmap
 import os
 import struct
 
-from agent.sources import records
-from agent.sources.records import EventRecord
+from agent.sources.bpf import records
+from agent.sources.bpf.records import EventRecord
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEADER = 8

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from agent.model import Hierarchy
-from agent.sources.bpf_btf import Btf, BtfError
+from agent.sources.bpf.btf import Btf, BtfError
 
 MAX_PROCESSES = 65_536
 MAX_CGROUPS = 8_192

@@ -17,11 +17,11 @@ from agent.analysis.cpu_accounting import BpfView, CgroupEvents, Seam
 from agent.clock import Clock
 from agent.errors import SourceError
 from agent.model import Hierarchy, ProcessKey, process_keys
-from agent.sources import records
-from agent.sources.bpf_handover import HandoverError, Helper, Probes
-from agent.sources.bpf_programs import Order
-from agent.sources.bpf_support import BpfSupport, probe_support
-from agent.sources.bpf_syscall import Map, possible_cpus, program_runs
+from agent.sources.bpf import records
+from agent.sources.bpf.loader import HandoverError, Helper, Probes
+from agent.sources.bpf.programs import Order
+from agent.sources.bpf.support import BpfSupport, probe_support
+from agent.sources.bpf.syscall import Map, possible_cpus, program_runs
 
 __all__ = ["BpfState", "BpfSupport", "BpfView", "CgroupEvents", "Seam", "Witness", "probe_support"]
 

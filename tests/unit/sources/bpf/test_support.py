@@ -9,8 +9,8 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.model import Hierarchy
-from agent.sources import bpf
-from agent.sources.bpf_support import BpfSupport, probe_support
+from agent.sources.bpf import witness as bpf
+from agent.sources.bpf.support import BpfSupport, probe_support
 
 ALL = BpfSupport(
     root=True,

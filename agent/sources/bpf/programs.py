@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.sources import records
-from agent.sources.records import EventKind
+from agent.sources.bpf import records
+from agent.sources.bpf.records import EventKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The BPF witness: programs, their compiler and loader, and what they recorded."""
