@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent import takedown
-from agent.actions import cron, kmod
-from agent.actions.compose import Grafana
+from agent.actions import cron, kernel_modules
+from agent.actions.grafana import Grafana
 from agent.config import Config
 from agent.errors import AgentError
 from agent.lock import GeneratorLock
@@ -83,7 +83,7 @@ class Beside:
             self._say(f"{name}: {error}")
 
     def _install_cron(self) -> str:
-        script = kmod.script().with_name("generar_contenedores.sh")
+        script = kernel_modules.script().with_name("generar_contenedores.sh")
         cron.check_trusted(script)
         try:
             path = cron.install(self._config, script)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import __version__, status
-from agent.actions import kmod
-from agent.actions.containers import Remover
+from agent.actions import kernel_modules
+from agent.actions.remover import Remover
 from agent.beside import Beside
 from agent.clock import Clock
 from agent.config import Config
@@ -160,7 +160,7 @@ class _Agent:
                 Path(config.modules.sysinfo_path), Path(config.modules.continfo_path), clock
             ),
             read_psutil=lambda: psutil_source.read(clock, self._layout),
-            load_modules=lambda: kmod.load(Path(config.paths.build), config.modules),
+            load_modules=lambda: kernel_modules.load(Path(config.paths.build), config.modules),
             clock=clock,
         )
         if not config.modules.keep:
@@ -311,7 +311,7 @@ class _Agent:
             return None
 
     def _unload_modules(self) -> None:
-        if gone := kmod.unload():
+        if gone := kernel_modules.unload():
             self._say(f"Unloaded the kernel modules {' and '.join(gone)}.")
 
     def _standing(self) -> _Standing:

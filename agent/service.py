@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.actions.containers import Remover
+from agent.actions.remover import Remover
 from agent.analysis import cpu_accounting, usage
 from agent.clock import Clock
 from agent.config import PolicySettings

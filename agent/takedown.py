@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.actions.containers import remove_installation
+from agent.actions.remover import remove_installation
 from agent.errors import AgentError, EngineUnavailableError
 from agent.lock import GeneratorLock
 from agent.util.terminal import Say

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from agent import render, takedown
 from agent import status as status_file
-from agent.actions import cron, kmod
-from agent.actions.compose import Grafana
+from agent.actions import cron, kernel_modules
+from agent.actions.grafana import Grafana
 from agent.config import Config
 from agent.errors import AgentError
 from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
@@ -100,7 +100,7 @@ def cleanup(config: Config) -> int:
         stack.enter_context(AgentLock(run_dir))
         stack.enter_context(undo)
         undo.push("status", lambda: status_file.clear(run_dir))
-        undo.push("modules", lambda: _report(say, "kernel modules", kmod.unload()))
+        undo.push("modules", lambda: _report(say, "kernel modules", kernel_modules.unload()))
         undo.push("grafana", lambda: _grafana_down(config, say))
         undo.push("containers", lambda: _remove_containers(config, say))
         undo.push("generator", lambda: takedown.hold_generator(generator))

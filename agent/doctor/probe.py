@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.actions import cron, kmod
+from agent.actions import cron, kernel_modules
 from agent.config import Config
 from agent.doctor.facts import (
     ClockFacts,
@@ -79,7 +79,7 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
     try:
         import docker.errors
 
-        from agent.actions.compose import IMAGE, PROJECT
+        from agent.actions.grafana import IMAGE, PROJECT
         from agent.engine_api.client import INSTALLATION_LABEL, answering, connect_briefly
     except ImportError as error:
         problem = f"Docker cannot be asked: {error}."
@@ -143,7 +143,7 @@ def _installation(config: Config) -> str | None:
 
 def _compose() -> str:
     try:
-        from agent.actions.compose import compose_command
+        from agent.actions.grafana import compose_command
 
         return " ".join(compose_command())
     except (AgentError, ImportError):
@@ -288,7 +288,7 @@ def _synchronised() -> bool | None:
 def _python() -> PythonFacts:
     untrusted = ""
     try:
-        for place in (Path(__file__).resolve(), kmod.script(), Path(sys.prefix)):
+        for place in (Path(__file__).resolve(), kernel_modules.script(), Path(sys.prefix)):
             cron.check_trusted(place)
     except AgentError as error:
         untrusted = error.message

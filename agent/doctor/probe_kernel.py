@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from agent.actions import kmod
+from agent.actions import kernel_modules
 from agent.config import Config
 from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, SigningFacts
 from agent.errors import AgentError
@@ -37,7 +37,7 @@ def module_facts(config: Config) -> ModuleFacts:
     headers = Path("/lib/modules") / release / "build"
     wanted = ("make", _compiler(headers), "insmod", "rmmod", "modinfo")
     disabled = _text(Path("/proc/sys/kernel/modules_disabled"))
-    loaded = kmod.loaded()
+    loaded = kernel_modules.loaded()
     target = _build_directory(config)
     built = _is_built(target)
     return ModuleFacts(
@@ -125,7 +125,7 @@ def _compiler(headers: Path) -> str:
 def _build_directory(config: Config) -> Path | None:
     try:
         done = run(
-            ["bash", str(kmod.script()), "--print-dir"],
+            ["bash", str(kernel_modules.script()), "--print-dir"],
             timeout_s=_TOOL_TIMEOUT_S,
             env={"SO1_BUILD_ROOT": config.paths.build},
         )
@@ -137,7 +137,9 @@ def _build_directory(config: Config) -> Path | None:
 def _is_built(target: Path | None) -> bool | None:
     if target is None:
         return None
-    return _exists(target / "SHA256SUMS", *(target / f"{name}.ko" for name in kmod.MODULES))
+    return _exists(
+        target / "SHA256SUMS", *(target / f"{name}.ko" for name in kernel_modules.MODULES)
+    )
 
 
 def _are_ours(loaded: tuple[str, ...], target: Path | None, built: bool | None) -> bool | None:

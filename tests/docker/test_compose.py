@@ -24,7 +24,7 @@ import pytest
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
-from agent.actions.compose import CONTAINER, PROJECT, Grafana
+from agent.actions.grafana import CONTAINER, PROJECT, Grafana
 from agent.config import GrafanaSettings
 from agent.errors import AgentError, EngineUnavailableError
 from tests.containers import HOST

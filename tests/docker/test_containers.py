@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.actions.containers import Remover, remove_installation
+from agent.actions.remover import Remover, remove_installation
 from agent.clock import SystemClock
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError

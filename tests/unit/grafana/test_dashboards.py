@@ -209,7 +209,7 @@ def test_compose_mounts_what_provisioning_names() -> None:
 
 
 def test_the_image_that_the_agent_looks_for_is_the_one_that_compose_starts() -> None:
-    from agent.actions.compose import CONTAINER, IMAGE
+    from agent.actions.grafana import CONTAINER, IMAGE
 
     compose = (GRAFANA / "docker-compose.yml").read_text(encoding="utf-8")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.actions import removal
-from agent.actions.containers import MAX_PARALLEL, Remover, remove_installation
+from agent.actions.remover import MAX_PARALLEL, Remover, remove_installation
 from agent.errors import EngineUnavailableError
 from agent.model import Tier
 from agent.model.removal import Decision, Outcome, Reason
