@@ -87,12 +87,13 @@ def check(
 ) -> int:
     """What each witness says of every containerised process. Exit status 1: a conflict stands."""
     from agent.clock import SystemClock
-    from agent.commands import bpf_canary, bpf_check
+    from agent.commands import bpf_check
+    from agent.selftest import examination
     from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
     require_root("agent bpf check")
-    run = bpf_canary.run if canary else bpf_check.check
+    run = examination.run if canary else bpf_check.check
     return run(settings, SystemClock(), as_json=as_json)
 
 

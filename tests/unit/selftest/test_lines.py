@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.canary import Line, is_alive, text
+from agent.selftest.lines import Line, is_alive, text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ LABEL = "so1.canary"
 _IMAGE = "so1-canary"
 _TAG = "local"
 _PYTHON = "/usr/bin/python3"
-_LIFE = Path(__file__).resolve().parent.parent / "canary_life.py"
+_LIFE = Path(__file__).resolve().with_name("life.py")
 _DIRECTORIES = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 _TIMEOUT_S = 120.0
 

@@ -17,8 +17,6 @@ from typing import TypeVar
 
 import msgspec
 
-from agent import canary
-from agent.actions.canary import Canary, CanaryError
 from agent.analysis.cpu_accounting import (
     Books,
     BpfView,
@@ -28,11 +26,13 @@ from agent.analysis.cpu_accounting import (
     owners,
     process_cpu_ns,
 )
-from agent.canary import Line
 from agent.clock import Clock
 from agent.commands.bpf_check import Observer, Seen, watching
 from agent.config import Config
 from agent.model import Basis, ContainerCgroup, Source, Verified
+from agent.selftest import lines as canary
+from agent.selftest.container import Canary, CanaryError
+from agent.selftest.lines import Line
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.programs import Handover
 from agent.sources.bpf.syscall import enable_statistics, program_runs
