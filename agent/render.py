@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from agent.service import TickReport
-from agent.status import Status
+from agent.daemon.status import Status
+from agent.daemon.tick import TickReport
 from agent.util.terminal import printable
 
 _GB_KB = 1024 * 1024

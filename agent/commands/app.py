@@ -91,8 +91,8 @@ def start(
     from agent.util import memory_tuning
 
     memory_tuning.leave_out_detectors()
-    from agent import lifecycle
     from agent.clock import SystemClock
+    from agent.daemon import composition
     from agent.sources.host_metrics import require_root
     from agent.util import terminal
 
@@ -109,9 +109,9 @@ def start(
     )
     require_root("agent start")
     terminal.set_up_logging(terminal.Say(sys.stderr))
-    return lifecycle.start(
+    return composition.start(
         settings,
-        lifecycle.Options(once=once, dry_run=dry_run),
+        composition.Options(once=once, dry_run=dry_run),
         SystemClock(),
         terminal.Say(sys.stdout),
     )

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent import render, takedown
-from agent import status as status_file
+from agent import render
 from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
 from agent.config import Config
+from agent.daemon import status as status_file
+from agent.daemon import teardown
+from agent.daemon.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
 from agent.errors import AgentError
-from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
 from agent.util.terminal import Say, is_terminal, printable
@@ -103,7 +104,7 @@ def cleanup(config: Config) -> int:
         undo.push("modules", lambda: _report(say, "kernel modules", kernel_modules.unload()))
         undo.push("grafana", lambda: _grafana_down(config, say))
         undo.push("containers", lambda: _remove_containers(config, say))
-        undo.push("generator", lambda: takedown.hold_generator(generator))
+        undo.push("generator", lambda: teardown.hold_generator(generator))
         undo.push("cron", lambda: _report(say, "cron file", cron.remove(config.cron)))
     if undo.failures:
         raise AgentError(f"Not everything could be removed: {'; '.join(undo.failures)}")
@@ -122,7 +123,7 @@ def _remove_containers(config: Config, say: Say) -> None:
     remove_leftovers(directory)
     installation = existing_installation_id(directory)
     if installation is not None:
-        takedown.remove_containers(config.docker_host, installation, say)
+        teardown.remove_containers(config.docker_host, installation, say)
 
 
 def _grafana_down(config: Config, say: Say) -> None:

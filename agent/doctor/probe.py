@@ -18,6 +18,7 @@ from typing import Any
 
 from agent.actions import cron, kernel_modules
 from agent.config import Config
+from agent.daemon.lock import holder_pid
 from agent.doctor.facts import (
     ClockFacts,
     DockerFacts,
@@ -34,7 +35,6 @@ from agent.doctor.probe_kernel import (
     which,
 )
 from agent.errors import AgentError
-from agent.lock import holder_pid
 
 _DOCKER_TIMEOUT_S = 10.0
 _STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}

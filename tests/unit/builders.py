@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.daemon.status import Status, TickStatus
+from agent.daemon.tick import TickReport
 from agent.model import (
     AttributedProcess,
     AttributionCounts,
@@ -19,8 +21,6 @@ from agent.model import (
     Source,
     Verified,
 )
-from agent.service import TickReport
-from agent.status import Status, TickStatus
 
 SECOND_NS = 10**9
 

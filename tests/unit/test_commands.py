@@ -76,7 +76,7 @@ def agent(
     def must_not_run(*arguments: object, **more: object) -> None:
         raise StartedError
 
-    for name in ("agent.lifecycle.start", "agent.commands.control.stop"):
+    for name in ("agent.daemon.composition.start", "agent.commands.control.stop"):
         monkeypatch.setattr(name, must_not_run)
     monkeypatch.setattr("agent.commands.control.cleanup", must_not_run)
 

@@ -88,7 +88,7 @@ def offences(modules_of: str, forbidden: str) -> Iterator[str]:
 
 def test_the_package_is_found() -> None:
     names = modules()
-    assert {"agent.model", "agent.service", "agent.sources.modules"} <= names.keys()
+    assert {"agent.model", "agent.daemon.tick", "agent.sources.modules"} <= names.keys()
     assert "agent.model" in imported(names["agent.analysis.usage"])
 
 

@@ -15,11 +15,11 @@ from agent.actions.remover import Remover
 from agent.analysis import cpu_accounting, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
+from agent.daemon.collector import Observation, Observer, Stopwatch
 from agent.errors import StoreError
 from agent.model import AttributionCounts, ContainerTotals, Tier
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal, RemovalPass
-from agent.observer import Observation, Observer, Stopwatch
 from agent.policy import decide
 from agent.sources.host_metrics import HostProbe, available_kb
 from agent.store.store import Store

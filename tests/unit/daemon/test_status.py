@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import status
+from agent.daemon import status
 from agent.errors import AgentError
 from tests.unit.builders import status as a_status
 from tests.unit.builders import tick_status

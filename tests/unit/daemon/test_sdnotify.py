@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.sdnotify import Notifier
+from agent.daemon.sdnotify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

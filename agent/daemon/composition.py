@@ -15,26 +15,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import __version__, status
+from agent import __version__
 from agent.actions import kernel_modules
 from agent.actions.remover import Remover
-from agent.beside import Beside
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon import status
+from agent.daemon.auxiliary import Beside
+from agent.daemon.collector import Observer, Stopwatch
+from agent.daemon.lock import AgentLock, GeneratorLock
+from agent.daemon.sdnotify import Notifier
+from agent.daemon.signals import Stopper, StopRequestedError
+from agent.daemon.tick import Service, TickReport
 from agent.errors import AgentError, SourceError
-from agent.lock import AgentLock, GeneratorLock
-from agent.observer import Observer, Stopwatch
 from agent.policy import decide
 from agent.render import tick_line
-from agent.sdnotify import Notifier
-from agent.service import Service, TickReport
 from agent.sources import modules, psutil_source
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine, EngineEvents
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.host_metrics import HostProbe
 from agent.sources.process_source import ProcessReader
-from agent.stopper import Stopper, StopRequestedError
 from agent.store.installation import installation_id
 from agent.store.store import Store
 from agent.util.memory_tuning import settle_collector

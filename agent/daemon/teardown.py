@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.actions.remover import remove_installation
+from agent.daemon.lock import GeneratorLock
 from agent.errors import AgentError, EngineUnavailableError
-from agent.lock import GeneratorLock
 from agent.util.terminal import Say
 
 _LAST_TRY_S = 1.0

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.daemon.lock import AgentLock, GeneratorLock, agent_is_running, holder, holder_pid
 from agent.errors import AgentError, LockedError
-from agent.lock import AgentLock, GeneratorLock, agent_is_running, holder, holder_pid
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from agent import takedown
 from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
 from agent.config import Config
+from agent.daemon import teardown
+from agent.daemon.lock import GeneratorLock
+from agent.daemon.signals import Stopper
 from agent.errors import AgentError
-from agent.lock import GeneratorLock
-from agent.stopper import Stopper
 from agent.util.subprocess import environment, kill_session
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
@@ -60,7 +60,7 @@ class Beside:
             self._undo.push("grafana start", lambda: self._end_grafana_start(thread))
         self._undo.push(
             "containers",
-            lambda: takedown.remove_containers(self._config.docker_host, installation, self._say),
+            lambda: teardown.remove_containers(self._config.docker_host, installation, self._say),
         )
         self._undo.push("generator", self._stop_generator)
         if wants_cron:
@@ -111,7 +111,7 @@ class Beside:
             raise AgentError(f"bash cannot be run: {error.strerror}.", "Install bash.") from error
 
     def _stop_generator(self) -> None:
-        takedown.hold_generator(
+        teardown.hold_generator(
             self._generator,
             give_up=lambda: self._stopper.asked > 1,
             at_last=self._end_first_generation,

@@ -1,0 +1,1 @@
+"""The running agent: composed, started, ticking, and taken down again."""
