@@ -13,7 +13,7 @@ def main() -> None:
     say = Say(sys.stderr)
     try:
         # Imported here: an import error must be one sentence too.
-        from agent.commands.app import run  # noqa: PLC0415
+        from agent.cli.app import run  # noqa: PLC0415
 
         status = run()
     except ImportError as error:

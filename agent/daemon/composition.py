@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.actions import kernel_modules
 from agent.actions.remover import Remover
+from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
 from agent.daemon import status
@@ -29,7 +30,6 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.tick import Service, TickReport
 from agent.errors import AgentError, SourceError
 from agent.policy import decide
-from agent.render import tick_line
 from agent.sources import modules, psutil_source
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine, EngineEvents

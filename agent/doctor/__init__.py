@@ -1,7 +1,7 @@
 """What this host can and cannot do for the agent, and the command that mends it: the judgement.
 
 Pure: facts and configuration in, one check a concern out. `agent.doctor.probe` finds the facts,
-`agent.commands.doctor` prints the checks.
+`agent.cli.commands.doctor` prints the checks.
 """
 
 from __future__ import annotations

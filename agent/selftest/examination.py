@@ -26,8 +26,8 @@ from agent.analysis.cpu_accounting import (
     owners,
     process_cpu_ns,
 )
+from agent.cli.commands.bpf_check import Observer, Seen, watching
 from agent.clock import Clock
-from agent.commands.bpf_check import Observer, Seen, watching
 from agent.config import Config
 from agent.model import Basis, ContainerCgroup, Source, Verified
 from agent.selftest import lines as canary

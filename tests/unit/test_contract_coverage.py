@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from agent import config, errors, model
-from agent.commands.app import app
+from agent.cli.app import app
 from agent.doctor import State, judge
 from agent.model import removal
 from agent.store.tables import ALL_TABLES, columns, table_name

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands.doctor import document, plain, verdict
+from agent.cli.commands.doctor import document, plain, verdict
 from agent.config import Config
 from agent.doctor import Check, State, can_run, judge
 from agent.doctor.facts import LeftoverFacts, ModuleFacts, SigningFacts

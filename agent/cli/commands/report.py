@@ -32,8 +32,8 @@ def report(
     """What the host and its containers used, what was removed and why. Exit status 1: no ticks."""
     import msgspec
 
-    from agent import report as reports
-    from agent import report_text
+    from agent.cli.views import report as report_text
+    from agent.cli.views import report_figures as reports
     from agent.store.queries import History
     from agent.util.terminal import Say, is_terminal
 

@@ -10,9 +10,9 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.commands import bpf
-from agent.commands.report import report
-from agent.commands.top import top
+from agent.cli.commands import bpf
+from agent.cli.commands.report import report
+from agent.cli.commands.top import top
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 
@@ -120,7 +120,7 @@ def start(
 @app.command()
 def stop(config: ConfigOption = None) -> int:
     """Stop the running agent and wait until it has taken everything down."""
-    from agent.commands import control
+    from agent.cli.commands import control
     from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
@@ -133,7 +133,7 @@ def status(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
     """What the agent does, since when, and what does not work. Exit status 3: it is not running."""
-    from agent.commands import control
+    from agent.cli.commands import control
     from agent.sources.host_metrics import require_root
 
     settings = with_overrides(load_config(config), paths__database=database)
@@ -144,7 +144,7 @@ def status(
 @app.command()
 def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int:
     """Remove what an agent that was killed left behind; refuses beside a live one."""
-    from agent.commands import control
+    from agent.cli.commands import control
     from agent.sources.host_metrics import require_root
 
     settings = with_overrides(load_config(config), paths__database=database)
@@ -157,7 +157,7 @@ def doctor(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
     """What this host can and cannot do, and what mends it. Exit status 1: the agent cannot run."""
-    from agent.commands import doctor as command
+    from agent.cli.commands import doctor as command
 
     return command.doctor(config, database, as_json=as_json)
 

@@ -13,20 +13,12 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES, Cell, Sheet, draw, plain_sheet, span
+from agent.cli.views.report_figures import worst_verdict
+from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
 from agent.policy.eviction_preview import Candidate, candidates
-from agent.report import worst_verdict
-from agent.report_text import (
-    TIER_STYLES,
-    VERDICT_STYLES,
-    Cell,
-    Sheet,
-    draw,
-    plain_sheet,
-    span,
-)
 from agent.store.queries import ContainerProcess, ContainerRow, History, Tick
-from agent.top_keys import Key, Sort
 from agent.util.terminal import printable
 
 _KB_PER_GB = 1024 * 1024

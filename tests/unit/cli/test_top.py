@@ -21,15 +21,15 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from agent import top as view
-from agent.commands import top as command
+from agent.cli.commands import top as command
+from agent.cli.views import top as view
+from agent.cli.views.top import State, press
+from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import PolicySettings
-from agent.top import State, press
-from agent.top_keys import Key, Sort, keys_in
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.world import END_MS, Plan
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 DEADLINE_S = 30.0
 
 
@@ -219,7 +219,7 @@ class Terminal:
             # As a terminal's programs have it: tests in the background of a shell inherit SIG_IGN.
             "signal.signal(signal.SIGINT, signal.default_int_handler); "
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-            "from agent.commands.top import top; app = typer.Typer(); app.command()(top); "
+            "from agent.cli.commands.top import top; app = typer.Typer(); app.command()(top); "
             "app(['--database', sys.argv[2]])"
         )
         self.process = subprocess.Popen(

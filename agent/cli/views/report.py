@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from agent.report import ContainerNow, Curve, Report
+from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"

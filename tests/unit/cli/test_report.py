@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from agent import report as reports
-from agent import report_text
-from agent.commands.report import report as command
+from agent.cli.commands.report import report as command
+from agent.cli.views import report
+from agent.cli.views import report_figures as reports
 from agent.errors import ConfigError
 from agent.store.queries import History
 from tests.other_user import NOBODY, need_readable_checkout
@@ -34,7 +34,7 @@ from tests.unit.grafana.oracle import Rows
 from tests.unit.grafana.world import END_MS, HOSTILE, TICK_MS, Plan
 
 HOUR_MS = 3_600_000
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_time_without_ticks_has_no_report(file: Path) -> None:
 def test_a_sparkline_is_never_longer_than_asked_and_says_what_is_unknown(
     points: list[float | None], width: int
 ) -> None:
-    drawn = report_text.sparkline(points, width=width)
+    drawn = report.sparkline(points, width=width)
 
     assert len(drawn) == min(width, len(points))
     if len(points) <= width:
@@ -178,13 +178,13 @@ def test_a_sparkline_is_never_longer_than_asked_and_says_what_is_unknown(
 
 
 def test_a_sparkline_rises_with_the_figure() -> None:
-    assert report_text.sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert report_text.sparkline([0, None, 7], ascii_only=True) == "_ @"
-    assert report_text.sparkline([0, 0]) == "▁▁"
+    assert report.sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert report.sparkline([0, None, 7], ascii_only=True) == "_ @"
+    assert report.sparkline([0, 0]) == "▁▁"
 
 
 def test_plain_lines_are_aligned_and_steer_no_terminal(value: reports.Report) -> None:
-    text = report_text.plain(value)
+    text = report.plain(value)
 
     assert "\x1b" not in text
     lines = text.splitlines()
@@ -206,10 +206,10 @@ def test_a_hostile_name_is_shown_and_does_nothing(tmp_path: Path) -> None:
     assert found is not None
     console = Console(file=io.StringIO(), force_terminal=True, width=200, markup=False)
 
-    report_text.show(found, console)
+    report.show(found, console)
     drawn = console.file.getvalue()  # type: ignore[attr-defined]
 
-    for text in (report_text.plain(found), drawn):
+    for text in (report.plain(found), drawn):
         assert "\x1b]0;" not in text
         assert "\x07" not in text
         assert "\u202e" not in text
@@ -264,7 +264,7 @@ def test_somebody_who_may_not_read_the_history_is_told_to_use_sudo(fresh: Path) 
     fresh.parent.chmod(0o750)
     code = (
         "import sys; from agent.__main__ import main; "
-        "from agent.commands import app; from agent.commands.report import report; "
+        "from agent.cli import app; from agent.cli.commands.report import report; "
         "names = {c.name or c.callback.__name__ for c in app.app.registered_commands}; "
         "'report' in names or app.app.command()(report); "
         f"sys.argv = ['agent', 'report', '--database', {str(fresh)!r}]; main()"

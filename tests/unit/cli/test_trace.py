@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import trace
-from agent.trace import Filter, Kind, Names, Reorder, TraceEvent, exit_detail, line
+from agent.cli.views import trace
+from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent, exit_detail, line
 
 WEB = "c0ffee" + "0" * 58
 SCOPE = f"docker-{WEB}.scope"

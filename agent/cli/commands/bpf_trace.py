@@ -18,7 +18,8 @@ from typing import Self
 
 import msgspec
 
-from agent import trace
+from agent.cli.views import trace
+from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.clock import Clock
 from agent.errors import AgentError, EngineUnavailableError
 from agent.sources.bpf import records
@@ -32,7 +33,6 @@ from agent.sources.bpf.syscall import Map, possible_cpus
 from agent.sources.cgroup import reader
 from agent.sources.cgroup.tree import walk
 from agent.sources.engine.inventory import Engine, EngineEvents
-from agent.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.util.terminal import Say, is_terminal
 
 _ROUND_MS = 50

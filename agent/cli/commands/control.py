@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent import render
 from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
+from agent.cli.views import status as render
 from agent.config import Config
 from agent.daemon import status as status_file
 from agent.daemon import teardown

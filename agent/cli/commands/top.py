@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import Config, load_config, with_overrides
 from agent.errors import AgentError
-from agent.top_keys import Key, Sort, keys_in
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.top import Snapshot, State
+    from agent.cli.views.top import Snapshot, State
 
 _LOOK_EVERY_S = 1.0
 _MS_NS = 10**6
@@ -44,7 +44,7 @@ def top(
     ] = None,
 ) -> int:
     """Containers and their processes at the last tick, live, and which one would go next."""
-    from agent import top as view
+    from agent.cli.views import top as view
     from agent.util.terminal import is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
@@ -67,7 +67,7 @@ def _watch(settings: Config, state: State, console: Console) -> None:
     """Looks for a new tick every second, and at the keys in between."""
     from rich.live import Live
 
-    from agent import top as view
+    from agent.cli.views import top as view
 
     snapshot = _read(settings)
     read_s = time.monotonic()
@@ -85,7 +85,7 @@ def _watch(settings: Config, state: State, console: Console) -> None:
 
 
 def _read(settings: Config) -> Snapshot:
-    from agent import top as view
+    from agent.cli.views import top as view
 
     path = Path(settings.paths.database)
     snapshot = view.read(path, settings.policy)

@@ -58,10 +58,10 @@ def trace(
     config: ConfigOption = None,
 ) -> int:
     """What starts, ends and moves on this host, live, with its container's name."""
+    from agent.cli.commands.bpf_trace import Wanted, trace_events
+    from agent.cli.views.trace import Filter, Kind
     from agent.clock import SystemClock
-    from agent.commands.bpf_trace import Wanted, trace_events
     from agent.sources.host_metrics import require_root
-    from agent.trace import Filter, Kind
 
     settings = load_config(config)
     kinds = frozenset(Kind(one) for one in _words(event, [str(kind) for kind in Kind][:-2]))
@@ -86,8 +86,8 @@ def check(
     config: ConfigOption = None,
 ) -> int:
     """What each witness says of every containerised process. Exit status 1: a conflict stands."""
+    from agent.cli.commands import bpf_check
     from agent.clock import SystemClock
-    from agent.commands import bpf_check
     from agent.selftest import examination
     from agent.sources.host_metrics import require_root
 

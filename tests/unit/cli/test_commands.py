@@ -18,10 +18,10 @@ import pytest
 
 from agent import __main__ as entry
 from agent import __version__
-from agent.commands.app import app
+from agent.cli.app import app
 from tests.other_user import NOBODY, need_readable_checkout
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def agent(
     def must_not_run(*arguments: object, **more: object) -> None:
         raise StartedError
 
-    for name in ("agent.daemon.composition.start", "agent.commands.control.stop"):
+    for name in ("agent.daemon.composition.start", "agent.cli.commands.control.stop"):
         monkeypatch.setattr(name, must_not_run)
-    monkeypatch.setattr("agent.commands.control.cleanup", must_not_run)
+    monkeypatch.setattr("agent.cli.commands.control.cleanup", must_not_run)
 
     def call(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["agent", *words])

@@ -1,0 +1,1 @@
+"""How answers look to a person: lines, tables and the live view."""
