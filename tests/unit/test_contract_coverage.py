@@ -19,7 +19,7 @@ from agent.cli.app import app
 from agent.doctor import State, judge
 from agent.model import removal
 from agent.store.tables import ALL_TABLES, columns, table_name
-from tests.unit.doctor_host import GOOD
+from tests.unit.doctor.doctor_host import GOOD
 
 TESTS = Path(__file__).resolve().parents[1]
 VALUES = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.doctor import State
 from agent.doctor.facts import CgroupFacts, LeftoverFacts
-from tests.unit.doctor_host import HOUR_MS, LOCKED, NOW_MS, STOPPED, UNBUILT, UNLOADED
+from tests.unit.doctor.doctor_host import HOUR_MS, LOCKED, NOW_MS, STOPPED, UNBUILT, UNLOADED
 
 # What is wrong → the check that tells it, its state, a word of what it says, a word of what mends.
 TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {

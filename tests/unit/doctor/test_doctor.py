@@ -14,8 +14,8 @@ from agent.cli.commands.doctor import document, plain, verdict
 from agent.config import Config
 from agent.doctor import Check, State, can_run, judge
 from agent.doctor.facts import LeftoverFacts, ModuleFacts, SigningFacts
-from tests.unit.doctor_cases import FINE, TABLE
-from tests.unit.doctor_host import (
+from tests.unit.doctor.doctor_cases import FINE, TABLE
+from tests.unit.doctor.doctor_host import (
     GOOD,
     LOCKED,
     NO_MODULES,
