@@ -24,9 +24,9 @@ import docker
 from docker.errors import APIError, NotFound
 
 from agent.actions.grafana_password import settle_password
-from agent.daemon.lock import open_lock_file, try_flock
 from agent.engine_api import client as dockerapi
 from agent.errors import AgentError
+from agent.util.flock import open_lock_file, try_flock
 from agent.util.subprocess import CommandError, run
 from agent.util.terminal import printable
 

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from agent.config import ModulesSettings
-from agent.daemon.lock import try_flock
 from agent.errors import ModulesError
+from agent.util.flock import try_flock
 from agent.util.subprocess import CommandError, run
 
 MODULES = ("sysinfo", "continfo")

@@ -212,7 +212,7 @@ def test_a_command_line_that_is_not_ours_is_named(
 
 
 @pytest.mark.allow_subprocess
-@pytest.mark.parametrize("missing", ["docker", "msgspec", "agent.lock"])
+@pytest.mark.parametrize("missing", ["docker", "msgspec", "agent.daemon.lock"])
 def test_an_installation_that_is_not_whole_is_a_sentence(missing: str) -> None:
     # A command that changes nothing, should the import succeed after all.
     code = f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['agent', 'status']; "
