@@ -21,7 +21,9 @@ from pathlib import Path
 
 from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
-from agent.model import AttributedProcess, Attribution, Container, ProcessKey, Snapshot
+from agent.model.attribution import AttributedProcess, Attribution
+from agent.model.container import Container
+from agent.model.process import ProcessKey, Snapshot
 from agent.sources.cgroup import reader as cgroups
 from agent.sources.engine.inventory import Engine
 from tests import containers

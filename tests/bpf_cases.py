@@ -20,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis.cpu_accounting import BpfView, CgroupEvents, owners
+from agent.analysis.cpu_accounting import owners
 from agent.clock import SystemClock
-from agent.model import CgroupView, ContainerCgroup, ProcessKey
+from agent.model.bpf import BpfView, CgroupEvents
+from agent.model.container import CgroupView, ContainerCgroup
+from agent.model.process import ProcessKey
 from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
 from tests import containers

@@ -20,7 +20,7 @@ import msgspec
 from agent.engine_api.client import answering, connect, learn_shapes
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model import Container, ContainerState
+from agent.model.container import Container, ContainerState
 from agent.model.removal import Decision, Outcome, Reason
 from agent.util.terminal import printable
 

@@ -31,7 +31,7 @@ from agent.actions.removal import (
 from agent.clock import Clock, SystemClock
 from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
-from agent.model import Tier
+from agent.model.container import Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy import decide
 

@@ -11,20 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent.analysis.namespaces import Namespaces
-from agent.model import (
+from agent.model.attribution import (
     AttributedProcess,
     Attribution,
     AttributionCounts,
     Basis,
-    Candidate,
-    CgroupView,
-    Container,
-    Process,
-    ProcessKey,
-    Snapshot,
-    Source,
     Verified,
 )
+from agent.model.container import CgroupView, Container
+from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source
 
 _ZOMBIE_OR_DEAD = 0x20 | 0x10
 _KTHREADD = 2

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.model import Candidate, CgroupView, Container, Snapshot
+from agent.model.container import CgroupView, Container
+from agent.model.process import Candidate, Snapshot
 
 _NOBODY: frozenset[str] = frozenset()
 

@@ -11,21 +11,16 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from agent.analysis.cpu_accounting import ContainerShare
-from agent.model import (
-    AttributedProcess,
-    Basis,
-    Candidate,
+from agent.model.attribution import AttributedProcess, Basis, Verified
+from agent.model.container import (
     CgroupView,
     Container,
     ContainerCgroup,
     ContainerTotals,
     HeldBasis,
-    Process,
-    ProcessKey,
-    Snapshot,
     Tier,
-    Verified,
 )
+from agent.model.process import Candidate, Process, ProcessKey, Snapshot
 from agent.model.record import ContainerProcessUsage, ProcessUsage
 
 _cpu_ns = attrgetter("cpu_ns")

@@ -12,19 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agent.analysis import attribution, cpu_accounting, usage
+from agent.analysis import attribution, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.errors import EngineUnavailableError
-from agent.model import (
-    AttributedProcess,
-    Attribution,
-    AttributionCounts,
-    CgroupView,
-    Container,
-    ContainerTotals,
-    Snapshot,
-)
+from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
+from agent.model.bpf import BpfView
+from agent.model.container import CgroupView, Container, ContainerTotals
+from agent.model.process import Snapshot
 from agent.policy import decide
 from agent.sources.cgroup import reader as cgroups
 from agent.sources.engine.kept_list import KeptList
@@ -60,7 +55,7 @@ class Observation:
     containers: tuple[Container, ...]
     engine_answers: bool
     view: CgroupView | None
-    second: cpu_accounting.BpfView | None
+    second: BpfView | None
     """What BPF holds; None while there are no probes."""
     attribution: Attribution
     totals: tuple[ContainerTotals, ...]
@@ -78,7 +73,7 @@ class Observer:
         settings: PolicySettings,
         installation: str,
         stopwatch: Stopwatch,
-        second_witness: Callable[[int], cpu_accounting.BpfView | None] = lambda _snapshot_ns: None,
+        second_witness: Callable[[int], BpfView | None] = lambda _snapshot_ns: None,
     ) -> None:
         self._reader = reader
         self._engine = engine

@@ -43,7 +43,7 @@ from agent.util.terminal import Say
 from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
-    from agent.analysis.cpu_accounting import BpfView
+    from agent.model.bpf import BpfView
     from agent.sources.bpf.witness import Witness
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.daemon.collector import Observation, Observer, Stopwatch
 from agent.errors import StoreError
-from agent.model import AttributionCounts, ContainerTotals, Tier
+from agent.model.attribution import AttributionCounts
+from agent.model.container import ContainerTotals, Tier
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.policy import decide

@@ -99,7 +99,7 @@ def bpf_facts(config: Config) -> BpfFacts:
 
 
 def cgroup_facts() -> CgroupFacts:
-    from agent.model import Hierarchy
+    from agent.model.container import Hierarchy
     from agent.sources.cgroup.layout import detect
 
     try:

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.model import (
-    AttributionCounts,
-    Basis,
-    ContainerTotals,
-    HostFigures,
-    Memory,
-    Source,
-    Verified,
-)
+from agent.model.attribution import AttributionCounts, Basis, Verified
+from agent.model.container import ContainerTotals
+from agent.model.process import HostFigures, Memory, Source
 from agent.model.removal import RemovalPass
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.model import Tier
+from agent.model.container import Tier
 
 
 class Reason(StrEnum):

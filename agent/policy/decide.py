@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.config import PolicySettings, Scope
-from agent.model import Container, ContainerState, ContainerTotals, Tier
+from agent.model.container import Container, ContainerState, ContainerTotals, Tier
 from agent.model.removal import Decision, Figure, Reason
 
 NAME_PREFIX = "so1_contenedor_"

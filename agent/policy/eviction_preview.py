@@ -13,7 +13,7 @@ from itertools import count
 from typing import Protocol
 
 from agent.config import PolicySettings
-from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
 from agent.model.removal import Decision
 from agent.policy import decide
 

@@ -17,19 +17,14 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.analysis.cpu_accounting import (
-    Books,
-    BpfView,
-    CgroupEvents,
-    ContainerShare,
-    close_books,
-    owners,
-    process_cpu_ns,
-)
+from agent.analysis.cpu_accounting import Books, ContainerShare, close_books, owners, process_cpu_ns
 from agent.cli.commands.bpf_check import Observer, Seen, watching
 from agent.clock import Clock
 from agent.config import Config
-from agent.model import Basis, ContainerCgroup, Source, Verified
+from agent.model.attribution import Basis, Verified
+from agent.model.bpf import BpfView, CgroupEvents
+from agent.model.container import ContainerCgroup
+from agent.model.process import Source
 from agent.selftest import lines as canary
 from agent.selftest.container import Canary, CanaryError
 from agent.selftest.lines import Line

@@ -14,7 +14,7 @@ import msgspec
 
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model import Candidate, Memory, Natural, Process, Snapshot, Source
+from agent.model.process import Candidate, Memory, Natural, Process, Snapshot, Source
 
 _CHUNK_BYTES = 1 << 20
 _MAX_BYTES = 256 << 20

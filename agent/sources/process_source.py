@@ -12,7 +12,7 @@ from collections.abc import Callable
 from agent.clock import Clock
 from agent.config import SourceChoice
 from agent.errors import AgentError, ModulesError, SourceError
-from agent.model import Snapshot, Source
+from agent.model.process import Snapshot, Source
 
 log = logging.getLogger(__name__)
 

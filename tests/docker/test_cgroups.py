@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.model import ContainerCgroup, HeldBasis
+from agent.model.container import ContainerCgroup, HeldBasis
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests.attribution_support import directories_of, identifying_root

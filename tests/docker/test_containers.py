@@ -21,7 +21,7 @@ from agent.actions.remover import Remover, remove_installation
 from agent.clock import SystemClock
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model import Container, Tier
+from agent.model.container import Container, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from tests.containers import ALPINE, STRESS, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine

@@ -11,7 +11,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.errors import EngineUnavailableError
-from agent.model import Container, ContainerState
+from agent.model.container import Container, ContainerState
 from agent.sources.engine import kept_list
 from agent.sources.engine.inventory import Engine, EngineEvents
 from agent.sources.engine.kept_list import KeptList

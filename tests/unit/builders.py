@@ -6,21 +6,9 @@ from typing import Any
 
 from agent.daemon.status import Status, TickStatus
 from agent.daemon.tick import TickReport
-from agent.model import (
-    AttributedProcess,
-    AttributionCounts,
-    Basis,
-    Candidate,
-    Container,
-    ContainerCgroup,
-    ContainerState,
-    HeldBasis,
-    Memory,
-    Process,
-    Snapshot,
-    Source,
-    Verified,
-)
+from agent.model.attribution import AttributedProcess, AttributionCounts, Basis, Verified
+from agent.model.container import Container, ContainerCgroup, ContainerState, HeldBasis
+from agent.model.process import Candidate, Memory, Process, Snapshot, Source
 
 SECOND_NS = 10**9
 

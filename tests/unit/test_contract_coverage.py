@@ -14,24 +14,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent import config, errors, model
+from agent import config, errors
 from agent.cli.app import app
 from agent.doctor import State, judge
-from agent.model import removal
+from agent.model import attribution, container, process, removal
 from agent.store.tables import ALL_TABLES, columns, table_name
 from tests.unit.doctor.doctor_host import GOOD
 
 TESTS = Path(__file__).resolve().parents[1]
 VALUES = (
-    model.Verified,
-    model.Basis,
-    model.Tier,
+    attribution.Verified,
+    attribution.Basis,
+    container.Tier,
     removal.Reason,
     removal.Outcome,
-    model.Source,
-    model.Hierarchy,
-    model.HeldBasis,
-    model.ContainerState,
+    process.Source,
+    container.Hierarchy,
+    container.HeldBasis,
+    container.ContainerState,
     config.Scope,
     config.SourceChoice,
     State,
@@ -78,7 +78,7 @@ def test_every_value_of_the_contract_is_named_by_a_test(values: type[StrEnum]) -
 
 
 def test_every_field_of_the_proc_files_is_named_by_a_test() -> None:
-    for kind in (model.Process, model.Candidate):
+    for kind in (process.Process, process.Candidate):
         missing = [field for field in kind.__struct_encode_fields__ if field not in named()]
         assert missing == []
 

@@ -87,8 +87,8 @@ def offences(modules_of: str, forbidden: str) -> Iterator[str]:
 
 def test_the_package_is_found() -> None:
     names = modules()
-    assert {"agent.model", "agent.daemon.tick", "agent.sources.modules"} <= names.keys()
-    assert "agent.model" in imported(names["agent.analysis.usage"])
+    assert {"agent.model.process", "agent.daemon.tick", "agent.sources.modules"} <= names.keys()
+    assert "agent.model.process" in imported(names["agent.analysis.usage"])
 
 
 @pytest.mark.parametrize("layer", IO_LAYERS)

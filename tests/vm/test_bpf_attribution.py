@@ -13,7 +13,9 @@ import pytest
 
 from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
-from agent.model import Attribution, Container, ProcessKey, Verified
+from agent.model.attribution import Attribution, Verified
+from agent.model.container import Container
+from agent.model.process import ProcessKey
 from agent.sources import modules as proc_modules
 from agent.sources import psutil_source
 from agent.sources.bpf import witness as bpf

@@ -16,19 +16,13 @@ from pathlib import Path
 import msgspec
 
 from agent.analysis.attribution import attribute
-from agent.analysis.cpu_accounting import BpfView
 from agent.clock import Clock
 from agent.config import Config
 from agent.errors import SourceError
-from agent.model import (
-    AttributedProcess,
-    Attribution,
-    CgroupView,
-    Container,
-    Snapshot,
-    Source,
-    Verified,
-)
+from agent.model.attribution import AttributedProcess, Attribution, Verified
+from agent.model.bpf import BpfView
+from agent.model.container import CgroupView, Container
+from agent.model.process import Snapshot, Source
 from agent.sources import modules as proc_modules
 from agent.sources import psutil_source
 from agent.sources.bpf import witness as bpf

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from agent.errors import AgentError, SourceError
-from agent.model import Hierarchy
+from agent.model.container import Hierarchy
 from agent.sources.bpf import records
 from agent.sources.bpf.btf import Btf
 from agent.sources.bpf.offsets import macros

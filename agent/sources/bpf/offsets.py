@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agent.model import Hierarchy
+from agent.model.container import Hierarchy
 from agent.sources.bpf.btf import Btf, BtfError
 
 MAX_PROCESSES = 65_536

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agent.analysis.cpu_accounting import BpfView, CgroupEvents, Seam
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model import Hierarchy, ProcessKey, process_keys
+from agent.model.bpf import BpfView, CgroupEvents, Seam
+from agent.model.container import Hierarchy
+from agent.model.process import ProcessKey, process_keys
 from agent.sources.bpf import records
 from agent.sources.bpf.loader import HandoverError, Helper, Probes
 from agent.sources.bpf.programs import Order

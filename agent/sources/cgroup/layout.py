@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.errors import SourceError
-from agent.model import Hierarchy
+from agent.model.container import Hierarchy
 from agent.sources.cgroup.memo import Memo
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.clock import Clock, SystemClock
-from agent.model import (
+from agent.model.container import (
     CgroupView,
     Container,
     ContainerCgroup,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model import HeldBasis
+from agent.model.container import HeldBasis
 from agent.sources import procfs
 
 

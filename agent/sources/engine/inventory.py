@@ -29,7 +29,7 @@ from agent.engine_api.client import (
 )
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model import Container, ContainerState
+from agent.model.container import Container, ContainerState
 from agent.sources.engine.uptime import at_least_up_ns
 from agent.util.terminal import printable
 

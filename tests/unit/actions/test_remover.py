@@ -21,7 +21,7 @@ import pytest
 from agent.actions import removal
 from agent.actions.remover import MAX_PARALLEL, Remover, remove_installation
 from agent.errors import EngineUnavailableError
-from agent.model import Tier
+from agent.model.container import Tier
 from agent.model.removal import Decision, Outcome, Reason
 
 if TYPE_CHECKING:

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.model import (
-    Candidate,
+from agent.model.container import (
     CgroupView,
     Container,
     ContainerCgroup,
     ContainerState,
     ForeignCgroup,
     Hierarchy,
-    Memory,
-    Process,
-    ProcessKey,
-    Snapshot,
-    Source,
 )
+from agent.model.process import Candidate, Memory, Process, ProcessKey, Snapshot, Source
 
 HOST_PID_NS = 4026531836
 HOST_UTS_NS = 4026531838

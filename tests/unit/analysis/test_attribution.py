@@ -8,17 +8,9 @@ from typing import Any
 import pytest
 
 from agent.analysis.attribution import attribute
-from agent.model import (
-    AttributedProcess,
-    Attribution,
-    Basis,
-    ForeignCgroup,
-    Hierarchy,
-    Process,
-    ProcessKey,
-    Source,
-    Verified,
-)
+from agent.model.attribution import AttributedProcess, Attribution, Basis, Verified
+from agent.model.container import ForeignCgroup, Hierarchy
+from agent.model.process import Process, ProcessKey, Source
 from tests.unit.analysis.attribution_scene import (
     HOST_CGROUP,
     HOST_PID_NS,

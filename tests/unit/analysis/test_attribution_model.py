@@ -13,20 +13,9 @@ import hypothesis.strategies as st
 from hypothesis import event, given, settings
 
 from agent.analysis.attribution import attribute
-from agent.model import (
-    AttributedProcess,
-    Basis,
-    CgroupView,
-    Container,
-    ContainerCgroup,
-    ContainerState,
-    Hierarchy,
-    Memory,
-    ProcessKey,
-    Snapshot,
-    Source,
-    Verified,
-)
+from agent.model.attribution import AttributedProcess, Basis, Verified
+from agent.model.container import CgroupView, Container, ContainerCgroup, ContainerState, Hierarchy
+from agent.model.process import Memory, ProcessKey, Snapshot, Source
 from tests.unit.analysis.attribution_scene import (
     HOST_CGROUP,
     HOST_PID_NS,

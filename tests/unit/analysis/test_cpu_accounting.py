@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from agent.analysis.cpu_accounting import (
     Books,
-    BpfView,
-    CgroupEvents,
     ContainerShare,
     Ledger,
-    Seam,
     close_books,
     owners,
     process_cpu_ns,
 )
-from agent.model import CgroupView, ContainerCgroup, Hierarchy, ProcessKey, Source
+from agent.model.bpf import BpfView, CgroupEvents, Seam
+from agent.model.container import CgroupView, ContainerCgroup, Hierarchy
+from agent.model.process import ProcessKey, Source
 from tests.unit import builders
 
 A, B = "a" * 64, "b" * 64

@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.analysis import usage
-from agent.analysis.cpu_accounting import CgroupEvents, ContainerShare
-from agent.model import (
-    Basis,
+from agent.analysis.cpu_accounting import ContainerShare
+from agent.model.attribution import Basis, Verified
+from agent.model.bpf import CgroupEvents
+from agent.model.container import (
     CgroupView,
     ContainerCgroup,
     ContainerTotals,
     HeldBasis,
     Hierarchy,
-    Process,
     Tier,
-    Verified,
 )
+from agent.model.process import Process
 from tests.unit.builders import SECOND_NS, candidate, cgroup, container, process, row, snapshot
 
 ID = "a" * 64

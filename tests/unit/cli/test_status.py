@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.cli.views import status as render
-from agent.model import AttributionCounts
+from agent.model.attribution import AttributionCounts
 from tests.unit.builders import status, tick_report, tick_status
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.model import Tier
+from agent.model.container import Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 
 DECISION = Decision("d", "a" * 64, "x", "alpine", 0, Tier.LOW, 1, Reason.EXITED, 0.0, 0.0)

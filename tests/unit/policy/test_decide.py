@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import PolicySettings, Scope
-from agent.model import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
 from agent.model.removal import Decision, Reason
 from agent.policy import decide as policy
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.model import Container, ContainerState
+from agent.model.container import Container, ContainerState
 from agent.sources.cgroup.layout import CgroupLayout, detect
 
 HOST_PID_NS = 4026531836

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import SourceError
-from agent.model import Source
+from agent.model.process import Source
 from agent.sources import modules
 
 if TYPE_CHECKING:

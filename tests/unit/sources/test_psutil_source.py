@@ -11,7 +11,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.errors import SourceError
-from agent.model import Candidate, Process, Snapshot, Source
+from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs, psutil_source
 from agent.sources.cgroup import reader
 from tests.unit.sources.fake_host import FakeHost, full_id

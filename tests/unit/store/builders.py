@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import RetentionSettings
-from agent.model import (
-    AttributionCounts,
-    Basis,
-    Container,
-    ContainerState,
-    ContainerTotals,
-    HeldBasis,
-    HostFigures,
-    Memory,
-    Source,
-    Tier,
-    Verified,
-)
+from agent.model.attribution import AttributionCounts, Basis, Verified
+from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.process import HostFigures, Memory, Source
 from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
 from agent.model.removal import Decision, Outcome, Reason, Removal, RemovalPass
 from agent.store.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import StoreError
-from agent.model import AttributionCounts
+from agent.model.attribution import AttributionCounts
 from agent.store.queries import By, History, last_deletions
 from tests.unit.store.builders import (
     ID_A,

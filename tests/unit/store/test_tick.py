@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from playhouse.test_utils import assert_query_count
 
 from agent.errors import StoreError
-from agent.model import AttributionCounts, HeldBasis, Source, Tier
+from agent.model.attribution import AttributionCounts
+from agent.model.container import HeldBasis, Tier
+from agent.model.process import Source
 from agent.model.removal import Outcome
 from tests.unit.store.builders import (
     ID_A,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import Hierarchy
+from agent.model.container import Hierarchy
 from agent.sources.bpf.btf import BTF_PATH, Btf, BtfError
 from agent.sources.bpf.offsets import macros
 

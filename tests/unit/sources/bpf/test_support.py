@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.model import Hierarchy
+from agent.model.container import Hierarchy
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.support import BpfSupport, probe_support
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from agent.errors import SourceError
-from agent.model import Hierarchy, ProcessKey
+from agent.model.container import Hierarchy
+from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.loader import HandoverError, Probes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SourceError
-from agent.model import Hierarchy
+from agent.model.container import Hierarchy
 from agent.sources.cgroup.layout import CgroupMode, detect
 from tests.unit.sources.fake_host import FakeHost
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import ContainerState, HeldBasis, Hierarchy
+from agent.model.container import ContainerState, HeldBasis, Hierarchy
 from agent.sources.cgroup import reader
 from tests.unit.sources.fake_host import HOST_PID_NS, HOST_UTS_NS, FakeHost, container, full_id
 

@@ -14,7 +14,7 @@ import pytest
 
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model import ContainerState
+from agent.model.container import ContainerState
 from agent.sources.engine import inventory as engine_source
 from agent.sources.engine.inventory import Engine
 from agent.sources.engine.uptime import at_least_up_ns
