@@ -8,58 +8,14 @@ explains. Pure: the figures of two moments in, the account out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from agent.model.accounts import Books, ContainerShare, Ledger, Stay
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.container import CgroupView
 from agent.model.process import ProcessKey, Snapshot, Source
 
 _PSUTIL_TICK_NS = 10_000_000
 """The kernel's `USER_HZ` of 100 (`/proc/PID/stat`)."""
-
-
-class Stay(NamedTuple):
-    """A process's time in a container that is not over."""
-
-    base_ns: int
-    """Its CPU when the stay began."""
-    counted_ns: int
-    """Its CPU up to which the account has been closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """One container's figures at the last tick."""
-
-    usage_ns: int
-    stays: Mapping[ProcessKey, Stay]
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the next tick needs to know of this one."""
-
-    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
-    totals: Mapping[int, CgroupEvents] | None = None
-    """Of each cgroup that was a container's, up to the last tick; None before the first."""
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerShare:
-    """One container's CPU over one interval and whose it was; the parts sum up to `usage_ns`."""
-
-    usage_ns: int
-    living_ns: int
-    """Processes that live."""
-    ended_ns: int
-    """Processes that were seen at the last tick, or before, and are over."""
-    short_lived_ns: int
-    """Processes that lived less than a tick."""
-    unexplained_ns: int
-    """Negative where a cost was seen before the cgroup was charged for it."""
-    events: CgroupEvents
 
 
 def owners(view: BpfView, cgroups: CgroupView) -> dict[int, str]:

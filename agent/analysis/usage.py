@@ -6,11 +6,11 @@ has no earlier reading and falls back to its life average, as the original's mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from operator import attrgetter
 
-from agent.analysis.cpu_accounting import ContainerShare
+from agent.model.accounts import ContainerShare, Reading
 from agent.model.attribution import AttributedProcess, Basis, Verified
 from agent.model.container import (
     CgroupView,
@@ -20,22 +20,10 @@ from agent.model.container import (
     HeldBasis,
     Tier,
 )
-from agent.model.process import Candidate, Process, ProcessKey, Snapshot
+from agent.model.process import Candidate, Process, Snapshot
 from agent.model.record import ContainerProcessUsage, ProcessUsage
 
 _cpu_ns = attrgetter("cpu_ns")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the next tick needs to know of this one."""
-
-    snapshot_ns: int = 0
-    process_cpu_ns: Mapping[ProcessKey, int] = field(default_factory=dict)
-    container_cpu_ns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By container: boot clock of the reading, CPU time used until then."""
-    oom_kills: Mapping[str, int] = field(default_factory=dict)
-    """By container: since its cgroup was made."""
 
 
 def reading(snapshot: Snapshot, view: CgroupView | None) -> Reading:

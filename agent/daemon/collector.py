@@ -16,9 +16,10 @@ from agent.analysis import attribution, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.errors import EngineUnavailableError
+from agent.model.accounts import Reading
 from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
 from agent.model.bpf import BpfView
-from agent.model.container import CgroupView, Container, ContainerTotals
+from agent.model.container import CgroupView, Container, ContainerTotals, Governance
 from agent.model.process import Snapshot
 from agent.policy import decide
 from agent.sources.cgroup import reader as cgroups
@@ -92,7 +93,7 @@ class Observer:
         """Docker was away. Any thread."""
         self.interruptions += 1
 
-    def governance(self, container: Container) -> decide.Governance:
+    def governance(self, container: Container) -> Governance:
         """How the policy sees one container."""
         return decide.classify(container, self._installation, self._settings.scope)
 
@@ -106,7 +107,7 @@ class Observer:
             one.state.is_running and self.governance(one).governed for one in listing.containers
         )
 
-    def observe(self, before: usage.Reading, lost_before: int) -> Observation:
+    def observe(self, before: Reading, lost_before: int) -> Observation:
         """Everything, against the last tick's `before` and the events that BPF had lost by then.
 
         Docker is asked once more for cgroups that it did not explain, and both witnesses are where
@@ -127,7 +128,7 @@ class Observer:
         return observed
 
     def _observe_once(
-        self, before: usage.Reading, lost_before: int, *, anew: bool = False
+        self, before: Reading, lost_before: int, *, anew: bool = False
     ) -> Observation:
         # Docker's list comes first: what is read after it lies close together, or the parts of a
         # container's CPU would not sum up to the whole. A container born behind it is asked for.
@@ -176,7 +177,7 @@ class Observer:
         containers: Sequence[Container],
         view: CgroupView,
         answer: Attribution,
-        before: usage.Reading,
+        before: Reading,
     ) -> tuple[ContainerTotals, ...]:
         rows: dict[str, list[AttributedProcess]] = defaultdict(list)
         for row in answer.rows:

@@ -17,6 +17,7 @@ from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.daemon.collector import Observation, Observer, Stopwatch
 from agent.errors import StoreError
+from agent.model.accounts import Books, Reading
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerTotals, Tier
 from agent.model.record import TickRecord
@@ -72,8 +73,8 @@ class Service:
         self._stopwatch = stopwatch
         self._removal_wait_ns = int(removal_wait_s * 10**9)
         self._remover = remover
-        self._before = usage.Reading()
-        self._books = cpu_accounting.Books()
+        self._before = Reading()
+        self._books = Books()
         self._number = 0
         self._deleted_since_row = 0
         self._failed_since_row = 0
@@ -190,9 +191,7 @@ class Service:
         """Nothing is removed before one whole tick has seen Docker again after it was away."""
         return self._settled == self._observer.interruptions
 
-    def _close_books(
-        self, observed: Observation, now: usage.Reading
-    ) -> tuple[ContainerTotals, ...]:
+    def _close_books(self, observed: Observation, now: Reading) -> tuple[ContainerTotals, ...]:
         """The totals with each container's CPU explained, where BPF saw its processes."""
         view, second = observed.view, observed.second
         if view is None or second is None:

@@ -163,3 +163,14 @@ class ContainerTotals:
     """Since the last tick, of those that entered too."""
     oom_kills: int | None = None
     """Since the last tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """Whether the policy may remove a container, and in which tier it competes."""
+
+    tier: Tier
+    """NONE for every container that is not governed."""
+    governed: bool
+    protected: str | None
+    """Why it is never touched, None where nothing protects it."""

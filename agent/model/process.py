@@ -14,6 +14,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from agent.model.host import Memory
+
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """What SQLite's integers and a float's range can take, whatever a file says."""
 
@@ -109,16 +111,6 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """The host's memory, KB. `used_kb` is total minus free, as the original had it."""
-
-    total_kb: int
-    free_kb: int
-    used_kb: int
-    available_kb: int
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What one source says of all processes at one moment."""
 
@@ -136,15 +128,3 @@ class Snapshot:
     def __post_init__(self) -> None:
         keys = process_keys(map(_pid_and_start, self.processes))
         object.__setattr__(self, "keys", keys)
-
-
-@dataclass(frozen=True, slots=True)
-class HostFigures:
-    """Figures of the host beside memory; `None` where the kernel does not tell."""
-
-    cpu_usage_percent: float
-    """Percent of all CPUs over the last interval."""
-    cpu_count: int
-    load1: float
-    psi_memory_some_avg10: float | None
-    psi_cpu_some_avg10: float | None

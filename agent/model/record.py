@@ -8,7 +8,8 @@ import msgspec
 
 from agent.model.attribution import AttributionCounts, Basis, Verified
 from agent.model.container import ContainerTotals
-from agent.model.process import HostFigures, Memory, Source
+from agent.model.host import HostFigures, Memory
+from agent.model.process import Source
 from agent.model.removal import RemovalPass
 
 

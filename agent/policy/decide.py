@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agent.config import PolicySettings, Scope
-from agent.model.container import Container, ContainerState, ContainerTotals, Tier
+from agent.model.container import Container, ContainerState, ContainerTotals, Governance, Tier
 from agent.model.removal import Decision, Figure, Reason
 
 NAME_PREFIX = "so1_contenedor_"
@@ -26,17 +25,6 @@ KB_PER_MB = 1024
 
 # One whose removal failed is listed as `removing` for good (Docker 20.10; inspect says `dead`).
 _ENDED = (ContainerState.EXITED, ContainerState.DEAD, ContainerState.REMOVING)
-
-
-@dataclass(frozen=True, slots=True)
-class Governance:
-    """Whether the policy may remove a container, and in which tier it competes."""
-
-    tier: Tier
-    """NONE for every container that is not governed."""
-    governed: bool
-    protected: str | None
-    """Why it is never touched, None where nothing protects it."""
 
 
 def classify(container: Container, installation: str, scope: Scope, own_id: str = "") -> Governance:

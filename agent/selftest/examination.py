@@ -17,10 +17,11 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.analysis.cpu_accounting import Books, ContainerShare, close_books, owners, process_cpu_ns
+from agent.analysis.cpu_accounting import close_books, owners, process_cpu_ns
 from agent.cli.commands.bpf_check import Observer, Seen, watching
 from agent.clock import Clock
 from agent.config import Config
+from agent.model.accounts import Books, ContainerShare
 from agent.model.attribution import Basis, Verified
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.container import ContainerCgroup

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from agent.errors import PrivilegeError
-from agent.model.process import HostFigures
+from agent.model.host import HostFigures
 from agent.sources import procfs
 
 _SOME_AVG10 = re.compile(rb"^some avg10=(\d+(?:\.\d+)?)", re.MULTILINE)

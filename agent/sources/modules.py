@@ -14,7 +14,8 @@ import msgspec
 
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model.process import Candidate, Memory, Natural, Process, Snapshot, Source
+from agent.model.host import Memory
+from agent.model.process import Candidate, Natural, Process, Snapshot, Source
 
 _CHUNK_BYTES = 1 << 20
 _MAX_BYTES = 256 << 20

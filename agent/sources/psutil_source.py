@@ -18,7 +18,8 @@ import psutil
 
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model.process import Candidate, Memory, Process, Snapshot, Source
+from agent.model.host import Memory
+from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs
 from agent.sources.cgroup.layout import CgroupLayout
 

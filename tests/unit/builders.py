@@ -8,7 +8,8 @@ from agent.daemon.status import Status, TickStatus
 from agent.daemon.tick import TickReport
 from agent.model.attribution import AttributedProcess, AttributionCounts, Basis, Verified
 from agent.model.container import Container, ContainerCgroup, ContainerState, HeldBasis
-from agent.model.process import Candidate, Memory, Process, Snapshot, Source
+from agent.model.host import Memory
+from agent.model.process import Candidate, Process, Snapshot, Source
 
 SECOND_NS = 10**9
 

@@ -16,7 +16,8 @@ from agent.model.container import (
     ForeignCgroup,
     Hierarchy,
 )
-from agent.model.process import Candidate, Memory, Process, ProcessKey, Snapshot, Source
+from agent.model.host import Memory
+from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source
 
 HOST_PID_NS = 4026531836
 HOST_UTS_NS = 4026531838

@@ -15,7 +15,8 @@ from hypothesis import event, given, settings
 from agent.analysis.attribution import attribute
 from agent.model.attribution import AttributedProcess, Basis, Verified
 from agent.model.container import CgroupView, Container, ContainerCgroup, ContainerState, Hierarchy
-from agent.model.process import Memory, ProcessKey, Snapshot, Source
+from agent.model.host import Memory
+from agent.model.process import ProcessKey, Snapshot, Source
 from tests.unit.analysis.attribution_scene import (
     HOST_CGROUP,
     HOST_PID_NS,

@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.cpu_accounting import (
-    Books,
-    ContainerShare,
-    Ledger,
-    close_books,
-    owners,
-    process_cpu_ns,
-)
+from agent.analysis.cpu_accounting import close_books, owners, process_cpu_ns
+from agent.model.accounts import Books, ContainerShare, Ledger
 from agent.model.bpf import BpfView, CgroupEvents, Seam
 from agent.model.container import CgroupView, ContainerCgroup, Hierarchy
 from agent.model.process import ProcessKey, Source

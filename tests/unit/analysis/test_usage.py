@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.analysis import usage
-from agent.analysis.cpu_accounting import ContainerShare
+from agent.model.accounts import ContainerShare, Reading
 from agent.model.attribution import Basis, Verified
 from agent.model.bpf import CgroupEvents
 from agent.model.container import (
@@ -22,7 +22,7 @@ from agent.model.process import Process
 from tests.unit.builders import SECOND_NS, candidate, cgroup, container, process, row, snapshot
 
 ID = "a" * 64
-NOTHING = usage.Reading()
+NOTHING = Reading()
 
 
 def view(*cgroups: ContainerCgroup) -> CgroupView:

@@ -12,7 +12,8 @@ import pytest
 
 from agent.config import SourceChoice
 from agent.errors import ModulesError, SourceError
-from agent.model.process import Memory, Snapshot, Source
+from agent.model.host import Memory
+from agent.model.process import Snapshot, Source
 from agent.sources import modules as proc_modules
 from agent.sources.process_source import ProcessReader
 

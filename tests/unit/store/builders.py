@@ -10,7 +10,8 @@ from typing import Any
 from agent.config import RetentionSettings
 from agent.model.attribution import AttributionCounts, Basis, Verified
 from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
-from agent.model.process import HostFigures, Memory, Source
+from agent.model.host import HostFigures, Memory
+from agent.model.process import Source
 from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
 from agent.model.removal import Decision, Outcome, Reason, Removal, RemovalPass
 from agent.store.store import Store

@@ -1,0 +1,94 @@
+"""One tick as values: what the sources said, what follows from it, and what the next one needs.
+
+A `Sample` is gathered by `daemon.collector`; `analysis.derive`, which is pure, makes a `Tick` from
+it. Each part of a sample has the moment at which it was read, or the reason why it is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from agent.model.accounts import Books, Reading
+from agent.model.attribution import Attribution
+from agent.model.bpf import BpfView
+from agent.model.container import CgroupView, Container, ContainerTotals
+from agent.model.host import HostCounters, HostFigures
+from agent.model.process import Snapshot
+from agent.model.record import ContainerProcessUsage, ProcessUsage
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[T]):
+    """What one source said at one moment, or why it said nothing."""
+
+    value: T | None
+    read_ns: int
+    """Boot clock when it was asked for."""
+    missing: str = ""
+    """Why there is no value, "" where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What all sources said, read in one order so that what is compared lies close together."""
+
+    containers: Part[tuple[Container, ...]]
+    """The engine's list; missing while the engine is away."""
+    snapshot: Snapshot
+    """Processes and candidates, with the moment of each."""
+    bpf: Part[BpfView]
+    """Missing without probes, and while they are being started."""
+    cgroups: Part[CgroupView]
+    """Missing without the engine's list: nothing else says which cgroups are a container's."""
+    host: Part[HostCounters]
+    """Missing in a look between two ticks, which stores no row of the host."""
+    interruptions: int = 0
+    """How often the engine had been away when the reading began."""
+    interruptions_after: int = 0
+    """How often it had been away when the reading ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What one tick hands to the next: the one memory that attribution and usage have."""
+
+    reading: Reading = field(default_factory=Reading)
+    accounts: Books = field(default_factory=Books)
+    host: HostCounters | None = None
+    unknown_cgroups: frozenset[int] = frozenset()
+    """Cgroups that no container claimed: each is a reason to ask the engine once, not each time."""
+    engine_seen: int = 0
+    """The interruptions of the engine that a whole tick with its answer has followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What is known at one moment, before anything is decided."""
+
+    sample: Sample
+    attribution: Attribution
+    totals: tuple[ContainerTotals, ...]
+    """One for each container of the engine's list; none while the engine is away."""
+    processes: tuple[ProcessUsage, ...]
+    container_processes: tuple[ContainerProcessUsage, ...]
+    host: HostFigures | None
+    """None in a look between two ticks."""
+    may_act: bool
+    """Whether the engine answered, and had answered one whole tick since it was last away."""
+    new_unknown_cgroups: frozenset[int]
+    """Those that the engine was not asked about yet."""
+    carried: Carried
+    """For the next tick, where this one is stored. A look between two ticks leaves none: the next
+    tick's interval begins at the last stored one."""
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """The engine's list, empty while it is away."""
+        return self.sample.containers.value or ()
+
+    @property
+    def engine_answers(self) -> bool:
+        return self.sample.containers.value is not None
