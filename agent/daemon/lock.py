@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import stat
 import time
@@ -27,8 +28,12 @@ log = logging.getLogger(__name__)
 
 AGENT_LOCK = "agent.lock"
 GENERATOR_LOCK = "generator.lock"
+AGENT, CLEANUP = "agent", "clean-up"
 _RETRY_S = 0.05
 _RECORD_BYTES = 4096
+_HOLDER_WAIT_S = 2.0
+"""A holder writes who it is within moments of taking the lock."""
+_FLAGS = re.compile(r"^flags:\s+([0-7]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,16 @@ class Holder:
     """0 where the file does not say."""
     started_wall_ns: int = 0
     """Wall clock when it took the lock, 0 where the file does not say."""
+    role: str = AGENT
+    """What it does: AGENT or CLEANUP."""
 
 
 class _LockFile:
     """One exclusive flock. The file is never removed: a lock on a removed file excludes nobody."""
 
-    def __init__(self, run_dir: Path, name: str) -> None:
+    def __init__(self, run_dir: Path, name: str, role: str) -> None:
         self.path = run_dir / name
+        self._role = role
         self._fd = -1
 
     @property
@@ -65,9 +73,13 @@ class _LockFile:
                     os.close(fd)
                     return False
                 time.sleep(_RETRY_S)
-            record = json.dumps({"pid": os.getpid(), "started_wall_ns": time.time_ns()}) + "\n"
+            record = {
+                "pid": os.getpid(),
+                "started_wall_ns": time.time_ns(),
+                "role": self._role,
+            }
             os.ftruncate(fd, 0)
-            os.pwrite(fd, record.encode("ascii"), 0)
+            os.pwrite(fd, (json.dumps(record) + "\n").encode("ascii"), 0)
         except BaseException:
             os.close(fd)
             raise
@@ -88,8 +100,8 @@ class AgentLock(_LockFile):
     finds no agent and makes nothing.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(run_dir, AGENT_LOCK)
+    def __init__(self, run_dir: Path, role: str = AGENT) -> None:
+        super().__init__(run_dir, AGENT_LOCK, role)
 
     def acquire(self, wait_s: float = 1.0) -> Self:
         """Takes the lock, trying for `wait_s`: a generator's probe holds a shared one for moments.
@@ -99,6 +111,10 @@ class AgentLock(_LockFile):
         if not self._try(wait_s):
             other = _holder(self.path)
             who = f" (process {other.pid})" if other.pid else ""
+            if other.role == CLEANUP:
+                raise LockedError(
+                    f"An `agent cleanup` is at work{who}.", "Wait until it has ended."
+                )
             raise LockedError(
                 f"Another agent already runs on this host{who}.",
                 "Stop it with `sudo agent stop`, or look at it with `sudo agent status`.",
@@ -121,7 +137,7 @@ class GeneratorLock(_LockFile):
     """Keeps the generator of load from running; taken at stop and kept to the end."""
 
     def __init__(self, run_dir: Path) -> None:
-        super().__init__(run_dir, GENERATOR_LOCK)
+        super().__init__(run_dir, GENERATOR_LOCK, AGENT)
 
     def acquire(self, wait_s: float = 90.0, *, give_up: Callable[[], bool] = lambda: False) -> bool:
         """Takes the lock and says whether it got it within `wait_s`, before `give_up()` was true.
@@ -136,10 +152,8 @@ class GeneratorLock(_LockFile):
 
     def _ask_holder_to_end(self) -> None:
         pid = _holder(self.path).pid
-        if pid <= 1 or not _has_open(pid, self.path):
-            return
         try:
-            os.kill(pid, signal.SIGTERM)
+            signal_holder(self.path, pid, signal.SIGTERM)
         except OSError as error:
             log.warning("generator=%d signal=TERM error=%s", pid, error.strerror)
 
@@ -166,9 +180,63 @@ def holder(run_dir: Path) -> Holder | None:
 
 
 def holder_pid(run_dir: Path) -> int:
-    """The running agent's pid, 0 where none runs or it has not said yet. Raises as `holder`."""
+    """The running agent's pid, 0 where none runs or it has not said yet. Raises as `holder`.
+
+    Where the file names a process that does not have it open, which it does between the lock and
+    the holder's first word, it is an earlier holder's pid: 0 as well.
+    """
     found = holder(run_dir)
-    return found.pid if found else 0
+    return found.pid if found and _has_open(found.pid, run_dir / AGENT_LOCK) else 0
+
+
+def signal_agent(run_dir: Path, number: int, wait_s: float = _HOLDER_WAIT_S) -> int:
+    """Sends a signal to the running agent and gives its pid, 0 where none runs.
+
+    A holder that has not written yet who it is gets `wait_s` for it.
+
+    No other process ever gets it. Raises LockedError where a clean-up holds the lock, AgentError
+    where the file does not name the holder, PrivilegeError for who is not root.
+    """
+    path = run_dir / AGENT_LOCK
+    deadline = time.monotonic() + wait_s
+    while found := holder(run_dir):
+        if found.role == CLEANUP and _has_open(found.pid, path):
+            raise LockedError(
+                f"No agent runs, but an `agent cleanup` is at work (process {found.pid}).",
+                "Wait until it has ended.",
+            )
+        if signal_holder(path, found.pid, number):
+            return found.pid
+        if time.monotonic() > deadline:
+            raise AgentError(
+                "A process holds the agent's lock, and its file does not say which.",
+                f"`sudo fuser -v {path}` names it.",
+            )
+        time.sleep(_RETRY_S)
+    return 0
+
+
+def signal_holder(path: Path, pid: int, number: int) -> bool:
+    """Sends a signal to process `pid` if it has the lock file at `path` open for writing.
+
+    Whether it was sent. Through a pidfd that is made before the look: what is looked at and what
+    gets the signal are one process, whoever has its number afterwards. Raises OSError.
+    """
+    if pid <= 1:
+        return False
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        if not _has_open(pid, path):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _prepare_directory(directory: Path) -> None:
@@ -205,22 +273,29 @@ def _holder(path: Path) -> Holder:
         os.close(fd)
     try:
         record = json.loads(text)
-        return Holder(int(record["pid"]), int(record["started_wall_ns"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        role = CLEANUP if record.get("role") == CLEANUP else AGENT
+        return Holder(int(record["pid"]), int(record["started_wall_ns"]), role)
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return Holder(0)
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Whether the process has this very file open: the pid may be somebody else's by now."""
+    """Whether the process has this very file open for writing, as who holds the lock has.
+
+    The pid may be somebody else's by now; who only looks whether the lock is held opens it to read.
+    """
     try:
         wanted = path.stat()
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 found = entry.stat()
+                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    about = (entry.parent.parent / "fdinfo" / entry.name).read_text("ascii")
+                    flags = _FLAGS.search(about)
+                    if flags is not None and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                        return True
             except OSError:  # closed meanwhile
                 continue
-            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                return True
     except OSError:  # the process is gone
         return False
     return False

@@ -1,57 +1,79 @@
-"""Turns the signals that mean «stop» into one event, and lets them cut short what takes long."""
+"""Turns the signals that mean «stop» into a count and a wake-up of whoever waits.
+
+A handler runs between any two instructions of the main thread, so also while that thread holds a
+lock: it takes none, and only counts and writes to a pipe. Waiting is poll(2) on the pipe's other
+end, which other threads write to as well.
+"""
 
 from __future__ import annotations
 
+import os
+import select
 import signal
-import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DRAIN_BYTES = 4096
 
 
-class StopRequestedError(BaseException):
-    """A signal came while something long ran that may be cut short."""
+class StopRequestedError(Exception):
+    """A stop was requested before the first tick."""
 
 
 class Stopper:
-    """Turns signals into one event. Made in the main thread, which alone receives them."""
+    """Counts signals and wakes who waits. Made in the main thread, which alone receives them."""
 
     def __init__(self) -> None:
-        self.wake = threading.Event()
         self.asked = 0
-        self._interruptible = False
+        """How often a stop was requested."""
+        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Not closed before the last thread that could write to it has let go of this object.
+        weakref.finalize(self, _close, self._read_fd, self._write_fd)
 
     @property
     def stopping(self) -> bool:
         return self.asked > 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler of a signal: it may take no lock and raise nothing."""
         del number, frame
         self.asked += 1
-        self.wake.set()
-        if self._interruptible:
-            self._interruptible = False
-            raise StopRequestedError
+        self.wake()
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Within the block a signal raises StopRequestedError: a build must not hold a stop."""
-        if self.stopping:
-            raise StopRequestedError
-        self._interruptible = True
-        try:
-            yield
-        finally:
-            self._interruptible = False
+    def wake(self) -> None:
+        """Ends the wait under way, or else the next one. Any thread; also from a handler."""
+        with suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._write_fd, b"\0")
+
+    def wait(self, timeout_s: float, *also: int) -> None:
+        """Sleeps until `timeout_s` has passed, a signal or `wake` came, or one of `also` is
+        readable. `inf` waits for ever."""
+        poll = select.poll()
+        for descriptor in (self._read_fd, *also):
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(None if timeout_s == float("inf") else max(0.0, timeout_s * 1000))
+        with suppress(BlockingIOError):
+            while len(os.read(self._read_fd, _DRAIN_BYTES)) == _DRAIN_BYTES:
+                pass
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The block runs with our handlers; the caller's come back after it."""
+        # The interpreter writes to it at the signal itself. Our handler runs later, between two
+        # instructions: a wait that begins in that moment would sleep through the signal.
+        wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         before = {number: signal.signal(number, self.handle) for number in _SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup_before)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -7,6 +7,7 @@ own sources, attribution and books say of it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -172,7 +173,7 @@ class _Examination:
         """The directory goes when its process has been killed."""
         with suppress(OSError):
             for word in (nested / "cgroup.procs").read_text(encoding="ascii").split():
-                os.kill(int(word), 9)
+                _kill_member(nested, int(word))
             deadline = time.monotonic() + 5
             while (nested / "cgroup.procs").read_text(encoding="ascii").split():
                 if time.monotonic() > deadline:
@@ -291,3 +292,13 @@ def _map_bytes(fd: int) -> int:
         if name == "memlock":
             return int(value)
     return 0
+
+
+def _kill_member(cgroup: Path, pid: int) -> None:
+    """Kills a process if it is in the cgroup: its pid may be another's by now. Raises OSError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        if str(pid) in (cgroup / "cgroup.procs").read_text(encoding="ascii").split():
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)

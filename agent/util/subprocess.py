@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from agent.errors import AgentError
 log = logging.getLogger(__name__)
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KILLED_S = 5.0
+"""How long the end of a killed program is waited for: one inside the kernel may not end at all."""
+_KEPT_BYTES = 64 << 10
+"""Of a background program's output, the end."""
 
 
 class CommandError(AgentError):
@@ -63,30 +68,13 @@ def run(
     its session), or, with `check`, ends with a status other than 0.
     """
     name = argv[0]
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(env),
-            start_new_session=True,
-            pass_fds=tuple(pass_fds),
-            cwd="/",
-        )
-    except OSError as error:
-        raise CommandError(
-            f"{name} cannot be run: {error.strerror}.", f"Install {name}."
-        ) from error
+    process = _begin(argv, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds)
     try:
         out, err = process.communicate(timeout=timeout_s)
     except BaseException as error:
         kill_session(process)
         if isinstance(error, subprocess.TimeoutExpired):
-            log.warning("command=%s outcome=timeout seconds=%g", name, timeout_s)
-            raise CommandError(
-                f"{name} took longer than {timeout_s:g} s and was ended.", f"Run `{name}` by hand."
-            ) from error
+            raise _overrun(name, timeout_s) from error
         raise
     finished = Finished(
         tuple(argv),
@@ -103,8 +91,118 @@ def run(
     return finished
 
 
+def _begin(
+    argv: Sequence[str],
+    *,
+    stderr: int,
+    env: Mapping[str, str] | None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Starts a program. Raises CommandError where that cannot be."""
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment(env),
+            start_new_session=True,
+            pass_fds=tuple(pass_fds),
+            cwd="/",
+        )
+    except OSError as error:
+        remedy = f"Install {argv[0]}." if isinstance(error, FileNotFoundError) else ""
+        raise CommandError(f"{argv[0]} cannot be run: {error.strerror}.", remedy) from error
+
+
+class Running:
+    """A program that runs in the background while its owner does something else, and looks at it.
+
+    Nothing here waits for it: `poll` says whether it has ended, `fileno` is readable once it has.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Starts it. Raises CommandError where that cannot be."""
+        self._argv = tuple(argv)
+        self._timeout_s = timeout_s
+        self._deadline_s = time.monotonic() + timeout_s
+        self._said = b""
+        self._finished: Finished | None = None
+        self._process = _begin(argv, stderr=subprocess.STDOUT, env=env)
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError as error:
+            kill_session(self._process)
+            raise CommandError(f"{argv[0]} cannot be watched: {error.strerror}.") from error
+        os.set_blocking(self._output, False)
+
+    @property
+    def _output(self) -> int:
+        assert self._process.stdout is not None  # noqa: S101
+        return self._process.stdout.fileno()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the program has ended; valid until it was told."""
+        return self._pidfd
+
+    def poll(self) -> Finished | None:
+        """How it ended, with all that it printed as `stderr`; None while it runs.
+
+        Raises CommandError, once it is killed, for one that overruns its time.
+        """
+        if self._finished is not None:
+            return self._finished
+        # Its output is read while it runs too, or a full pipe would hold it up.
+        status = self._process.poll()
+        self._read()
+        if status is not None:
+            self._finished = Finished(self._argv, status, "", self._said.decode("utf-8", "replace"))
+            self._let_go()
+        elif time.monotonic() > self._deadline_s:
+            self.close()
+            raise _overrun(self._argv[0], self._timeout_s)
+        return self._finished
+
+    def close(self) -> None:
+        """Ends it with everything in its session, if it still runs. A second call does nothing."""
+        if self._pidfd >= 0:
+            kill_session(self._process)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdout.close()
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            while piece := os.read(self._output, _KEPT_BYTES):
+                self._said = (self._said + piece)[-_KEPT_BYTES:]
+
+
+def _overrun(name: str, timeout_s: float) -> CommandError:
+    log.warning("command=%s outcome=timeout seconds=%g", name, timeout_s)
+    return CommandError(
+        f"{name} took longer than {timeout_s:g} s and was ended.", f"Run `{name}` by hand."
+    )
+
+
 def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kills a program that `run` or `start` began, with everything in its session, and reaps it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    """Kills a program that `run` or `start` began, with everything in its session, and reaps it.
+
+    One that was reaped before gets no signal: its number may be another's by now. One that hangs
+    inside the kernel is left there after some seconds, and reported.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    try:
+        process.communicate(timeout=_KILLED_S)
+    except subprocess.TimeoutExpired:
+        log.warning("command=%s pid=%d outcome=unkillable", process.args, process.pid)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()

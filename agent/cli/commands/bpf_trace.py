@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
@@ -127,7 +127,8 @@ class _Waiting:
     def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.asked += 1
-        os.write(self._wake_write, b"\0")
+        with suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._wake_write, b"\0")
 
     def wait(self, timeout_ms: int, *also: int) -> bool:
         """Whether it is time to end."""

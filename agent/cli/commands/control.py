@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from agent.cli.views import status as render
 from agent.config import Config
 from agent.daemon import status as status_file
 from agent.daemon import teardown
-from agent.daemon.lock import AgentLock, GeneratorLock, agent_is_running, holder_pid
+from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
 from agent.errors import AgentError
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
@@ -37,18 +36,10 @@ def stop(config: Config) -> int:
     """Sends SIGTERM to the agent that holds the lock and waits until it has let go of it."""
     run_dir = Path(config.paths.run)
     say = Say(sys.stdout)
-    pid = holder_pid(run_dir) if agent_is_running(run_dir) else 0
+    pid = signal_agent(run_dir, signal.SIGTERM)
     if not pid:
         say("No agent is running.")
         return 0
-    # A pidfd, so that a pid used again in between is never the one that gets the signal.
-    descriptor = os.pidfd_open(pid)
-    try:
-        if holder_pid(run_dir) != pid:
-            raise AgentError("The agent changed while it was being stopped.", "Run it again.")
-        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-    finally:
-        os.close(descriptor)
     say(f"Stopping the agent (pid {pid}) …")
     deadline = time.monotonic() + _STOP_WAIT_S
     while agent_is_running(run_dir):
@@ -98,7 +89,7 @@ def cleanup(config: Config) -> int:
     generator = GeneratorLock(run_dir)
     with ExitStack() as stack:
         stack.callback(generator.release)
-        stack.enter_context(AgentLock(run_dir))
+        stack.enter_context(AgentLock(run_dir, CLEANUP))
         stack.enter_context(undo)
         undo.push("status", lambda: status_file.clear(run_dir))
         undo.push("modules", lambda: _report(say, "kernel modules", kernel_modules.unload()))

@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.daemon.lock import AgentLock, GeneratorLock, agent_is_running, holder, holder_pid
+from agent.daemon.lock import (
+    CLEANUP,
+    AgentLock,
+    GeneratorLock,
+    agent_is_running,
+    holder,
+    holder_pid,
+    signal_agent,
+    signal_holder,
+)
 from agent.errors import AgentError, LockedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 HOLD = """
@@ -133,15 +143,112 @@ def test_a_stop_asks_the_generator_to_end_and_takes_its_lock(run_dir: Path) -> N
 def test_a_pid_that_is_another_process_by_now_gets_no_signal(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *call: sent.append(call))
+    sent: list[int] = []
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda _fd, number: sent.append(number))
+    monkeypatch.setattr(os, "kill", lambda *call: sent.append(-1))
     run_dir.mkdir()
     held = open_lock(run_dir / "generator.lock", fcntl.LOCK_EX)
-    for pid, expected in ((os.getppid(), []), (os.getpid(), [(os.getpid(), signal.SIGTERM)])):
+    for pid, expected in ((os.getppid(), []), (os.getpid(), [signal.SIGTERM])):
         os.pwrite(held, json.dumps({"pid": pid, "started_wall_ns": 1}).encode().ljust(80), 0)
         assert not GeneratorLock(run_dir).acquire(wait_s=0)
         assert sent == expected
     os.close(held)
+
+
+def record(held: int, pid: int, **more: object) -> None:
+    os.ftruncate(held, 0)
+    os.pwrite(held, json.dumps({"pid": pid, "started_wall_ns": 1, **more}).encode(), 0)
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with any lock."""
+    with subprocess.Popen(["sleep", "600"]) as one:
+        yield one
+        one.kill()
+
+
+@pytest.mark.allow_subprocess
+def test_a_stop_signals_nobody_where_the_lock_names_a_process_that_does_not_hold_it(
+    run_dir: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    run_dir.mkdir()
+    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
+    record(held, stranger.pid)
+    with pytest.raises(AgentError, match="does not say which") as caught:
+        signal_agent(run_dir, signal.SIGTERM, wait_s=0.1)
+    assert "fuser" in caught.value.hint
+    assert holder_pid(run_dir) == 0
+    os.close(held)
+    assert signal_agent(run_dir, signal.SIGTERM) == 0
+    # Signals come in the order of their numbers: had TERM been sent, it would be the cause.
+    stranger.send_signal(signal.SIGUSR1)
+    assert stranger.wait(30) == -signal.SIGUSR1
+
+
+@pytest.mark.allow_subprocess
+def test_a_process_that_only_looks_at_the_lock_is_not_its_holder(run_dir: Path) -> None:
+    run_dir.mkdir()
+    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
+    with (
+        (run_dir / "agent.lock").open("rb") as looking,
+        subprocess.Popen(["sleep", "600"], stdin=looking) as looker,
+    ):
+        record(held, looker.pid)
+        assert holder_pid(run_dir) == 0
+        assert not signal_holder(run_dir / "agent.lock", looker.pid, signal.SIGTERM)
+        looker.kill()
+    os.close(held)
+
+
+@pytest.mark.allow_subprocess
+@pytest.mark.parametrize("pid", [0, 1, -1, 1 << 70, "dead"])
+def test_a_pid_that_nobody_has_is_a_sentence_and_no_traceback(
+    run_dir: Path, pid: int | str
+) -> None:
+    if pid == "dead":
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        pid = ended.pid
+    run_dir.mkdir()
+    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
+    record(held, int(pid))
+    with pytest.raises(AgentError, match="does not say which"):
+        signal_agent(run_dir, signal.SIGTERM, wait_s=0)
+    os.close(held)
+
+
+@pytest.mark.allow_subprocess
+def test_a_stop_waits_for_a_holder_that_has_not_said_yet_who_it_is(
+    run_dir: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    run_dir.mkdir()
+    path = run_dir / "agent.lock"
+    path.write_text(json.dumps({"pid": stranger.pid, "started_wall_ns": 1}))
+    path.chmod(0o600)
+    late = HOLD.replace(
+        "os.pwrite",
+        "print('locked', flush=True); sys.stdin.readline(); os.ftruncate(fd, 0); os.pwrite",
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", late, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as agent:
+        assert agent.stdout is not None
+        assert agent.stdin is not None
+        assert agent.stdout.readline() == b"locked\n"
+        threading.Timer(0.2, agent.stdin.close).start()
+        assert signal_agent(run_dir, signal.SIGTERM) == agent.pid
+        assert agent.wait(30) == -signal.SIGTERM
+    assert stranger.poll() is None
+
+
+def test_a_stop_does_not_end_a_clean_up(run_dir: Path) -> None:
+    with AgentLock(run_dir, CLEANUP):
+        with pytest.raises(LockedError, match="clean") as caught:
+            signal_agent(run_dir, signal.SIGTERM)
+        assert str(os.getpid()) in caught.value.message
+        with pytest.raises(LockedError, match="agent cleanup"):
+            AgentLock(run_dir).acquire(wait_s=0)
 
 
 def test_waiting_for_the_generator_can_be_given_up(run_dir: Path) -> None:
