@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.config import ModulesSettings
 from agent.errors import ModulesError
 from agent.util.flock import try_flock
-from agent.util.subprocess import CommandError, run
+from agent.util.subprocess import CommandError, Running, run
 
 MODULES = ("sysinfo", "continfo")
 
@@ -45,29 +45,56 @@ def entries(settings: ModulesSettings) -> dict[str, str]:
     return {name: path.name for name, path in paths.items() if path.parent == Path("/proc")}
 
 
-def load(build_root: Path, settings: ModulesSettings) -> None:
-    """Builds if need be, loads and verifies both, under the names that `settings` has for /proc.
+class Loading:
+    """The script at work: it builds if need be, which may take minutes, loads and verifies both."""
 
-    Raises ModulesError with the script's reason.
+    def __init__(self, script_at_work: Running) -> None:
+        self._script = script_at_work
+
+    def fileno(self) -> int:
+        """Readable once it has ended; valid until `poll` has said so."""
+        return self._script.fileno()
+
+    def poll(self) -> bool:
+        """Whether the modules are loaded. Raises ModulesError, with the script's reason."""
+        try:
+            done = self._script.poll()
+        except CommandError as error:
+            raise ModulesError(
+                f"The kernel modules could not be loaded: {error.message}",
+                f"`sudo {script()}` shows why.",
+            ) from error
+        if done is not None and done.status != 0:
+            raise ModulesError(
+                f"The kernel modules could not be loaded: {done.last_line or 'no reason given'}",
+                f"`sudo {script()}` shows all of it.",
+            )
+        return done is not None
+
+    def cancel(self) -> None:
+        """Ends the script and what it runs, wherever it is. A second call does nothing."""
+        self._script.close()
+
+
+def begin_loading(build_root: Path, settings: ModulesSettings) -> Loading:
+    """Starts the script in the background, for the names that `settings` has for /proc.
+
+    Raises ModulesError where it cannot be started.
     """
     try:
-        done = run(
-            ["bash", str(script())],
-            timeout_s=_BUILD_TIMEOUT_S,
-            check=False,
-            env={
-                "SO1_BUILD_ROOT": str(build_root),
-                "SO1_PARENT": str(os.getpid()),
-                **entries(settings),
-            },
+        return Loading(
+            Running(
+                ["bash", str(script())],
+                timeout_s=_BUILD_TIMEOUT_S,
+                env={
+                    "SO1_BUILD_ROOT": str(build_root),
+                    "SO1_PARENT": str(os.getpid()),
+                    **entries(settings),
+                },
+            )
         )
     except CommandError as error:
         raise ModulesError(error.message, error.hint) from error
-    if done.status != 0:
-        raise ModulesError(
-            f"The kernel modules could not be loaded: {done.last_line or 'no reason given'}",
-            f"`sudo {script()}` shows all of it.",
-        )
 
 
 def unload() -> tuple[str, ...]:
@@ -80,9 +107,11 @@ def unload() -> tuple[str, ...]:
     before = loaded()
     if not before and not at_work:
         return ()
+    done_with_a_reason = False
     try:
         done = run(["bash", str(script()), "--unload"], timeout_s=_UNLOAD_TIMEOUT_S, check=False)
         said = done.last_line
+        done_with_a_reason = done.status != 0 and bool(said)
         before = tuple(name for name in MODULES if f"unloaded {name}" in done.stderr) or before
     except CommandError as error:
         said = error.message
@@ -90,10 +119,9 @@ def unload() -> tuple[str, ...]:
             raise ModulesError(error.message, error.hint) from error
     left = loaded()
     if left:
-        raise ModulesError(
-            f"The kernel module {' and '.join(left)} stays loaded: {said}",
-            f"Run `sudo rmmod {' '.join(reversed(left))}`.",
-        )
+        # The script's last line has the remedy; where it never came to one, this is it.
+        remedy = "" if done_with_a_reason else f"Run `sudo rmmod {' '.join(reversed(left))}`."
+        raise ModulesError(f"The kernel module {' and '.join(left)} stays loaded: {said}", remedy)
     return before
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
 
 from agent.clock import Clock
 from agent.config import SourceChoice
@@ -18,6 +20,22 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_NS = 60 * 10**9
 _LONGEST_PAUSE_NS = 3600 * 10**9
+_PATIENCE_S = 5.0
+"""How long a reading waits for modules that it began to load: they are built as a rule, and ready
+within a second."""
+
+
+class Loading(Protocol):
+    """Modules being built and loaded in the background."""
+
+    def fileno(self) -> int:
+        """Readable once it has ended; valid until `poll` has said so."""
+
+    def poll(self) -> bool:
+        """Whether they are loaded. Raises ModulesError where they cannot be."""
+
+    def cancel(self) -> None:
+        """Gives up. A second call does nothing."""
 
 
 class ProcessReader:
@@ -29,15 +47,22 @@ class ProcessReader:
         *,
         read_modules: Callable[[], Snapshot],
         read_psutil: Callable[[], Snapshot],
-        load_modules: Callable[[], None],
+        begin_loading: Callable[[], Loading],
+        wait: Callable[[Loading, float], bool],
         clock: Clock,
     ) -> None:
+        """`wait(loading, seconds)` sleeps until it has ended or the time is over; False says that
+        the agent stops and nothing is to be waited for.
+        """
         self._choice = choice
         self._read_modules = read_modules
         self._read_psutil = read_psutil
-        self._load_modules = load_modules
+        self._begin_loading = begin_loading
+        self._wait = wait
         self._clock = clock
+        self._loading: Loading | None = None
         self._pause_ns = _FIRST_PAUSE_NS
+        self._this_pause_ns = 0
         self._load_again_ns = 0
         self._not_loaded: tuple[str, str] | None = None
         """Message and hint. Not the error itself: raised again and again, it would keep the frames
@@ -46,19 +71,33 @@ class ProcessReader:
         """Why the modules are not the source, "" while they are."""
 
     def load(self) -> None:
-        """Loads the modules at start. Raises ModulesError only where `modules` was asked for."""
+        """Loads the modules at start, or until the agent stops.
+
+        Raises ModulesError only where `modules` was asked for.
+        """
         if self._choice is SourceChoice.PSUTIL:
             return
         try:
-            self._try_loading()
+            self._begin()
+            self._is_loaded(float("inf"))
         except ModulesError as error:
             if self._choice is SourceChoice.MODULES:
                 raise
             self._postpone()
             self._say(str(error))
 
+    def close(self) -> None:
+        """Gives up loading that is under way."""
+        if self._loading is not None:
+            self._loading.cancel()
+            self._loading = None
+
     def read(self) -> Snapshot:
-        """A snapshot. Raises SourceError where no allowed source gives one."""
+        """A snapshot. Raises SourceError where no allowed source gives one.
+
+        Modules that are gone are loaded again. What takes longer than moments, as a build does,
+        goes on in the background, and psutil is the source meanwhile.
+        """
         if self._choice is SourceChoice.PSUTIL:
             return self._read_psutil()
         try:
@@ -76,28 +115,61 @@ class ProcessReader:
         return snapshot
 
     def _read_or_reload(self) -> Snapshot:
+        with suppress(ModulesError):  # why is kept, and the modules may be there all the same
+            self._is_loaded(0.0)
         try:
             return self._read_modules()
         except SourceError as error:
-            if self._clock.boot_ns() < self._load_again_ns:
+            if self._loading is None and self._clock.boot_ns() < self._load_again_ns:
                 if self._not_loaded is None:
                     raise
                 # Why they could not be loaded says more than that they are not there.
                 raise ModulesError(*self._not_loaded) from error
+        patience_s = 0.0
+        if self._loading is None:
             self._postpone()
-            self._try_loading()
-            return self._read_modules()
+            self._begin()
+            patience_s = _PATIENCE_S
+        if not self._is_loaded(patience_s):
+            raise ModulesError("The kernel modules are being built and loaded in the background.")
+        return self._read_modules()
 
-    def _try_loading(self) -> None:
+    def _begin(self) -> None:
         self._not_loaded = None
         try:
-            self._load_modules()
+            self._loading = self._begin_loading()
         except AgentError as error:
-            self._not_loaded = (error.message, error.hint)
+            self._failed(error)
             raise
 
+    def _is_loaded(self, patience_s: float) -> bool:
+        """Whether no loading is under way any more, after `patience_s` at most.
+
+        Raises ModulesError where it ended without the modules.
+        """
+        ends_ns = self._clock.boot_ns() + patience_s * 10**9
+        while (loading := self._loading) is not None:
+            try:
+                if loading.poll():
+                    self._loading = None
+                    break
+            except AgentError as error:
+                self._loading = None
+                self._failed(error)
+                raise
+            left_s = (ends_ns - self._clock.boot_ns()) / 10**9
+            if left_s <= 0 or not self._wait(loading, left_s):
+                return False
+        return True
+
+    def _failed(self, error: AgentError) -> None:
+        self._not_loaded = (error.message, error.hint)
+        # A build may have taken longer than the pause that was counted from its begin.
+        self._load_again_ns = self._clock.boot_ns() + self._this_pause_ns
+
     def _postpone(self) -> None:
-        self._load_again_ns = self._clock.boot_ns() + self._pause_ns
+        self._this_pause_ns = self._pause_ns
+        self._load_again_ns = self._clock.boot_ns() + self._this_pause_ns
         self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)
 
     def _say(self, problem: str) -> None:

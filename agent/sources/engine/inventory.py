@@ -300,7 +300,7 @@ def _text(text: str, limit: int) -> str:
 class EngineEvents:
     """Follows the engine's container events in a thread of its own and calls back for each.
 
-    `callback(kind, container_id)` runs in that thread and must not raise; `kind` is `create`,
+    `callback(kind, container_id)` runs in that thread; `kind` is `create`,
     `start`, `pause`, `unpause`, `die`, `destroy`, `rename` or `oom`, or `resync` (with no id) when
     the stream is there again after it was lost or could not be had: whatever happened in between
     was missed.
@@ -315,6 +315,9 @@ class EngineEvents:
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._stream: EventStream | None = None
+        self._opened = False
+        self._missed = False
+        self._failing = ""
         self._thread = threading.Thread(target=self._follow, name="docker-events", daemon=True)
         self.reconnects = 0
         self.odd_events = 0
@@ -323,8 +326,20 @@ class EngineEvents:
         """Boot clock of the last event, or of the stream's begin; None while there is no stream."""
 
     def start(self) -> None:
-        """Begins to follow. Call once."""
-        self._thread.start()
+        """Begins to follow. Call once. Where no thread can be started `problem` says so."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._failing = f"no thread can be started: {error}"
+            log.warning("events=off %s", self._failing)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is heard of Docker's events, "" while they are followed."""
+        if self._failing or self._ending.is_set():
+            return self._failing
+        has_ended = self._thread.ident is not None and not self._thread.is_alive()
+        return "the thread that follows them has ended" if has_ended else ""
 
     def close(self) -> None:
         """Ends the thread and its connection, whatever it waits for."""
@@ -336,31 +351,47 @@ class EngineEvents:
             self._thread.join(_JOIN_S)
 
     def _follow(self) -> None:
-        missed = False
+        """The thread's life. Whatever goes wrong, it tries again: nobody else would."""
         pause_s = _FIRST_PAUSE_S
         while not self._ending.is_set():
-            with self._lock:
-                if self._ending.is_set():
-                    return
-                stream = self._stream = EventStream(self._host, _EVENTS, _OPEN_TIMEOUT_S)
             try:
-                stream.open()
-                self.quiet_since_ns = self._clock.boot_ns()
-                if missed:
-                    self.reconnects += 1
-                    self._callback("resync", "")
-                pause_s = _FIRST_PAUSE_S
-                for event in stream:
-                    self._hand_on(event)
+                self._follow_once()
             except EngineUnavailableError as error:
-                if not self._ending.is_set():
-                    log.debug("events=lost %s", error)
-            finally:
-                self.quiet_since_ns = None
-                stream.close()
-            missed = True
+                self._note_failure(str(error), logging.DEBUG)
+            except Exception as error:  # noqa: BLE001 - no descriptor for a socket, or our own error
+                self._note_failure(f"{type(error).__name__}: {error}", logging.WARNING)
+            if self._opened:
+                pause_s = _FIRST_PAUSE_S
+            self._missed = True
             self._ending.wait(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _follow_once(self) -> None:
+        """One stream from its begin to its end. Raises EngineUnavailableError, OSError."""
+        self._opened = False
+        with self._lock:
+            if self._ending.is_set():
+                return
+            stream = self._stream = EventStream(self._host, _EVENTS, _OPEN_TIMEOUT_S)
+        try:
+            stream.open()
+            self._opened = True
+            self._failing = ""
+            self.quiet_since_ns = self._clock.boot_ns()
+            if self._missed:
+                self.reconnects += 1
+                self._callback("resync", "")
+            for event in stream:
+                self._hand_on(event)
+        finally:
+            self.quiet_since_ns = None
+            stream.close()
+
+    def _note_failure(self, why: str, level: int) -> None:
+        if not self._ending.is_set():
+            log.log(logging.DEBUG if self._failing else level, "events=lost %s", why)
+            if not self._opened:  # one that was there and broke is opened again in a moment
+                self._failing = why
 
     def _hand_on(self, event: Mapping[str, Any]) -> None:
         self.quiet_since_ns = self._clock.boot_ns()

@@ -31,6 +31,10 @@ class Host:
         self.readable = True
         self.now_ns = 0
         self.loads = 0
+        self.builds_s = 0.0
+        """How long a loading takes."""
+        self.stopping = False
+        self.loading: Build | None = None
 
     def wall_ns(self) -> int:
         return self.now_ns
@@ -38,11 +42,17 @@ class Host:
     def boot_ns(self) -> int:
         return self.now_ns
 
-    def load(self) -> None:
+    def load(self) -> Build:
         self.loads += 1
-        if not self.loadable:
-            raise ModulesError(NO_HEADERS, "Install them.")
-        self.loaded = True
+        self.loading = Build(self, self.now_ns + int(self.builds_s * 10**9))
+        return self.loading
+
+    def wait(self, _loading: object, seconds: float) -> bool:
+        """Time passes until the build is done, or as long as was asked for."""
+        assert self.loading is not None
+        if not self.stopping:
+            self.now_ns = int(min(self.loading.done_ns, self.now_ns + seconds * 10**9))
+        return not self.stopping
 
     def modules(self) -> Snapshot:
         if not self.loaded or not self.readable:
@@ -60,9 +70,33 @@ class Host:
             choice,
             read_modules=self.modules,
             read_psutil=self.psutil,
-            load_modules=self.load,
+            begin_loading=self.load,
+            wait=self.wait,
             clock=self,
         )
+
+
+class Build:
+    """A loading in the background that is done at a moment of the host's clock."""
+
+    def __init__(self, host: Host, done_ns: int) -> None:
+        self.host = host
+        self.done_ns = done_ns
+        self.cancelled = False
+
+    def fileno(self) -> int:
+        return -1
+
+    def poll(self) -> bool:
+        if self.host.now_ns < self.done_ns:
+            return False
+        if not self.host.loadable:
+            raise ModulesError(NO_HEADERS, "Install them.")
+        self.host.loaded = True
+        return True
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 def test_the_modules_are_the_source_where_they_can_be_loaded() -> None:
@@ -185,7 +219,8 @@ def test_readings_without_the_modules_keep_nothing_of_the_ticks_before(tmp_path:
         SourceChoice.AUTO,
         read_modules=lambda: proc_modules.read(absent, absent, host),
         read_psutil=host.psutil,
-        load_modules=host.load,
+        begin_loading=host.load,
+        wait=host.wait,
         clock=host,
     )
     reader.load()
@@ -204,3 +239,68 @@ def test_readings_without_the_modules_keep_nothing_of_the_ticks_before(tmp_path:
     finally:
         gc.enable()
     assert NO_HEADERS in reader.problem
+
+
+@pytest.fixture
+def rebuilding() -> tuple[Host, ProcessReader]:
+    """Modules that went, on a kernel for which they are not built: a build takes ten minutes."""
+    host = Host()
+    reader = host.reader(SourceChoice.AUTO)
+    reader.load()
+    host.loaded = False
+    host.builds_s = 600
+    return host, reader
+
+
+def test_a_build_goes_on_in_the_background_and_psutil_is_the_source_meanwhile(
+    rebuilding: tuple[Host, ProcessReader],
+) -> None:
+    host, reader = rebuilding
+    assert reader.read().source is Source.PSUTIL
+    assert host.now_ns <= 5 * 10**9  # and not the build's ten minutes
+    assert "in the background" in reader.problem
+    for minute in range(1, 10):
+        host.now_ns = before = minute * MINUTE_NS
+        assert reader.read().source is Source.PSUTIL
+        assert host.now_ns == before  # no other reading waits for it
+    assert host.loads == 2
+    host.now_ns = 10 * MINUTE_NS
+    assert reader.read().source is Source.MODULES
+    assert reader.problem == ""
+
+
+def test_a_build_that_fails_in_the_background_is_reported_and_tried_again_after_a_pause(
+    rebuilding: tuple[Host, ProcessReader],
+) -> None:
+    host, reader = rebuilding
+    reader.read()
+    host.loadable = False
+    host.now_ns = 10 * MINUTE_NS
+    assert reader.read().source is Source.PSUTIL
+    assert NO_HEADERS in reader.problem
+    assert host.loads == 2
+    host.now_ns += MINUTE_NS
+    reader.read()
+    assert host.loads == 3
+
+
+def test_a_stop_waits_for_no_build_and_ends_it(rebuilding: tuple[Host, ProcessReader]) -> None:
+    host, reader = rebuilding
+    host.stopping = True
+    assert reader.read().source is Source.PSUTIL
+    assert host.now_ns == 0
+    assert host.loading is not None
+    reader.close()
+    assert host.loading.cancelled
+
+
+def test_a_stop_while_the_first_build_runs_ends_the_start() -> None:
+    host = Host()
+    host.builds_s = 600
+    host.stopping = True
+    reader = host.reader(SourceChoice.MODULES)
+    reader.load()
+    assert not host.loaded
+    reader.close()
+    assert host.loading is not None
+    assert host.loading.cancelled

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import threading
 import time
@@ -191,4 +193,93 @@ def test_it_ends_at_once_wherever_it_waits(fake: FakeEngine, stream: Stream, whe
 def test_closing_one_that_was_never_started_or_twice_does_nothing(fake: FakeEngine) -> None:
     events = EngineEvents(fake.host, SystemClock(), lambda kind, key: None)
     events.close()
+    events.close()
+
+
+@pytest.fixture
+def no_descriptors(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Has every new socket of this process refused (EMFILE), or allowed again."""
+    real, used_up = socket.socket.__init__, threading.Event()
+
+    def init(self: socket.socket, *args: object, **more: object) -> None:
+        if used_up.is_set() and threading.current_thread().name == "docker-events":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        real(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "__init__", init)
+    return lambda used: used_up.set() if used else used_up.clear()
+
+
+def test_a_moment_without_descriptors_costs_no_later_event(
+    events: EngineEvents,
+    stream: Stream,
+    heard: list[tuple[str, str]],
+    no_descriptors: Callable[[bool], None],
+) -> None:
+    no_descriptors(True)
+    events.start()
+    wait_for(lambda: events.problem)
+    assert "Too many open files" in events.problem
+    no_descriptors(False)
+    stream.event("start")
+    wait_for(lambda: len(heard) == 2)
+    assert heard == [("resync", ""), ("start", A)]
+    assert events.problem == ""
+
+
+def test_an_error_in_what_is_called_back_ends_nothing_and_is_logged(
+    fake: FakeEngine, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+
+    def callback(kind: str, _: str) -> None:
+        heard.append(kind)
+        if kind == "die":
+            raise LookupError("a bug")
+
+    events = EngineEvents(fake.host, SystemClock(), callback)
+    events.start()
+    stream.event("die")
+    wait_for(lambda: "resync" in heard)
+    stream.event("start")
+    wait_for(lambda: "start" in heard)
+    events.close()
+    assert "a bug" in caplog.text
+    assert events.problem == ""
+
+
+def test_an_engine_that_gives_no_events_is_a_problem_until_it_gives_them(
+    fake: FakeEngine, events: EngineEvents, stream: Stream
+) -> None:
+    fake.answers["/events"] = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"
+    events.start()
+    wait_for(lambda: "403" in events.problem)
+    fake.answers["/events"] = stream
+    wait_for(lambda: not events.problem)
+
+
+def test_a_thread_that_cannot_be_started_or_has_ended_is_a_problem(
+    fake: FakeEngine, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        events = EngineEvents(fake.host, SystemClock(), lambda kind, key: None)
+        events.start()
+        assert "can't start new thread" in events.problem
+    events.close()
+
+    class EndOfThread(BaseException):
+        """Nothing catches it."""
+
+    def end(kind: str, key: str) -> None:
+        raise EndOfThread
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    events = EngineEvents(fake.host, SystemClock(), end)
+    events.start()
+    stream.event("start")
+    wait_for(lambda: "has ended" in events.problem)
     events.close()
