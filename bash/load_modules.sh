@@ -51,6 +51,9 @@ fail() {
     exit "$1"
 }
 
+# How long a removal may take. Both, and the wait for another run, fit into the agent's 60 seconds.
+readonly REMOVAL_S=20
+
 last_words=
 aside=
 loaded=()
@@ -62,7 +65,7 @@ finish() {
     [[ -z $aside ]] || rm -rf -- "$aside"
     if ((status)); then
         for name in "${loaded[@]}"; do
-            rmmod "$name" 2>/dev/null && say "unloaded $name again"
+            try_unload "$name" || say "$why"
         done
         printf '%s\n' "${last_words:-load_modules.sh was ended with status $status}" >&2
     fi
@@ -297,12 +300,33 @@ is_current() { # is_current MODULE: loaded from this source, with these settings
     done
 }
 
-# Two runs at once would each load and undo what the other does.
+# users PATH...: «name (pid), name (pid)» of the processes, apart from us, that have one of the files
+# open, at most five of them; nothing where there is none.
+users() {
+    local path fd pid comm found=
+    local -i count=0
+    for fd in /proc/[0-9]*/fd/*; do
+        pid=${fd#/proc/} pid=${pid%%/*}
+        [[ $pid != "$$" && $pid != "${BASHPID:-}" && $found != *"($pid)"* ]] || continue
+        path=$(readlink -- "$fd" 2>/dev/null) || continue
+        [[ " $* " == *" ${path% (deleted)} "* ]] || continue
+        comm=$(tr -d '[:cntrl:]' 2>/dev/null <"/proc/$pid/comm") || continue
+        count+=1
+        ((count > 5)) || found+="${found:+, }${comm:-?} ($pid)"
+    done
+    ((count <= 5)) || found+=" and $((count - 5)) more"
+    printf '%s' "$found"
+}
+
+# take_turn SECONDS: two runs at once would each load and undo what the other does. A program that we
+# leave behind must not inherit the lock, or it would hold up every later run.
 take_turn() {
+    local by
     mkdir -p /run/so1
     exec {turn}>/run/so1/modules.lock
-    flock -w 120 "$turn" || fail $E_LOAD \
-        "Another load_modules.sh has been at work for two minutes: see what it does with: sudo fuser -v /run/so1/modules.lock."
+    flock -w "$1" "$turn" && return
+    by=$(users /run/so1/modules.lock)
+    fail $E_LOAD "The modules are being loaded or unloaded by ${by:-another program} since more than $1 s: wait until that has ended, or end it, and try again."
 }
 
 # An agent that was killed meanwhile is cleaned up after, and what is loaded then would stay. Whoever
@@ -313,12 +337,66 @@ require_parent() {
         fail $E_LOAD "The agent that asked for the modules has ended: run it again."
 }
 
-unload() { # unload MODULE
-    local said
+# held MODULE: the sentence on a module whose removal waits for a reader. The kernel waits for each
+# read that has begun; one whose buffer is never filled, as on a dead network file system, lasts.
+held() {
+    local by pids
+    by=$(users "/proc/$(setting entry "$1")" "/proc/$1_so1_202300539")
+    pids=$(grep -Eo '\([0-9]+\)' <<<"$by" | tr -d '()' | tr '\n' ' ') || true
+    if [[ $by ]]; then
+        printf '%s' "The module $1 is being removed and waits for a read of its file that has not ended, by $by: end it with: sudo kill -9 ${pids% }; the removal then ends by itself."
+    else
+        printf '%s' "The module $1 is being removed and waits for a read of its file that has not ended, by no process that could be found: see: sudo dmesg | grep -A 20 rmmod; it may take a reboot."
+    fi
+}
+
+# is_going MODULE: somebody's rmmod of it has begun and not ended.
+is_going() { [[ $(cat "/sys/module/$1/initstate" 2>/dev/null) == going ]]; }
+
+# await_removal MODULE: an rmmod that another run left behind may be about to end.
+await_removal() {
+    local -i tries=$((REMOVAL_S * 10))
+    while is_going "$1"; do
+        ((tries-- > 0)) || return 1
+        sleep 0.1
+    done
+}
+
+# try_unload MODULE: unloads it, or leaves why not in `why`. An rmmod that waits for a reader cannot
+# be ended by anybody: after a while it is left to itself, without our lock or our output.
+try_unload() {
+    local said status=
+    why=
     is_loaded "$1" || return 0
-    said=$(rmmod "$1" 2>&1) ||
-        fail $E_UNLOAD "The module $1 cannot be unloaded (${said##*: }): see what uses it with lsmod, then run: sudo rmmod $1."
+    if is_going "$1"; then
+        await_removal "$1" || { why=$(held "$1"); return 1; }
+        return 0
+    fi
+    exec {answer}< <(
+        exec 2>&1 {turn}>&-
+        rmmod "$1" || echo "status $?"
+        echo end
+    )
+    said=
+    while read -r -t "$REMOVAL_S" -u "$answer" status; do
+        [[ $status != end ]] || break
+        said+="$status "
+    done
+    exec {answer}<&-
+    if [[ $status != end ]]; then
+        why=$(held "$1")
+        return 1
+    fi
+    if [[ $said == *"status "* ]]; then
+        said=${said%%status *} said=${said##*: }
+        why="The module $1 cannot be unloaded (${said% }): see what uses it with lsmod, then run: sudo rmmod $1."
+        return 1
+    fi
     say "unloaded $1"
+}
+
+unload() { # unload MODULE
+    try_unload "$1" || fail $E_UNLOAD "$why"
 }
 
 load() { # load MODULE
@@ -368,7 +446,7 @@ load_all() {
     fi
     built "$dir" || build "$dir"
     require_trusted "$dir"
-    take_turn
+    take_turn 120
     require_parent
     for name in continfo sysinfo; do
         is_current "$name" || unload "$name"
@@ -380,13 +458,15 @@ load_all() {
     verify continfo '['
 }
 
+# One that is held keeps the other from nothing.
 unload_all() {
     require_root --unload
-    local name
-    take_turn
+    local name left=
+    take_turn 15
     for name in continfo sysinfo; do
-        unload "$name"
+        try_unload "$name" || left+="${left:+ }$why"
     done
+    [[ -z $left ]] || fail $E_UNLOAD "$left"
 }
 
 main() {

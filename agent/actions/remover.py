@@ -83,10 +83,16 @@ class Remover:
         self._closed = False
         self.not_attempted: tuple[Decision, ...] = ()
 
-    def remove(self, decisions: Sequence[Decision], deadline_ns: int) -> Sequence[Removal]:
+    def remove(
+        self,
+        decisions: Sequence[Decision],
+        deadline_ns: int,
+        announce: Callable[[Decision], object] = lambda _: None,
+    ) -> Sequence[Removal]:
         """Begins them all and gives what has ended by `deadline_ns` (boot clock).
 
-        Removals of earlier calls that end meanwhile are among them; each is given once.
+        `announce` is called for each just before it is begun, and not for one that is not attempted
+        now. Removals of earlier calls that end meanwhile are among them; each is given once.
         """
         now_ns = self._clock.boot_ns()
         with self._changed:
@@ -94,11 +100,10 @@ class Remover:
             begun = {one.container_id for one in wanted}
             self.not_attempted = tuple(one for one in decisions if one.container_id not in begun)
             for decision in wanted:
+                announce(decision)
                 self._pending[decision.container_id] = decision
                 self._queue.append(decision)
-            for _ in range(min(len(wanted), MAX_PARALLEL - self._workers)):
-                self._workers += 1
-                threading.Thread(target=self._work, name="removal", daemon=True).start()
+            self._start_workers(min(len(wanted), MAX_PARALLEL - self._workers))
             left_s = max(0.0, (deadline_ns - self._clock.boot_ns()) / 10**9)
             self._changed.wait_for(lambda: begun.isdisjoint(self._pending), left_s)
         return self.collect()
@@ -125,6 +130,20 @@ class Remover:
                 self._ended.append(_unfinished(decision, "not done when the agent stopped"))
             self._pending.clear()
         return self.collect()
+
+    def _start_workers(self, number: int) -> None:
+        """With the lock held. Where the host gives no thread and none is at work, the decisions
+        have failed, to be made again."""
+        try:
+            for _ in range(number):
+                threading.Thread(target=self._work, name="removal", daemon=True).start()
+                self._workers += 1
+        except RuntimeError as error:
+            log.warning("removals=short of threads workers=%d %s", self._workers, error)
+            while self._queue and not self._workers:
+                decision = self._queue.popleft()
+                del self._pending[decision.container_id]
+                self._ended.append(_unfinished(decision, f"no thread could be started: {error}"))
 
     def _may_begin(self, decision: Decision, now_ns: int) -> bool:
         pause = self._pauses.get(decision.container_id)

@@ -29,6 +29,10 @@ from agent.sources.process_source import ProcessReader
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+ReadCgroups = Callable[
+    [cgroups.CgroupLayout, Sequence[Container], frozenset[int]],
+    CgroupView,
+]
 
 
 @dataclass(slots=True)
@@ -75,6 +79,7 @@ class Observer:
         installation: str,
         stopwatch: Stopwatch,
         second_witness: Callable[[int], BpfView | None] = lambda _snapshot_ns: None,
+        read_cgroups: ReadCgroups = cgroups.read,
     ) -> None:
         self._reader = reader
         self._engine = engine
@@ -83,6 +88,7 @@ class Observer:
         self._installation = installation
         self._stopwatch = stopwatch
         self._second_witness = second_witness
+        self._read_cgroups = read_cgroups
         self._asked_for: set[int] = set()
         self.engine_problem = ""
         """Why Docker does not answer, "" while it does."""
@@ -139,7 +145,8 @@ class Observer:
             nothing = Attribution(rows=(), counts=AttributionCounts())
             return Observation(snapshot, (), False, None, second, nothing, ())
         view = self._stopwatch.time(
-            "cgroups", lambda: cgroups.read(self._layout, containers, frozenset(self._asked_for))
+            "cgroups",
+            lambda: self._read_cgroups(self._layout, containers, frozenset(self._asked_for)),
         )
         answer = self._stopwatch.time(
             "attribute",

@@ -12,32 +12,23 @@ import os
 import threading
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import __version__
-from agent.actions import kernel_modules
-from agent.actions.remover import Remover
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
 from agent.daemon import status
 from agent.daemon.auxiliary import Beside
 from agent.daemon.collector import Observer, Stopwatch
-from agent.daemon.lock import AgentLock, GeneratorLock
+from agent.daemon.lock import GeneratorLock
+from agent.daemon.outside import Outside
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.tick import Service, TickReport
 from agent.errors import AgentError, SourceError
-from agent.policy import decide
-from agent.sources import modules, psutil_source
-from agent.sources.cgroup import reader
-from agent.sources.engine.inventory import Engine, EngineEvents
 from agent.sources.engine.kept_list import KeptList
-from agent.sources.host_metrics import HostProbe
-from agent.sources.process_source import ProcessReader
-from agent.store.installation import installation_id
-from agent.store.store import Store
+from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
@@ -85,23 +76,26 @@ class _Standing:
     problems: tuple[str, ...]
 
 
-def start(config: Config, options: Options, clock: Clock, say: Say) -> int:
+def start(
+    config: Config, options: Options, clock: Clock, say: Say, outside: Outside | None = None
+) -> int:
     """Runs the agent until a signal (or for one tick) and gives its exit status.
 
-    Raises AgentError, with nothing changed on the host, where it cannot begin.
+    `outside` is this host where none is given. Raises AgentError, with nothing changed on the host,
+    where it cannot begin.
     """
-    run_dir = Path(config.paths.run)
-    stopper = Stopper()
+    outside = outside or Outside(config, clock, say)
+    stopper = outside.stopper()
     undo = UndoStack()
-    generator = GeneratorLock(run_dir)
-    notifier = Notifier.from_environment(os.environ)
+    generator = outside.generator_lock()
+    notifier = outside.notifier()
     with ExitStack() as stack:
         stack.enter_context(stopper.installed())
         # Let go of last: a generator that comes late then finds no agent, and makes nothing.
         stack.callback(generator.release)
-        stack.enter_context(AgentLock(run_dir))
+        stack.enter_context(outside.agent_lock())
         stack.enter_context(undo)
-        agent = _Agent(config, options, clock, say, stopper, undo, generator, notifier)
+        agent = _Agent(outside, options, stopper, undo, generator, notifier)
         try:
             agent.bring_up()
             agent.loop()
@@ -122,77 +116,74 @@ class _Agent:
 
     def __init__(
         self,
-        config: Config,
+        outside: Outside,
         options: Options,
-        clock: Clock,
-        say: Say,
         stopper: Stopper,
         undo: UndoStack,
         generator: GeneratorLock,
         notifier: Notifier,
     ) -> None:
+        self._outside = outside
         self._notifier = notifier
-        self._config = config
+        self._config = outside.config
         self._options = options
-        self._clock = clock
-        self._say = say
+        self._clock = outside.clock
+        self._say = outside.say
         self._stopper = stopper
         self._undo = undo
-        self._run_dir = Path(config.paths.run)
-        self._since_ms = clock.wall_ns() // 10**6
-        self._beside = Beside(config, say, stopper, undo, generator)
+        self._run_dir = outside.run_dir
+        self._since_ms = self._clock.wall_ns() // 10**6
+        self._beside = Beside(outside, stopper, undo, generator)
         self._starts_seen = threading.Event()
+        """Not for handlers: what they wake is the stopper's pipe."""
         self._bpf_said = False
         self._report: TickReport | None = None
         self._told: _Standing | None = None
 
     def bring_up(self) -> None:
-        """Everything that the first tick needs, and beside it what it does not need."""
-        config, clock = self._config, self._clock
-        database = Path(config.paths.database)
+        """Everything that the first tick needs, and beside it what it does not need.
+
+        Raises StopRequestedError where a signal came while the modules were built.
+        """
+        config, clock, outside = self._config, self._clock, self._outside
         self._undo.push("status", lambda: status.clear(self._run_dir))
-        self._store = Store.open(database, clock=clock, retention=config.retention)
+        self._store = outside.store()
         self._undo.push("database", self._store.close)
-        self._installation = installation_id(database.parent)
-        self._layout = reader.detect()
+        self._installation = outside.installation()
+        self._layout = outside.layout()
         self._reader = ProcessReader(
             config.source,
-            read_modules=lambda: modules.read(
-                Path(config.modules.sysinfo_path), Path(config.modules.continfo_path), clock
-            ),
-            read_psutil=lambda: psutil_source.read(clock, self._layout),
-            load_modules=lambda: kernel_modules.load(Path(config.paths.build), config.modules),
+            read_modules=outside.read_modules,
+            read_psutil=lambda: outside.read_psutil(self._layout),
+            begin_loading=outside.begin_loading,
+            wait=self._wait_for_loading,
             clock=clock,
         )
         if not config.modules.keep:
             self._undo.push("modules", self._unload_modules)
-        with self._stopper.interruptible():
-            if config.source != "psutil":
-                self._say("Loading the kernel modules (the first time on a kernel builds them) …")
-            self._reader.load()
+        self._undo.push("loading of the modules", self._reader.close)
+        self._end_where_stopped()
+        if config.source != "psutil":
+            self._say("Loading the kernel modules (the first time on a kernel builds them) …")
+        self._reader.load()
+        self._end_where_stopped()
         self._witness = self._start_witness()
-        remover = None
-        if not self._options.dry_run:
-            remover = Remover(
-                config.docker_host, clock, config.policy.stop_grace_s, decide.still_stands
-            )
         stopwatch = Stopwatch(clock)
-        events = EngineEvents(config.docker_host, clock, self._on_engine_event)
+        events = self._events = outside.events(self._on_engine_event)
         self._observer = Observer(
             reader=self._reader,
-            engine=KeptList(
-                Engine(config.docker_host, clock), clock, lambda: events.quiet_since_ns
-            ),
+            engine=KeptList(outside.engine(), clock, lambda: events.quiet_since_ns),
             layout=self._layout,
             settings=config.policy,
             installation=self._installation,
             stopwatch=stopwatch,
             second_witness=self._second_witness,
+            read_cgroups=outside.read_cgroups,
         )
         self._service = Service(
             observer=self._observer,
             store=self._store,
-            host=HostProbe(),
+            host=outside.host_probe(),
             clock=clock,
             settings=config.policy,
             stopwatch=stopwatch,
@@ -201,7 +192,7 @@ class _Agent:
                 if self._options.once
                 else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s)
             ),
-            remover=remover,
+            remover=None if self._options.dry_run else outside.remover(),
         )
         self._undo.push("removals", lambda: self._service.finish_removals(_REMOVAL_WAIT_S))
         if not self._options.once:
@@ -209,6 +200,18 @@ class _Agent:
             self._undo.push("events", events.close)
         if self._options.governs:
             self._beside.bring_up(self._installation)
+
+    def _end_where_stopped(self) -> None:
+        if self._stopper.stopping:
+            raise StopRequestedError
+
+    def _wait_for_loading(self, loading: Loading, seconds: float) -> bool:
+        """Sleeps until it has ended or the time is over; False where the agent stops."""
+        self._notifier.alive()
+        pause_s = min(seconds, self._notifier.pause_s, _NEWS_S)
+        if not self._stopper.stopping:
+            self._stopper.wait(pause_s, loading.fileno())
+        return not self._stopper.stopping
 
     def loop(self) -> None:
         """A tick at once and then one each interval; a late one is skipped, never made up for."""
@@ -243,29 +246,23 @@ class _Agent:
             if left_s <= 0:
                 return
             self._notifier.alive()
+            self._beside.look()
             self._tell_news()
-            self._stopper.wake.wait(min(left_s, self._notifier.pause_s, _NEWS_S))
-            if self._stopper.stopping:
-                return
-            if self._stopper.wake.is_set():
-                self._stopper.wake.clear()
-                if self._starts_seen.is_set():
-                    self._starts_seen.clear()
-                    self._hold_limit()
-                    # No second pass within the pause: a burst of starts is looked at once.
-                    self._pause(min(_PASS_PAUSE_S, left_s))
+            if self._starts_seen.is_set():
+                self._starts_seen.clear()
+                self._hold_limit()
+                # No second pass within the pause: a burst of starts is looked at once.
+                self._pause(min(_PASS_PAUSE_S, left_s))
+            else:
+                self._stopper.wait(min(left_s, self._notifier.pause_s, _NEWS_S))
 
     def _pause(self, seconds: float) -> None:
         deadline_ns = self._clock.boot_ns() + int(seconds * 10**9)
         while not self._stopper.stopping:
             left_s = (deadline_ns - self._clock.boot_ns()) / 10**9
             if left_s <= 0:
-                break
-            self._stopper.wake.wait(left_s)
-            if not self._stopper.stopping:
-                self._stopper.wake.clear()
-        if self._starts_seen.is_set():
-            self._stopper.wake.set()
+                return
+            self._stopper.wait(left_s)
 
     def _hold_limit(self) -> None:
         try:
@@ -285,14 +282,12 @@ class _Agent:
             self._observer.interrupt()
         elif kind == "start":
             self._starts_seen.set()
-            self._stopper.wake.set()
+            self._stopper.wake()
 
     def _start_witness(self) -> Witness | None:
         if not self._config.bpf.enabled:
             return None
-        from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
-
-        witness = bpf.Witness.start(self._layout.hierarchy, self._clock)
+        witness = self._outside.witness(self._layout)
         self._undo.push("bpf", witness.close)
         return witness
 
@@ -312,7 +307,7 @@ class _Agent:
             return None
 
     def _unload_modules(self) -> None:
-        if gone := kernel_modules.unload():
+        if gone := self._outside.unload_modules():
             self._say(f"Unloaded the kernel modules {' and '.join(gone)}.")
 
     def _standing(self) -> _Standing:
@@ -322,6 +317,11 @@ class _Agent:
             problems.append(f"modules: {self._reader.problem}")
         if self._observer.engine_problem:
             problems.append(f"docker: {self._observer.engine_problem}")
+        elif self._events.problem:
+            problems.append(
+                "events: Docker's events are not followed, so the limit is looked at with each tick "
+                f"only: {self._events.problem}"
+            )
         stored = self._store.state
         if stored.problem:
             problems.append(f"database: {stored.problem}")

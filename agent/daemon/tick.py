@@ -81,29 +81,39 @@ class Service:
         self._settled = 0
         """How many of Docker's interruptions are followed by a whole tick that saw it."""
         self._dry_decisions: set[str] = set()
+        self._passes: list[RemovalPass] = []
+        """Carried out, and not with the store yet: a tick may fail in between."""
 
     def tick(self) -> TickReport:
         """Observes, holds the policy, stores one row of everything.
 
-        Raises SourceError where no process source works. A full disk or a broken database is not
-        raised: the tick is counted as unstored by the store, which is asked for it in `status`.
+        Raises SourceError where no process source works; removals that ended by then are stored. A
+        full disk or a broken database is not raised: the tick is counted as unstored by the store,
+        which is asked for it in `status`.
         """
+        try:
+            return self._tick()
+        finally:
+            self._write_removals()
+
+    def _tick(self) -> TickReport:
         began_ns = self._clock.boot_ns()
         self._number += 1
         self._stopwatch.stages_ms.clear()
-        passes: list[RemovalPass] = []
         if self._remover is not None and (late := tuple(self._remover.collect())):
-            passes.append(self._finish_pass(late, available_kb()))
+            self._finish_pass(late, available_kb())
         interruptions = self._observer.interruptions
         observed = self._observe()
+        if observed.engine_answers:
+            self._dry_decisions &= {one.id for one in observed.containers}
         if observed.engine_answers and self._is_settled():
             decisions = self._stopwatch.time("decide", lambda: self._decide(observed))
             if decisions:
-                passes.append(self._stopwatch.time("remove", lambda: self._carry_out(decisions)))
+                self._stopwatch.time("remove", lambda: self._carry_out(decisions))
         host = self._host.read()
         removed_ids = {
             removal.decision.container_id
-            for removal_pass in passes
+            for removal_pass in self._passes
             for removal in removal_pass.removals
             if removal.is_away
         }
@@ -123,7 +133,7 @@ class Service:
                 observed.attribution.rows, observed.snapshot, self._before
             ),
             totals=self._close_books(observed, now),
-            passes=tuple(passes),
+            passes=tuple(self._passes),
             checks=observed.attribution.counts,
         )
         if observed.engine_answers:
@@ -163,7 +173,7 @@ class Service:
         if not decisions or not self._is_settled():
             return 0
         done = self._carry_out(decisions)
-        self._write_removals(done)
+        self._write_removals()
         removed = _count(done.removals, Outcome.REMOVED)
         log.info("pass=at-once running=%d removed=%d", running, removed)
         return removed
@@ -173,16 +183,22 @@ class Service:
 
         No row comes after: the last one of the run counts what no row has counted.
         """
-        late = tuple(self._remover.close(wait_s)) if self._remover is not None else ()
-        done = self._finish_pass(late, available_kb())
-        if late or self._deleted_since_row:
-            self._write_removals(done, uncounted=self._deleted_since_row)
+        if self._remover is not None and (late := tuple(self._remover.close(wait_s))):
+            self._finish_pass(late, available_kb())
+        self._write_removals(uncounted=self._deleted_since_row)
 
-    def _write_removals(self, done: RemovalPass, uncounted: int = 0) -> None:
-        try:
-            self._store.write_removals(done, self._clock.wall_ns(), uncounted)
-        except StoreError as error:
-            log.warning("outcome=unstored what=deletions %s", error)
+    def _write_removals(self, uncounted: int = 0) -> None:
+        """Stores what no tick's row has taken along; the store keeps what it cannot write."""
+        if not self._passes and not uncounted:
+            return
+        passes, self._passes = self._passes, []
+        for number, one in enumerate(passes or [RemovalPass((), 0, 0)]):
+            try:
+                self._store.write_removals(
+                    one, self._clock.wall_ns(), uncounted if number == 0 else 0
+                )
+            except StoreError as error:
+                log.warning("outcome=unstored what=deletions %s", error)
 
     def _observe(self) -> Observation:
         return self._observer.observe(self._before, self._books.lost)
@@ -222,29 +238,19 @@ class Service:
 
     def _carry_out(self, decisions: Sequence[Decision]) -> RemovalPass:
         before_kb = available_kb()
-        for decision in decisions:
-            log.info(
-                "decision=%s rank=%d reason=%s container=%s name=%s tier=%s held_mb=%.1f cpu=%.1f",
-                decision.id,
-                decision.rank,
-                decision.reason,
-                decision.container_id[:12],
-                decision.container_name,
-                decision.tier,
-                decision.held_mb,
-                decision.cpu_percent,
-            )
         if self._remover is None:
             removals: Sequence[Removal] = self._record_dry(decisions)
         else:
             deadline_ns = self._clock.boot_ns() + self._removal_wait_ns
-            removals = self._remover.remove(decisions, deadline_ns)
+            removals = self._remover.remove(decisions, deadline_ns, _log_decision)
         return self._finish_pass(removals, before_kb)
 
     def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
         """A dry run would decide the same at every tick: each container is recorded once."""
         new = [one for one in decisions if one.container_id not in self._dry_decisions]
         self._dry_decisions.update(one.container_id for one in new)
+        for one in new:
+            _log_decision(one)
         return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
 
     def _finish_pass(self, removals: Sequence[Removal], before_kb: int) -> RemovalPass:
@@ -258,7 +264,10 @@ class Service:
                 removal.duration_ms,
                 f" error={removal.error!r}" if removal.error else "",
             )
-        return RemovalPass(tuple(removals), before_kb, available_kb())
+        done = RemovalPass(tuple(removals), before_kb, available_kb())
+        if done.removals:
+            self._passes.append(done)
+        return done
 
     def _running_count(self, observed: Observation, removed: set[str]) -> int | None:
         """Running containers without Grafana that remain; None while Docker does not tell."""
@@ -274,6 +283,7 @@ class Service:
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
+        self._passes.clear()  # the store has them now, and keeps what it cannot write
         try:
             self._store.write_tick(record)
         except StoreError:
@@ -281,6 +291,21 @@ class Service:
         self._deleted_since_row = 0
         self._failed_since_row = 0
         return True
+
+
+def _log_decision(decision: Decision) -> None:
+    """Logs a decision that is carried out: its id is in a row of `deletions` too."""
+    log.info(
+        "decision=%s rank=%d reason=%s container=%s name=%s tier=%s held_mb=%.1f cpu=%.1f",
+        decision.id,
+        decision.rank,
+        decision.reason,
+        decision.container_id[:12],
+        decision.container_name,
+        decision.tier,
+        decision.held_mb,
+        decision.cpu_percent,
+    )
 
 
 def _by_tier(totals: Sequence[ContainerTotals], removed: set[str]) -> dict[str, int]:

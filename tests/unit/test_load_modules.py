@@ -235,7 +235,7 @@ def test_nothing_is_loaded_for_an_agent_that_has_ended(
     checkout: Path, parent: str, status: int
 ) -> None:
     text = (checkout / "bash/load_modules.sh").read_text()
-    assert "    take_turn\n    require_parent\n" in text
+    assert "    take_turn 120\n    require_parent\n" in text
     function = text[text.index("require_parent() {") :].partition("\n}\n")[0]
     code = f"fail() {{ exit $1; }}; E_LOAD=9; {function}\n}}; require_parent; exit 0"
     done = subprocess.run(["bash", "-c", code], env={"SO1_PARENT": parent, "PATH": os.defpath})

@@ -1,0 +1,162 @@
+"""Everything of one run that reaches outside the process, made in one place.
+
+`agent start` takes its sources, its store and its actions from here and from nowhere else, so that
+a test can put a host of its own in their place: one whose clock, modules, Docker and disk do as the
+test says, in no time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.actions import cron, kernel_modules
+from agent.actions.grafana import Grafana
+from agent.actions.remover import Remover
+from agent.clock import Clock
+from agent.config import Config
+from agent.daemon import teardown
+from agent.daemon.lock import AgentLock, GeneratorLock
+from agent.daemon.sdnotify import Notifier
+from agent.daemon.signals import Stopper
+from agent.errors import AgentError
+from agent.model.container import CgroupView, Container
+from agent.model.process import Snapshot
+from agent.policy import decide
+from agent.sources import modules as proc_modules
+from agent.sources import psutil_source
+from agent.sources.cgroup import reader
+from agent.sources.engine.inventory import Engine, EngineEvents
+from agent.sources.host_metrics import HostProbe
+from agent.sources.process_source import Loading
+from agent.store.installation import installation_id
+from agent.store.store import Store
+from agent.util.subprocess import environment
+from agent.util.terminal import Say
+
+if TYPE_CHECKING:
+    from agent.sources.bpf.witness import Witness
+
+
+class Outside:
+    """This host, by one configuration. Each method makes or does one thing; none keeps anything."""
+
+    def __init__(self, config: Config, clock: Clock, say: Say) -> None:
+        self.config = config
+        self.clock = clock
+        self.say = say
+        self.run_dir = Path(config.paths.run)
+
+    def stopper(self) -> Stopper:
+        """For the signals of this process."""
+        return Stopper()
+
+    def notifier(self) -> Notifier:
+        return Notifier.from_environment(os.environ)
+
+    def agent_lock(self) -> AgentLock:
+        return AgentLock(self.run_dir)
+
+    def generator_lock(self) -> GeneratorLock:
+        return GeneratorLock(self.run_dir)
+
+    def store(self) -> Store:
+        """Raises StoreError as `Store.open`."""
+        return Store.open(
+            Path(self.config.paths.database), clock=self.clock, retention=self.config.retention
+        )
+
+    def installation(self) -> str:
+        return installation_id(Path(self.config.paths.database).parent)
+
+    def layout(self) -> reader.CgroupLayout:
+        return reader.detect()
+
+    def read_cgroups(
+        self,
+        layout: reader.CgroupLayout,
+        containers: Sequence[Container],
+        unknown_ids: frozenset[int],
+    ) -> CgroupView:
+        return reader.read(layout, containers, unknown_ids)
+
+    def read_modules(self) -> Snapshot:
+        """Raises SourceError."""
+        modules = self.config.modules
+        return proc_modules.read(
+            Path(modules.sysinfo_path), Path(modules.continfo_path), self.clock
+        )
+
+    def read_psutil(self, layout: reader.CgroupLayout) -> Snapshot:
+        return psutil_source.read(self.clock, layout)
+
+    def begin_loading(self) -> Loading:
+        """Raises ModulesError."""
+        return kernel_modules.begin_loading(Path(self.config.paths.build), self.config.modules)
+
+    def unload_modules(self) -> tuple[str, ...]:
+        """The names of those that were there. Raises ModulesError."""
+        return kernel_modules.unload()
+
+    def engine(self) -> Engine:
+        return Engine(self.config.docker_host, self.clock)
+
+    def events(self, callback: Callable[[str, str], None]) -> EngineEvents:
+        return EngineEvents(self.config.docker_host, self.clock, callback)
+
+    def remover(self) -> Remover:
+        settings = self.config.policy
+        return Remover(
+            self.config.docker_host, self.clock, settings.stop_grace_s, decide.still_stands
+        )
+
+    def remove_installation(self, installation: str) -> None:
+        """Removes this installation's containers. Raises AgentError naming those that stay."""
+        teardown.remove_containers(self.config.docker_host, installation, self.say)
+
+    def witness(self, layout: reader.CgroupLayout) -> Witness:
+        from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
+
+        return bpf.Witness.start(layout.hierarchy, self.clock)
+
+    def host_probe(self) -> HostProbe:
+        return HostProbe()
+
+    def grafana(self) -> Grafana:
+        return Grafana.configured(self.config)
+
+    def install_cron(self) -> Path:
+        """Raises CronError."""
+        return cron.install(self.config, _generator())
+
+    def remove_cron(self) -> None:
+        """Raises CronError."""
+        cron.remove(self.config.cron)
+
+    def cron_problem(self) -> AgentError | None:
+        """What keeps our file from being read."""
+        return cron.daemon_problem()
+
+    def start_generator(self) -> subprocess.Popen[bytes]:
+        """One generation of load, now. Raises AgentError where it cannot be started."""
+        script = _generator()
+        cron.check_trusted(script)
+        try:
+            return subprocess.Popen(
+                ["bash", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment(cron.generator_environment(self.config)),
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            raise AgentError(f"bash cannot be run: {error.strerror}.", "Install bash.") from error
+
+
+def _generator() -> Path:
+    return kernel_modules.script().with_name("generar_contenedores.sh")
