@@ -56,6 +56,7 @@ readonly REMOVAL_S=20
 
 last_words=
 aside=
+turn=
 loaded=()
 
 # Undoes what this run did; on success nothing is left to undo.
@@ -294,6 +295,7 @@ is_loaded() { [[ -e /sys/module/$1/initstate ]]; }
 is_current() { # is_current MODULE: loaded from this source, with these settings
     local parameter
     is_loaded "$1" || return 1
+    ! is_going "$1" || return 1
     [[ $(cat "/sys/module/$1/srcversion" 2>/dev/null) == "$(cat "$dir/$1.srcversion")" ]] || return 1
     for parameter in entry mode max_snapshots; do
         parameter_matches "$1" "$parameter" || return 1
@@ -301,22 +303,28 @@ is_current() { # is_current MODULE: loaded from this source, with these settings
 }
 
 # users PATH...: «name (pid), name (pid)» of the processes, apart from us, that have one of the files
-# open, at most five of them; nothing where there is none.
-users() {
-    local path fd pid comm found=
+# open, at most five; nothing where there is none. With -l only those that hold a lock on it.
+users() (
+    local path fd pid comm found="" locked=""
+    local -a wanted=()
     local -i count=0
-    for fd in /proc/[0-9]*/fd/*; do
+    [[ $1 != -l ]] || { locked=1 && shift; }
+    for path in "$@"; do
+        wanted+=(-o -lname "$path" -o -lname "$path (deleted)")
+    done
+    # Ours, and not to be inherited by what looks for others'.
+    [[ -z $turn ]] || exec {turn}>&-
+    while read -r fd; do
         pid=${fd#/proc/} pid=${pid%%/*}
-        [[ $pid != "$$" && $pid != "${BASHPID:-}" && $found != *"($pid)"* ]] || continue
-        path=$(readlink -- "$fd" 2>/dev/null) || continue
-        [[ " $* " == *" ${path% (deleted)} "* ]] || continue
+        [[ $pid != "$$" && $found != *"($pid)"* ]] || continue
+        [[ -z $locked ]] || grep -qs '^lock:' "/proc/$pid/fdinfo/${fd##*/}" || continue
         comm=$(tr -d '[:cntrl:]' 2>/dev/null <"/proc/$pid/comm") || continue
         count+=1
         ((count > 5)) || found+="${found:+, }${comm:-?} ($pid)"
-    done
+    done < <(find /proc/[0-9]*/fd -maxdepth 1 "(" "${wanted[@]:1}" ")" -print 2>/dev/null)
     ((count <= 5)) || found+=" and $((count - 5)) more"
     printf '%s' "$found"
-}
+)
 
 # take_turn SECONDS: two runs at once would each load and undo what the other does. A program that we
 # leave behind must not inherit the lock, or it would hold up every later run.
@@ -325,7 +333,7 @@ take_turn() {
     mkdir -p /run/so1
     exec {turn}>/run/so1/modules.lock
     flock -w "$1" "$turn" && return
-    by=$(users /run/so1/modules.lock)
+    by=$(users -l /run/so1/modules.lock)
     fail $E_LOAD "The modules are being loaded or unloaded by ${by:-another program} since more than $1 s: wait until that has ended, or end it, and try again."
 }
 
@@ -337,16 +345,23 @@ require_parent() {
         fail $E_LOAD "The agent that asked for the modules has ended: run it again."
 }
 
+files_of() { # files_of MODULE: where it may be read
+    printf '%s\n' "/proc/$(setting entry "$1")" "/proc/$1_so1_202300539" | sort -u
+}
+
 # held MODULE: the sentence on a module whose removal waits for a reader. The kernel waits for each
 # read that has begun; one whose buffer is never filled, as on a dead network file system, lasts.
 held() {
     local by pids
-    by=$(users "/proc/$(setting entry "$1")" "/proc/$1_so1_202300539")
+    local -a files
+    mapfile -t files < <(files_of "$1")
+    by=$(users "${files[@]}")
     pids=$(grep -Eo '\([0-9]+\)' <<<"$by" | tr -d '()' | tr '\n' ' ') || true
+    printf '%s' "The module $1 is being removed and waits for a read of its file that has not ended"
     if [[ $by ]]; then
-        printf '%s' "The module $1 is being removed and waits for a read of its file that has not ended, by $by: end it with: sudo kill -9 ${pids% }; the removal then ends by itself."
+        printf '%s' ", by $by: end it with: sudo kill -9 ${pids% }; the removal then ends by itself."
     else
-        printf '%s' "The module $1 is being removed and waits for a read of its file that has not ended, by no process that could be found: see: sudo dmesg | grep -A 20 rmmod; it may take a reboot."
+        printf '%s' ", by no process that could be found: see: sudo dmesg; it may take a reboot."
     fi
 }
 
@@ -383,13 +398,14 @@ try_unload() {
         said+="$status "
     done
     exec {answer}<&-
-    if [[ $status != end ]]; then
+    if is_going "$1"; then
         why=$(held "$1")
         return 1
     fi
-    if [[ $said == *"status "* ]]; then
+    if [[ $status != end || $said == *"status "* ]]; then
         said=${said%%status *} said=${said##*: }
-        why="The module $1 cannot be unloaded (${said% }): see what uses it with lsmod, then run: sudo rmmod $1."
+        why="The module $1 cannot be unloaded (${said:-no answer}): see what uses it with lsmod, then run: sudo rmmod $1."
+        why=${why/ ):/):}
         return 1
     fi
     say "unloaded $1"

@@ -319,8 +319,8 @@ class _Agent:
             problems.append(f"docker: {self._observer.engine_problem}")
         elif self._events.problem:
             problems.append(
-                "events: Docker's events are not followed, so the limit is looked at with each tick "
-                f"only: {self._events.problem}"
+                "events: Docker's events are not followed, so the limit is looked at with each "
+                f"tick only: {self._events.problem}"
             )
         stored = self._store.state
         if stored.problem:

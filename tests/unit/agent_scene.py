@@ -53,7 +53,7 @@ class VirtualTime:
         return (self.now_ns - self._began_ns) / SECOND_NS
 
     def at(self, seconds: float, happens: Callable[[], object]) -> None:
-        """`happens` is called when so much time has passed since the begin, while somebody waits."""
+        """`happens` is called while somebody waits, so long after the begin."""
         self._events.append((self._began_ns + int(seconds * SECOND_NS), happens))
         self._events.sort(key=lambda one: one[0])
 

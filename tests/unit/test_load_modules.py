@@ -6,6 +6,7 @@ under tests/vm.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.allow_subprocess
 
 PROJECT = Path(__file__).resolve().parents[2]
 RELEASE = "6.0-standin"
-USAGE, ROOT, KERNEL, TOOLS, HEADERS, BUILD = 2, 3, 4, 5, 6, 8
+USAGE, ROOT, KERNEL, TOOLS, HEADERS, BUILD, UNLOAD = 2, 3, 4, 5, 6, 8, 11
 
 STANDIN_MAKEFILE = """
 modules:
@@ -240,6 +241,117 @@ def test_nothing_is_loaded_for_an_agent_that_has_ended(
     code = f"fail() {{ exit $1; }}; E_LOAD=9; {function}\n}}; require_parent; exit 0"
     done = subprocess.run(["bash", "-c", code], env={"SO1_PARENT": parent, "PATH": os.defpath})
     assert done.returncode == status
+
+
+STANDIN_KERNEL = """
+REMOVAL_S=%(removal_s)s
+take_turn() { exec {turn}>"%(directory)s/lock"; flock -w "$1" "$turn"; }
+require_root() { :; }
+is_loaded() { [[ -e "%(directory)s/$1" ]]; }
+is_going() { grep -qsx going "%(directory)s/$1"; }
+files_of() { printf '%%s\\n' "%(directory)s/$1"; }
+rmmod() {
+    if [[ -e "%(directory)s/$1.used" ]]; then
+        echo "rmmod: ERROR: Module $1 is in use" >&2
+        return 1
+    fi
+    [[ -e "%(directory)s/$1.held" ]] || { rm "%(directory)s/$1"; return; }
+    echo going >"%(directory)s/$1"
+    # Like the kernel's, it waits for the reader, and no signal ends it.
+    (trap '' TERM INT; while [[ -e "%(directory)s/$1.held" ]]; do sleep 0.05; done)
+    rm "%(directory)s/$1"
+}
+"""
+
+
+class Modules:
+    """The script's own functions, on modules that are files: one with `NAME.held` beside it cannot
+    be removed until that is gone."""
+
+    def __init__(self, checkout: Path, directory: Path) -> None:
+        self.directory = directory
+        text = (checkout / "bash/load_modules.sh").read_text()
+        assert text.rstrip().endswith('main "$@"')
+        assert "readonly REMOVAL_S=" in text
+        self._text = text.replace("readonly REMOVAL_S=", "REMOVAL_S=")
+        for name in ("sysinfo", "continfo"):
+            (directory / name).write_text("live\n")
+
+    def unload(self, removal_s: int = 1) -> subprocess.CompletedProcess[str]:
+        standin = STANDIN_KERNEL % {"directory": self.directory, "removal_s": removal_s}
+        text = self._text.rstrip().removesuffix('main "$@"') + standin + "unload_all\n"
+        path = self.directory / "script.sh"
+        path.write_text(text)
+        return subprocess.run(
+            ["bash", str(path)], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def loaded(self) -> set[str]:
+        return {name for name in ("sysinfo", "continfo") if (self.directory / name).exists()}
+
+
+@pytest.fixture
+def modules(checkout: Path, tmp_path: Path) -> Modules:
+    directory = tmp_path / "loaded"
+    directory.mkdir()
+    return Modules(checkout, directory)
+
+
+def test_both_are_unloaded_where_nobody_reads(modules: Modules) -> None:
+    done = modules.unload(removal_s=30)
+    assert done.returncode == 0, done.stderr
+    assert modules.loaded() == set()
+
+
+def test_a_reader_that_holds_a_removal_is_named_and_the_other_module_goes(
+    modules: Modules,
+) -> None:
+    held = modules.directory / "continfo.held"
+    held.touch()
+    with (modules.directory / "continfo").open("rb") as file:
+        reader = subprocess.Popen(["sleep", "600"], stdin=file)
+    try:
+        line = last_words(modules.unload(), UNLOAD)
+        assert f"sleep ({reader.pid})" in line
+        assert f"sudo kill -9 {reader.pid};" in line
+        assert modules.loaded() == {"continfo"}
+        # The removal that was left behind keeps neither our lock nor anybody's output: another run
+        # is not held up by it, and says the same.
+        assert f"sleep ({reader.pid})" in last_words(modules.unload(), UNLOAD)
+    finally:
+        reader.kill()
+        reader.wait()
+    held.unlink()
+    done = modules.unload(removal_s=30)
+    assert done.returncode == 0, done.stderr
+    assert modules.loaded() == set()
+
+
+def test_a_removal_that_is_refused_says_why_and_the_other_module_goes(modules: Modules) -> None:
+    (modules.directory / "continfo.used").touch()
+    line = last_words(modules.unload(removal_s=30), UNLOAD)
+    assert "continfo cannot be unloaded (Module continfo is in use)" in line
+    assert modules.loaded() == {"continfo"}
+
+
+def test_who_holds_the_lock_of_the_modules_is_named_and_who_waits_for_it_is_not(
+    checkout: Path, tmp_path: Path
+) -> None:
+    lock = tmp_path / "modules.lock"
+    text = (checkout / "bash/load_modules.sh").read_text().rstrip().removesuffix('main "$@"')
+    path = tmp_path / "users.sh"
+    path.write_text(f'{text}\nusers -l "{lock}"\n')
+    with lock.open("wb") as held, lock.open("rb") as waiting:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        holder = subprocess.Popen(["sleep", "600"], stdin=held)
+        waiter = subprocess.Popen(["sleep", "600"], stdin=waiting)
+    try:
+        done = subprocess.run(["bash", str(path)], capture_output=True, text=True, check=True)
+        assert done.stdout == f"sleep ({holder.pid})"
+    finally:
+        for one in (holder, waiter):
+            one.kill()
+            one.wait()
 
 
 @pytest.mark.skipif(Path("/proc/modules").exists(), reason="needs a kernel without modules")

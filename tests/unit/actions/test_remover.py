@@ -12,7 +12,7 @@ import socketserver
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
@@ -354,3 +354,37 @@ def test_the_clean_up_looks_again_for_one_that_docker_was_still_making(
     assert [one.decision.container_id for one in told] == ids[:2]
     assert {one.outcome for one in told} == {Outcome.REMOVED}
     assert {one.decision.reason for one in told} == {Reason.STOP}
+
+
+def test_what_is_announced_is_what_is_attempted(engine: FakeEngine) -> None:
+    """A decision's id is logged where a row will have it; one that waits out its pause has none."""
+    engine.answers["look"] = lambda _: (500, {"message": "no"})
+    clock = FrozenClock()
+    remover = Remover(engine.host, clock, grace_s=0)
+    announced: list[str] = []
+    ended: list[str] = []
+    for number in range(3):
+        clock.now_ns += 10**9
+        one = replace(decision(), id=f"decision {number}")
+        done = remover.remove(
+            [one], clock.now_ns + 60 * 10**9, lambda said: announced.append(said.id)
+        )
+        ended += [removal.decision.id for removal in done]
+    assert announced == ended == ["decision 0"]
+
+
+def test_a_host_without_threads_to_give_fails_the_removals_and_they_are_made_later(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    clock = FrozenClock()
+    remover = Remover(engine.host, clock, grace_s=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        (told,) = remover.remove([decision()], clock.now_ns + 60 * 10**9)
+    assert told.outcome is Outcome.FAILED
+    assert "can't start new thread" in told.error
+    (told,) = remover.remove([decision()], clock.now_ns + 60 * 10**9)
+    assert told.outcome is Outcome.REMOVED

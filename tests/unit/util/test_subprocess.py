@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.util.subprocess import CommandError, Finished, environment, kill_session, run
+from agent.util.subprocess import CommandError, Finished, Running, environment, kill_session, run
 from tests.containers import wait_until
 
 if TYPE_CHECKING:
@@ -168,3 +169,65 @@ def test_last_words_are_the_last_line_on_stderr_rather_than_on_stdout(
     stdout: str, stderr: str, last: str
 ) -> None:
     assert Finished(("x",), 1, stdout, stderr).last_line == last
+
+
+def test_a_background_program_is_looked_at_and_never_waited_for(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done; echo it broke >&2; exit 4"
+    running = Running(["sh", "-c", script], timeout_s=PATIENCE_S)
+    assert running.poll() is None
+    assert select.select([running], [], [], 0)[0] == []
+    go.touch()
+    assert select.select([running], [], [], PATIENCE_S)[0] == [running]
+    done = running.poll()
+    assert done is not None
+    assert (done.status, done.last_line) == (4, "it broke")
+    assert running.poll() is done
+    running.close()
+
+
+def test_a_background_program_that_says_more_than_a_pipe_holds_ends_and_its_end_is_kept() -> None:
+    running = Running(["sh", "-c", "seq 200000; echo last"], timeout_s=PATIENCE_S)
+    wait_until(lambda: running.poll() is not None, "it ends")
+    done = running.poll()
+    assert done is not None
+    assert done.last_line == "last"
+    assert len(done.stderr) <= 64 << 10
+
+
+@pytest.mark.parametrize("how", ["closed", "overrun"])
+def test_a_background_program_is_ended_with_everything_it_started(tmp_path: Path, how: str) -> None:
+    pids = tmp_path / "pids"
+    before = children()
+    running = Running(
+        ["sh", "-c", f"sleep 1000 & echo $! $$ > {pids}; trap '' TERM; sleep 1000"],
+        timeout_s=PATIENCE_S if how == "closed" else 0.0,
+    )
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "it runs")
+    if how == "closed":
+        running.close()
+        running.close()
+    else:
+        with pytest.raises(CommandError, match="longer than"):
+            running.poll()
+    started = [int(word) for word in pids.read_text().split()]
+    wait_until(lambda: not any(alive(pid) for pid in started), "both are gone")
+    assert children() == before
+
+
+def test_a_background_program_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(CommandError, match="no-such-program-here"):
+        Running(["no-such-program-here"], timeout_s=PATIENCE_S)
+
+
+def test_a_program_that_was_reaped_gets_no_signal_by_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = subprocess.Popen(
+        ["true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    process.wait()
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, _: sent.append(pid))
+    kill_session(process)
+    assert sent == []
