@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.containers import wait_until
 from tests.vm import modules_support as host
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ SCRIPT = PROJECT / "bash" / "load_modules.sh"
 RELEASE = os.uname().release
 HEADERS = Path(f"/lib/modules/{RELEASE}/build")
 
-KERNEL, TOOLS, HEADERS_MISSING, LOCKED, BUILD, LOAD = 4, 5, 6, 7, 8, 9
+KERNEL, TOOLS, HEADERS_MISSING, LOCKED, BUILD, LOAD, UNLOAD = 4, 5, 6, 7, 8, 9, 11
 
 
 def script(
@@ -363,6 +366,48 @@ def test_a_module_goes_under_open_files_and_their_next_read_is_an_error() -> Non
         succeeded(script())
         with pytest.raises(OSError, match="Input/output error"):
             begun.read(1)
+    assert host.processes()
+
+
+HELD_READER = """
+import ctypes, fcntl, mmap, os, platform, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+handler = libc.syscall(number, os.O_CLOEXEC)  # userfaultfd(2)
+assert handler >= 0, os.strerror(ctypes.get_errno())
+fcntl.ioctl(handler, 0xC018AA3F, bytearray(struct.pack("QQQ", 0xAA, 0, 0)))  # UFFDIO_API
+page = mmap.mmap(-1, mmap.PAGESIZE)
+where = ctypes.addressof(ctypes.c_char.from_buffer(page))
+register = struct.pack("QQQQ", where, mmap.PAGESIZE, 1, 0)
+fcntl.ioctl(handler, 0xC020AA00, bytearray(register))  # UFFDIO_REGISTER, missing pages
+file = os.open(sys.argv[1], os.O_RDONLY)
+print("reading", flush=True)
+libc.read(file, ctypes.c_void_p(where), mmap.PAGESIZE)  # into memory that nobody ever fills
+"""
+
+
+def test_a_read_that_never_ends_is_named_and_holds_up_nothing_else() -> None:
+    succeeded(script())
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD_READER, str(host.SYSINFO)], stdout=subprocess.PIPE
+    ) as reader:
+        try:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == b"reading\n"
+            wchan = Path(f"/proc/{reader.pid}/wchan")
+            wait_until(lambda: "userfault" in wchan.read_text(), "the read has begun")
+            line = refused(script("--unload"), UNLOAD)
+            assert f"({reader.pid})" in line
+            assert loaded() == {"sysinfo"}
+            # The lock is free, and another run says the same instead of waiting for it.
+            with open("/run/so1/modules.lock", "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert f"({reader.pid})" in refused(script(), UNLOAD)
+        finally:
+            reader.kill()
+    wait_until(lambda: not loaded(), "the removal ends by itself")
+    succeeded(script())
+    assert loaded() == set(host.MODULES)
     assert host.processes()
 
 
