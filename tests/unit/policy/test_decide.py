@@ -137,14 +137,27 @@ class TestClassify:
         assert (found.governed, found.tier) == (False, Tier.NONE)
         assert found.protected
 
-    def test_a_protecting_label_has_to_say_true(self) -> None:
-        assert policy.classify(
-            container(labels={"so1.protect": "false"}), OURS, Scope.MANAGED
-        ).governed
+    @pytest.mark.parametrize("value", ["false", "0", "no", "OFF", " False "])
+    def test_a_protecting_label_that_says_no_protects_nothing(self, value: str) -> None:
+        one = container(labels={"so1.protect": value})
+        assert policy.classify(one, OURS, Scope.MANAGED).governed
+        assert policy.odd_protection(one) is None
+
+    @pytest.mark.parametrize("value", ["", "1", "true", "yes", "on", "True ", " ON", "\tYES"])
+    def test_a_protecting_label_says_yes_as_people_do(self, value: str) -> None:
+        one = container(labels={"so1.protect": value})
+        assert policy.classify(one, OURS, Scope.ALL).protected
+        assert policy.odd_protection(one) is None
+
+    @pytest.mark.parametrize("value", ["ture", "2", "please", "so1"])
+    def test_an_odd_value_spares_and_is_to_be_warned_of(self, value: str) -> None:
+        one = container(labels={"so1.protect": value})
+        assert policy.classify(one, OURS, Scope.ALL).protected
+        assert policy.odd_protection(one) == value
 
     def test_the_container_that_the_agent_runs_in_is_never_governed(self) -> None:
         ours = container()
-        found = policy.classify(ours, OURS, Scope.ALL, own_id=ours.id)
+        found = policy.classify(ours, OURS, Scope.ALL, own_ids={ours.id, "b" * 64})
         assert (found.governed, found.protected) == (False, "the agent runs in it")
 
 
