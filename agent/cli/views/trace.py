@@ -6,7 +6,6 @@ that its cgroup's directory carries.
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from agent.model.cgroup_names import container_like
 from agent.util.terminal import printable
 
 
@@ -80,7 +80,6 @@ class Filter:
 
 
 _MOST_NAMES = 10_000
-_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 class Names:
@@ -95,8 +94,8 @@ class Names:
 
     def learn_cgroup(self, cgroup_id: int, parent_id: int, directory: str) -> None:
         """A directory: its own name tells its container, else its parent's container is its."""
-        own = _ID.search(directory)
-        container = own.group() if own else self._container.get(parent_id, "")
+        own = container_like(directory)
+        container = own[1] if own else self._container.get(parent_id, "")
         if container:
             self._container[cgroup_id] = container
         else:

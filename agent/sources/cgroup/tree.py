@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.model.cgroup_names import container_like
+
 log = logging.getLogger(__name__)
 
 MAX_DEPTH = 128
 MAX_DIRECTORIES = 200_000
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_NOT_A_CONTAINER = re.compile(r"^(libpod-conmon-|crio-conmon-|machine-libpod_pod_|libpod_pod_)")
-"""Monitors and pods of podman and CRI-O carry an id in their names too."""
 _NEVER_DOCKERS = re.compile(r"^(libpod|cri-containerd|crio)-")
 
 
@@ -172,7 +172,7 @@ class Unlisted:
 def unlisted(
     directories: list[Directory], owner: list[str], listed: frozenset[str]
 ) -> list[Unlisted]:
-    """Outermost directories outside all containers whose names carry an id that is not listed."""
+    """Outermost directories outside all containers of an engine's form with an id not listed."""
     place_of: list[int] = []
     ids: dict[int, tuple[str, str]] = {}
     inodes: dict[int, set[int]] = {}
@@ -180,7 +180,7 @@ def unlisted(
         above = place_of[directory.parent] if directory.parent >= 0 else -1
         if owner[place]:
             above = -1
-        elif above < 0 and (named := _container_like(directory.name)) and named[1] not in listed:
+        elif above < 0 and (named := container_like(directory.name)) and named[1] not in listed:
             above = place
             ids[place] = named
         place_of.append(above)
@@ -190,10 +190,3 @@ def unlisted(
         Unlisted(container_id, runtime, directories[place].path, frozenset(inodes[place]))
         for place, (runtime, container_id) in ids.items()
     ]
-
-
-def _container_like(name: str) -> tuple[str, str] | None:
-    if len(name) < 64 or _NOT_A_CONTAINER.match(name):
-        return None
-    match = _ID.search(name)
-    return (name[: match.start()].rstrip("-"), match.group()) if match else None

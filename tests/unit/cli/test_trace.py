@@ -53,6 +53,12 @@ def test_a_renamed_container_goes_by_its_new_name_and_a_removed_one_keeps_its_la
     assert names.of(5)[1] == "api"
 
 
+def test_a_hosts_unit_with_an_id_in_its_name_is_no_container() -> None:
+    names = Names()
+    names.learn_cgroup(5, 1, f"ci-job-{WEB}.service")
+    assert names.of(5) == ("", "")
+
+
 def test_a_container_that_docker_does_not_know_is_not_waited_for() -> None:
     names = Names()
     names.learn_cgroup(5, 1, SCOPE)

@@ -100,6 +100,49 @@ def test_a_name_with_two_ids_counts_for_both_and_neither_is_confused(tmp_path: P
     assert found[chosen[one]].path == f"/{one}-{other}"
 
 
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        ("{id}", ""),
+        ("docker-{id}.scope", "docker"),
+        ("libpod-{id}.scope", "libpod"),
+        ("libpod-{id}", "libpod"),
+        ("libpod-payload-{id}", "libpod-payload"),
+        ("cri-containerd-{id}.scope", "cri-containerd"),
+        ("kubepods-besteffort-pod1.slice:cri-containerd:{id}", "cri-containerd"),
+        ("crio-{id}.scope", "crio"),
+        ("crio-{id}", "crio"),
+        ("nerdctl-{id}.scope", "nerdctl"),
+        ("ci-job-{id}.service", None),
+        ("ci-job-{id}.scope", None),
+        ("{id}.service", None),
+        ("{id}.slice", None),
+        ("docker-{id}.service", None),
+        ("docker-{id}", "docker"),
+        ("run-{id}", None),
+        ("{id}-{id}", None),
+        ("libpod-conmon-{id}.scope", None),
+        ("crio-conmon-{id}.scope", None),
+        ("machine-libpod_pod_{id}.slice", None),
+        ("libpod_pod_{id}", None),
+        ("docker-{id}0.scope", None),
+    ],
+)
+def test_only_the_forms_of_known_engines_are_containers_that_nobody_lists(
+    tmp_path: Path, name: str, runtime: str | None
+) -> None:
+    key = "0123456789abcdef" * 4
+    (tmp_path / "system.slice" / name.format(id=key) / "inner").mkdir(parents=True)
+    found = tree.walk(str(tmp_path))
+    strangers = tree.unlisted(found, [""] * len(found), frozenset())
+    assert [(one.runtime, one.id) for one in strangers] == (
+        [] if runtime is None else [(runtime, key)]
+    )
+    # What an engine lists is one whatever it is called.
+    if key in name.format(id=key) and f"{key}0" not in name.format(id=key):
+        assert tree.choose(found, [key], {}).keys() == {key}
+
+
 def test_a_users_directory_yields_to_roots(tmp_path: Path) -> None:
     key = "a" * 64
     found = [

@@ -1,0 +1,25 @@
+"""The forms in which engines name the cgroups of their containers.
+
+A full id alone proves nothing: a host's unit may be called `ci-job-<64 digits>.service`, and podman
+runs a container's health check as `<id>.service`. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+_FORM = re.compile(
+    # containerd's `slice:cri-containerd:<id>`, where it was given systemd's path and no systemd.
+    r"^(?:(?:[^:]+:)?(?P<runtime>docker|libpod|libpod-payload|cri-containerd|crio|nerdctl)[-:])?"
+    r"(?P<id>[0-9a-f]{64})"
+    r"(?:\.scope)?$"
+)
+
+
+def container_like(name: str) -> tuple[str, str] | None:
+    """(runtime, full id) of a directory's name: of a known engine's form, or the id alone.
+
+    None for everything else, monitors and pods of podman and CRI-O among them.
+    """
+    match = _FORM.match(name) if len(name) >= 64 else None
+    return (match["runtime"] or "", match["id"]) if match else None
