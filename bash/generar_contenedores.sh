@@ -9,7 +9,7 @@ readonly PREFIX=so1_contenedor_
 readonly LOW_STANDIN=so1-alpine-standin:local HIGH_STANDIN=so1-stress-standin:local
 readonly STANDIN_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 readonly MAX_LOG_BYTES=$((1024 * 1024)) KEPT_LOGS=3
-readonly NAME_TRIES=5 MAX_FAILURES_IN_A_ROW=3
+readonly NAME_TRIES=5 MAX_FAILURES_IN_A_ROW=3 SETTLE_S=1
 
 readonly IMAGE_LOW=${SO1_IMAGE_LOW:-alpine:latest} IMAGE_HIGH=${SO1_IMAGE_HIGH:-polinux/stress}
 readonly MAX=${SO1_MAX_CONTAINERS:-10}
@@ -35,7 +35,8 @@ Usage: generar_contenedores.sh [--force] [-h]
 Starts containers until ten called ${PREFIX}<number> run, each of one of three kinds at random:
 sleeping (alpine), filling memory (stress --vm 1 --vm-bytes 128M), using a CPU (stress --cpu 1).
 They carry this installation's label, so that \`agent stop\` takes them away. With ten or more
-running, with another generator at work, or while no agent runs it starts none.
+running, with another generator at work, or while no agent runs it starts none. An image's own
+ENTRYPOINT is not used; a container that ends at once is reported.
 
   --force     also while no agent runs; and try again to pull what could not be pulled
   -h, --help  this text
@@ -258,16 +259,20 @@ provide() {
 # number: so many that a name hardly ever exists already.
 number() { echo "${SRANDOM:-$((RANDOM << 15 | RANDOM))}"; }
 
-# start_one IMAGE COMMAND…: one container. Why it could not be started is then in $said.
+# start_one IMAGE COMMAND…: one container, its id into $started. Why it could not be started is then
+# in $said. An image's ENTRYPOINT would take the command for its arguments: an empty one replaces it.
 start_one() {
     local attempt status id
     for ((attempt = 0; attempt < NAME_TRIES; attempt++)); do
         rm -f -- "$work/id"
         status=0
         engine run -d --pull never --cidfile "$work/id" --name "$PREFIX$(number)" \
-            --label "so1.installation=$installation" "$@" \
+            --label "so1.installation=$installation" --entrypoint '' "$@" \
             </dev/null >/dev/null 2>"$work/said" || status=$?
-        ((status)) || return 0
+        ((status)) || {
+            started+=("$(cat "$work/id")")
+            return 0
+        }
         # The cause comes first; the last line is advice.
         said=$(grep -v -m 1 -e '^WARNING' -e '^$' "$work/said" | tr -cd '[:print:]' | cut -c -200)
         id=$(cat "$work/id" 2>/dev/null || true)
@@ -316,8 +321,26 @@ start_containers() {
     done
 }
 
+# note_ended: how many of $started ended by themselves into $ended, and what one of them said.
+# One that is gone, or was ended by a signal, was taken away: an agent may well do that meanwhile.
+note_ended() {
+    local id about status image
+    ((${#started[@]})) || return 0
+    sleep "$SETTLE_S"
+    for id in "${started[@]}"; do
+        about=$(engine inspect --type container \
+            --format '{{.State.Status}} {{.State.ExitCode}} {{.Config.Image}}' "$id" \
+            </dev/null 2>/dev/null) || continue
+        read -r about status image <<<"$about"
+        [[ $about == exited && ! $status =~ ^(130|137|143)$ ]] || continue
+        ((ended += 1))
+        said="$image ended at once with status $status"
+    done
+}
+
 main() {
-    local count final wanted failed=0 said='' image='' low high
+    local count final wanted failed=0 ended=0 said='' image='' low high
+    local -a started=()
     while (($#)); do
         case $1 in
         --force) force=1 ;;
@@ -363,11 +386,16 @@ main() {
     high=$image
     [[ -n $low$high ]] || fail "$E_FAILED" "There is no image to start and none can be made."
     start_containers "$wanted"
+    ((stopping)) || note_ended
 
     final=$(running) || final='?'
     if ((failed)); then
         log "⚠️ Creación incompleta: fallaron $failed de $wanted ($said). Total actual: $final contenedores."
         fail "$E_FAILED" "$failed of $wanted containers could not be started: $said"
+    fi
+    if ((ended)); then
+        log "⚠️ Creación incompleta: terminaron $ended de $wanted ($said). Total actual: $final contenedores."
+        fail "$E_FAILED" "$ended of $wanted containers did not stay up: $said."
     fi
     if ((stopping)); then
         log "⚠️ Creación interrumpida. Total actual: $final contenedores."

@@ -562,3 +562,59 @@ def test_from_none_to_ten_takes_seconds(
     generator.run()
     record_property("seconds", round(time.monotonic() - began, 2))  # type: ignore[operator]
     assert len(engine.names()) == 10
+
+
+def with_entrypoint(engine: PrivateEngine, name: str, of: str) -> str:
+    """An image as many are: its ENTRYPOINT takes a command for its arguments."""
+    base = engine.docker("create", "--network=none", of, "true")
+    engine.docker("commit", "--change", 'ENTRYPOINT ["echo"]', base, name)
+    engine.docker("rm", base)
+    return name
+
+
+def test_an_images_entrypoint_does_not_take_the_command_for_its_arguments(
+    generator: Generator, engine: PrivateEngine, agent: int
+) -> None:
+    generator.settings.update(
+        SO1_IMAGE_LOW=with_entrypoint(engine, "entry-alpine:local", ALPINE),
+        SO1_IMAGE_HIGH=with_entrypoint(engine, "entry-stress:local", STRESS),
+        SO1_MAX_CONTAINERS="4",
+    )
+    generator.run()
+    assert generator.log()[-1] == "✅ Creación completa. Total actual: 4 contenedores."
+    for name in engine.names():
+        command = tuple(engine.inspect(name)["Config"]["Cmd"])
+        assert command in {words for _, words in KINDS}
+        shown = engine.docker("top", name, "-eo", "pid,args").splitlines()[1].split()[1:]
+        assert tuple(shown) == command
+
+
+def test_what_does_not_stay_up_is_reported_and_fails(
+    generator: Generator, engine: PrivateEngine, agent: int
+) -> None:
+    generator.settings["SO1_MAX_CONTAINERS"] = "3"
+    # Each of them is a `false`, whatever it was to be.
+    generator.shim(
+        'if [[ $1 == run ]]; then words=("$@")\n'
+        'while [[ ${words[-1]} != *:local ]]; do unset "words[-1]"; done\n'
+        'set -- "${words[@]}" false; fi'
+    )
+    said = generator.run(status=1)
+    assert "3 of 3 containers did not stay up" in said
+    assert "ended at once with status 1." in said
+    last = generator.log()[-1]
+    assert last.startswith("⚠️ Creación incompleta: terminaron 3 de 3 (")
+    assert last.endswith("Total actual: 0 contenedores.")
+
+
+def test_what_an_agent_took_away_meanwhile_is_no_failure(
+    generator: Generator, engine: PrivateEngine, agent: int
+) -> None:
+    generator.settings["SO1_MAX_CONTAINERS"] = "2"
+    generator.shim(
+        'if [[ $1 == inspect && ! -e $place/once ]]; then touch "$place/once"\n'
+        "$real kill $($real ps -q --latest) >/dev/null\n"
+        "$real rm -f $($real ps -aq | tail -1) >/dev/null; fi"
+    )
+    generator.run()
+    assert generator.log()[-1].startswith("✅ Creación completa.")
