@@ -1,0 +1,104 @@
+"""Containers that their owner brings back each time they are removed.
+
+A Swarm service, a compose service with something that runs `up`, a systemd unit: the policy removes
+them as before, and a person must hear that this never ends. Pure but for what it remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.model.container import Container
+from agent.model.removal import Outcome, Removal
+from agent.policy import decide
+
+RETURNS = 3
+WITHIN_NS = 3600 * 10**9
+_SWARM_LABELS = ("com.docker.swarm.service.name", "com.docker.swarm.service.id")
+_COMPOSE_SERVICE_LABEL = "com.docker.compose.service"
+_UNIT_LABEL = "PODMAN_SYSTEMD_UNIT"
+_MAX_SHOWN = 100
+
+
+def owner_of(container: Container, installation: str) -> str:
+    """Who would make it again, in words; "" for what our own generator made.
+
+    Its name, where no label says more: whatever makes a container of the same name owns it.
+    """
+    labels = container.labels
+    for label in _SWARM_LABELS:
+        if labels.get(label):
+            return f"Swarm service {labels[label]}"
+    project = labels.get(decide.COMPOSE_PROJECT_LABEL)
+    service = labels.get(_COMPOSE_SERVICE_LABEL)
+    if project and service:
+        return f"compose service {project}/{service}"
+    if labels.get(_UNIT_LABEL):
+        return f"systemd unit {labels[_UNIT_LABEL]}"
+    if decide.is_own(container, installation):
+        return ""
+    return f"whatever makes {container.name}"
+
+
+@dataclass(slots=True)
+class _Owner:
+    pending: list[int] = field(default_factory=list)
+    """When each container of it was removed that has not come back (boot clock)."""
+    returns: list[int] = field(default_factory=list)
+    """When one came back."""
+
+    def forget(self, before_ns: int) -> None:
+        self.pending = [one for one in self.pending if one > before_ns]
+        self.returns = [one for one in self.returns if one > before_ns]
+
+
+class Recreations:
+    """Counts removals that were followed by a new container of the same owner."""
+
+    def __init__(self, installation: str) -> None:
+        self._installation = installation
+        self._owner_of: dict[str, str] = {}
+        """Of the containers of the last list, by full id."""
+        self._owners: dict[str, _Owner] = {}
+        self._reported: frozenset[str] = frozenset()
+
+    def removed(self, removals: Iterable[Removal], now_ns: int) -> None:
+        """Notes what the agent took away."""
+        for removal in removals:
+            owner = self._owner_of.get(removal.decision.container_id)
+            if owner and removal.outcome is Outcome.REMOVED:
+                self._owners.setdefault(owner, _Owner()).pending.append(now_ns)
+
+    def seen(self, containers: Iterable[Container], now_ns: int) -> tuple[str, ...]:
+        """Notes all that there are now; the owners that are to be reported for the first time."""
+        now = {one.id: owner_of(one, self._installation) for one in containers}
+        for container_id in now.keys() - self._owner_of.keys():
+            owner = self._owners.get(now[container_id])
+            if owner and owner.pending:
+                owner.pending.pop(0)
+                owner.returns.append(now_ns)
+        self._owner_of = now
+        for owner in self._owners.values():
+            owner.forget(now_ns - WITHIN_NS)
+        self._owners = {key: one for key, one in self._owners.items() if one.pending or one.returns}
+        before, self._reported = self._reported, frozenset(self.returning)
+        return tuple(sorted(self._reported - before))
+
+    @property
+    def returning(self) -> Mapping[str, int]:
+        """How often each owner that does not give up brought one back within the hour."""
+        return {
+            key: len(one.returns)
+            for key, one in self._owners.items()
+            if len(one.returns) >= RETURNS
+        }
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each of them, for `agent status`."""
+        return tuple(
+            f"owner-recreates: {owner[:_MAX_SHOWN]} brought {count} removed containers back within "
+            f"an hour. Scale it down, or spare it with the label {decide.PROTECT_LABEL}=true."
+            for owner, count in sorted(self.returning.items())
+        )
