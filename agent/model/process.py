@@ -122,6 +122,8 @@ class Snapshot:
     candidates: tuple[Candidate, ...]
     candidates_ns: int = 0
     """Boot clock when the candidates were read: they are a file of their own, read second."""
+    odd: int = 0
+    """Entries that were not as the source describes them: taken without a figure, or left out."""
     keys: tuple[ProcessKey, ...] = field(init=False, repr=False, compare=False)
     """The keys of `processes`, in their order; made once, several readers a tick want them."""
 

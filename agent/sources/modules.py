@@ -2,6 +2,8 @@
 
 This is the primary source. The text is decoded straight into the values of `agent.model` and
 checked on the way: a file that is not what the modules write is an error, never half a snapshot.
+One odd entry among whole ones is no such file: its odd figures count as 0, and an entry whose
+process cannot be told from others is left out; both are counted.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -24,17 +27,33 @@ _TRIES = 3
 _MEND = "Run `sudo /opt/so1/src/bash/load_modules.sh`."
 
 
-class _SysInfo(msgspec.Struct, frozen=True, kw_only=True):
+class _Host(msgspec.Struct, frozen=True, kw_only=True):
     total_ram: Natural
     free_ram: Natural
     used_ram: Natural
     available_ram: Natural
     snapshot_ns: Natural
+
+
+class _SysInfo(_Host, frozen=True, kw_only=True):
     processes: tuple[Process, ...]
+
+
+class _RawSysInfo(_Host, frozen=True, kw_only=True):
+    processes: tuple[msgspec.Raw, ...]
 
 
 _sysinfo = msgspec.json.Decoder(_SysInfo)
 _continfo = msgspec.json.Decoder(tuple[Candidate, ...])
+_raw_sysinfo = msgspec.json.Decoder(_RawSysInfo)
+_raw_continfo = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
+
+_IDENTITY = frozenset(
+    {"pid", "start_ns", "cgroup_id", "cgroup1_id", "ns_pid", "pid_ns", "uts_ns", "ppid", "state"}
+)
+"""Without these nobody can say which process an entry is, or whose."""
+
+_Entry = TypeVar("_Entry", Process, Candidate)
 
 
 def decode_sysinfo(text: bytes) -> tuple[Memory, int, tuple[Process, ...]]:
@@ -42,24 +61,83 @@ def decode_sysinfo(text: bytes) -> tuple[Memory, int, tuple[Process, ...]]:
 
     Raises SourceError for anything that is not what `sysinfo.ko` writes.
     """
+    return _take_sysinfo(text)[:3]
+
+
+def _take_sysinfo(text: bytes) -> tuple[Memory, int, tuple[Process, ...], int]:
+    """As `decode_sysinfo`, and how many entries were odd."""
+    host: _Host
     try:
         info = _sysinfo.decode(text)
+        host, processes, odd = info, info.processes, 0
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SourceError(
-            f"The sysinfo module's text cannot be decoded: {error}.", _MEND
-        ) from error
-    memory = Memory(info.total_ram, info.free_ram, info.used_ram, info.available_ram)
-    return memory, info.snapshot_ns, info.processes
+        try:
+            raw = _raw_sysinfo.decode(text)
+            host, (processes, odd) = raw, _each(raw.processes, Process)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise SourceError(
+                f"The sysinfo module's text cannot be decoded: {error}.", _MEND
+            ) from error
+    memory = Memory(host.total_ram, host.free_ram, host.used_ram, host.available_ram)
+    return memory, host.snapshot_ns, processes, odd
 
 
 def decode_continfo(text: bytes) -> tuple[Candidate, ...]:
     """The candidates in `text`. Raises SourceError as `decode_sysinfo` does."""
+    return _take_continfo(text)[0]
+
+
+def _take_continfo(text: bytes) -> tuple[tuple[Candidate, ...], int]:
+    """As `decode_continfo`, and how many entries were odd."""
     try:
-        return _continfo.decode(text)
+        return _continfo.decode(text), 0
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SourceError(
-            f"The continfo module's text cannot be decoded: {error}.", _MEND
-        ) from error
+        try:
+            return _each(_raw_continfo.decode(text), Candidate)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            raise SourceError(
+                f"The continfo module's text cannot be decoded: {error}.", _MEND
+            ) from error
+
+
+def _each(raw: tuple[msgspec.Raw, ...], shape: type[_Entry]) -> tuple[tuple[_Entry, ...], int]:
+    """Each entry for itself, and how many were odd.
+
+    Raises msgspec.DecodeError where not one is whole: then it is not one entry that is odd.
+    """
+    taken: list[_Entry] = []
+    odd = 0
+    for text in raw:
+        try:
+            taken.append(msgspec.json.decode(text, type=shape))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            odd += 1
+            entry = _without_odd_figures(text, shape)
+            if entry is not None:
+                taken.append(entry)
+    if odd == len(raw):
+        raise msgspec.DecodeError("no entry is whole")
+    return tuple(taken), odd
+
+
+def _without_odd_figures(text: msgspec.Raw, shape: type[_Entry]) -> _Entry | None:
+    try:
+        entry = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        values: dict[str, object] = {}
+        for field in msgspec.structs.fields(shape):
+            if field.encode_name not in entry:
+                continue
+            try:
+                values[field.encode_name] = msgspec.json.decode(
+                    entry[field.encode_name], type=field.type
+                )
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                if field.name in _IDENTITY:
+                    return None
+                values[field.encode_name] = "?" if field.name == "name" else 0
+        return msgspec.convert(values, shape)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 def read(sysinfo: Path, continfo: Path, clock: Clock) -> Snapshot:
@@ -69,9 +147,17 @@ def read(sysinfo: Path, continfo: Path, clock: Clock) -> Snapshot:
     the host's namespaces or was born in between, and its start tells which.
     """
     candidates_ns = clock.boot_ns()
-    candidates = decode_continfo(_read_whole(continfo))
-    memory, snapshot_ns, processes = decode_sysinfo(_read_whole(sysinfo))
-    return Snapshot(Source.MODULES, snapshot_ns, memory, processes, candidates, candidates_ns)
+    candidates, odd_candidates = _take_continfo(_read_whole(continfo))
+    memory, snapshot_ns, processes, odd = _take_sysinfo(_read_whole(sysinfo))
+    return Snapshot(
+        Source.MODULES,
+        snapshot_ns,
+        memory,
+        processes,
+        candidates,
+        candidates_ns,
+        odd + odd_candidates,
+    )
 
 
 def _read_whole(path: Path) -> bytes:

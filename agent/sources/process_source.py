@@ -69,6 +69,8 @@ class ProcessReader:
         of every tick, and with them all that the tick had read."""
         self.problem = ""
         """Why the modules are not the source, "" while they are."""
+        self.odd = 0
+        """How many entries of the last snapshot were taken without a figure, or left out."""
 
     def load(self) -> None:
         """Loads the modules at start, or until the agent stops.
@@ -111,6 +113,9 @@ class ProcessReader:
         if self.problem:
             log.info("source=%s the kernel modules are back", Source.MODULES)
             self.problem = ""
+        if snapshot.odd and not self.odd:
+            log.warning("source=%s odd=%d entries are not whole", Source.MODULES, snapshot.odd)
+        self.odd = snapshot.odd
         self._pause_ns = _FIRST_PAUSE_NS
         return snapshot
 

@@ -182,6 +182,44 @@ def test_a_figure_that_is_no_count_is_refused(field: str, bad: object) -> None:
         modules.decode_continfo(json.dumps([one_candidate(**{field: bad})]).encode())
 
 
+BAD_FIGURES = [-1, 1.5, "1", None, True, [1], 2**63, 10**400]
+
+
+@pytest.mark.parametrize("bad", BAD_FIGURES, ids=lambda bad: str(bad)[:9])
+@pytest.mark.parametrize("field", ["rss", "cpu", "cpu_ns", "vsz", "mm_id"])
+def test_an_odd_figure_of_one_entry_counts_as_0_and_hides_no_other(
+    files: tuple[Path, Path], field: str, bad: object
+) -> None:
+    sysinfo, continfo = files
+    odd, whole = one_process(pid=8, **{field: bad}), one_process(pid=9)
+    sysinfo.write_text(json.dumps(one_sysinfo(odd, whole)))
+    continfo.write_text(json.dumps([one_candidate(pid=8, **{field: bad}), one_candidate(pid=9)]))
+    snapshot = modules.read(sysinfo, continfo, Clock())
+    assert [one.pid for one in snapshot.processes] == [8, 9]
+    assert [one.pid for one in snapshot.candidates] == [8, 9]
+    assert [getattr(one, PROCESS[field]) for one in snapshot.processes] == [0, whole[field]]
+    assert snapshot.odd == 2
+
+
+@pytest.mark.parametrize("bad", BAD_FIGURES, ids=lambda bad: str(bad)[:9])
+@pytest.mark.parametrize("field", ["pid", "start_ns", "cgroup_id"])
+def test_an_entry_that_is_no_process_for_sure_is_left_out_and_counted(
+    files: tuple[Path, Path], field: str, bad: object
+) -> None:
+    sysinfo, continfo = files
+    sysinfo.write_text(json.dumps(one_sysinfo(one_process(**{field: bad}), one_process(pid=9))))
+    snapshot = modules.read(sysinfo, continfo, Clock())
+    assert [one.pid for one in snapshot.processes] == [9]
+    assert snapshot.odd == 1
+
+
+def test_a_name_that_is_no_text_is_replaced(files: tuple[Path, Path]) -> None:
+    text = json.dumps(one_sysinfo(one_process(pid=8, name="NAME"), one_process(pid=9))).encode()
+    files[0].write_bytes(text.replace(b"NAME", b"\x7f\xff"))
+    snapshot = modules.read(*files, Clock())
+    assert [one.name for one in snapshot.processes] == ["?", one_process()["name"]]
+
+
 def test_a_field_of_a_later_module_is_no_reason_to_refuse() -> None:
     text = json.dumps(one_sysinfo(one_process(later=1), later=2)).encode()
     assert len(modules.decode_sysinfo(text)[2]) == 1
