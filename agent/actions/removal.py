@@ -17,7 +17,7 @@ import docker
 import docker.errors
 import msgspec
 
-from agent.engine_api.client import answering, connect, learn_shapes
+from agent.engine_api.client import Labels, answering, connect, label_text, learn_shapes
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState
@@ -53,7 +53,7 @@ class _SeenState(msgspec.Struct, frozen=True):
 
 class _SeenConfig(msgspec.Struct, frozen=True):
     Image: str = ""
-    Labels: dict[str, str] | None = None
+    Labels: Labels = None
 
 
 class _SeenImage(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class Seen(msgspec.Struct, frozen=True):
             created_ns=parse_time_ns(self.Created),
             state=ContainerState(self.State.Status) if known else ContainerState.UNKNOWN,
             first_pid=self.State.Pid,
-            labels=self.Config.Labels or {},
+            labels=label_text(self.Config.Labels),
         )
 
 
@@ -103,7 +103,7 @@ def look_up(api: docker.APIClient, container_id: str) -> Seen | None:
 def image_labels(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
     """The labels that containers of this image inherit. Raises docker.errors.NotFound."""
     image = msgspec.convert(api.inspect_image(image_id), _SeenImage)  # type: ignore[no-untyped-call]
-    return (image.Config.Labels if image.Config else None) or {}
+    return label_text(image.Config.Labels if image.Config else None)
 
 
 def attempt(

@@ -18,9 +18,11 @@ from typing import Any
 
 import docker
 import docker.errors
+import msgspec
 
 from agent.actions.removal import (
     CALL_TIMEOUT_S,
+    MAX_ERROR,
     Ending,
     Seen,
     StillAllowed,
@@ -31,9 +33,11 @@ from agent.actions.removal import (
 from agent.clock import Clock, SystemClock
 from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
-from agent.model.container import Tier
+from agent.model.container import Container, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy import decide
+from agent.sources import own_container
+from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -175,15 +179,19 @@ class Remover:
             # After `close` its ending was told already.
             if self._pending.pop(decision.container_id, None) is not None:
                 self._ended.append(Removal(decision, ending.outcome, duration_ms, ending.error))
-            self._remember(decision.container_id, ending.outcome, now_ns)
+            self._remember(decision.container_id, ending, now_ns)
             self._changed.notify_all()
 
-    def _remember(self, container_id: str, outcome: Outcome, now_ns: int) -> None:
+    def _remember(self, container_id: str, ending: Ending, now_ns: int) -> None:
         before = self._pauses.pop(container_id, None)
-        if outcome is not Outcome.FAILED:
+        left_alone = ending.outcome is Outcome.GONE and ending.error != ""
+        if ending.outcome is not Outcome.FAILED and not left_alone:
             return
         failures = before.failures + 1 if before else 1
         pause_ns = min(FIRST_PAUSE_NS << min(failures - 1, 20), LONGEST_PAUSE_NS)
+        if left_alone and failures == 1:
+            # It changed since it was decided on. Decided on again as it is now, it may go at once.
+            pause_ns = 0
         self._pauses[container_id] = _Pause(failures, now_ns + pause_ns)
         while len(self._pauses) > MAX_REMEMBERED:
             del self._pauses[next(iter(self._pauses))]
@@ -206,7 +214,13 @@ def remove_installation(
     if not _INSTALLATION_ID.fullmatch(installation):
         return ()
     clock = SystemClock()
-    remover = Remover(docker_host, clock, grace_s, decide.still_stands)
+    own_ids = own_container.own_ids()
+    remover = Remover(
+        docker_host,
+        clock,
+        grace_s,
+        lambda decision, now: decide.still_stands(decision, now, own_ids),
+    )
     removals: list[Removal] = []
     told: set[str] = set()
 
@@ -216,12 +230,13 @@ def remove_installation(
             progress(line)
 
     tried: set[str] = set()
+    unread: dict[str, str] = {}
     for _ in range(_STOP_ROUNDS):
-        found = _own(docker_host, installation, tell_once)
+        found, unread = _own(docker_host, installation, own_ids, tell_once)
         decisions = [
             _decision(one, rank)
             for rank, one in enumerate(found, start=len(tried) + 1)
-            if one.Id not in tried
+            if one.id not in tried
         ]
         if not decisions:
             break
@@ -229,48 +244,76 @@ def remove_installation(
         progress(f"Removing {len(decisions)} of this installation's containers …")
         removals += remover.remove(decisions, clock.boot_ns() + int(limit_s * 10**9))
     removals += remover.close(0)
+    removals += [
+        _unfinished(_decision(_nameless(one), rank), why)
+        for rank, (one, why) in enumerate(unread.items(), start=len(tried) + 1)
+        if one not in tried
+    ]
     return tuple(removals)
 
 
-def _own(docker_host: str, installation: str, progress: Callable[[str], object]) -> list[Seen]:
-    """Containers that carry the label themselves. Raises EngineUnavailableError."""
+def _own(
+    docker_host: str,
+    installation: str,
+    own_ids: frozenset[str],
+    progress: Callable[[str], object],
+) -> tuple[list[Container], dict[str, str]]:
+    """Containers that carry the label themselves, and why others of the label cannot be looked at.
+
+    Raises EngineUnavailableError. One that Docker does not describe hides no other.
+    """
+    found: list[Container] = []
+    unread: dict[str, str] = {}
     try:
         with answering(docker_host), closing(connect(docker_host, CALL_TIMEOUT_S)) as api:
             listed = api.containers(
                 all=True, filters={"label": f"{INSTALLATION_LABEL}={installation}"}
             )
-            found = [look_up(api, one["Id"]) for one in _objects(listed)]
-            return [
-                one
-                for one in found
-                if one is not None and _may_go(api, one, installation, progress)
-            ]
+            for number, container_id in enumerate(_ids(listed), start=1):
+                if container_id is None:
+                    unread[f"entry {number}"] = "Docker lists it without an id"
+                    continue
+                try:
+                    seen = look_up(api, container_id)
+                    if seen and _may_go(api, seen, installation, own_ids, progress):
+                        found.append(seen.container())
+                except (
+                    docker.errors.APIError,
+                    msgspec.MsgspecError,
+                    ValueError,
+                    RecursionError,
+                ) as error:
+                    unread[container_id] = f"Docker does not describe it: {_words(error)}"
     except docker.errors.APIError as error:
         raise EngineUnavailableError(
             f"Docker at {docker_host} refuses: {str(error.explanation)[:300]}.",
             "Look at `sudo docker ps -a`.",
         ) from error
+    return found, unread
 
 
-def _objects(answer: Any) -> list[dict[str, str]]:
-    """The entries of a list; ValueError for an answer of another shape."""
-    if not isinstance(answer, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("Id"), str) for one in answer
-    ):
-        raise ValueError("the list of containers is not one")
-    return answer
+def _ids(answer: Any) -> list[str | None]:
+    """The ids in a list, None where an entry has none. ValueError for another kind of answer."""
+    if not isinstance(answer, list):
+        raise ValueError("the list of containers is not one")  # noqa: TRY004 - Docker's value
+    ids = [one.get("Id") if isinstance(one, dict) else None for one in answer]
+    return [one if isinstance(one, str) else None for one in ids]
 
 
 def _may_go(
-    api: docker.APIClient, seen: Seen, installation: str, progress: Callable[[str], object]
+    api: docker.APIClient,
+    seen: Seen,
+    installation: str,
+    own_ids: frozenset[str],
+    progress: Callable[[str], object],
 ) -> bool:
     """Whether it is unprotected and the label its own: an image that has it too, or is gone, tells
     nothing."""
-    if (seen.Config.Labels or {}).get(INSTALLATION_LABEL) != installation:
-        return False
     container = seen.container()
+    if container.labels.get(INSTALLATION_LABEL) != installation:
+        return False
     name = container.name
-    if protected := decide.protection(container):
+    if protected := decide.protection(container, own_ids):
         progress(f"{name} is this installation's, but protected ({protected}): left alone.")
         return False
     try:
@@ -284,8 +327,16 @@ def _may_go(
     return inherited.get(INSTALLATION_LABEL) != installation
 
 
-def _decision(seen: Seen, rank: int) -> Decision:
-    container = seen.container()
+def _words(error: Exception) -> str:
+    said = error.explanation if isinstance(error, docker.errors.APIError) else None
+    return printable(str(said or error)[:MAX_ERROR])
+
+
+def _nameless(container_id: str) -> Container:
+    return Container(container_id, container_id[:12], "", 0, ContainerState.UNKNOWN)
+
+
+def _decision(container: Container, rank: int) -> Decision:
     return Decision(
         id=secrets.token_hex(6),
         container_id=container.id,

@@ -24,6 +24,7 @@ from agent.model.process import Snapshot
 from agent.policy import decide
 from agent.sources.cgroup import reader as cgroups
 from agent.sources.engine.kept_list import KeptList
+from agent.sources.own_container import OwnContainer
 from agent.sources.process_source import ProcessReader
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ ReadCgroups = Callable[
     [cgroups.CgroupLayout, Sequence[Container], frozenset[int]],
     CgroupView,
 ]
+
+MAX_SHOWN = 64
+"""Characters of a workload's words in a line of the log."""
 
 
 @dataclass(slots=True)
@@ -80,6 +84,8 @@ class Observer:
         stopwatch: Stopwatch,
         second_witness: Callable[[int], BpfView | None] = lambda _snapshot_ns: None,
         read_cgroups: ReadCgroups = cgroups.read,
+        second_witness: Callable[[int], cpu_accounting.BpfView | None] = lambda _snapshot_ns: None,
+        own: OwnContainer | None = None,
     ) -> None:
         self._reader = reader
         self._engine = engine
@@ -89,11 +95,30 @@ class Observer:
         self._stopwatch = stopwatch
         self._second_witness = second_witness
         self._read_cgroups = read_cgroups
+        self._own = own or OwnContainer()
         self._asked_for: set[int] = set()
+        self._odd_labels: frozenset[str] = frozenset()
+        self._left_out = 0
         self.engine_problem = ""
         """Why Docker does not answer, "" while it does."""
         self.interruptions = 0
         """How often Docker was seen to be away, or to have been."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """One sentence for each source of which something is left out."""
+        found = []
+        if self._left_out:
+            found.append(
+                f"docker: {self._left_out} entries of its list are odd and left out. "
+                "The log names them; look at `sudo docker ps -a`."
+            )
+        if self._reader.odd:
+            found.append(
+                f"modules: {self._reader.odd} entries are odd: a figure counts as 0, or the entry "
+                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
+            )
+        return tuple(found)
 
     def interrupt(self) -> None:
         """Docker was away. Any thread."""
@@ -101,7 +126,7 @@ class Observer:
 
     def governance(self, container: Container) -> Governance:
         """How the policy sees one container."""
-        return decide.classify(container, self._installation, self._settings.scope)
+        return decide.classify(container, self._installation, self._settings.scope, self._own.ids)
 
     def running_governed(self) -> int:
         """How many governed containers run now; 0 while Docker does not answer."""
@@ -158,15 +183,15 @@ class Observer:
                 second.lost - lost_before if second else 0,
             ),
         )
+        self._own.learn(answer.rows)
+        self._own.look_into(self._layout.root, view.containers.values())
         totals = self._totals(snapshot, containers, view, answer, before)
         return Observation(snapshot, containers, True, view, second, answer, totals)
 
     def _list_containers(self, *, anew: bool) -> tuple[Container, ...] | None:
         """Docker's list, None while it is away: said once, and nothing is removed for a while."""
         try:
-            containers = self._stopwatch.time(
-                "docker", lambda: self._engine.list(anew=anew)
-            ).containers
+            listing = self._stopwatch.time("docker", lambda: self._engine.list(anew=anew))
         except EngineUnavailableError as error:
             self.interrupt()
             if not self.engine_problem:
@@ -176,7 +201,23 @@ class Observer:
         if self.engine_problem:
             log.info("docker=back")
             self.engine_problem = ""
-        return containers
+        self._left_out = listing.left_out
+        self._warn_of_odd_labels(listing.containers)
+        return listing.containers
+
+    def _warn_of_odd_labels(self, containers: Sequence[Container]) -> None:
+        odd = {one.id: (one, decide.odd_protection(one)) for one in containers}
+        odd = {key: pair for key, pair in odd.items() if pair[1] is not None}
+        for key in odd.keys() - self._odd_labels:
+            container, value = odd[key]
+            log.warning(
+                "container=%s name=%s label=%s value=%r is neither yes nor no: taken for true",
+                container.short_id,
+                container.name[:MAX_SHOWN],
+                decide.PROTECT_LABEL,
+                (value or "")[:MAX_SHOWN],
+            )
+        self._odd_labels = frozenset(odd)
 
     def _totals(
         self,

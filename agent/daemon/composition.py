@@ -26,9 +26,15 @@ from agent.daemon.outside import Outside
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.tick import Service, TickReport
+from agent.engine_api.client import other_docker_host
 from agent.errors import AgentError, SourceError
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.process_source import Loading, ProcessReader
+from agent.sources.host_metrics import HostProbe
+from agent.sources.own_container import OwnContainer
+from agent.sources.process_source import ProcessReader
+from agent.store.installation import installation_id
+from agent.store.store import Store
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
@@ -193,6 +199,8 @@ class _Agent:
                 else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s)
             ),
             remover=None if self._options.dry_run else outside.remover(),
+            remover=remover,
+            installation=self._installation,
         )
         self._undo.push("removals", lambda: self._service.finish_removals(_REMOVAL_WAIT_S))
         if not self._options.once:
@@ -280,7 +288,7 @@ class _Agent:
         del container_id
         if kind == "resync":
             self._observer.interrupt()
-        elif kind == "start":
+        elif kind in ("start", "unread"):
             self._starts_seen.set()
             self._stopper.wake()
 
@@ -322,6 +330,12 @@ class _Agent:
                 "events: Docker's events are not followed, so the limit is looked at with each "
                 f"tick only: {self._events.problem}"
             )
+        problems += self._observer.notices
+        if self._events.refusal:
+            problems.append(
+                f"events: {self._events.refusal} The limit is looked at with each tick instead."
+            )
+        problems += self._service.recreations.problems
         stored = self._store.state
         if stored.problem:
             problems.append(f"database: {stored.problem}")

@@ -23,6 +23,7 @@ from agent.model.container import ContainerTotals, Tier
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.policy import decide
+from agent.policy.recreation import Recreations
 from agent.sources.host_metrics import HostProbe, available_kb
 from agent.store.store import Store
 
@@ -64,6 +65,7 @@ class Service:
         stopwatch: Stopwatch,
         removal_wait_s: float,
         remover: Remover | None,
+        installation: str = "",
     ) -> None:
         self._observer = observer
         self._store = store
@@ -83,6 +85,7 @@ class Service:
         self._dry_decisions: set[str] = set()
         self._passes: list[RemovalPass] = []
         """Carried out, and not with the store yet: a tick may fail in between."""
+        self.recreations = Recreations(installation)
 
     def tick(self) -> TickReport:
         """Observes, holds the policy, stores one row of everything.
@@ -201,7 +204,12 @@ class Service:
                 log.warning("outcome=unstored what=deletions %s", error)
 
     def _observe(self) -> Observation:
-        return self._observer.observe(self._before, self._books.lost)
+        observed = self._observer.observe(self._before, self._books.lost)
+        if observed.engine_answers:
+            now_ns = self._clock.boot_ns()
+            for owner in self.recreations.seen(observed.containers, now_ns):
+                log.warning("outcome=owner-recreates owner=%r", owner[:256])
+        return observed
 
     def _is_settled(self) -> bool:
         """Nothing is removed before one whole tick has seen Docker again after it was away."""
@@ -254,6 +262,7 @@ class Service:
         return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
 
     def _finish_pass(self, removals: Sequence[Removal], before_kb: int) -> RemovalPass:
+        self.recreations.removed(removals, self._clock.boot_ns())
         self._deleted_since_row += _count(removals, Outcome.REMOVED)
         self._failed_since_row += _count(removals, Outcome.FAILED)
         for removal in removals:

@@ -92,6 +92,10 @@ class DockerFacts:
     compose: str
     """The command, "" where there is none."""
     grafana_image: bool | None
+    other_host: str = ""
+    """A sentence where DOCKER_HOST names another engine than the agent's, "" where not."""
+    events_refused: str = ""
+    """Why the engine gives no events though it answers, "" where it gives them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,15 @@ def docker(facts: Facts) -> Check:
     docker = facts.docker
     if docker.version:
         driver = f", cgroup driver {docker.driver}" if docker.driver else ""
-        return Check("Docker", State.OK, f"{docker.version}, API {docker.api}{driver}")
+        finding = f"{docker.version}, API {docker.api}{driver}"
+        if docker.events_refused:
+            finding += f"; {docker.events_refused} The limit is looked at with each tick instead"
+            mend = "let the proxy in front of it pass GET /events"
+            return Check("Docker", State.DEGRADED, finding, mend)
+        if docker.other_host:
+            mend = "if that engine is meant: docker_host in /etc/so1/agent.toml"
+            return Check("Docker", State.DEGRADED, f"{finding}; {docker.other_host}", mend)
+        return Check("Docker", State.OK, finding)
     if not facts.root and "ermission" in docker.problem:
         return Check("Docker", State.UNKNOWN, docker.problem, "sudo agent doctor")
     return Check("Docker", State.MISSING, docker.problem, docker.hint)

@@ -80,7 +80,12 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
         import docker.errors
 
         from agent.actions.grafana import IMAGE, PROJECT
-        from agent.engine_api.client import INSTALLATION_LABEL, answering, connect_briefly
+        from agent.engine_api.client import (
+            INSTALLATION_LABEL,
+            answering,
+            connect_briefly,
+            other_docker_host,
+        )
     except ImportError as error:
         problem = f"Docker cannot be asked: {error}."
         nothing = DockerFacts("", "", "", problem, "See python.", None, lacks, compose, None)
@@ -90,7 +95,7 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
             connect_briefly(config.docker_host, _DOCKER_TIMEOUT_S) as client,
             answering(config.docker_host),
         ):
-            about, info = client.version(), client.info()
+            about, info = _table(client.version()), _table(client.info())
             wanted = (config.images.low, config.images.high)
             images = {name: _has_image(client, name) for name in wanted}
             facts = DockerFacts(
@@ -103,6 +108,8 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
                 stand_in_lacks=lacks,
                 compose=compose,
                 grafana_image=_has_image(client, IMAGE),
+                other_host=other_docker_host(config.docker_host),
+                events_refused=_events_refused(config),
             )
             installation = _installation(config)
             containers = (
@@ -115,6 +122,26 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
     except docker.errors.DockerException as error:
         problem, hint = f"Docker refuses to be asked: {str(error)[:200]}", "See `docker info`."
     return DockerFacts("", "", "", problem, hint, None, lacks, compose, None), None, None
+
+
+def _table(answer: Any) -> dict[str, Any]:
+    return answer if isinstance(answer, dict) else {}
+
+
+def _events_refused(config: Config) -> str:
+    """Why the engine refuses to be followed, "" where it does not or is not there at all."""
+    from agent.engine_api.client import EventsRefusedError, EventStream
+
+    stream = EventStream(config.docker_host, ("start",), _DOCKER_TIMEOUT_S)
+    try:
+        stream.open()
+    except EventsRefusedError as error:
+        return error.message
+    except AgentError:
+        return ""
+    finally:
+        stream.close()
+    return ""
 
 
 def _has_image(client: Any, name: str) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
 import socket
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -28,17 +29,22 @@ from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.utils import version_lt
 
 from agent.errors import EngineUnavailableError
+from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 
 INSTALLATION_LABEL = "so1.installation"
+Labels = dict[str, str | int | float | bool | None] | None
+"""Text for Docker; another engine's number or `true` is taken for the text that it would be."""
 MAX_ANSWER_BYTES = 64 << 20
 """One answer: the list of some ten thousand containers."""
 MAX_EVENT_BYTES = 1 << 20
 
 _OLDEST_API = docker.constants.MINIMUM_DOCKER_API_VERSION
 _NEWEST_API = docker.constants.DEFAULT_DOCKER_API_VERSION
-_MEND = "Start it: `sudo systemctl start docker`."
+_START = "Start it: `sudo systemctl start docker`."
+_LOOK = "Look at `sudo systemctl status docker` and `sudo journalctl -u docker`."
+_NOT_DOCKER = "Look what listens there: docker_host in /etc/so1/agent.toml names it."
 _SCHEME = "unix://"
 
 
@@ -110,6 +116,17 @@ class _Client(docker.APIClient):
             raise ValueError(f"a refusal ({response.status_code}) without a message") from None
 
 
+def label_text(labels: Labels) -> Mapping[str, str]:
+    """All of them, with what steers a terminal as escapes.
+
+    None is left out: a bound here would be one before a decision on them. The answer's size is one.
+    """
+    return {
+        printable(key): "" if value is None else printable(str(value))
+        for key, value in (labels or {}).items()
+    }
+
+
 def learn_shapes(*shapes: Any) -> None:
     """Has msgspec learn what it will convert to; for the import of the module that defines them.
 
@@ -142,10 +159,10 @@ def answering(docker_host: str) -> Iterator[None]:
         if 400 <= status < 500:
             raise
         reason = str(error.explanation or f"status {status}")[:300]
-        raise EngineUnavailableError(f"Docker at {docker_host} fails: {reason}.", _MEND) from error
+        raise EngineUnavailableError(f"Docker at {docker_host} fails: {reason}.", _LOOK) from error
     except (requests.exceptions.Timeout, TimeoutError) as error:
         raise EngineUnavailableError(
-            f"Docker at {docker_host} does not answer in time.", _MEND
+            f"Docker at {docker_host} does not answer in time.", _LOOK
         ) from error
     except (
         docker.errors.DockerException,
@@ -157,9 +174,43 @@ def answering(docker_host: str) -> Iterator[None]:
         ValueError,
         RecursionError,
     ) as error:
+        cause = _cause(error)
         raise EngineUnavailableError(
-            f"Docker at {docker_host} does not answer: {_cause(error)}.", _MEND
+            f"Docker at {docker_host} does not answer: {_words(cause)}.",
+            _remedy(cause, docker_host),
         ) from error
+
+
+def other_docker_host(docker_host: str) -> str:
+    """A sentence where DOCKER_HOST names another engine than `docker_host`, else "".
+
+    The docker command goes by that variable and the agent does not: it runs as root, from a unit.
+    """
+    named = os.environ.get("DOCKER_HOST", "")
+    if not named or _same_socket(named, docker_host):
+        return ""
+    return (
+        f"DOCKER_HOST is {printable(named)[:300]}, which the agent does not go by: it asks "
+        f"{docker_host} (docker_host in /etc/so1/agent.toml)."
+    )
+
+
+def _same_socket(one: str, other: str) -> bool:
+    return one == other or (
+        one.startswith(_SCHEME)
+        and other.startswith(_SCHEME)
+        and os.path.realpath(one.removeprefix(_SCHEME))
+        == os.path.realpath(other.removeprefix(_SCHEME))
+    )
+
+
+def _remedy(cause: BaseException, docker_host: str) -> str:
+    """What can help against the innermost cause: not every engine that fails is to be started."""
+    if isinstance(cause, PermissionError):
+        return "Run it as root: with sudo."
+    if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+        return f"{_START} {other_docker_host(docker_host)}".rstrip()
+    return _LOOK if isinstance(cause, OSError) else _NOT_DOCKER
 
 
 def connect(docker_host: str, timeout_s: float) -> docker.APIClient:
@@ -197,7 +248,7 @@ def _client(path: str, version: str, timeout_s: Any) -> docker.APIClient:
 def _negotiated(answer: Any, docker_host: str) -> str:
     newest = answer.get("ApiVersion") if isinstance(answer, dict) else None
     if not isinstance(newest, str) or not newest.replace(".", "").isdecimal():
-        raise EngineUnavailableError(f"{docker_host} does not answer as Docker does.", _MEND)
+        raise EngineUnavailableError(f"{docker_host} does not answer as Docker does.", _NOT_DOCKER)
     if version_lt(newest, _OLDEST_API):
         raise EngineUnavailableError(
             f"Docker at {docker_host} is too old: it speaks {newest}, {_OLDEST_API} is the oldest.",
@@ -206,14 +257,22 @@ def _negotiated(answer: Any, docker_host: str) -> str:
     return _NEWEST_API if version_lt(_NEWEST_API, newest) else newest
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason, short: docker-py and requests wrap it several times."""
+def _cause(error: BaseException) -> BaseException:
+    """The innermost reason: docker-py and requests wrap it several times."""
     seen: BaseException = error
     while inner := seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__):
         seen = inner
-    if isinstance(seen, OSError) and seen.strerror:
-        return seen.strerror
-    return str(seen)[:200] or type(seen).__name__
+    return seen
+
+
+def _words(cause: BaseException) -> str:
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return printable(str(cause))[:200] or type(cause).__name__
+
+
+class EventsRefusedError(EngineUnavailableError):
+    """The engine is there and does not let us follow its events: a proxy in front of it."""
 
 
 class EventStream:
@@ -249,13 +308,20 @@ class EventStream:
         response.begin()
         if response.status != http.HTTPStatus.OK:
             response.close()
-            raise EngineUnavailableError(
-                f"Docker at {self._host} gives no events: status {response.status}.", _MEND
+            kind = EventsRefusedError if 400 <= response.status < 500 else EngineUnavailableError
+            raise kind(
+                f"Docker at {self._host} gives no events: status {response.status}.",
+                "Let a proxy in front of it pass GET /events."
+                if kind is EventsRefusedError
+                else _LOOK,
             )
         return response
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The events, until the stream ends. Raises EngineUnavailableError where it breaks."""
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        """The events, until the stream ends; None for one that cannot be read.
+
+        Raises EngineUnavailableError where the stream breaks.
+        """
         if self._response is None:
             return
         while True:
@@ -263,10 +329,22 @@ class EventStream:
                 line = self._response.readline(MAX_EVENT_BYTES)
                 if not line:
                     return
-                if not line.endswith(b"\n"):
-                    raise ValueError("an event is cut or too long")
-                event = msgspec.json.decode(line, type=dict[str, Any])
+                if len(line) >= MAX_EVENT_BYTES and not line.endswith(b"\n"):
+                    # It holds all labels of its container, of whatever length those are.
+                    self._skip_line(self._response)
+                elif not line.endswith(b"\n"):
+                    raise ValueError("an event is cut")
+                try:
+                    event = msgspec.json.decode(line, type=dict[str, Any])
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    event = None
             yield event
+
+    def _skip_line(self, response: http.client.HTTPResponse) -> None:
+        for _ in range(MAX_ANSWER_BYTES // MAX_EVENT_BYTES):
+            if response.readline(MAX_EVENT_BYTES)[-1:] in (b"", b"\n"):
+                return
+        raise ValueError("an event does not end")
 
     def close(self) -> None:
         """Ends a waiting read and frees the connection; a second call does nothing."""

@@ -1,8 +1,9 @@
 """What containers there are, as Docker tells it, and when one starts or ends.
 
 The list is read through the low-level API: its high-level form fails while containers come and go.
-Names, images and labels are chosen by whoever started a container; they are checked for type and
-length, and whatever steers a terminal is escaped, before anything else sees them.
+Names, images and labels are chosen by whoever started a container; they are checked for their type,
+and whatever steers a terminal is escaped, before anything else sees them. They are never cut: what
+is decided on them is compared with what the engine says later. The size of an answer bounds them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
 import docker
 import docker.errors
@@ -22,14 +23,16 @@ import requests.exceptions
 from agent.clock import Clock
 from agent.engine_api.client import (
     INSTALLATION_LABEL,
+    EventsRefusedError,
     EventStream,
     answering,
     connect,
-    learn_shapes,
+    label_text,
 )
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState
+from agent.sources.engine.entries import Inspected, Listed, take, take_image, take_listed
 from agent.sources.engine.uptime import at_least_up_ns
 from agent.util.terminal import printable
 
@@ -41,61 +44,17 @@ LOOK_DEADLINE_S = 2.0
 """For the look at one container: Docker answers none until a start under way has ended."""
 LOOK_AGAIN_S = 0.2
 """For the next looks at one that did not answer, so that it holds no second tick."""
-MAX_NAME = 255
-MAX_LABEL = 4096
-MAX_LABELS = 1000
+
+_ODD = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What the answer to one question can be instead of the answer."""
+
+T = TypeVar("T")
 
 _EVENTS = ("create", "start", "pause", "unpause", "die", "destroy", "rename", "oom")
 _OPEN_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _JOIN_S = 5.0
-
-FullId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Listed(msgspec.Struct, frozen=True):
-    """One entry of `GET /containers/json`."""
-
-    Id: FullId
-    Names: list[str] | None = None
-    Image: str = ""
-    ImageID: str = ""
-    Created: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
-    State: str = ""
-    Status: str = ""
-    Labels: dict[str, str] | None = None
-
-
-class _InspectedConfig(msgspec.Struct, frozen=True):
-    Image: str = ""
-    Labels: dict[str, str] | None = None
-
-
-class _InspectedState(msgspec.Struct, frozen=True):
-    Pid: Annotated[int, msgspec.Meta(ge=0, le=1 << 22)] = 0
-
-
-class _Inspected(msgspec.Struct, frozen=True):
-    """What is used of `GET /containers/<id>/json`."""
-
-    Id: FullId
-    Created: str
-    Name: str = ""
-    Image: str = ""
-    Config: _InspectedConfig = _InspectedConfig()
-    State: _InspectedState = _InspectedState()
-
-
-class _ImageConfig(msgspec.Struct, frozen=True):
-    Labels: dict[str, str] | None = None
-
-
-class _InspectedImage(msgspec.Struct, frozen=True):
-    Config: _ImageConfig | None = None
-
-
-learn_shapes(list[_Listed], _Inspected, _InspectedImage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +66,16 @@ class Listing:
     """Boot clock."""
     undescribed: int
     """How many of them Docker listed and could not describe."""
+    left_out: int = 0
+    """How many entries of Docker's list are no container that can be told from others."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """An inspected container, to be used again while it cannot have changed."""
 
-    inspected: _Inspected
+    inspected: Inspected
+    created_ns: int
     own_installation: str
     state: str
     read_ns: int
@@ -132,6 +94,8 @@ class Engine:
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
         self._undescribed = 0
+        self._left_out: frozenset[str] = frozenset()
+        """What was odd about entries of the last list, each logged once."""
 
     def list(self) -> Listing:
         """All containers. Raises EngineUnavailableError where Docker does not give a whole answer.
@@ -145,8 +109,9 @@ class Engine:
                 if self._client is None:
                     self._client = connect(self._host, self._deadline_s)
                 read_ns = self._clock.boot_ns()
-                listed = self._ask(ends, lambda api: api.containers(all=True), list[_Listed])
-                found = [self._container(one, ends) for one in listed]
+                listed = self._ask(ends, lambda api: api.containers(all=True), _a_list)
+                entries, left_out = self._entries(listed)
+                found = [self._container(one, ends) for one in entries]
         except docker.errors.APIError as error:
             self.close()
             raise EngineUnavailableError(
@@ -160,7 +125,7 @@ class Engine:
         present = {container.id for container in containers}
         self._known = {key: known for key, known in self._known.items() if key in present}
         self._mute &= present
-        return Listing(containers, read_ns, self._undescribed)
+        return Listing(containers, read_ns, self._undescribed, left_out)
 
     def close(self) -> None:
         """Drops the connection; the next `list` makes a new one."""
@@ -168,16 +133,34 @@ class Engine:
             self._client.close()
             self._client = None
 
-    def _ask(self, ends: float, call: Callable[[docker.APIClient], Any], shape: Any) -> Any:
+    def _entries(self, listed: Sequence[Any]) -> tuple[Sequence[Listed], int]:
+        """The entries that are containers, and how many are none."""
+        entries: list[Listed] = []
+        odd: set[str] = set()
+        for number, entry in enumerate(listed):
+            try:
+                entries.append(take_listed(entry))
+            except (msgspec.ValidationError, RecursionError) as error:
+                name = entry.get("Id") if isinstance(entry, dict) else None
+                who = printable(name)[:12] if isinstance(name, str) else f"number {number}"
+                odd.add(f"container={who} outcome=left-out {printable(str(error))[:200]}")
+        for line in odd - self._left_out:
+            log.warning("%s", line)
+        self._left_out = frozenset(odd)
+        return entries, len(listed) - len(entries)
+
+    def _ask(
+        self, ends: float, call: Callable[[docker.APIClient], Any], checked: Callable[[Any], T]
+    ) -> T:
         """The checked answer of one call, within what is left of the whole list's time."""
         client = self._client
         left_s = ends - time.monotonic()
         if client is None or left_s <= 0:
             raise TimeoutError("the list took too long")
         client.timeout = left_s  # type: ignore[assignment]  # the stubs know whole seconds only
-        return msgspec.convert(call(client), shape)
+        return checked(call(client))
 
-    def _container(self, listed: _Listed, ends: float) -> Container | None:
+    def _container(self, listed: Listed, ends: float) -> Container | None:
         known = self._inspected(listed, ends)
         if known is None:
             return None
@@ -186,15 +169,15 @@ class Engine:
         return Container(
             id=listed.Id,
             name=_name(listed, inspected),
-            image=_text(inspected.Config.Image or listed.Image, MAX_LABEL),
-            created_ns=parse_time_ns(inspected.Created),
+            image=printable(inspected.Config.Image or listed.Image),
+            created_ns=known.created_ns,
             state=state,
             first_pid=inspected.State.Pid if state.is_running else 0,
-            labels=_labels(listed.Labels),
+            labels=label_text(listed.Labels),
             own_installation=known.own_installation,
         )
 
-    def _inspected(self, listed: _Listed, ends: float) -> _Known | None:
+    def _inspected(self, listed: Listed, ends: float) -> _Known | None:
         """What Docker knows of one container, asked anew unless it cannot have restarted since.
 
         Docker tells how long a container has been up: where that is longer than our knowledge is
@@ -209,11 +192,12 @@ class Engine:
                 return known
         look_s = LOOK_AGAIN_S if listed.Id in self._mute else LOOK_DEADLINE_S
         try:
-            inspected: _Inspected = self._ask(
+            inspected = self._ask(
                 min(ends, time.monotonic() + look_s),
                 lambda api: api.inspect_container(listed.Id),
-                _Inspected,
+                lambda answer: take(answer, Inspected),
             )
+            created_ns = parse_time_ns(inspected.Created)
         except docker.errors.NotFound:
             return None
         except docker.errors.APIError as error:
@@ -224,19 +208,20 @@ class Engine:
             said = listed.Id in self._mute
             self._mute.add(listed.Id)
             return self._without_a_look(listed, f"no answer within {look_s:g} s", said=said)
+        except _ODD as error:
+            return self._without_a_look(listed, f"an odd answer: {error}")
         self._mute.discard(listed.Id)
         if inspected.Id != listed.Id:
-            raise ValueError("another container than the one asked for")
-        fresh = _Known(
-            inspected,
-            self._own_installation(listed, inspected, ends),
-            listed.State,
-            now_ns,
-        )
-        self._known[listed.Id] = fresh
+            return self._without_a_look(listed, "another container than the one asked for")
+        own = self._own_installation(listed, inspected, ends)
+        fresh = _Known(inspected, created_ns, own or "", listed.State, now_ns)
+        if own is None:
+            self._undescribed += 1
+        else:
+            self._known[listed.Id] = fresh
         return fresh
 
-    def _without_a_look(self, listed: _Listed, reason: str, *, said: bool = False) -> _Known:
+    def _without_a_look(self, listed: Listed, reason: str, *, said: bool = False) -> _Known:
         """What the list alone says of one that Docker does not describe (it starts, it is broken).
 
         One such container must not hide all others. It has no first process for us and is proved
@@ -244,32 +229,49 @@ class Engine:
         """
         self._undescribed += 1
         level = logging.DEBUG if said else logging.WARNING
-        log.log(level, "container=%s outcome=undescribed %s", listed.Id[:12], reason[:200])
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(listed.Created))
-        return _Known(_Inspected(listed.Id, created), "", listed.State, self._clock.boot_ns())
+        shown = printable(reason)[:200]
+        log.log(level, "container=%s outcome=undescribed %s", listed.Id[:12], shown)
+        return _Known(
+            Inspected(listed.Id, ""),
+            listed.Created * 10**9,
+            "",
+            listed.State,
+            self._clock.boot_ns(),
+        )
 
-    def _own_installation(self, listed: _Listed, inspected: _Inspected, ends: float) -> str:
-        """The installation's label where the container itself carries it.
+    def _own_installation(self, listed: Listed, inspected: Inspected, ends: float) -> str | None:
+        """The installation's label where the container itself carries it, None where its image
+        cannot be looked at.
 
         A container inherits its image's labels: one that the image carries too proves nothing, and
         where the image is gone nothing can be proved.
         """
-        own = (inspected.Config.Labels or {}).get(INSTALLATION_LABEL, "")
+        own = label_text(inspected.Config.Labels).get(INSTALLATION_LABEL, "")
         image = inspected.Image or listed.ImageID
         if not own or not image:
             return ""
         if image not in self._image_labels:
             try:
-                answer: _InspectedImage = self._ask(
-                    ends,
+                answer = self._ask(
+                    min(ends, time.monotonic() + LOOK_DEADLINE_S),
                     lambda api: api.inspect_image(image),  # type: ignore[no-untyped-call]
-                    _InspectedImage,
+                    take_image,
                 )
             except docker.errors.NotFound:
                 return ""
-            labels = (answer.Config.Labels if answer.Config else None) or {}
+            except (docker.errors.APIError, requests.exceptions.Timeout, TimeoutError, *_ODD):
+                if time.monotonic() >= ends:
+                    raise
+                return None
+            labels = label_text(answer.Config.Labels if answer.Config else None)
             self._image_labels[image] = labels.get(INSTALLATION_LABEL, "")
-        return "" if self._image_labels[image] == own else _text(own, MAX_LABEL)
+        return "" if self._image_labels[image] == own else own
+
+
+def _a_list(answer: Any) -> Sequence[Any]:
+    if not isinstance(answer, list):
+        raise ValueError("its list of containers is not one")  # noqa: TRY004 - Docker's value
+    return answer
 
 
 def _state(text: str) -> ContainerState:
@@ -279,22 +281,13 @@ def _state(text: str) -> ContainerState:
         return ContainerState.UNKNOWN
 
 
-def _name(listed: _Listed, inspected: _Inspected) -> str:
+def _name(listed: Listed, inspected: Inspected) -> str:
     """The name now. The list has links as well (`/other/alias`), and none while one is removed."""
     for name in (*(listed.Names or ()), inspected.Name):
         plain = name.removeprefix("/")
         if plain and "/" not in plain:
-            return _text(plain, MAX_NAME)
+            return printable(plain)
     return listed.Id[:12]
-
-
-def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
-    pairs = list((labels or {}).items())[:MAX_LABELS]
-    return {_text(key, MAX_LABEL): _text(value, MAX_LABEL) for key, value in pairs}
-
-
-def _text(text: str, limit: int) -> str:
-    return printable(text[:limit])
 
 
 class EngineEvents:
@@ -303,7 +296,7 @@ class EngineEvents:
     `callback(kind, container_id)` runs in that thread; `kind` is `create`,
     `start`, `pause`, `unpause`, `die`, `destroy`, `rename` or `oom`, or `resync` (with no id) when
     the stream is there again after it was lost or could not be had: whatever happened in between
-    was missed.
+    was missed. `unread` (with no id) is one that cannot be read and may have been any of them.
     """
 
     def __init__(
@@ -322,6 +315,8 @@ class EngineEvents:
         self.reconnects = 0
         self.odd_events = 0
         """Events that were not what Docker's API describes; they are left out."""
+        self.refusal = ""
+        """Why Docker gives no events though it is there, "" while it does."""
         self.quiet_since_ns: int | None = None
         """Boot clock of the last event, or of the stream's begin; None while there is no stream."""
 
@@ -356,6 +351,10 @@ class EngineEvents:
         while not self._ending.is_set():
             try:
                 self._follow_once()
+            except EventsRefusedError as error:
+                if not self.refusal:
+                    log.warning("events=refused the limit is looked at with each tick: %s", error)
+                self.refusal = str(error)
             except EngineUnavailableError as error:
                 self._note_failure(str(error), logging.DEBUG)
             except Exception as error:  # noqa: BLE001 - no descriptor for a socket, or our own error
@@ -377,6 +376,7 @@ class EngineEvents:
             stream.open()
             self._opened = True
             self._failing = ""
+            self.refusal = ""
             self.quiet_since_ns = self._clock.boot_ns()
             if self._missed:
                 self.reconnects += 1
@@ -393,8 +393,17 @@ class EngineEvents:
             if not self._opened:  # one that was there and broke is opened again in a moment
                 self._failing = why
 
-    def _hand_on(self, event: Mapping[str, Any]) -> None:
+    def _hand_on(self, event: Mapping[str, Any] | None) -> None:
         self.quiet_since_ns = self._clock.boot_ns()
+        if event is None:
+            self.odd_events += 1
+            log.log(
+                logging.WARNING if self.odd_events == 1 else logging.DEBUG,
+                "events=odd number=%d one cannot be read",
+                self.odd_events,
+            )
+            self._callback("unread", "")
+            return
         kind, actor = event.get("Action"), event.get("Actor")
         container_id = actor.get("ID") if isinstance(actor, dict) else None
         if kind in _EVENTS and isinstance(container_id, str) and len(container_id) == 64:

@@ -158,7 +158,8 @@ def test_the_ordinary_case_looks_stops_and_deletes(engine: FakeEngine) -> None:
         json.dumps(about(Created="yesterday")),
         json.dumps(about(Created=None)),
         json.dumps(about(State=[])),
-        json.dumps(about(Config={"Labels": {"a": 1}})),
+        json.dumps(about(Config={"Labels": {"a": []}})),
+        json.dumps(about(Config={"Labels": ["so1.protect"]})),
     ],
 )
 def test_an_answer_that_is_no_container_removes_nothing(engine: FakeEngine, body: str) -> None:
@@ -329,9 +330,7 @@ def test_an_error_inside_the_agent_is_a_failure_and_loses_no_decision(
     assert told.outcome is Outcome.REMOVED
 
 
-@pytest.mark.parametrize(
-    "listing", ["nonsense", "{}", '[{"Id": 7}]', "[null]", '[{"id": "x"}]', '["x"]']
-)
+@pytest.mark.parametrize("listing", ["nonsense", "{}", "null", '"x"'])
 def test_a_list_that_is_none_stops_the_clean_up_with_a_sentence(
     engine: FakeEngine, listing: str
 ) -> None:
@@ -339,6 +338,75 @@ def test_a_list_that_is_none_stops_the_clean_up_with_a_sentence(
     with pytest.raises(EngineUnavailableError, match="does not answer"):
         remove_installation(engine.host, OURS, progress=print)
     assert engine.kinds()["delete"] == 0
+
+
+@pytest.mark.parametrize("entry", ['{"Id": 7}', "null", '{"id": "x"}', '"x"'])
+def test_an_entry_without_an_id_keeps_no_other_from_the_clean_up_and_is_failed(
+    engine: FakeEngine, entry: str
+) -> None:
+    labelled = {"Image": "alpine", "Labels": {"so1.installation": OURS}}
+    listing = f'[{entry}, {{"Id": "{ID}"}}]'
+    engine.answers["list"] = lambda n: (200, listing)
+    engine.answers["look"] = lambda n: (200, about(Config=labelled))
+    told = remove_installation(engine.host, OURS, progress=print)
+    assert [(one.decision.container_name, one.outcome) for one in told] == [
+        ("so1_contenedor_1", Outcome.REMOVED),
+        ("entry 1", Outcome.FAILED),
+    ]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (500, {"message": "layer does not exist"}),
+        (200, about(Id="cd" * 32, Created="yesterday")),
+        (200, "no JSON"),
+    ],
+    ids=["a failure", "no time", "no JSON"],
+)
+def test_one_that_docker_cannot_describe_keeps_no_other_from_the_clean_up(
+    engine: FakeEngine, broken: Answer
+) -> None:
+    labelled = {"Image": "alpine", "Labels": {"so1.installation": OURS}}
+    looks = itertools.count()
+    engine.answers["list"] = lambda n: (200, [{"Id": "cd" * 32}, {"Id": ID}])
+    # Two looks a round, and one before the removal in between.
+    engine.answers["look"] = lambda n: (
+        broken if next(looks) in (0, 3) else (200, about(Config=labelled))
+    )
+    told = remove_installation(engine.host, OURS, progress=print)
+    assert [(one.decision.container_id, one.outcome) for one in told] == [
+        (ID, Outcome.REMOVED),
+        ("cd" * 32, Outcome.FAILED),
+    ]
+    assert "does not describe" in told[1].error
+
+
+def test_the_clean_up_leaves_the_container_that_it_runs_in(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = {"Image": "alpine", "Labels": {"so1.installation": OURS}}
+    engine.answers["list"] = lambda n: (200, [{"Id": ID}])
+    engine.answers["look"] = lambda n: (200, about(Config=labelled))
+    monkeypatch.setattr("agent.sources.own_container.own_ids", lambda: frozenset({ID}))
+    said: list[str] = []
+    assert remove_installation(engine.host, OURS, progress=said.append) == ()
+    assert "the agent runs in it" in said[0]
+    assert engine.kinds()["delete"] == 0
+
+
+def test_one_that_is_never_what_was_decided_on_is_looked_at_ever_more_seldom(
+    engine: FakeEngine,
+) -> None:
+    """The first time it may go at once as it is now; again and again it is a fault of ours."""
+    clock = FrozenClock()
+    remover = Remover(engine.host, clock, 0, lambda _decision, _now: False)
+    outcomes = []
+    for _ in range(40):
+        outcomes += [one.outcome for one in remover.remove([decision()], clock.now_ns + 60 * 10**9)]
+        clock.now_ns += 20 * 10**9
+    assert set(outcomes) == {Outcome.GONE}
+    assert 2 <= len(outcomes) <= 8
 
 
 def test_the_clean_up_looks_again_for_one_that_docker_was_still_making(

@@ -198,6 +198,20 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "does not answer",
         "Go",
     ),
+    "a proxy that refuses events": (
+        {"docker__events_refused": "Docker at x gives no events: status 403."},
+        "Docker",
+        State.DEGRADED,
+        "with each tick",
+        "GET /events",
+    ),
+    "another engine in DOCKER_HOST": (
+        {"docker__other_host": "DOCKER_HOST is unix:///run/user/1000/docker.sock."},
+        "Docker",
+        State.DEGRADED,
+        "/run/user/1000",
+        "docker_host in /etc/so1/agent.toml",
+    ),
     "Docker's socket forbidden to this user": (
         {"root": False, "docker__version": "", "docker__problem": "x: Permission denied."},
         "Docker",

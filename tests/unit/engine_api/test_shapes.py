@@ -36,7 +36,7 @@ print("alive")
 
 @pytest.mark.parametrize(
     ("module", "shape"),
-    [("agent.actions.removal", "Seen"), ("agent.sources.engine", "_Inspected")],
+    [("agent.actions.removal", "Seen"), ("agent.sources.engine.entries", "Inspected")],
 )
 def test_the_first_answers_of_several_threads_end_nothing(module: str, shape: str) -> None:
     done = subprocess.run(

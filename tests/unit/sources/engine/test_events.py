@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -149,15 +148,62 @@ def test_an_engine_that_is_absent_at_first_is_taken_up_with_a_resync(
     wait_for(lambda: heard == [("resync", "")])
 
 
-@pytest.mark.parametrize("text", [b"no json\n", b"[1]\n", b'{"a": "' + b"x" * (2 << 20) + b'"}\n'])
-def test_garbage_ends_the_stream_and_it_is_begun_again(
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"no json\n", b"[1]\n", b'{"a": "\xff"}\n', b"[" * 200_000 + b"\n", b"\n"),
+        b'{"a": "' + b"x" * (2 << 20) + b'"}\n',
+    ],
+    ids=["no JSON", "a list", "no text", "nested", "nothing", "too long"],
+)
+def test_one_event_that_cannot_be_read_costs_no_other(
     events: EngineEvents, stream: Stream, heard: list[tuple[str, str]], text: bytes
 ) -> None:
+    """A container may have labels of megabytes, and all of them are in its events."""
     events.start()
-    stream.ready.wait(10)
-    stream.ready.clear()
-    with suppress(OSError):  # it may be closed before all is sent
-        stream.connections[-1].sendall(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+    stream.send(text)
+    stream.event("start")
+    wait_for(lambda: ("start", A) in heard)
+    assert heard == [("unread", ""), ("start", A)]
+    assert (events.odd_events, events.reconnects) == (1, 0)
+
+
+def test_refused_events_are_said_once_until_they_are_given(
+    fake: FakeEngine,
+    stream: Stream,
+    heard: list[tuple[str, str]],
+    events: EngineEvents,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a proxy in front of Docker's socket does."""
+    fake.answers["/events"] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+    events.start()
+    wait_for(lambda: fake.asked("/events") >= 2)
+    assert "GET /events" in events.refusal
+    assert caplog.text.count("events=refused") == 1
+    fake.answers["/events"] = stream
+    wait_for(lambda: not events.refusal)
+    wait_for(lambda: heard == [("resync", "")])
+
+
+def test_an_absent_engine_is_no_refusal(fake: FakeEngine, events: EngineEvents) -> None:
+    fake.answers["/events"] = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+    events.start()
+    wait_for(lambda: fake.asked("/events") >= 2)
+    assert events.refusal == ""
+
+
+@pytest.mark.parametrize("text", [b"no json", b'{"a": "'])
+def test_an_event_that_is_cut_ends_the_stream_and_it_is_begun_again(
+    fake: FakeEngine,
+    events: EngineEvents,
+    stream: Stream,
+    heard: list[tuple[str, str]],
+    text: bytes,
+) -> None:
+    events.start()
+    stream.send(text)
+    fake.drop()
     wait_for(lambda: ("resync", "") in heard)
 
 

@@ -10,11 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from agent.actions.removal import Seen
+from agent.config import Scope
+from agent.engine_api.client import other_docker_host
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model.container import ContainerState
+from agent.policy import decide
 from agent.sources.engine import inventory as engine_source
 from agent.sources.engine.inventory import Engine
 from agent.sources.engine.uptime import at_least_up_ns
@@ -114,7 +119,7 @@ def test_one_that_vanishes_between_list_and_look_is_left_out(
         ([], "name-a"),
         (None, "name-a"),
         (["/evil\x1b[2J\u202e"], "evil\\x1b[2J\\x202e"),
-        (["/" + "n" * 400], "n" * 255),
+        (["/" + "n" * 400], "n" * 400),
     ],
 )
 def test_the_name_is_the_one_without_links_and_steers_no_terminal(
@@ -129,13 +134,55 @@ def test_a_container_without_any_name_goes_by_its_id(fake: FakeEngine, engine: E
     assert engine.list().containers[0].name == "a" * 12
 
 
-def test_labels_are_bounded_and_steer_no_terminal(fake: FakeEngine, engine: Engine) -> None:
+def test_labels_are_whole_and_steer_no_terminal(fake: FakeEngine, engine: Engine) -> None:
     labels = {f"k{number}": "v" for number in range(1500)} | {"k\n1": "\x07" + "v" * 9000}
     offer(fake, (listed("a", Labels=labels), inspected("a")))
     found = engine.list().containers[0].labels
-    assert len(found) == 1000
-    offer(fake, (listed("a", Labels={"k\n1": "\x07" + "v" * 9000}), inspected("a")))
-    assert engine.list().containers[0].labels == {"k\\x0a1": "\\x07" + "v" * 4095}
+    assert len(found) == 1501
+    assert found["k\\x0a1"] == "\\x07" + "v" * 9000
+
+
+def test_one_protected_behind_a_thousand_labels_is_protected(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    labels = {f"k{number}": "v" for number in range(1000)} | {"so1.protect": "true"}
+    offer(fake, (listed("a", Labels=labels), inspected("a")))
+    (one,) = engine.list().containers
+    assert not decide.classify(one, "", Scope.ALL).governed
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": "so1_contenedor_" + "n" * 400, "image": "alpine"},
+        {"name": "so1_contenedor_1", "image": "x" * 5000 + "alpine"},
+        {"name": "so1_contenedor_\u202e\u00e9" + "n" * 300, "image": "y" * 5000},
+    ],
+    ids=["a long name", "a long image", "a long name with escapes"],
+)
+def test_what_is_decided_on_is_what_is_found_before_the_removal(
+    fake: FakeEngine, engine: Engine, values: dict[str, str]
+) -> None:
+    """Nothing is cut on one of the two ways only."""
+    config = {"Image": values["image"], "Labels": {"a": "b"}}
+    about = inspected("a", Name="/" + values["name"], Config=config)
+    offer(fake, (listed("a", Names=["/" + values["name"]]), about))
+    (decided,) = engine.list().containers
+    now = msgspec.convert({**about, "State": {"Status": "running"}}, Seen).container()
+    assert (decided.name, decided.image, decided.labels) == (now.name, now.image, now.labels)
+    assert decided.created_ns == now.created_ns
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1, "1"), (True, "True"), (None, ""), ("", ""), (1.5, "1.5")]
+)
+def test_a_label_that_is_no_text_is_taken_for_the_text_it_would_be(
+    fake: FakeEngine, engine: Engine, value: object, text: str
+) -> None:
+    offer(fake, (listed("a", Labels={"so1.protect": value}), inspected("a")))
+    (one,) = engine.list().containers
+    assert one.labels == {"so1.protect": text}
+    assert decide.protection(one)
 
 
 def test_null_labels_are_none(fake: FakeEngine, engine: Engine) -> None:
@@ -264,11 +311,6 @@ BAD = {
     "no JSON": reply(b"<html>"),
     "cut JSON": reply(b'[{"Id": "'),
     "another type": reply({"Id": "a"}),
-    "an id that is none": reply([listed("g")]),
-    "a short id": reply([listed("a", Id="abc")]),
-    "a name that is a number": reply([listed("a", Names=[1])]),
-    "a label that is a number": reply([listed("a", Labels={"a": 1})]),
-    "no id": reply([{}]),
     "nested too deep": reply(b"[" * 200_000),
     "an error of its own": reply({"message": "boom"}, "500 Internal Server Error"),
     "a refusal": reply({"message": "no"}, "403 Forbidden"),
@@ -304,24 +346,144 @@ def test_a_refusal_without_a_message_is_told_as_one(fake: FakeEngine, engine: En
         engine.list()
 
 
+def test_a_look_that_lasts_longer_than_the_list_may_is_an_unavailable_engine(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    offer(fake, (listed("a"), inspected("a")))
+    fake.answers[f"/containers/{'a' * 64}/json"] = hang
+    with pytest.raises(EngineUnavailableError):
+        engine.list()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         reply(b"{}"),
+        reply(b"[]"),
+        reply(b"no JSON"),
+        reply(b"[" * 200_000),
         reply(inspected("b")),
         reply(inspected("a", Created="yesterday")),
-        reply(inspected("a", State={"Pid": -1})),
-        hang,
+        reply(inspected("a", Created=None)),
+        reply({"message": "no"}, "500 Internal Server Error"),
+        reply([], "500 Internal Server Error"),
     ],
-    ids=["empty", "another container's", "no time", "no pid", "nothing"],
+    ids=[
+        *("empty", "a list", "no JSON", "nested", "another container's", "no time", "null time"),
+        *("a failure", "a failure without a word"),
+    ],
 )
-def test_a_look_that_fails_is_an_unavailable_engine(
+def test_an_odd_look_at_one_hides_no_other_and_proves_nothing(
     fake: FakeEngine, engine: Engine, answer: Any
 ) -> None:
-    offer(fake, (listed("a"), inspected("a")))
+    offer(fake, (listed("a"), inspected("a")), (listed("b"), inspected("b")))
     fake.answers[f"/containers/{'a' * 64}/json"] = answer
-    with pytest.raises(EngineUnavailableError):
+    listing = engine.list()
+    one, other = listing.containers
+    assert (one.name, one.first_pid, one.own_installation) == ("name-a", 0, "")
+    assert one.created_ns == 1_700_000_000 * SECOND
+    assert other.first_pid == 4321
+    assert listing.undescribed == 1
+
+
+def test_a_pid_that_is_none_is_left_out_and_the_container_is_not(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    offer(fake, (listed("a"), inspected("a", State={"Pid": -1})))
+    (one,) = engine.list().containers
+    assert (one.first_pid, one.created_ns) == (0, 1_795_533_165_123_456_789)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Created": -62135596800},
+        {"Created": "0001-01-01T00:00:00Z"},
+        {"Created": 1 << 70},
+        {"Image": 7},
+        {"Status": None},
+        {"ImageID": []},
+    ],
+    ids=str,
+)
+def test_an_odd_figure_of_one_entry_costs_that_figure_alone(
+    fake: FakeEngine, engine: Engine, changed: dict[str, Any]
+) -> None:
+    """An exited container may be listed as created in the year 1."""
+    offer(fake, (listed("a", **changed), inspected("a")), (listed("b"), inspected("b")))
+    listing = engine.list()
+    assert [one.name for one in listing.containers] == ["name-a", "name-b"]
+    assert listing.containers[0].created_ns == 1_795_533_165_123_456_789
+    assert (listing.left_out, listing.undescribed) == (0, 0)
+
+
+def test_one_created_in_the_year_1_by_both_answers_is_the_same_at_its_removal(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    year_1 = "0001-01-01T00:00:00Z"
+    about = inspected("a", Created=year_1)
+    offer(fake, (listed("a", Created=-62135596800, State="exited"), about))
+    (one,) = engine.list().containers
+    assert one.created_ns == msgspec.convert(about, Seen).container().created_ns
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(7, None, "x", [], {}),
+        listed("g"),
+        listed("a", Id="abc"),
+        listed("a", Id=None),
+        listed("a", Labels=["so1.protect"]),
+        listed("a", Labels={"a": {}}),
+        listed("a", Labels="so1.protect=true"),
+    ],
+    ids=lambda entry: str(entry)[-40:],
+)
+def test_an_entry_that_is_no_container_for_sure_is_left_out_alone_and_said_once(
+    fake: FakeEngine, engine: Engine, entry: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(fake, (listed("b"), inspected("b")))
+    fake.answers["/containers/json"] = [entry, listed("b")]
+    for _ in range(2):
+        listing = engine.list()
+        assert [one.name for one in listing.containers] == ["name-b"]
+        assert listing.left_out == 1
+    assert caplog.text.count("outcome=left-out") == 1
+
+
+def test_one_image_that_docker_cannot_describe_hides_no_container(
+    fake: FakeEngine, engine: Engine
+) -> None:
+    config = {"Image": "alpine:latest", "Labels": {"so1.installation": "mine"}}
+    offer(fake, (listed("a"), inspected("a", Config=config)), (listed("b"), inspected("b")))
+    image = "/images/sha256:" + "1" * 64 + "/json"
+    for broken in (reply({"message": "no"}, "500 No"), reply({"Config": {"Labels": [1]}})):
+        fake.answers[image] = broken
+        listing = engine.list()
+        assert [one.own_installation for one in listing.containers] == ["", ""]
+        assert listing.undescribed == 1
+    fake.answers[image] = {"Config": {"Labels": None}}
+    assert engine.list().containers[0].own_installation == "mine"
+
+
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        (reply({"Id": "a"}), "docker_host"),
+        (reply({"message": "boom"}, "500 Internal Server Error"), "journalctl"),
+        (hang, "systemctl status"),
+    ],
+    ids=["not Docker", "a failure", "nothing"],
+)
+def test_an_engine_that_is_there_is_not_to_be_started(
+    fake: FakeEngine, engine: Engine, answer: Any, remedy: str
+) -> None:
+    fake.answers["/containers/json"] = answer
+    with pytest.raises(EngineUnavailableError) as error:
         engine.list()
+    assert remedy in error.value.hint
+    assert "systemctl start" not in error.value.hint
 
 
 def test_one_that_docker_cannot_describe_does_not_hide_the_others(
@@ -403,6 +565,30 @@ def test_an_absent_engine_is_told_with_what_mends_it(tmp_path: Path, clock: Cloc
     with pytest.raises(EngineUnavailableError, match="No such file") as error:
         Engine(f"unix://{tmp_path}/none.sock", clock).list()
     assert "systemctl start docker" in error.value.hint
+
+
+def test_where_docker_is_absent_the_engine_that_docker_host_names_is_named(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = f"unix://{tmp_path}/real.sock"
+    monkeypatch.setenv("DOCKER_HOST", named)
+    with pytest.raises(EngineUnavailableError) as error:
+        Engine(f"unix://{tmp_path}/none.sock", clock).list()
+    assert named in error.value.hint
+    assert "docker_host" in error.value.hint
+
+
+def test_docker_host_is_no_news_where_it_names_the_same_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to("run")
+    ours = f"unix://{tmp_path}/run/docker.sock"
+    for value in ("", ours, f"unix://{tmp_path}/var/docker.sock"):
+        monkeypatch.setenv("DOCKER_HOST", value)
+        assert other_docker_host(ours) == ""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
+    assert "tcp://127.0.0.1:2375" in other_docker_host(ours)
 
 
 def test_an_address_that_is_not_local_is_refused(clock: Clock) -> None:
