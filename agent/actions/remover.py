@@ -31,12 +31,12 @@ from agent.actions.removal import (
     look_up,
 )
 from agent.clock import Clock, SystemClock
+from agent.engine_api import own_container
 from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
-from agent.policy import decide
-from agent.sources import own_container
+from agent.policy import governance
 from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def remove_installation(
         docker_host,
         clock,
         grace_s,
-        lambda decision, now: decide.still_stands(decision, now, own_ids),
+        lambda decision, now: governance.still_stands(decision, now, own_ids),
     )
     removals: list[Removal] = []
     told: set[str] = set()
@@ -313,7 +313,7 @@ def _may_go(
     if container.labels.get(INSTALLATION_LABEL) != installation:
         return False
     name = container.name
-    if protected := decide.protection(container, own_ids):
+    if protected := governance.protection(container, own_ids):
         progress(f"{name} is this installation's, but protected ({protected}): left alone.")
         return False
     try:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _GRAFANA_WAIT_S = 30.0
 
 
-class Beside:
+class Auxiliary:
     """Brings the load and Grafana up and, through the undo stack, down."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Beside:
         self.problems: dict[str, str] = {}
         """One sentence for each that does not work."""
 
-    def bring_up(self, installation: str) -> None:
+    def start(self, installation: str) -> None:
         """Starts all that is wanted. Raises nothing: what fails is in `problems` and said."""
         wants_grafana, wants_cron = self._config.grafana.enabled, self._config.cron.enabled
         if wants_grafana:

@@ -1,40 +1,36 @@
-"""Everything that is known at one moment: processes, containers, cgroups, and whose is what.
+"""Gathers one `Sample`: every source read once, in an order that keeps close what is compared.
 
-Reads the sources once, in an order that keeps what must be compared close together, and says once
-what does not answer. It decides and changes nothing.
+It decides and changes nothing on the host. `look` is how everybody comes to a `Tick`: the tick, the
+pass that holds the limit between two of them, `agent bpf check` and the canary.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
-from agent.analysis import attribution, usage
+from agent.analysis.derive import Govern, derive
 from agent.clock import Clock
-from agent.config import PolicySettings
+from agent.engine_api.own_container import OwnContainer
 from agent.errors import EngineUnavailableError
-from agent.model.accounts import Reading
-from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
 from agent.model.bpf import BpfView
-from agent.model.container import CgroupView, Container, ContainerTotals, Governance
+from agent.model.container import CgroupView, Container
+from agent.model.host import HostCounters
 from agent.model.process import Snapshot
-from agent.policy import decide
-from agent.sources.cgroup import reader as cgroups
+from agent.model.tick import Carried, Part, Sample, Tick
+from agent.policy import governance
+from agent.sources.cgroup.layout import CgroupLayout
 from agent.sources.engine.kept_list import KeptList
-from agent.sources.own_container import OwnContainer
-from agent.sources.process_source import ProcessReader
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-ReadCgroups = Callable[
-    [cgroups.CgroupLayout, Sequence[Container], frozenset[int]],
-    CgroupView,
-]
+ReadCgroups = Callable[[CgroupLayout, Sequence[Container], frozenset[int]], CgroupView]
 
+BETWEEN_TICKS = "a look between two ticks stores no row of the host"
 MAX_SHOWN = 64
 """Characters of a workload's words in a line of the log."""
 
@@ -56,157 +52,111 @@ class Stopwatch:
             self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + spent_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What is known at one moment, before anything is decided."""
-
-    snapshot: Snapshot
-    containers: tuple[Container, ...]
-    engine_answers: bool
-    view: CgroupView | None
-    second: BpfView | None
-    """What BPF holds; None while there are no probes."""
-    attribution: Attribution
-    totals: tuple[ContainerTotals, ...]
-
-
-class Observer:
-    """Reads the sources; what it keeps from call to call is only what was already said or asked."""
+class Collector:
+    """Reads the sources. What it keeps from call to call is what was already reported."""
 
     def __init__(
         self,
         *,
-        reader: ProcessReader,
+        read_processes: Callable[[], Snapshot],
         engine: KeptList,
-        layout: cgroups.CgroupLayout,
-        settings: PolicySettings,
-        installation: str,
+        layout: CgroupLayout,
+        read_cgroups: ReadCgroups,
+        read_bpf: Callable[[], Part[BpfView]],
+        read_host: Callable[[], HostCounters],
         stopwatch: Stopwatch,
-        second_witness: Callable[[int], BpfView | None] = lambda _snapshot_ns: None,
-        read_cgroups: ReadCgroups = cgroups.read,
-        second_witness: Callable[[int], cpu_accounting.BpfView | None] = lambda _snapshot_ns: None,
-        own: OwnContainer | None = None,
     ) -> None:
-        self._reader = reader
+        self._read_processes = read_processes
         self._engine = engine
         self._layout = layout
-        self._settings = settings
-        self._installation = installation
-        self._stopwatch = stopwatch
-        self._second_witness = second_witness
         self._read_cgroups = read_cgroups
-        self._own = own or OwnContainer()
-        self._asked_for: set[int] = set()
+        self._read_bpf = read_bpf
+        self._read_host = read_host
+        self._stopwatch = stopwatch
+        self._clock = stopwatch.clock
         self._odd_labels: frozenset[str] = frozenset()
-        self._left_out = 0
+        self.left_out = 0
+        """Entries of the engine's last list that were odd."""
         self.engine_problem = ""
-        """Why Docker does not answer, "" while it does."""
+        """Why the engine does not answer, "" while it does."""
         self.interruptions = 0
-        """How often Docker was seen to be away, or to have been."""
+        """How often the engine was seen to be away, or to have been."""
 
     @property
-    def notices(self) -> tuple[str, ...]:
-        """One sentence for each source of which something is left out."""
-        found = []
-        if self._left_out:
-            found.append(
-                f"docker: {self._left_out} entries of its list are odd and left out. "
-                "The log names them; look at `sudo docker ps -a`."
-            )
-        if self._reader.odd:
-            found.append(
-                f"modules: {self._reader.odd} entries are odd: a figure counts as 0, or the entry "
-                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
-            )
-        return tuple(found)
+    def root(self) -> Path:
+        """Where the hierarchy is mounted that tells containers apart."""
+        return self._layout.root
 
     def interrupt(self) -> None:
-        """Docker was away. Any thread."""
+        """The engine was away. Any thread."""
         self.interruptions += 1
 
-    def governance(self, container: Container) -> Governance:
-        """How the policy sees one container."""
-        return decide.classify(container, self._installation, self._settings.scope, self._own.ids)
-
-    def running_governed(self) -> int:
-        """How many governed containers run now; 0 while Docker does not answer."""
+    def list_containers(self) -> tuple[Container, ...]:
+        """The engine's list, kept where nothing happened since; empty while it is away."""
         try:
-            listing = self._engine.list()
+            return self._engine.list().containers
         except EngineUnavailableError:
-            return 0
-        return sum(
-            one.state.is_running and self.governance(one).governed for one in listing.containers
-        )
+            return ()
 
-    def observe(self, before: Reading, lost_before: int) -> Observation:
-        """Everything, against the last tick's `before` and the events that BPF had lost by then.
+    def collect(
+        self, unknown_cgroups: frozenset[int], *, fresh: bool = False, for_tick: bool = True
+    ) -> Sample:
+        """One sample. `fresh` asks the engine whatever is known of its list.
 
-        Docker is asked once more for cgroups that it did not explain, and both witnesses are where
-        they disagree. Raises SourceError where no process source works.
+        `unknown_cgroups` are those that the engine was asked about before, in vain. The host's own
+        figures are read where the sample is a tick's. Raises SourceError where no process source
+        works.
         """
-        observed = self._observe_once(before, lost_before)
-        new = observed.attribution.unknown_cgroups - self._asked_for
-        # A unit with private namespaces is unknown at every tick: each id is asked for once.
-        self._asked_for = set(observed.attribution.unknown_cgroups)
-        if (observed.engine_answers and new) or observed.attribution.counts.conflict:
-            observed = self._observe_once(before, lost_before, anew=True)
-        if observed.attribution.counts.conflict:
-            log.warning(
-                "attribution=conflict rows=%d containers=%s",
-                observed.attribution.counts.conflict,
-                ",".join(sorted(identity[:12] for identity in observed.attribution.doubtful)),
+        interruptions = self.interruptions
+        # The engine's list comes first: what is read after it lies close together, or the parts of
+        # a container's CPU would not add up to the whole. A container born behind it is asked for.
+        containers = self._stopwatch.time("docker", lambda: self._list(fresh=fresh))
+        snapshot = self._stopwatch.time("read", self._read_processes)
+        bpf = self._stopwatch.time("bpf", self._read_bpf)
+        now_ns = self._clock.boot_ns()
+        listed = containers.value
+        view: Part[CgroupView] = Part(None, now_ns, containers.missing)
+        if listed is not None:
+            view = Part(
+                self._stopwatch.time(
+                    "cgroups", lambda: self._read_cgroups(self._layout, listed, unknown_cgroups)
+                ),
+                now_ns,
             )
-        return observed
-
-    def _observe_once(
-        self, before: Reading, lost_before: int, *, anew: bool = False
-    ) -> Observation:
-        # Docker's list comes first: what is read after it lies close together, or the parts of a
-        # container's CPU would not sum up to the whole. A container born behind it is asked for.
-        containers = self._list_containers(anew=anew)
-        snapshot = self._stopwatch.time("read", self._reader.read)
-        second = self._stopwatch.time("bpf", lambda: self._second_witness(snapshot.snapshot_ns))
-        if containers is None:
-            nothing = Attribution(rows=(), counts=AttributionCounts())
-            return Observation(snapshot, (), False, None, second, nothing, ())
-        view = self._stopwatch.time(
-            "cgroups",
-            lambda: self._read_cgroups(self._layout, containers, frozenset(self._asked_for)),
+        now_ns = self._clock.boot_ns()
+        host: Part[HostCounters] = Part(None, now_ns, BETWEEN_TICKS)
+        if for_tick:
+            host = Part(self._read_host(), now_ns)
+        return Sample(
+            containers=containers,
+            snapshot=snapshot,
+            bpf=bpf,
+            cgroups=view,
+            host=host,
+            interruptions=interruptions,
+            interruptions_after=self.interruptions,
         )
-        answer = self._stopwatch.time(
-            "attribute",
-            lambda: attribution.attribute(
-                snapshot,
-                view,
-                containers,
-                second.cgroup_ids if second else None,
-                second.lost - lost_before if second else 0,
-            ),
-        )
-        self._own.learn(answer.rows)
-        self._own.look_into(self._layout.root, view.containers.values())
-        totals = self._totals(snapshot, containers, view, answer, before)
-        return Observation(snapshot, containers, True, view, second, answer, totals)
 
-    def _list_containers(self, *, anew: bool) -> tuple[Container, ...] | None:
-        """Docker's list, None while it is away: said once, and nothing is removed for a while."""
+    def _list(self, *, fresh: bool) -> Part[tuple[Container, ...]]:
+        """The engine's list; its absence is reported once, and nothing is removed for a while."""
+        now_ns = self._clock.boot_ns()
         try:
-            listing = self._stopwatch.time("docker", lambda: self._engine.list(anew=anew))
+            listing = self._engine.list(fresh=fresh)
         except EngineUnavailableError as error:
             self.interrupt()
             if not self.engine_problem:
                 log.warning("docker=away only system rows are stored: %s", error)
             self.engine_problem = str(error)
-            return None
+            return Part(None, now_ns, self.engine_problem)
         if self.engine_problem:
             log.info("docker=back")
             self.engine_problem = ""
-        self._left_out = listing.left_out
+        self.left_out = listing.left_out
         self._warn_of_odd_labels(listing.containers)
-        return listing.containers
+        return Part(listing.containers, listing.read_ns)
 
     def _warn_of_odd_labels(self, containers: Sequence[Container]) -> None:
-        odd = {one.id: (one, decide.odd_protection(one)) for one in containers}
+        odd = {one.id: (one, governance.odd_protection(one)) for one in containers}
         odd = {key: pair for key, pair in odd.items() if pair[1] is not None}
         for key in odd.keys() - self._odd_labels:
             container, value = odd[key]
@@ -214,34 +164,55 @@ class Observer:
                 "container=%s name=%s label=%s value=%r is neither yes nor no: taken for true",
                 container.short_id,
                 container.name[:MAX_SHOWN],
-                decide.PROTECT_LABEL,
+                governance.PROTECT_LABEL,
                 (value or "")[:MAX_SHOWN],
             )
         self._odd_labels = frozenset(odd)
 
-    def _totals(
-        self,
-        snapshot: Snapshot,
-        containers: Sequence[Container],
-        view: CgroupView,
-        answer: Attribution,
-        before: Reading,
-    ) -> tuple[ContainerTotals, ...]:
-        rows: dict[str, list[AttributedProcess]] = defaultdict(list)
-        for row in answer.rows:
-            rows[row.container_id].append(row)
-        totals = []
-        for container in containers:
-            governance = self.governance(container)
-            totals.append(
-                usage.container_totals(
-                    container,
-                    governance.tier,
-                    governance.governed,
-                    rows.get(container.id, ()),
-                    view.containers.get(container.id),
-                    snapshot,
-                    before,
-                )
-            )
-        return tuple(totals)
+
+def look(
+    collector: Collector,
+    own: OwnContainer,
+    previous: Carried,
+    govern: Govern,
+    *,
+    for_tick: bool = True,
+) -> Tick:
+    """One sample and what follows from it, held against `previous`.
+
+    The engine is asked once more for cgroups that it did not explain, and all sources are read
+    again where the witnesses disagree. Raises SourceError where no process source works.
+    """
+    tick = _look_once(collector, own, previous, govern, fresh=False, for_tick=for_tick)
+    conflict = tick.attribution.counts.conflict
+    if conflict or (tick.engine_answers and tick.new_unknown_cgroups):
+        previous = replace(previous, unknown_cgroups=tick.carried.unknown_cgroups)
+        tick = _look_once(collector, own, previous, govern, fresh=True, for_tick=for_tick)
+    if tick.attribution.counts.conflict:
+        log.warning(
+            "attribution=conflict rows=%d containers=%s",
+            tick.attribution.counts.conflict,
+            ",".join(sorted(identity[:12] for identity in tick.attribution.doubtful)),
+        )
+    return tick
+
+
+def _look_once(
+    collector: Collector,
+    own: OwnContainer,
+    previous: Carried,
+    govern: Govern,
+    *,
+    fresh: bool,
+    for_tick: bool,
+) -> Tick:
+    sample = collector.collect(previous.unknown_cgroups, fresh=fresh, for_tick=for_tick)
+    tick = derive(previous, sample, govern)
+    known = own.ids
+    own.learn(tick.attribution.rows)
+    if sample.cgroups.value is not None:
+        own.look_into(collector.root, sample.cgroups.value.containers.values())
+    if own.ids != known:
+        # Whose container the agent itself is in decides who is protected: once, at the first look.
+        tick = derive(previous, sample, govern)
+    return tick

@@ -22,15 +22,18 @@ from agent.daemon import teardown
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
+from agent.engine_api.client import other_docker_host
+from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError
 from agent.model.container import CgroupView, Container
+from agent.model.host import HostCounters
 from agent.model.process import Snapshot
-from agent.policy import decide
+from agent.policy import governance
+from agent.sources import host_metrics, psutil_source
 from agent.sources import modules as proc_modules
-from agent.sources import psutil_source
 from agent.sources.cgroup import reader
-from agent.sources.engine.inventory import Engine, EngineEvents
-from agent.sources.host_metrics import HostProbe
+from agent.sources.engine.events import EngineEvents
+from agent.sources.engine.inventory import Engine
 from agent.sources.process_source import Loading
 from agent.store.installation import installation_id
 from agent.store.store import Store
@@ -107,10 +110,20 @@ class Outside:
     def events(self, callback: Callable[[str, str], None]) -> EngineEvents:
         return EngineEvents(self.config.docker_host, self.clock, callback)
 
-    def remover(self) -> Remover:
-        settings = self.config.policy
+    def own_container(self) -> OwnContainer:
+        """The container that this very process runs in, if it runs in one."""
+        return OwnContainer()
+
+    def other_engine(self) -> str | None:
+        """What DOCKER_HOST says, where it names another engine than the configuration."""
+        return other_docker_host(self.config.docker_host)
+
+    def remover(self, own: OwnContainer) -> Remover:
         return Remover(
-            self.config.docker_host, self.clock, settings.stop_grace_s, decide.still_stands
+            self.config.docker_host,
+            self.clock,
+            self.config.policy.stop_grace_s,
+            lambda decision, now: governance.still_stands(decision, now, own.ids),
         )
 
     def remove_installation(self, installation: str) -> None:
@@ -122,8 +135,8 @@ class Outside:
 
         return bpf.Witness.start(layout.hierarchy, self.clock)
 
-    def host_probe(self) -> HostProbe:
-        return HostProbe()
+    def read_host(self) -> HostCounters:
+        return host_metrics.read()
 
     def grafana(self) -> Grafana:
         return Grafana.configured(self.config)

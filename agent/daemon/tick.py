@@ -1,33 +1,36 @@
-"""One tick: sources → attribution → policy → actions → store, composed from parts that do one each.
+"""One tick: a look at everything, the decisions on it, what is carried out, and one row of it all.
 
 Everything that can fail outside (Docker, the modules, the disk) has its own way to degrade here: a
-tick stores what is known, says once what is not, and removes no container on half knowledge.
+tick stores what is known, reports once what is not, and removes no container on half knowledge.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from agent.actions.remover import Remover
-from agent.analysis import cpu_accounting, usage
 from agent.clock import Clock
 from agent.config import PolicySettings
-from agent.daemon.collector import Observation, Observer, Stopwatch
+from agent.daemon.collector import Collector, Stopwatch, look
+from agent.daemon.removals import Removals
+from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
-from agent.model.accounts import Books, Reading
 from agent.model.attribution import AttributionCounts
-from agent.model.container import ContainerTotals, Tier
+from agent.model.container import Container, ContainerTotals, Governance, Tier
+from agent.model.host import HostFigures
 from agent.model.record import TickRecord
-from agent.model.removal import Decision, Outcome, Removal, RemovalPass
-from agent.policy import decide
+from agent.model.removal import Decision, Outcome, Removal
+from agent.model.tick import Carried, Tick
+from agent.policy import decide, governance
 from agent.policy.recreation import Recreations
-from agent.sources.host_metrics import HostProbe, available_kb
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)
+
+_MAX_SHOWN = 256
+"""Characters of an owner's name in a line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,44 +54,43 @@ class TickReport:
     stored: bool = True
 
 
-class Service:
-    """Holds what one tick hands to the next."""
+class Ticker:
+    """Runs ticks, and the passes that hold the limit between two of them.
+
+    What one tick hands to the next is one immutable value, `Carried`.
+    """
 
     def __init__(
         self,
         *,
-        observer: Observer,
+        collector: Collector,
+        own: OwnContainer,
+        removals: Removals,
         store: Store,
-        host: HostProbe,
         clock: Clock,
         settings: PolicySettings,
+        installation: str,
         stopwatch: Stopwatch,
-        removal_wait_s: float,
-        remover: Remover | None,
-        installation: str = "",
+        mark: Callable[[int], None],
+        carried: Carried,
     ) -> None:
-        self._observer = observer
+        """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
+        a tick before the first would have left: the host's counters, for the first interval."""
+        self._collector = collector
+        self._own = own
+        self._removals = removals
         self._store = store
-        self._host = host
         self._clock = clock
         self._settings = settings
+        self._installation = installation
         self._stopwatch = stopwatch
-        self._removal_wait_ns = int(removal_wait_s * 10**9)
-        self._remover = remover
-        self._before = Reading()
-        self._books = Books()
+        self._mark = mark
+        self._carried = carried
         self._number = 0
-        self._deleted_since_row = 0
-        self._failed_since_row = 0
-        self._settled = 0
-        """How many of Docker's interruptions are followed by a whole tick that saw it."""
-        self._dry_decisions: set[str] = set()
-        self._passes: list[RemovalPass] = []
-        """Carried out, and not with the store yet: a tick may fail in between."""
         self.recreations = Recreations(installation)
 
     def tick(self) -> TickReport:
-        """Observes, holds the policy, stores one row of everything.
+        """Looks, holds the policy, stores one row of everything.
 
         Raises SourceError where no process source works; removals that ended by then are stored. A
         full disk or a broken database is not raised: the tick is counted as unstored by the store,
@@ -97,66 +99,50 @@ class Service:
         try:
             return self._tick()
         finally:
-            self._write_removals()
+            self._removals.write(self._clock.wall_ns())
 
     def _tick(self) -> TickReport:
         began_ns = self._clock.boot_ns()
         self._number += 1
         self._stopwatch.stages_ms.clear()
-        if self._remover is not None and (late := tuple(self._remover.collect())):
-            self._finish_pass(late, available_kb())
-        interruptions = self._observer.interruptions
-        observed = self._observe()
-        if observed.engine_answers:
-            self._dry_decisions &= {one.id for one in observed.containers}
-        if observed.engine_answers and self._is_settled():
-            decisions = self._stopwatch.time("decide", lambda: self._decide(observed))
-            if decisions:
-                self._stopwatch.time("remove", lambda: self._carry_out(decisions))
-        host = self._host.read()
-        removed_ids = {
-            removal.decision.container_id
-            for removal_pass in self._passes
-            for removal in removal_pass.removals
-            if removal.is_away
-        }
-        count = self._running_count(observed, removed_ids)
-        tick_ms = (self._clock.boot_ns() - began_ns) // 10**6
-        now = usage.reading(observed.snapshot, observed.view)
+        self._note_ended(self._removals.collect())
+        tick = self._look(for_tick=True)
+        self._mark(tick.sample.snapshot.snapshot_ns)
+        if decisions := self._stopwatch.time("decide", lambda: self._decide(tick)):
+            self._stopwatch.time("remove", lambda: self._carry_out(decisions))
+        gone = self._removals.away_since_row
+        count = _running_count(tick, gone)
+        snapshot = tick.sample.snapshot
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
-            memory=observed.snapshot.memory,
-            host=host,
-            source=observed.snapshot.source,
+            memory=snapshot.memory,
+            host=tick.host or _NO_HOST_FIGURES,
+            source=snapshot.source,
             container_count=count,
-            deleted_count=self._deleted_since_row,
-            tick_ms=tick_ms,
-            processes=usage.process_usages(observed.snapshot, self._before),
-            container_processes=usage.container_process_usages(
-                observed.attribution.rows, observed.snapshot, self._before
-            ),
-            totals=self._close_books(observed, now),
-            passes=tuple(self._passes),
-            checks=observed.attribution.counts,
+            deleted_count=self._removals.removed_since_row,
+            tick_ms=(self._clock.boot_ns() - began_ns) // 10**6,
+            processes=tick.processes,
+            container_processes=tick.container_processes,
+            totals=tick.totals,
+            passes=self._removals.passes,
+            checks=tick.attribution.counts,
         )
-        if observed.engine_answers:
-            self._settled = interruptions
-        removed, failed = self._deleted_since_row, self._failed_since_row
+        self._carried = tick.carried
+        removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
         stored = self._stopwatch.time("store", lambda: self._write(record))
-        self._before = now
         return TickReport(
             number=self._number,
             wall_ns=record.wall_ns,
-            source=observed.snapshot.source,
-            processes=len(observed.snapshot.processes),
-            mapped=len(observed.attribution.rows),
-            checks=observed.attribution.counts,
+            source=snapshot.source,
+            processes=len(snapshot.processes),
+            mapped=len(tick.attribution.rows),
+            checks=tick.attribution.counts,
             container_count=count,
-            tiers=_by_tier(observed.totals, removed_ids),
+            tiers=_by_tier(tick.totals, gone),
             removed=removed,
             failed=failed,
-            used_kb=observed.snapshot.memory.used_kb,
-            total_kb=observed.snapshot.memory.total_kb,
+            used_kb=snapshot.memory.used_kb,
+            total_kb=snapshot.memory.total_kb,
             tick_ms=(self._clock.boot_ns() - began_ns) // 10**6,
             stages_ms=dict(self._stopwatch.stages_ms),
             stored=stored,
@@ -168,162 +154,91 @@ class Service:
         Gives how many containers were removed; `deletions` is written here, the next tick's row
         counts them. Raises SourceError as `tick` does.
         """
-        running = self._observer.running_governed() if self._is_settled() else 0
+        if self._carried.engine_seen != self._collector.interruptions:
+            return 0
+        running = sum(
+            one.state.is_running and self._govern(one).governed
+            for one in self._collector.list_containers()
+        )
         if not decide.over_limit(running, self._settings):
             return 0
-        observed = self._observe()
-        decisions = self._decide(observed) if observed.engine_answers else ()
-        if not decisions or not self._is_settled():
+        tick = self._look(for_tick=False)
+        # The next tick's interval begins at the last stored one, whatever was seen in between.
+        self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
+        decisions = self._decide(tick)
+        if not decisions:
             return 0
-        done = self._carry_out(decisions)
-        self._write_removals()
-        removed = _count(done.removals, Outcome.REMOVED)
+        removed = self._carry_out(decisions)
+        self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running, removed)
         return removed
 
-    def finish_removals(self, wait_s: float) -> None:
-        """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop.
+    def finish(self, wait_s: float) -> None:
+        """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
+        self._removals.finish(wait_s, self._clock.wall_ns())
 
-        No row comes after: the last one of the run counts what no row has counted.
-        """
-        if self._remover is not None and (late := tuple(self._remover.close(wait_s))):
-            self._finish_pass(late, available_kb())
-        self._write_removals(uncounted=self._deleted_since_row)
+    def _look(self, *, for_tick: bool) -> Tick:
+        tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
+        if tick.engine_answers:
+            self._removals.forget_all_but({one.id for one in tick.containers})
+            for owner in self.recreations.seen(tick.containers, self._clock.boot_ns()):
+                log.warning("outcome=owner-recreates owner=%r", owner[:_MAX_SHOWN])
+        return tick
 
-    def _write_removals(self, uncounted: int = 0) -> None:
-        """Stores what no tick's row has taken along; the store keeps what it cannot write."""
-        if not self._passes and not uncounted:
-            return
-        passes, self._passes = self._passes, []
-        for number, one in enumerate(passes or [RemovalPass((), 0, 0)]):
-            try:
-                self._store.write_removals(
-                    one, self._clock.wall_ns(), uncounted if number == 0 else 0
-                )
-            except StoreError as error:
-                log.warning("outcome=unstored what=deletions %s", error)
-
-    def _observe(self) -> Observation:
-        observed = self._observer.observe(self._before, self._books.lost)
-        if observed.engine_answers:
-            now_ns = self._clock.boot_ns()
-            for owner in self.recreations.seen(observed.containers, now_ns):
-                log.warning("outcome=owner-recreates owner=%r", owner[:256])
-        return observed
-
-    def _is_settled(self) -> bool:
-        """Nothing is removed before one whole tick has seen Docker again after it was away."""
-        return self._settled == self._observer.interruptions
-
-    def _close_books(self, observed: Observation, now: Reading) -> tuple[ContainerTotals, ...]:
-        """The totals with each container's CPU explained, where BPF saw its processes."""
-        view, second = observed.view, observed.second
-        if view is None or second is None:
-            return observed.totals
-        shares, self._books = cpu_accounting.close_books(
-            self._books,
-            second,
-            cpu_accounting.owners(second, view),
-            cpu_accounting.process_cpu_ns(observed.snapshot, second, now.process_cpu_ns),
-            {
-                key: cgroup.cpu_ns
-                for key, cgroup in view.containers.items()
-                if cgroup.cpu_ns is not None
-            },
-        )
-        return tuple(
-            usage.with_share(totals, shares.get(totals.container.id), view, self._before)
-            for totals in observed.totals
+    def _govern(self, container: Container) -> Governance:
+        return governance.classify(
+            container, self._installation, self._settings.scope, self._own.ids
         )
 
-    def _decide(self, observed: Observation) -> tuple[Decision, ...]:
+    def _decide(self, tick: Tick) -> tuple[Decision, ...]:
+        """Nothing on half knowledge, and nothing where the engine went away since the look."""
+        if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
+            return ()
         return decide.decide(
-            observed.totals,
-            observed.attribution.doubtful,
+            tick.totals,
+            tick.attribution.doubtful,
             self._settings,
             lambda: secrets.token_hex(6),
         )
 
-    def _carry_out(self, decisions: Sequence[Decision]) -> RemovalPass:
-        before_kb = available_kb()
-        if self._remover is None:
-            removals: Sequence[Removal] = self._record_dry(decisions)
-        else:
-            deadline_ns = self._clock.boot_ns() + self._removal_wait_ns
-            removals = self._remover.remove(decisions, deadline_ns, _log_decision)
-        return self._finish_pass(removals, before_kb)
+    def _carry_out(self, decisions: Sequence[Decision]) -> int:
+        """How many were removed."""
+        done = self._removals.carry_out(decisions)
+        self._note_ended(done)
+        return sum(one.outcome is Outcome.REMOVED for one in done)
 
-    def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
-        """A dry run would decide the same at every tick: each container is recorded once."""
-        new = [one for one in decisions if one.container_id not in self._dry_decisions]
-        self._dry_decisions.update(one.container_id for one in new)
-        for one in new:
-            _log_decision(one)
-        return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
-
-    def _finish_pass(self, removals: Sequence[Removal], before_kb: int) -> RemovalPass:
+    def _note_ended(self, removals: Sequence[Removal]) -> None:
         self.recreations.removed(removals, self._clock.boot_ns())
-        self._deleted_since_row += _count(removals, Outcome.REMOVED)
-        self._failed_since_row += _count(removals, Outcome.FAILED)
-        for removal in removals:
-            log.info(
-                "decision=%s outcome=%s ms=%d%s",
-                removal.decision.id,
-                removal.outcome,
-                removal.duration_ms,
-                f" error={removal.error!r}" if removal.error else "",
-            )
-        done = RemovalPass(tuple(removals), before_kb, available_kb())
-        if done.removals:
-            self._passes.append(done)
-        return done
-
-    def _running_count(self, observed: Observation, removed: set[str]) -> int | None:
-        """Running containers without Grafana that remain; None while Docker does not tell."""
-        if not observed.engine_answers:
-            return None
-        return sum(
-            1
-            for container in observed.containers
-            if container.state.is_running
-            and container.id not in removed
-            and not decide.is_grafana(container)
-        )
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
-        self._passes.clear()  # the store has them now, and keeps what it cannot write
+        self._removals.handed_over()
         try:
             self._store.write_tick(record)
         except StoreError:
             return False
-        self._deleted_since_row = 0
-        self._failed_since_row = 0
+        self._removals.counted()
         return True
 
 
-def _log_decision(decision: Decision) -> None:
-    """Logs a decision that is carried out: its id is in a row of `deletions` too."""
-    log.info(
-        "decision=%s rank=%d reason=%s container=%s name=%s tier=%s held_mb=%.1f cpu=%.1f",
-        decision.id,
-        decision.rank,
-        decision.reason,
-        decision.container_id[:12],
-        decision.container_name,
-        decision.tier,
-        decision.held_mb,
-        decision.cpu_percent,
+_NO_HOST_FIGURES = HostFigures(0.0, 1, 0.0, None, None)
+
+
+def _running_count(tick: Tick, gone: frozenset[str]) -> int | None:
+    """Running containers without Grafana that remain; None while the engine does not answer."""
+    if not tick.engine_answers:
+        return None
+    return sum(
+        container.state.is_running
+        and container.id not in gone
+        and not governance.is_grafana(container)
+        for container in tick.containers
     )
 
 
-def _by_tier(totals: Sequence[ContainerTotals], removed: set[str]) -> dict[str, int]:
+def _by_tier(totals: Sequence[ContainerTotals], gone: frozenset[str]) -> dict[str, int]:
     counts = {str(tier): 0 for tier in Tier}
     for one in totals:
-        if one.container.state.is_running and one.container.id not in removed:
+        if one.container.state.is_running and one.container.id not in gone:
             counts[one.tier] += 1
     return counts
-
-
-def _count(removals: Sequence[Removal], outcome: Outcome) -> int:
-    return sum(1 for removal in removals if removal.outcome is outcome)

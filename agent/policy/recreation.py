@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from agent.model.container import Container
 from agent.model.removal import Outcome, Removal
-from agent.policy import decide
+from agent.policy import governance
 
 RETURNS = 3
 WITHIN_NS = 3600 * 10**9
@@ -30,13 +30,13 @@ def owner_of(container: Container, installation: str) -> str:
     for label in _SWARM_LABELS:
         if labels.get(label):
             return f"Swarm service {labels[label]}"
-    project = labels.get(decide.COMPOSE_PROJECT_LABEL)
+    project = labels.get(governance.COMPOSE_PROJECT_LABEL)
     service = labels.get(_COMPOSE_SERVICE_LABEL)
     if project and service:
         return f"compose service {project}/{service}"
     if labels.get(_UNIT_LABEL):
         return f"systemd unit {labels[_UNIT_LABEL]}"
-    if decide.is_own(container, installation):
+    if governance.is_own(container, installation):
         return ""
     return f"whatever makes {container.name}"
 
@@ -99,6 +99,6 @@ class Recreations:
         """One sentence for each of them, for `agent status`."""
         return tuple(
             f"owner-recreates: {owner[:_MAX_SHOWN]} brought {count} removed containers back within "
-            f"an hour. Scale it down, or spare it with the label {decide.PROTECT_LABEL}=true."
+            f"an hour. Scale it down, or spare it with the label {governance.PROTECT_LABEL}=true."
             for owner, count in sorted(self.returning.items())
         )

@@ -13,7 +13,8 @@ from agent.clock import SystemClock
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState
 from agent.sources.engine import kept_list
-from agent.sources.engine.inventory import Engine, EngineEvents
+from agent.sources.engine.events import EngineEvents
+from agent.sources.engine.inventory import Engine
 from agent.sources.engine.kept_list import KeptList
 from tests.containers import ALPINE, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine

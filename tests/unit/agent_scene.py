@@ -14,17 +14,18 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-
-from agent.model.container import CgroupView, Container, Hierarchy
-from agent.model.host import HostFigures, Memory
-from agent.model.process import Snapshot, Source
 
 from agent.config import Config, with_overrides
 from agent.daemon.outside import Outside
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
+from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError, EngineUnavailableError, ModulesError, SourceError, StoreError
+from agent.model.container import CgroupView, Container, Hierarchy
+from agent.model.host import HostCounters, Memory
+from agent.model.process import Snapshot, Source
 from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.sources.engine.inventory import Listing
 from tests.unit import builders
@@ -118,6 +119,7 @@ class Events:
         self.send = callback
         self.quiet_since_ns: int | None = None
         self.problem = ""
+        self.refusal = ""
         self.running = False
 
     def start(self) -> None:
@@ -137,6 +139,8 @@ class Docker:
         self.slow = False
         """Removals end only once `finish` is called."""
         self.refuses = False
+        self.left_out = 0
+        """Odd entries of its list."""
         self.removed: list[str] = []
         self._ended: deque[Removal] = deque()
         self._pending: list[Decision] = []
@@ -147,7 +151,7 @@ class Docker:
     def list(self) -> Listing:
         if self.away:
             raise EngineUnavailableError("Docker does not answer.", "Start it.")
-        return Listing(tuple(self.containers.values()), self._time.boot_ns(), 0)
+        return Listing(tuple(self.containers.values()), self._time.boot_ns(), 0, self.left_out)
 
     def finish(self) -> None:
         """The removals that are under way end."""
@@ -284,18 +288,16 @@ class Witness:
             return type("State", (), {"status": "ready", "reason": "", "hint": ""})
         return type("State", (), {"status": "off", "reason": "No BTF.", "hint": "Install it."})
 
-    def witness(self, _snapshot_ns: int) -> Any:
+    def read(self) -> Any:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
         return None
 
+    def mark(self, snapshot_ns: int) -> None:
+        self._host.marks_ns.append(snapshot_ns)
+
     def close(self) -> None:
         self._host.did.append("bpf closed")
-
-
-class Probe:
-    def read(self) -> HostFigures:
-        return HostFigures(1.0, 2, 0.5, None, None)
 
 
 class Watchdog(Notifier):
@@ -333,6 +335,10 @@ class Host:
     """What was done to the host, in order."""
     said: list[str] = field(default_factory=list)
     builds: list[Build] = field(default_factory=list)
+    odd: int = 0
+    """Odd entries of the modules."""
+    marks_ns: list[int] = field(default_factory=list)
+    """The moments at which BPF was told that a tick's snapshot was taken."""
     pids: Callable[[], tuple[int, ...]] = lambda: (7,)
 
     def __post_init__(self) -> None:
@@ -356,7 +362,9 @@ class Host:
 
     def snapshot(self, source: Source) -> Snapshot:
         processes = tuple(builders.process(pid) for pid in self.pids())
-        return Snapshot(source, self.time.now_ns, Memory(8192, 4096, 4096, 6144), processes, ())
+        odd = self.odd if source is Source.MODULES else 0
+        memory = Memory(8192, 4096, 4096, 6144)
+        return Snapshot(source, self.time.now_ns, memory, processes, (), odd=odd)
 
     def read_modules(self) -> Snapshot:
         if not self.modules:
@@ -403,7 +411,7 @@ class FakeOutside(Outside):
         return INSTALLATION
 
     def layout(self) -> Any:
-        return None
+        return SimpleNamespace(root=self._host.directory, hierarchy=Hierarchy.DEFAULT)
 
     def read_cgroups(self, layout: Any, containers: Any, unknown_ids: Any) -> CgroupView:
         found = {
@@ -438,7 +446,13 @@ class FakeOutside(Outside):
         self._host.events = Events(callback)
         return self._host.events
 
-    def remover(self) -> Any:
+    def own_container(self) -> OwnContainer:
+        return OwnContainer(self._host.directory)
+
+    def other_engine(self) -> None:
+        return None
+
+    def remover(self, own: OwnContainer) -> Any:
         return self._host.docker
 
     def remove_installation(self, installation: str) -> None:
@@ -448,8 +462,9 @@ class FakeOutside(Outside):
     def witness(self, layout: Any) -> Any:
         return Witness(self._host)
 
-    def host_probe(self) -> Any:
-        return Probe()
+    def read_host(self) -> HostCounters:
+        now_s = self._host.time.now_ns / SECOND_NS
+        return HostCounters(now_s / 50, 2 * now_s, 2, 0.5, None, None)
 
     def grafana(self) -> Any:
         return self._host.grafana

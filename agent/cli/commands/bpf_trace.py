@@ -32,7 +32,8 @@ from agent.sources.bpf.support import probe_support
 from agent.sources.bpf.syscall import Map, possible_cpus
 from agent.sources.cgroup import reader
 from agent.sources.cgroup.tree import walk
-from agent.sources.engine.inventory import Engine, EngineEvents
+from agent.sources.engine.events import EngineEvents
+from agent.sources.engine.inventory import Engine
 from agent.util.terminal import Say, is_terminal
 
 _ROUND_MS = 50

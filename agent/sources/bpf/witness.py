@@ -129,7 +129,21 @@ class Witness:
         self._state = state
 
     def witness(self, snapshot_ns: int | None = None) -> BpfView:
-        """What the maps hold now. `snapshot_ns`: boot clock of the snapshot it is held against.
+        """`read`, and `mark` with `snapshot_ns` or this moment."""
+        view = self.read()
+        self.mark(snapshot_ns or view.read_ns)
+        return view
+
+    def mark(self, snapshot_ns: int) -> None:
+        """Processes that begin after this moment (boot clock) and end before the next mark are
+        short-lived. Raises SourceError as `read` does."""
+        if self._probes is None:
+            raise SourceError("The BPF probes are not there.", self._state.hint)
+        controls = self._probes.maps["controls"]
+        controls.update(bytes(4), records.CONTROL.pack(snapshot_ns))
+
+    def read(self) -> BpfView:
+        """What the maps hold now.
 
         Raises SourceError while the state is not ready, or where the kernel refuses a reading.
         """
@@ -144,7 +158,6 @@ class Witness:
             if cgroup_id in totals:
                 totals[cgroup_id] = totals[cgroup_id].plus(CgroupEvents(cpu_ended_ns=cpu_ns))
         lost = self._settled + self._lost(maps["counters"])
-        maps["controls"].update(bytes(4), records.CONTROL.pack(snapshot_ns or read_ns))
         self._sweep(maps["cgroups"], gone, read_ns)
         cgroup_ids.update(_sworn(cgroup_ids))
         return BpfView(

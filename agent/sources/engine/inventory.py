@@ -1,4 +1,4 @@
-"""What containers there are, as Docker tells it, and when one starts or ends.
+"""What containers there are, as Docker tells it.
 
 The list is read through the low-level API: its high-level form fails while containers come and go.
 Names, images and labels are chosen by whoever started a container; they are checked for their type,
@@ -9,9 +9,8 @@ is decided on them is compared with what the engine says later. The size of an a
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,8 +22,6 @@ import requests.exceptions
 from agent.clock import Clock
 from agent.engine_api.client import (
     INSTALLATION_LABEL,
-    EventsRefusedError,
-    EventStream,
     answering,
     connect,
     label_text,
@@ -49,12 +46,6 @@ _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
 
 T = TypeVar("T")
-
-_EVENTS = ("create", "start", "pause", "unpause", "die", "destroy", "rename", "oom")
-_OPEN_TIMEOUT_S = 5.0
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 5.0
-_JOIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,125 +279,3 @@ def _name(listed: Listed, inspected: Inspected) -> str:
         if plain and "/" not in plain:
             return printable(plain)
     return listed.Id[:12]
-
-
-class EngineEvents:
-    """Follows the engine's container events in a thread of its own and calls back for each.
-
-    `callback(kind, container_id)` runs in that thread; `kind` is `create`,
-    `start`, `pause`, `unpause`, `die`, `destroy`, `rename` or `oom`, or `resync` (with no id) when
-    the stream is there again after it was lost or could not be had: whatever happened in between
-    was missed. `unread` (with no id) is one that cannot be read and may have been any of them.
-    """
-
-    def __init__(
-        self, docker_host: str, clock: Clock, callback: Callable[[str, str], None]
-    ) -> None:
-        self._host = docker_host
-        self._clock = clock
-        self._callback = callback
-        self._ending = threading.Event()
-        self._lock = threading.Lock()
-        self._stream: EventStream | None = None
-        self._opened = False
-        self._missed = False
-        self._failing = ""
-        self._thread = threading.Thread(target=self._follow, name="docker-events", daemon=True)
-        self.reconnects = 0
-        self.odd_events = 0
-        """Events that were not what Docker's API describes; they are left out."""
-        self.refusal = ""
-        """Why Docker gives no events though it is there, "" while it does."""
-        self.quiet_since_ns: int | None = None
-        """Boot clock of the last event, or of the stream's begin; None while there is no stream."""
-
-    def start(self) -> None:
-        """Begins to follow. Call once. Where no thread can be started `problem` says so."""
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            self._failing = f"no thread can be started: {error}"
-            log.warning("events=off %s", self._failing)
-
-    @property
-    def problem(self) -> str:
-        """Why nothing is heard of Docker's events, "" while they are followed."""
-        if self._failing or self._ending.is_set():
-            return self._failing
-        has_ended = self._thread.ident is not None and not self._thread.is_alive()
-        return "the thread that follows them has ended" if has_ended else ""
-
-    def close(self) -> None:
-        """Ends the thread and its connection, whatever it waits for."""
-        self._ending.set()
-        with self._lock:
-            if self._stream is not None:
-                self._stream.close()
-        if self._thread.is_alive():
-            self._thread.join(_JOIN_S)
-
-    def _follow(self) -> None:
-        """The thread's life. Whatever goes wrong, it tries again: nobody else would."""
-        pause_s = _FIRST_PAUSE_S
-        while not self._ending.is_set():
-            try:
-                self._follow_once()
-            except EventsRefusedError as error:
-                if not self.refusal:
-                    log.warning("events=refused the limit is looked at with each tick: %s", error)
-                self.refusal = str(error)
-            except EngineUnavailableError as error:
-                self._note_failure(str(error), logging.DEBUG)
-            except Exception as error:  # noqa: BLE001 - no descriptor for a socket, or our own error
-                self._note_failure(f"{type(error).__name__}: {error}", logging.WARNING)
-            if self._opened:
-                pause_s = _FIRST_PAUSE_S
-            self._missed = True
-            self._ending.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _follow_once(self) -> None:
-        """One stream from its begin to its end. Raises EngineUnavailableError, OSError."""
-        self._opened = False
-        with self._lock:
-            if self._ending.is_set():
-                return
-            stream = self._stream = EventStream(self._host, _EVENTS, _OPEN_TIMEOUT_S)
-        try:
-            stream.open()
-            self._opened = True
-            self._failing = ""
-            self.refusal = ""
-            self.quiet_since_ns = self._clock.boot_ns()
-            if self._missed:
-                self.reconnects += 1
-                self._callback("resync", "")
-            for event in stream:
-                self._hand_on(event)
-        finally:
-            self.quiet_since_ns = None
-            stream.close()
-
-    def _note_failure(self, why: str, level: int) -> None:
-        if not self._ending.is_set():
-            log.log(logging.DEBUG if self._failing else level, "events=lost %s", why)
-            if not self._opened:  # one that was there and broke is opened again in a moment
-                self._failing = why
-
-    def _hand_on(self, event: Mapping[str, Any] | None) -> None:
-        self.quiet_since_ns = self._clock.boot_ns()
-        if event is None:
-            self.odd_events += 1
-            log.log(
-                logging.WARNING if self.odd_events == 1 else logging.DEBUG,
-                "events=odd number=%d one cannot be read",
-                self.odd_events,
-            )
-            self._callback("unread", "")
-            return
-        kind, actor = event.get("Action"), event.get("Actor")
-        container_id = actor.get("ID") if isinstance(actor, dict) else None
-        if kind in _EVENTS and isinstance(container_id, str) and len(container_id) == 64:
-            self._callback(str(kind), container_id)
-        else:
-            self.odd_events += 1

@@ -31,13 +31,13 @@ class KeptList:
         self._quiet_since_ns = quiet_since_ns
         self._kept: Listing | None = None
 
-    def list(self, *, anew: bool = False) -> Listing:
-        """All containers; with `anew` by Docker's word of this moment.
+    def list(self, *, fresh: bool = False) -> Listing:
+        """All containers; with `fresh` by Docker's word of this moment.
 
         Raises EngineUnavailableError as `Engine.list` does.
         """
         kept = self._kept
-        if kept is not None and not anew and self._holds(kept):
+        if kept is not None and not fresh and self._holds(kept):
             return kept
         self._kept = None
         listing = self._engine.list()

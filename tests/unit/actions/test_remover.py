@@ -388,7 +388,7 @@ def test_the_clean_up_leaves_the_container_that_it_runs_in(
     labelled = {"Image": "alpine", "Labels": {"so1.installation": OURS}}
     engine.answers["list"] = lambda n: (200, [{"Id": ID}])
     engine.answers["look"] = lambda n: (200, about(Config=labelled))
-    monkeypatch.setattr("agent.sources.own_container.own_ids", lambda: frozenset({ID}))
+    monkeypatch.setattr("agent.engine_api.own_container.own_ids", lambda: frozenset({ID}))
     said: list[str] = []
     assert remove_installation(engine.host, OURS, progress=said.append) == ()
     assert "the agent runs in it" in said[0]

@@ -15,6 +15,7 @@ from agent.config import PolicySettings, Scope
 from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
 from agent.model.removal import Decision, Reason
 from agent.policy import decide as policy
+from agent.policy import governance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,28 +98,30 @@ class TestClassify:
         ],
     )
     def test_the_tier_is_told_by_the_image_as_created(self, image: str, tier: Tier) -> None:
-        assert policy.classify(container(image=image), OURS, Scope.MANAGED).tier is tier
+        assert governance.classify(container(image=image), OURS, Scope.MANAGED).tier is tier
 
     def test_a_generated_name_or_our_own_label_makes_a_container_governed(self) -> None:
         by_name = container()
         by_label = container(name="db", own_installation=OURS)
         neither = container(name="my_so1_contenedor_1")
-        found = [policy.classify(one, OURS, Scope.MANAGED) for one in (by_name, by_label, neither)]
+        found = [
+            governance.classify(one, OURS, Scope.MANAGED) for one in (by_name, by_label, neither)
+        ]
         assert [one.governed for one in found] == [True, True, False]
         assert found[2].tier is Tier.NONE
 
     def test_a_label_that_comes_from_the_image_governs_nothing(self) -> None:
         inherited = container(name="db", labels={"so1.installation": OURS})
-        assert not policy.classify(inherited, OURS, Scope.MANAGED).governed
+        assert not governance.classify(inherited, OURS, Scope.MANAGED).governed
 
     def test_without_an_installation_no_container_is_governed_by_label(self) -> None:
         unlabelled = container(name="db", own_installation="")
-        assert not policy.classify(unlabelled, "", Scope.MANAGED).governed
+        assert not governance.classify(unlabelled, "", Scope.MANAGED).governed
 
     def test_scope_all_governs_everything_that_is_not_protected(self) -> None:
-        assert policy.classify(container(name="db"), OURS, Scope.ALL).governed
+        assert governance.classify(container(name="db"), OURS, Scope.ALL).governed
         protected = container(name="db", labels={"so1.protect": "true"})
-        assert not policy.classify(protected, OURS, Scope.ALL).governed
+        assert not governance.classify(protected, OURS, Scope.ALL).governed
 
     @pytest.mark.parametrize(
         "spared",
@@ -133,31 +136,31 @@ class TestClassify:
     )
     @pytest.mark.parametrize("scope", list(Scope))
     def test_what_is_protected_is_never_governed(self, spared: Container, scope: Scope) -> None:
-        found = policy.classify(spared, OURS, scope)
+        found = governance.classify(spared, OURS, scope)
         assert (found.governed, found.tier) == (False, Tier.NONE)
         assert found.protected
 
     @pytest.mark.parametrize("value", ["false", "0", "no", "OFF", " False "])
     def test_a_protecting_label_that_says_no_protects_nothing(self, value: str) -> None:
         one = container(labels={"so1.protect": value})
-        assert policy.classify(one, OURS, Scope.MANAGED).governed
-        assert policy.odd_protection(one) is None
+        assert governance.classify(one, OURS, Scope.MANAGED).governed
+        assert governance.odd_protection(one) is None
 
     @pytest.mark.parametrize("value", ["", "1", "true", "yes", "on", "True ", " ON", "\tYES"])
     def test_a_protecting_label_says_yes_as_people_do(self, value: str) -> None:
         one = container(labels={"so1.protect": value})
-        assert policy.classify(one, OURS, Scope.ALL).protected
-        assert policy.odd_protection(one) is None
+        assert governance.classify(one, OURS, Scope.ALL).protected
+        assert governance.odd_protection(one) is None
 
     @pytest.mark.parametrize("value", ["ture", "2", "please", "so1"])
     def test_an_odd_value_spares_and_is_to_be_warned_of(self, value: str) -> None:
         one = container(labels={"so1.protect": value})
-        assert policy.classify(one, OURS, Scope.ALL).protected
-        assert policy.odd_protection(one) == value
+        assert governance.classify(one, OURS, Scope.ALL).protected
+        assert governance.odd_protection(one) == value
 
     def test_the_container_that_the_agent_runs_in_is_never_governed(self) -> None:
         ours = container()
-        found = policy.classify(ours, OURS, Scope.ALL, own_ids={ours.id, "b" * 64})
+        found = governance.classify(ours, OURS, Scope.ALL, own_ids={ours.id, "b" * 64})
         assert (found.governed, found.protected) == (False, "the agent runs in it")
 
 
@@ -253,8 +256,8 @@ class TestDecide:
 class TestStillStands:
     def test_on_the_container_as_it_was_decided_on(self) -> None:
         (decision,) = decide([totals(container(1))], settings=PolicySettings(keep_low=0))
-        assert policy.still_stands(decision, container(1))
-        assert policy.still_stands(decision, container(1, name=""))
+        assert governance.still_stands(decision, container(1))
+        assert governance.still_stands(decision, container(1, name=""))
 
     @pytest.mark.parametrize(
         "now",
@@ -267,7 +270,7 @@ class TestStillStands:
     )
     def test_not_on_one_renamed_or_protected(self, now: Container) -> None:
         (decision,) = decide([totals(container(1))], settings=PolicySettings(keep_low=0))
-        assert not policy.still_stands(decision, now)
+        assert not governance.still_stands(decision, now)
 
 
 def test_the_limit_is_passed_by_the_one_beyond_it() -> None:
@@ -289,10 +292,10 @@ def hosts(draw: st.DrawFn) -> tuple[list[ContainerTotals], frozenset[str]]:
             labels=draw(st.sampled_from([{}, {}, {}, {"so1.protect": "true"}])),
             own_installation=draw(st.sampled_from(["", OURS, "f" * 32])),
         )
-        governance = policy.classify(one, OURS, draw(st.sampled_from(list(Scope))))
+        seen_as = governance.classify(one, OURS, draw(st.sampled_from(list(Scope))))
         found.append(
             replace(
-                totals(one, tier=governance.tier, governed=governance.governed),
+                totals(one, tier=seen_as.tier, governed=seen_as.governed),
                 held_kb=draw(st.integers(0, 4096)),
                 cpu_percent=draw(st.sampled_from([0.0, 0.5, 100.0, math.nan, math.inf])),
             )

@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 import pytest
-from agent.model.container import Container, ContainerState, Tier
 
+from agent.model.container import Container, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy.recreation import RETURNS, WITHIN_NS, Recreations, owner_of
 

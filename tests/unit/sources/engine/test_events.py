@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.sources.engine.inventory import EngineEvents
+from agent.sources.engine.events import EngineEvents
 from tests.unit.sources.engine.fake_engine import FakeEngine
 
 A = "a" * 64

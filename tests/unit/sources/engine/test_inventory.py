@@ -19,7 +19,7 @@ from agent.engine_api.client import other_docker_host
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model.container import ContainerState
-from agent.policy import decide
+from agent.policy import governance
 from agent.sources.engine import inventory as engine_source
 from agent.sources.engine.inventory import Engine
 from agent.sources.engine.uptime import at_least_up_ns
@@ -148,7 +148,7 @@ def test_one_protected_behind_a_thousand_labels_is_protected(
     labels = {f"k{number}": "v" for number in range(1000)} | {"so1.protect": "true"}
     offer(fake, (listed("a", Labels=labels), inspected("a")))
     (one,) = engine.list().containers
-    assert not decide.classify(one, "", Scope.ALL).governed
+    assert not governance.classify(one, "", Scope.ALL).governed
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_label_that_is_no_text_is_taken_for_the_text_it_would_be(
     offer(fake, (listed("a", Labels={"so1.protect": value}), inspected("a")))
     (one,) = engine.list().containers
     assert one.labels == {"so1.protect": text}
-    assert decide.protection(one)
+    assert governance.protection(one)
 
 
 def test_null_labels_are_none(fake: FakeEngine, engine: Engine) -> None:

@@ -30,8 +30,8 @@ class World:
     def has(self, *ids: str) -> None:
         offer(self.fake, *((listed(one[0]), inspected(one[0])) for one in ids))
 
-    def ids(self, *, anew: bool = False) -> set[str]:
-        return {one.id for one in self.kept.list(anew=anew).containers}
+    def ids(self, *, fresh: bool = False) -> set[str]:
+        return {one.id for one in self.kept.list(fresh=fresh).containers}
 
     def later(self, ns: int) -> None:
         self.clock.now_ns += ns
@@ -93,12 +93,12 @@ def test_without_events_each_list_is_asked_for(world: World) -> None:
     assert world.ids() == {B}
 
 
-def test_one_asked_for_anew_takes_the_place_of_the_one_before(world: World) -> None:
+def test_one_asked_for_fresh_takes_the_place_of_the_one_before(world: World) -> None:
     world.later(SETTLE_NS)
     world.ids()
     world.has(A, B)
     assert world.ids() == {A}
-    assert world.ids(anew=True) == {A, B}
+    assert world.ids(fresh=True) == {A, B}
     assert world.ids() == {A, B}
     assert world.asked == 2
 
@@ -109,7 +109,7 @@ def test_a_list_that_docker_does_not_give_leaves_none_behind(world: World) -> No
     world.fake.drop()
     del world.fake.answers["/containers/json"]
     with pytest.raises(EngineUnavailableError):
-        world.ids(anew=True)
+        world.ids(fresh=True)
     with pytest.raises(EngineUnavailableError):
         world.ids()
 

@@ -268,6 +268,35 @@ def test_a_burst_of_starts_beyond_the_limit_is_one_pass_at_once(host: Host) -> N
     assert host.rows("SELECT count(*) FROM deletions") == [(8,)]
 
 
+def test_a_pass_between_two_ticks_leaves_what_the_next_tick_is_held_against(host: Host) -> None:
+    """BPF's mark and the interval of the host's CPU begin at the last stored tick."""
+
+    def burst() -> None:
+        host.docker.run(*(alpine(number) for number in range(11)))
+        host.send("start")
+
+    began_ns = host.time.now_ns
+    host.time.at(25, burst)
+    stop_after(host, 50)
+    run(host)
+    assert len(host.docker.removed) == 8
+    assert [(one - began_ns) / 10**9 for one in host.marks_ns] == [0, 20, 40]
+    # The scene's CPUs are busy for one hundredth of the time: also across the pass.
+    assert host.rows("SELECT cpu_usage FROM metrics") == [(0.0,), (1.0,), (1.0,)]
+
+
+def test_what_a_source_leaves_out_is_in_status(host: Host) -> None:
+    host.modules = True
+    host.docker.left_out, host.odd = 2, 3
+    seen: list[list[str]] = []
+    host.time.at(5, lambda: seen.append(status(host)["problems"]))
+    stop_after(host, 10)
+    run(host)
+    ((docker, modules),) = seen
+    assert docker.startswith("docker: 2 entries")
+    assert modules.startswith("modules: 3 entries")
+
+
 def test_a_start_that_comes_in_the_pause_behind_a_pass_is_not_forgotten(host: Host) -> None:
     def start_eleven(first: int) -> None:
         host.docker.run(*(alpine(first + number) for number in range(11)))

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from agent.model.attribution import Basis
 
-from agent.sources.own_container import OwnContainer, ids_of
+from agent.engine_api.own_container import OwnContainer, ids_of
+from agent.model.attribution import Basis
 from tests.unit import builders
 from tests.unit.builders import process, row
 

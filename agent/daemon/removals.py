@@ -1,0 +1,142 @@
+"""Carries out decisions and keeps count of how they ended, until rows of the history have it.
+
+Between two rows removals end, ticks fail and disks are full: what was removed is counted once, by
+one row, and each removal is in `deletions` once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from agent.actions.remover import Remover
+from agent.clock import Clock
+from agent.errors import StoreError
+from agent.model.removal import Decision, Outcome, Removal, RemovalPass
+from agent.sources.host_metrics import available_kb
+from agent.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_MAX_SHOWN = 256
+"""Characters of a name in a line of the log."""
+
+
+class Removals:
+    """The removals of one run. Without a remover (a dry run) decisions are recorded alone."""
+
+    def __init__(self, remover: Remover | None, store: Store, clock: Clock, wait_s: float) -> None:
+        """`wait_s` is how long a pass waits for its removals."""
+        self._remover = remover
+        self._store = store
+        self._clock = clock
+        self._wait_ns = int(wait_s * 10**9)
+        self._passes: list[RemovalPass] = []
+        """Carried out, and not with the store yet: a tick may fail in between."""
+        self._recorded_dry: set[str] = set()
+        self.removed_since_row = 0
+        self.failed_since_row = 0
+
+    @property
+    def passes(self) -> tuple[RemovalPass, ...]:
+        """What ended and is not with the store yet."""
+        return tuple(self._passes)
+
+    @property
+    def away_since_row(self) -> frozenset[str]:
+        """Full ids of those of them that are away, whoever took them."""
+        return frozenset(
+            removal.decision.container_id
+            for one in self._passes
+            for removal in one.removals
+            if removal.is_away
+        )
+
+    def collect(self) -> Sequence[Removal]:
+        """Takes up what has ended since the last pass."""
+        late = tuple(self._remover.collect()) if self._remover is not None else ()
+        if late:
+            self._ended(late, available_kb())
+        return late
+
+    def carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
+        """Begins them all, and gives how those ended that did so in time."""
+        before_kb = available_kb()
+        if self._remover is None:
+            removals: Sequence[Removal] = self._record_dry(decisions)
+        else:
+            deadline_ns = self._clock.boot_ns() + self._wait_ns
+            removals = self._remover.remove(decisions, deadline_ns, _log_decision)
+        self._ended(removals, before_kb)
+        return removals
+
+    def forget_all_but(self, container_ids: set[str]) -> None:
+        """A dry run's memory is of containers that are still there."""
+        self._recorded_dry &= container_ids
+
+    def handed_over(self) -> None:
+        """The store has the passes now, and keeps what it cannot write."""
+        self._passes.clear()
+
+    def counted(self) -> None:
+        """A row has counted what was removed."""
+        self.removed_since_row = 0
+        self.failed_since_row = 0
+
+    def finish(self, wait_s: float, wall_ns: int) -> None:
+        """Waits for what is under way; no row comes after, so the last one counts the rest."""
+        if self._remover is not None and (late := tuple(self._remover.close(wait_s))):
+            self._ended(late, available_kb())
+        self.write(wall_ns, uncounted=self.removed_since_row)
+
+    def write(self, wall_ns: int, uncounted: int = 0) -> None:
+        """Stores what no tick's row has taken along; the store keeps what it cannot write."""
+        if not self._passes and not uncounted:
+            return
+        passes, self._passes = self._passes, []
+        for number, one in enumerate(passes or [RemovalPass((), 0, 0)]):
+            try:
+                self._store.write_removals(one, wall_ns, uncounted if number == 0 else 0)
+            except StoreError as error:
+                log.warning("outcome=unstored what=deletions %s", error)
+
+    def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
+        """A dry run would decide the same at every tick: each container is recorded once."""
+        new = [one for one in decisions if one.container_id not in self._recorded_dry]
+        self._recorded_dry.update(one.container_id for one in new)
+        for one in new:
+            _log_decision(one)
+        return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
+
+    def _ended(self, removals: Sequence[Removal], before_kb: int) -> None:
+        self.removed_since_row += _count(removals, Outcome.REMOVED)
+        self.failed_since_row += _count(removals, Outcome.FAILED)
+        for removal in removals:
+            log.info(
+                "decision=%s outcome=%s ms=%d%s",
+                removal.decision.id,
+                removal.outcome,
+                removal.duration_ms,
+                f" error={removal.error!r}" if removal.error else "",
+            )
+        if removals:
+            self._passes.append(RemovalPass(tuple(removals), before_kb, available_kb()))
+
+
+def _log_decision(decision: Decision) -> None:
+    """Logs a decision that is carried out: its id is in a row of `deletions` too."""
+    log.info(
+        "decision=%s rank=%d reason=%s container=%s name=%s tier=%s held_mb=%.1f cpu=%.1f",
+        decision.id,
+        decision.rank,
+        decision.reason,
+        decision.container_id[:12],
+        decision.container_name[:_MAX_SHOWN],
+        decision.tier,
+        decision.held_mb,
+        decision.cpu_percent,
+    )
+
+
+def _count(removals: Sequence[Removal], outcome: Outcome) -> int:
+    return sum(1 for removal in removals if removal.outcome is outcome)

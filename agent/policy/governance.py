@@ -1,0 +1,98 @@
+"""Which containers the agent governs, and which are never touched: the one place that says so.
+
+A label is the workload's word: one that is inherited from an image may spare a container, never
+bring it under the policy. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from agent.config import Scope
+from agent.model.container import Container, Governance, Tier
+from agent.model.removal import Decision
+
+NAME_PREFIX = "so1_contenedor_"
+"""Names of generated containers, as the original called them."""
+INSTALLATION_LABEL = "so1.installation"
+PROTECT_LABEL = "so1.protect"
+PROTECT_YES = frozenset({"", "1", "true", "yes", "on", "y", "t"})
+"""A bare label (`--label so1.protect`) has the value ""."""
+PROTECT_NO = frozenset({"0", "false", "no", "off", "n", "f"})
+COMPOSE_PROJECT_LABEL = "com.docker.compose.project"
+COMPOSE_PROJECT = "so1-grafana"
+LOW_IMAGE = "alpine"
+
+
+def classify(
+    container: Container, installation: str, scope: Scope, own_ids: Collection[str] = ()
+) -> Governance:
+    """How the policy sees one container.
+
+    `installation` is this installation's id, `own_ids` the full ids that the container which the
+    agent itself runs in may have (none on a host). Protection wins over everything, `Scope.ALL`
+    included.
+    """
+    protected = protection(container, own_ids)
+    governed = protected is None and (
+        scope is Scope.ALL
+        or container.name.startswith(NAME_PREFIX)
+        or is_own(container, installation)
+    )
+    return Governance(_tier(container) if governed else Tier.NONE, governed, protected)
+
+
+def protection(container: Container, own_ids: Collection[str] = ()) -> str | None:
+    """Why this container is never touched, or None.
+
+    A label protects wherever it comes from, the container or its image: an inherited one can only
+    spare a container, never cost one. So does one whose value says neither yes nor no
+    (`odd_protection`): to spare one container too many costs less than to remove it.
+    """
+    if container.id in own_ids:
+        return "the agent runs in it"
+    protect = _protect_value(container)
+    if protect is not None and protect not in PROTECT_NO:
+        shown = f"={protect}" if protect in PROTECT_YES and protect else ""
+        return f"label {PROTECT_LABEL}{shown}"
+    if container.labels.get(COMPOSE_PROJECT_LABEL) == COMPOSE_PROJECT:
+        return f"compose project {COMPOSE_PROJECT}"
+    return "Grafana" if is_grafana(container) else None
+
+
+def odd_protection(container: Container) -> str | None:
+    """The value of a protecting label that says neither yes nor no, None where there is none."""
+    protect = _protect_value(container)
+    if protect is None or protect in PROTECT_YES or protect in PROTECT_NO:
+        return None
+    return container.labels[PROTECT_LABEL]
+
+
+def _protect_value(container: Container) -> str | None:
+    value = container.labels.get(PROTECT_LABEL)
+    return None if value is None else value.strip().casefold()
+
+
+def is_grafana(container: Container) -> bool:
+    """Whether it is a Grafana, ours or anybody's: never removed, never counted."""
+    return container.labels.get(COMPOSE_PROJECT_LABEL) == COMPOSE_PROJECT or any(
+        "grafana" in text.casefold() for text in (container.name, container.image)
+    )
+
+
+def is_own(container: Container, installation: str) -> bool:
+    """Whether the container itself, not its image, carries this installation's label."""
+    return bool(installation) and container.own_installation == installation
+
+
+def still_stands(decision: Decision, now: Container, own_ids: Collection[str] = ()) -> bool:
+    """Whether a decision may be carried out on the container as it is this moment.
+
+    Not on one that was renamed since: its name may have been what made it governed, and one that is
+    still to go is decided on again at the next tick.
+    """
+    return now.name in ("", decision.container_name) and protection(now, own_ids) is None
+
+
+def _tier(container: Container) -> Tier:
+    return Tier.LOW if LOW_IMAGE in container.image else Tier.HIGH
