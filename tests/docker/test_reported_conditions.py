@@ -100,7 +100,7 @@ def test_refused_events_are_in_status_and_doctor_and_the_limit_still_holds(
         module_engine.run("--name", f"so1_contenedor_{number}")
     with AgentProcess(["--config", config]) as agent:
         wait_until(lambda: "events: " in status(config), "status reports the refusal")
-        assert "The limit is looked at with each tick" in status(config)
+        assert "the limit is looked at with each tick only" in status(config)
         wait_until(lambda: len(module_engine.names()) == 3, "the tick leaves three")
         doctor = run_agent("doctor", "--config", config).stdout
         agent.process.terminate()
