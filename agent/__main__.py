@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from agent.errors import AgentError
 from agent.util.terminal import Say, printable
@@ -10,30 +11,48 @@ from agent.util.terminal import Say, printable
 
 def main() -> None:
     """Runs the command line and ends the process with its status; never with a traceback."""
+    try:
+        # Imported here, as the commands are: an import error must be one sentence too.
+        from agent.util import streams  # noqa: PLC0415
+    except ImportError as error:
+        _not_whole(error)
+    streams.prepare()
+    try:
+        sys.exit(_status())
+    finally:
+        streams.settle()
+
+
+def _status() -> int:
+    """What the command line gives, its error printed."""
     say = Say(sys.stderr)
     try:
-        # Imported here: an import error must be one sentence too.
         from agent.cli.app import run  # noqa: PLC0415
 
-        status = run()
+        return run()
     except ImportError as error:
-        say(f"agent: its installation is not whole: {printable(str(error))}.")
-        say("       Run `./bash/start.sh --install-only`.")
-        sys.exit(1)
+        _not_whole(error)
     except AgentError as error:
-        say(f"agent: {printable(error.message)}")
+        if error.message:
+            say(f"agent: {printable(error.message)}")
         if error.hint:
             say(f"       {printable(error.hint)}")
-        sys.exit(error.exit_status)
+        return error.exit_status
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        sys.exit(141)
-    except OSError as error:  # a full disk behind standard output, most of all
+        return 141
+    except OSError as error:
         about = f"{error.filename}: " if error.filename else ""
         say(f"agent: {printable(f'{about}{error.strerror or error}')}.")
-        sys.exit(1)
-    sys.exit(status)
+        return 1
+
+
+def _not_whole(error: ImportError) -> NoReturn:
+    say = Say(sys.stderr)
+    say(f"agent: its installation is not whole: {printable(str(error))}.")
+    say("       Run `./bash/start.sh --install-only`.")
+    sys.exit(1)
 
 
 if __name__ == "__main__":

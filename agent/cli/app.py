@@ -15,6 +15,7 @@ from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
+from agent.util import streams
 
 app = typer.Typer(
     name="agent",
@@ -39,7 +40,7 @@ DatabaseOption = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"agent {__version__}")
+        streams.out(f"agent {__version__}")
         raise typer.Exit
 
 

@@ -34,6 +34,7 @@ from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.programs import Handover
 from agent.sources.bpf.syscall import enable_statistics, program_runs
 from agent.sources.cgroup import reader
+from agent.util import streams
 from agent.util.terminal import Say
 
 _CHILDREN = 1000
@@ -66,9 +67,9 @@ def run(config: Config, clock: Clock, *, as_json: bool) -> int:
                 for line in lines
             ],
         }
-        print(msgspec.json.encode(document).decode())
+        streams.out(streams.json_text(document))
     else:
-        print("\n".join(canary.text(lines)))
+        streams.out("\n".join(canary.text(lines)))
     return 0 if canary.is_alive(lines) else 1
 
 

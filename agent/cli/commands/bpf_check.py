@@ -28,6 +28,7 @@ from agent.sources import psutil_source
 from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
+from agent.util import streams
 from agent.util.terminal import Say, printable
 
 CONFLICT = 1
@@ -117,9 +118,9 @@ def check(config: Config, clock: Clock, *, as_json: bool) -> int:
     if observer.problem:
         Say(sys.stderr)(f"First witness: /proc instead of the modules. {observer.problem}")
     if as_json:
-        print(msgspec.json.encode(_document(seen)).decode())
+        streams.out(streams.json_text(_document(seen)))
     else:
-        print("\n".join(_text(seen)))
+        streams.out("\n".join(_text(seen)))
     return CONFLICT if seen.answer.counts.conflict else 0
 
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
 
-import msgspec
-
 from agent.cli.views import trace
 from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.clock import Clock
@@ -34,6 +32,7 @@ from agent.sources.cgroup import reader
 from agent.sources.cgroup.tree import walk
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
+from agent.util import streams
 from agent.util.terminal import Say, is_terminal
 
 _ROUND_MS = 50
@@ -317,14 +316,19 @@ class _Run:
 
     def _line(self, event: TraceEvent) -> str:
         if self._wanted.as_json:
-            return msgspec.json.encode(event).decode()
+            return streams.json_text(event)
         return trace.line(event, colour=self._colour)
 
     def _write(self, lines: Sequence[str]) -> None:
         """Past sys.stdout: CPython 3.11's loses bytes when a signal comes amid a blocked write."""
-        left = memoryview(("\n".join(lines) + "\n").encode("utf-8", "replace"))
-        while left:
-            left = left[os.write(sys.stdout.fileno(), left) :]
+        left = memoryview(streams.encoded("\n".join(lines) + "\n"))
+        try:
+            while left:
+                left = left[os.write(sys.stdout.fileno(), left) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise streams.unwritable(error) from error
 
     def _tell_losses(self) -> None:
         raw = self._counters.lookup(bytes(4)) or b""

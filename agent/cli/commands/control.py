@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +23,7 @@ from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_runnin
 from agent.errors import AgentError
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
+from agent.util import streams
 from agent.util.terminal import Say, is_terminal, printable
 from agent.util.undo import UndoStack
 
@@ -65,7 +65,7 @@ def status(config: Config, *, as_json: bool) -> int:
             "status": value,
             "deletions": [msgspec.to_builtins(one) for one in deletions],
         }
-        typer.echo(msgspec.json.encode(document).decode())
+        streams.out(streams.json_text(document))
         return 0 if running else NOT_RUNNING
     if value is not None:
         rows = render.status_rows(value, time.time_ns() // 10**6)
@@ -77,7 +77,7 @@ def status(config: Config, *, as_json: bool) -> int:
     if is_terminal():
         _table(rows)
     else:
-        typer.echo(render.plain(rows))
+        streams.out(render.plain(rows))
     return 0 if running else NOT_RUNNING
 
 

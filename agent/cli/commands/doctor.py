@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from agent.config import Config, load_config, with_overrides
 from agent.doctor import Check, Facts, State, can_run, judge
 from agent.doctor.probe import probe
 from agent.errors import ConfigError
+from agent.util import streams
 from agent.util.terminal import is_terminal, printable
 
 _STYLES = {State.OK: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.UNKNOWN: "cyan"}
@@ -30,13 +30,13 @@ def doctor(path: Path | None, database: str | None, *, as_json: bool) -> int:
     facts = probe(config, problem)
     checks = judge(facts, config)
     if as_json:
-        typer.echo(document(facts, checks))
+        streams.out(document(facts, checks))
     elif is_terminal():
         _table(checks)
     else:
-        typer.echo(plain(checks))
+        streams.out(plain(checks))
     if not as_json:
-        typer.echo(verdict(checks))
+        streams.out(verdict(checks))
     return 0 if can_run(checks) else 1
 
 
@@ -47,7 +47,7 @@ def document(facts: Facts, checks: Sequence[Check]) -> str:
         "checks": [msgspec.to_builtins(check) for check in checks],
         "facts": msgspec.to_builtins(facts),
     }
-    return msgspec.json.encode(value).decode()
+    return streams.json_text(value)
 
 
 def plain(checks: Sequence[Check]) -> str:

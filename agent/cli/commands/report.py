@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -30,11 +29,10 @@ def report(
     ] = None,
 ) -> int:
     """What the host and its containers used, what was removed and why. Exit status 1: no ticks."""
-    import msgspec
-
     from agent.cli.views import report as report_text
     from agent.cli.views import report_figures as reports
     from agent.store.queries import History
+    from agent.util import streams
     from agent.util.terminal import Say, is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
@@ -43,8 +41,7 @@ def report(
         value = reports.build(history, span_ms, time.time_ns() // _MS_NS)
         last = None if value is not None else history.last_tick()
     if as_json:
-        # Only ASCII: a name that a workload chose cannot steer the terminal.
-        typer.echo(json.dumps(msgspec.to_builtins(value)))
+        streams.out(streams.json_text(value))
         return 0 if value is not None else 1
     if value is None:
         say = Say(sys.stderr)
@@ -59,5 +56,5 @@ def report(
         report_text.show(value, Console(highlight=False, markup=False, emoji=False))
     else:
         encoding = (sys.stdout.encoding or "").lower()
-        typer.echo(report_text.plain(value, ascii_only=not encoding.startswith("utf")))
+        streams.out(report_text.plain(value, ascii_only=not encoding.startswith("utf")))
     return 0

@@ -45,12 +45,13 @@ def top(
 ) -> int:
     """Containers and their processes at the last tick, live, and which one would go next."""
     from agent.cli.views import top as view
+    from agent.util import streams
     from agent.util.terminal import is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
     state = view.State(sort=sort)
     if once or not is_terminal() or not sys.stdin.isatty():
-        typer.echo(view.plain(_read(settings), state, _now_ms()))
+        streams.out(view.plain(_read(settings), state, _now_ms()))
         return 0
     from rich.console import Console
 
