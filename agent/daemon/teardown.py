@@ -41,6 +41,9 @@ def remove_containers(docker_host: str, installation: str, say: Say) -> None:
             f"Docker is away, so this installation's containers stay: {error.message}",
             "Run `sudo agent cleanup` when it is back.",
         ) from error
+    for one in removals:
+        if one.outcome == "gone" and one.error:
+            say(f"{one.decision.container_name} is left alone: {one.error}.")
     failed = [one for one in removals if one.outcome == "failed"]
     if failed:
         names = ", ".join(one.decision.container_name for one in failed)

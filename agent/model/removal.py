@@ -56,6 +56,19 @@ class Outcome(StrEnum):
     DRY_RUN = "dry-run"
 
 
+def is_away(outcome: str, error: str) -> bool:
+    """Whether a removal that ended so left no such container, whoever took it away.
+
+    A `gone` with an error was not the one decided on any more: it runs again, or is not governed.
+    """
+    return outcome == Outcome.REMOVED or (outcome == Outcome.GONE and not error)
+
+
+def in_words(outcome: str, error: str) -> str:
+    """The outcome for a person: one that is there still is not `gone` but left alone."""
+    return "left alone" if outcome == Outcome.GONE and error else outcome
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """How a decision ended."""
@@ -69,7 +82,7 @@ class Removal:
     @property
     def is_away(self) -> bool:
         """Whether no such container is left, whoever took it away."""
-        return self.outcome is Outcome.REMOVED or (self.outcome is Outcome.GONE and not self.error)
+        return is_away(self.outcome, self.error)
 
 
 @dataclass(frozen=True, slots=True)

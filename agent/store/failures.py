@@ -7,6 +7,7 @@ and faults after which the connection has to be made anew.
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -89,3 +90,29 @@ def explain(error: BaseException, path: Path) -> StoreError:
         message = f"The database {path} cannot be used: {error}."
         hint = f"See it with `sqlite3 {path} 'PRAGMA integrity_check'`."
     return StoreError(message, hint)
+
+
+def unreadable(error: BaseException, path: Path) -> StoreError:
+    """What a person is told who only reads the history. Whoever is root is not told to be."""
+    code = sqlite_code(error)
+    if os.geteuid() != 0 and (
+        isinstance(error, PermissionError)
+        or code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    ):
+        return StoreError(f"The history {path} may be read by root only.", "Use sudo.")
+    if "no such table" in str(error) or "no such column" in str(error):
+        return StoreError(
+            f"The history {path} has another shape than this version's: {error}.",
+            "Start the agent once (sudo agent start): it brings an older one up to date.",
+        )
+    if is_damage(error):
+        return StoreError(
+            f"The history {path} cannot be read, it is damaged: {error}.",
+            f"See what is left in it: sudo sqlite3 {path} .recover. A start of the agent keeps a "
+            "damaged one under another name and begins anew.",
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        hint = f"See which program holds it locked: sudo fuser -v {path}"
+    else:
+        hint = f"See its mode, its mount and its disk (ls -l {path}; findmnt -T {path}; dmesg)."
+    return StoreError(f"The history {path} cannot be read: {error}.", hint)

@@ -17,6 +17,8 @@ import peewee
 from peewee import fn
 
 from agent.errors import StoreError
+from agent.model import removal
+from agent.model.removal import Outcome
 from agent.store import database as sqlite
 from agent.store import failures
 from agent.store.tables import (
@@ -140,6 +142,16 @@ class Deletion:
     error: str
     available_before_mb: float
     available_after_mb: float
+
+    @property
+    def is_away(self) -> bool:
+        """Whether no such container is left."""
+        return removal.is_away(self.outcome, self.error)
+
+    @property
+    def ending(self) -> str:
+        """The outcome for a person."""
+        return removal.in_words(self.outcome, self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +323,15 @@ class History:
         counts = self._all(_Count, query)
         return {(one.outcome, one.reason): one.count for one in counts}
 
+    def left_alone_since(self, timestamp_ms: int) -> int:
+        """How many of those that are `gone` are there still, at or after `timestamp_ms`."""
+        row = DeletionRow
+        query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id))
+        query = query.where(
+            (row.timestamp >= timestamp_ms) & (row.outcome == Outcome.GONE) & (row.error != "")
+        )
+        return self._all(_Count, query)[0].count
+
     def deletions_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Deletion, ...]:
         """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""
         query = _newest_first(DeletionRow).where(DeletionRow.timestamp >= timestamp_ms)
@@ -351,7 +372,7 @@ def _is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise failures.unreadable(error, path) from error
 
 
 @contextmanager
@@ -359,15 +380,4 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except failures.StorageError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: BaseException) -> StoreError:
-    if isinstance(error, PermissionError):
-        return StoreError(f"The history {path} may be read by root only.", "Use sudo.")
-    if "no such table" in str(error) or "no such column" in str(error):
-        return StoreError(
-            f"The history {path} has another shape than this version's: {error}.",
-            "Start the agent once (sudo agent start): it brings an older one up to date.",
-        )
-    return StoreError(f"The history {path} cannot be read: {error}.", "Read it with sudo.")
+        raise failures.unreadable(error, path) from error

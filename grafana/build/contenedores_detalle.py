@@ -105,6 +105,7 @@ def removals(grid: Grid) -> None:
                 p.words(
                     removed=("eliminado", p.GOOD),
                     gone=("ya no estaba", p.QUIET),
+                    left=("se dejó", p.ACCENT),
                     failed=("falló", p.BAD),
                     dry_run=("simulacro", p.ACCENT),
                 ),

@@ -54,10 +54,13 @@ SELECT {WHY_NOTHING}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 ORDER BY 5 DESC
 """
 
+ENDING = "CASE WHEN outcome = 'gone' AND error <> '' THEN 'left' ELSE outcome END"
+"""One that is `gone` for a reason is not the one decided on any more, and there still."""
+
 REMOVED = f"""
 SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", tier AS "Nivel",
        CAST(rank AS REAL) AS "Orden", reason AS "Motivo", CAST(held_mb AS REAL) AS "Retenida",
-       CAST(cpu_usage AS REAL) AS "CPU", outcome AS "Resultado",
+       CAST(cpu_usage AS REAL) AS "CPU", {ENDING} AS "Resultado",
        CAST(duration_ms AS REAL) AS "Duración",
        CAST(available_before_mb AS REAL) AS "Disponible antes",
        CAST(available_after_mb AS REAL) AS "Disponible después",

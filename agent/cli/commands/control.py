@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from rich.console import Console
@@ -26,6 +28,8 @@ from agent.store.queries import Deletion, last_deletions
 from agent.util import streams
 from agent.util.terminal import Say, is_terminal, printable
 from agent.util.undo import UndoStack
+
+T = TypeVar("T")
 
 _STOP_WAIT_S = 300.0
 _DELETIONS = 5
@@ -54,31 +58,53 @@ def stop(config: Config) -> int:
 
 
 def status(config: Config, *, as_json: bool) -> int:
-    """Prints what the agent tells of itself and the last removals. 0 running, 3 not."""
+    """Prints what the agent tells of itself and the last removals. 0 running, 3 not.
+
+    Each source stands alone: what one of them cannot tell is said, and the others' answers stay.
+    Whether the agent runs is what the exit status says; where that is unknown it is the error's.
+    """
     run_dir = Path(config.paths.run)
-    running = agent_is_running(run_dir)
-    value = status_file.read(run_dir) if running else None
-    deletions = last_deletions(Path(config.paths.database), _DELETIONS)
+    failures: list[AgentError] = []
+    running = _ask(lambda: agent_is_running(run_dir), failures)
+    exit_status = failures[0].exit_status if failures else 0 if running else NOT_RUNNING
+    value = _ask(lambda: status_file.read(run_dir), failures) if running else None
+    database = Path(config.paths.database)
+    deletions = _ask(lambda: last_deletions(database, _DELETIONS), failures) or ()
+    problems = [str(error) for error in failures]
     if as_json:
         document = {
             "running": running,
             "status": value,
             "deletions": [msgspec.to_builtins(one) for one in deletions],
+            "problems": problems,
         }
         streams.out(streams.json_text(document))
-        return 0 if running else NOT_RUNNING
+        return exit_status
     if value is not None:
         rows = render.status_rows(value, time.time_ns() // 10**6)
     elif running:
-        rows = [("agent", "running, its first tick is not done yet")]
+        told = "its status is not known" if failures else "its first tick is not done yet"
+        rows = [("agent", f"running, {told}")]
+    elif running is None:
+        rows = [("agent", "running or not")]
     else:
         rows = [("agent", "not running. Start it with `sudo agent start`.")]
-    rows += [("removed", _deletion(one)) for one in deletions]
+    rows += [("not working", printable(problem)) for problem in problems]
+    rows += [("removed" if one.is_away else "not removed", _deletion(one)) for one in deletions]
     if is_terminal():
         _table(rows)
     else:
         streams.out(render.plain(rows))
-    return 0 if running else NOT_RUNNING
+    return exit_status
+
+
+def _ask(question: Callable[[], T], failures: list[AgentError]) -> T | None:
+    """The answer, None with the error among `failures` where there is none."""
+    try:
+        return question()
+    except AgentError as error:
+        failures.append(error)
+        return None
 
 
 def cleanup(config: Config) -> int:
@@ -125,9 +151,10 @@ def _grafana_down(config: Config, say: Say) -> None:
 
 
 def _deletion(one: Deletion) -> str:
+    why = f" ({printable(one.error)})" if one.error else ""
     return (
         f"{render.moment(one.timestamp_ms)} {printable(one.container_name)} ({one.tier}, "
-        f"{one.held_mb:.1f} MB held): {one.outcome}, {one.reason}"
+        f"{one.held_mb:.1f} MB held): {one.ending}{why}, {one.reason}"
     )
 
 

@@ -26,7 +26,13 @@ _WIDTH = 60
 
 VERDICT_STYLES = {"agree": "green", "conflict": "bold red", "unverified": "yellow"}
 TIER_STYLES = {"low": "green", "high": "yellow", "none": "dim"}
-OUTCOME_STYLES = {"removed": "green", "failed": "bold red", "gone": "dim", "dry-run": "cyan"}
+OUTCOME_STYLES = {
+    "removed": "green",
+    "failed": "bold red",
+    "gone": "dim",
+    "left alone": "yellow",
+    "dry-run": "cyan",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +308,11 @@ def _spans(
 
 def _removed(report: Report) -> Sheet:
     removals = report.removals
-    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(removals.outcomes.items()))
+    endings = dict(removals.outcomes)
+    if removals.left_alone:
+        endings["left alone"] = removals.left_alone
+        endings["gone"] -= removals.left_alone
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(endings.items()) if count)
     reasons = ", ".join(f"{count} {name}" for name, count in sorted(removals.reasons.items()))
     title = f"Removals: {outcomes}" if outcomes else "Removals"
     if reasons:
@@ -317,7 +327,7 @@ def _removed(report: Report) -> Sheet:
                 Cell(one.reason),
                 Cell(f"{one.held_mb:.1f}"),
                 Cell(f"{one.cpu_percent:.1f}"),
-                Cell(one.outcome, OUTCOME_STYLES.get(one.outcome, "")),
+                Cell(one.ending, OUTCOME_STYLES.get(one.ending, "")),
                 Cell(f"{one.available_before_mb:.0f} -> {one.available_after_mb:.0f}"),
                 Cell(printable(one.container_name + (f": {one.error}" if one.error else ""))),
             )

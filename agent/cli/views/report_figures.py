@@ -60,6 +60,8 @@ class Removals:
     """Of those removed."""
     last: tuple[Deletion, ...]
     """Newest first."""
+    left_alone: int = 0
+    """Of the `gone` ones: they were not what had been decided on any more, and are there still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,5 +247,8 @@ def _removals(history: History, from_ms: int) -> Removals:
             reasons[reason] += count
     last = history.last_deletions(_REMOVALS)
     return Removals(
-        dict(outcomes), dict(reasons), tuple(one for one in last if one.timestamp_ms >= from_ms)
+        dict(outcomes),
+        dict(reasons),
+        tuple(one for one in last if one.timestamp_ms >= from_ms),
+        history.left_alone_since(from_ms),
     )

@@ -66,7 +66,7 @@ def read(path: Path, settings: PolicySettings) -> Snapshot | None:
         rows = history.containers_at(tick.timestamp_ms)
         processes = history.container_processes_at(tick.timestamp_ms)
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
-    gone = frozenset(one.container_id for one in removals if one.outcome in ("removed", "gone"))
+    gone = frozenset(one.container_id for one in removals if one.is_away)
     doubtful = {one.container_id for one in processes if one.verified == "conflict"}
     return Snapshot(tick, rows, processes, gone, candidates(rows, doubtful, gone, settings))
 

@@ -128,6 +128,17 @@ def test_removals_are_counted_by_outcome_and_reason(value: reports.Report, rows:
     assert [one.decision for one in value.removals.last] == [row["decision"] for row in newest]
 
 
+def test_one_that_was_left_alone_is_not_told_as_gone(value: reports.Report, rows: Rows) -> None:
+    gone = [row for row in within(rows.deletions) if row["outcome"] == "gone"]
+    left = [row for row in gone if row["error"]]
+
+    assert left
+    assert value.removals.left_alone == len(left)
+    text = report.plain(value)
+    assert f"{len(left)} left alone" in text
+    assert (f"{len(gone) - len(left)} gone" in text) == (len(gone) > len(left))
+
+
 def test_containers_are_those_of_the_last_tick_with_their_verdict(
     value: reports.Report, rows: Rows
 ) -> None:

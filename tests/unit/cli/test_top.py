@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import select
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -58,6 +59,48 @@ def snapshot(file: Path) -> view.Snapshot:
     found = view.read(file, PolicySettings())
     assert found is not None
     return found
+
+
+def with_removal(file: Path, tmp_path: Path, outcome: str, error: str) -> tuple[str, Path]:
+    """A copy in which the last tick's largest governed container was to be removed; its id."""
+    path = tmp_path / "metrics.db"
+    shutil.copy(file, path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        identity, timestamp = connection.execute(
+            "SELECT container_id, timestamp FROM container_totals WHERE governed "
+            "ORDER BY timestamp DESC, held_mb DESC LIMIT 1"
+        ).fetchone()
+        connection.execute("DELETE FROM deletions WHERE container_id = ?", (identity,))
+        connection.execute(
+            "INSERT INTO deletions (timestamp, decision, container_id, container_name, image, "
+            "tier, rank, reason, held_mb, cpu_usage, outcome, duration_ms, error, "
+            "available_before_mb, available_after_mb) "
+            "VALUES (?, 'd', ?, 'n', 'i', 'low', 1, 'exited', 1, 0, ?, 1, ?, 1, 1)",
+            (timestamp, identity, outcome, error),
+        )
+    return identity, path
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "away"),
+    [
+        ("removed", "", True),
+        ("gone", "", True),
+        ("gone", "it runs again", False),
+        ("gone", "not governed any more", False),
+        ("gone", "created at another time than the one decided on", False),
+        ("failed", "device or resource busy", False),
+        ("dry-run", "", False),
+    ],
+)
+def test_only_a_container_that_is_away_is_shown_as_removed(
+    file: Path, tmp_path: Path, outcome: str, error: str, away: bool
+) -> None:
+    identity, path = with_removal(file, tmp_path, outcome, error)
+    found = view.read(path, PolicySettings())
+    assert found is not None
+    assert (identity in found.gone) is away
+    assert (identity in {one.container_id for one in found.candidates}) is not away
 
 
 def text_of(snapshot: view.Snapshot, state: State, width: int = 160, height: int = 0) -> str:

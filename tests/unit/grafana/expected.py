@@ -207,7 +207,8 @@ def _log(window: Window) -> Table:
     return [
         (
             row["timestamp"] / 1000, row["container_name"], row["tier"], row["rank"],
-            row["reason"], row["held_mb"], row["cpu_usage"], row["outcome"],
+            row["reason"], row["held_mb"], row["cpu_usage"],
+            "left" if row["outcome"] == "gone" and row["error"] else row["outcome"],
             row["duration_ms"], row["available_before_mb"], row["available_after_mb"],
             row["decision"], row["error"],
         )

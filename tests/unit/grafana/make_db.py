@@ -256,6 +256,8 @@ def _remove(
             outcome, error = "failed", "device or resource busy"
         elif state.plan.incidents and state.deletions % 29 == 0:
             outcome = "gone"
+        elif state.plan.incidents and state.deletions % 23 == 0:
+            outcome, error = "gone", "not governed any more"
         connection.execute(
             "INSERT INTO deletions (timestamp,decision,container_id,container_name,image,tier,rank,"
             "reason,held_mb,cpu_usage,outcome,duration_ms,error,available_before_mb,"
@@ -278,7 +280,7 @@ def _remove(
                 after,
             ),
         )
-        if outcome != "failed":
+        if not error:
             state.containers.remove(row["one"])
             removed += outcome == "removed"
     return removed, after
