@@ -12,9 +12,10 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,30 @@ Line = dict[str, Any]
 
 EACH = 1000
 KINDS = ("fork", "exec", "exit", "attach", "mkdir", "rmdir", "oom", "lost", "end")
+
+
+def _program_at(place: Path, length: int) -> str:
+    """A program whose absolute path is so many characters long."""
+    directory = place / str(length)
+    directory.mkdir()
+    path = str(directory)
+    with ExitStack() as stack:
+        # Each step from the one before: a path of more than 4,095 characters is refused.
+        at = os.open(path, os.O_RDONLY)
+        stack.callback(os.close, at)
+        while (left := length - len(path) - 1) > 255:
+            part = "d" * min(200, left - 10)
+            os.mkdir(part, dir_fd=at)
+            at = os.open(part, os.O_RDONLY, dir_fd=at)
+            stack.callback(os.close, at)
+            path += "/" + part
+        name = "p" * left
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT, 0o755, dir_fd=at)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Path("/bin/true").read_bytes())
+    path += "/" + name
+    assert len(path) == length
+    return path
 
 
 def command(*words: str) -> list[str]:
@@ -263,6 +288,36 @@ class BpfCommandCases:
             one.do("fork", 5)
             assert trace.interrupt() == 0
             assert [line["event"] for line in trace.records()] == ["end"]
+
+    @pytest.mark.parametrize("as_json", [True, False], ids=["json", "lines"])
+    def test_a_path_is_shown_whole_however_long(self, tmp_path: Path, as_json: bool) -> None:
+        lengths = (79, 80, 112, 3000, 4095)
+        paths = [_program_at(tmp_path, length) for length in lengths]
+        words = ("--event", "exec", *(("--json",) if as_json else ()))
+        with tracing(tmp_path, *words) as trace:
+            for path in paths:
+                subprocess.run([path], stdin=subprocess.DEVNULL, check=True)
+            assert trace.interrupt() == 0
+            lines = trace.lines
+            events = trace.records()[:-1] if as_json else []
+        if as_json:
+            shown = {line["detail"] for line in events}
+            assert not any("cut" in line for line in events)
+        else:
+            shown = {line.split()[-1] for line in lines}
+        assert [len(path) for path in paths if path not in shown] == []
+
+    def test_a_directory_of_a_long_name_is_shown_whole(
+        self, tmp_path: Path, storms: list[Storm]
+    ) -> None:
+        name = f"so1-test-{uuid.uuid4().hex}-" + "n" * 200
+        place = storms[0].cgroup / name
+        with tracing(tmp_path, "--json", "--event", "mkdir,rmdir") as trace:
+            place.mkdir()
+            place.rmdir()
+            assert trace.interrupt() == 0
+            events = trace.records()[:-1]
+        assert [one["event"] for one in events if one["detail"] == name] == ["mkdir", "rmdir"]
 
     def test_an_exit_tells_its_status_and_a_kill_its_signal(self, tmp_path: Path) -> None:
         with tracing(tmp_path, "--json", "--event", "exit", "--comm", "sh") as trace:

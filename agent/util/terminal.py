@@ -25,6 +25,17 @@ def printable(text: str) -> str:
     )
 
 
+def fit(text: str, width: int) -> str:
+    """`text` in `width` characters, both its ends kept: names differ at one or the other.
+
+    Generated names share their beginning, replicas of one service all but their end.
+    """
+    if len(text) <= width:
+        return text
+    tail = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 class Say:
     """Writes whole lines to a stream; a stream that is gone is counted, not raised."""
 

@@ -75,6 +75,7 @@ enum event_kind {
 
 #define EVENT_COMM 16
 #define EVENT_TEXT 80		/* "docker-", 64 digits, ".scope" and a final NUL fit */
+#define EVENT_LONG_TEXT 4160	/* PATH_MAX behind "/dev/fd/" and a number */
 
 /* One line of the live trace. */
 struct event {
@@ -87,9 +88,15 @@ struct event {
 	__u32 ppid;
 	__s32 exit_code;	/* as wait(2) has it: status << 8 | signal */
 	__u32 oom;		/* exit: it was an OOM victim */
-	__u32 reserved;
+	__u32 cut;		/* text goes on, and there was no room for the rest */
 	char comm[EVENT_COMM];
 	char text[EVENT_TEXT];	/* exec: the file; mkdir, rmdir: the directory's name */
+};
+
+/* The same where text needs more: it goes on in rest. The reader tells the two by their length. */
+struct long_event {
+	struct event event;
+	char rest[EVENT_LONG_TEXT - EVENT_TEXT];
 };
 
 #endif

@@ -49,11 +49,34 @@ static __always_inline u32 parent_pid(void *leader)
 	return READ(u32, READ(void *, leader, TASK_REAL_PARENT), TASK_TGID);
 }
 
-static __always_inline void fill_name(struct event *event, void *cgroup)
+/* Sends the event with the whole of `text`; nearly all of them are short, and cost no more. */
+static __always_inline void submit_with(struct event *event, void *text)
 {
-	void *name = READ(void *, READ(void *, cgroup, CGROUP_KN), KERNFS_NAME);
+	long length = bpf_probe_read_kernel_str(event->text, sizeof(event->text), text);
 
-	bpf_probe_read_kernel_str(event->text, sizeof(event->text), name);
+	if (length < (long)sizeof(event->text)) {
+		events.ringbuf_submit(event, NO_WAKEUP);
+		return;
+	}
+
+	struct long_event *whole = events.ringbuf_reserve(sizeof(struct long_event));
+
+	if (!whole) {
+		event->cut = 1;
+		events.ringbuf_submit(event, NO_WAKEUP);
+		return;
+	}
+	__builtin_memcpy(&whole->event, event, sizeof(*event));
+	events.ringbuf_discard(event, NO_WAKEUP);
+	length = bpf_probe_read_kernel_str((char *)whole + __builtin_offsetof(struct event, text),
+					   EVENT_LONG_TEXT, text);
+	whole->event.cut = length >= EVENT_LONG_TEXT;
+	events.ringbuf_submit(whole, NO_WAKEUP);
+}
+
+static __always_inline void *cgroup_name(void *cgroup)
+{
+	return READ(void *, READ(void *, cgroup, CGROUP_KN), KERNFS_NAME);
 }
 
 static __always_inline void fill(struct event *event, void *leader, u32 pid, u32 ppid)
@@ -101,9 +124,7 @@ int trace_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (!event)
 		return 0;
 	fill(event, task, pid, ppid);
-	bpf_probe_read_kernel_str(event->text, sizeof(event->text),
-				  READ(void *, (void *)ctx->args[2], BPRM_FILENAME));
-	events.ringbuf_submit(event, NO_WAKEUP);
+	submit_with(event, READ(void *, (void *)ctx->args[2], BPRM_FILENAME));
 	return 0;
 }
 
@@ -148,8 +169,7 @@ int trace_attach(struct bpf_raw_tracepoint_args *ctx)
 	if (!event)
 		return 0;
 	fill(event, leader, pid, ppid);
-	fill_name(event, destination);
-	events.ringbuf_submit(event, NO_WAKEUP);
+	submit_with(event, cgroup_name(destination));
 	return 0;
 }
 
@@ -164,8 +184,7 @@ static __always_inline int cgroup_event(u32 kind, void *cgroup)
 		return 0;
 	event->cgroup_id = cgroup_id(cgroup);
 	event->other_id = cgroup_parent_id(cgroup);
-	fill_name(event, cgroup);
-	events.ringbuf_submit(event, NO_WAKEUP);
+	submit_with(event, cgroup_name(cgroup));
 	return 0;
 }
 

@@ -309,6 +309,7 @@ class _Run:
             container_id=container_id,
             cgroup_id=raw.cgroup_id,
             detail=text,
+            cut=bool(raw.cut),
             exit_code=status,
             signal=number,
             oom=bool(raw.oom) or kind is Kind.OOM,

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
-from agent.util.terminal import printable
+from agent.util.terminal import fit, printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"
@@ -172,6 +174,24 @@ def show(report: Report, console: Console) -> None:
     console.print(Group(*parts))
 
 
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name in whatever room a table has for it, both ends kept."""
+
+    text: str
+    style: str = ""
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        whole = cell_len(self.text)
+        return Measurement(min(8, whole), whole)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width
+        fits = cell_len(self.text) <= room
+        text = self.text if fits else fit(self.text, room)
+        yield Text(text, self.style, no_wrap=True, overflow="ellipsis")
+
+
 def draw(sheet: Sheet) -> RenderableType:
     """A sheet as a table of rich, its cells as text and never as markup."""
     title = Text(sheet.title, style="bold")
@@ -183,12 +203,18 @@ def draw(sheet: Sheet) -> RenderableType:
         table.add_column(
             Text(name),
             justify="right" if place in sheet.right else "left",
-            no_wrap=True,
-            overflow="ellipsis" if last or name == "NAME" else "crop",
-            min_width=min(len(name), 8),
+            # What may wrap gives way first, and a name never does wrap.
+            no_wrap=name != "NAME",
+            overflow="ellipsis" if last else "crop",
+            min_width=8 if name == "NAME" else min(len(name), 8),
         )
     for row in sheet.rows:
-        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+        table.add_row(
+            *(
+                (_Name if name == "NAME" else Text)(cell.text, cell.style)
+                for name, cell in zip(sheet.columns, row, strict=True)
+            )
+        )
     return Group(title, Padding(table, (0, 0, 0, 2)))
 
 

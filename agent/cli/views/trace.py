@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from agent.model.cgroup_names import container_like
-from agent.util.terminal import printable
+from agent.util.terminal import fit, printable
 
 
 class Kind(StrEnum):
@@ -52,6 +52,8 @@ class TraceEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cgroup_id: int = 0
     detail: str = ""
     """exec: the file; exit: how and after how long; attach, mkdir, rmdir: the directory's name."""
+    cut: bool = False
+    """`detail` is only the beginning: there was no room for the rest."""
     exit_code: int | None = None
     signal: int | None = None
     oom: bool = False
@@ -152,7 +154,12 @@ def _duration(ns: int) -> str:
     return f"{ns / 1e9:.1f}s"
 
 
-HEADER = f"{'TIME':<12} {'EVENT':<6} {'PID':>7} {'PPID':>7} {'COMM':<15} {'CONTAINER':<16} DETAIL"
+_COMM, _CONTAINER = 15, 25
+"""Wide enough for a generated container's whole name."""
+HEADER = (
+    f"{'TIME':<12} {'EVENT':<6} {'PID':>7} {'PPID':>7} "
+    f"{'COMM':<{_COMM}} {'CONTAINER':<{_CONTAINER}} DETAIL"
+)
 
 _COLOURS = {
     Kind.FORK: "36",
@@ -175,14 +182,11 @@ def line(event: TraceEvent, *, colour: bool = False) -> str:
         kind = f"\x1b[{loud}m{kind}\x1b[0m"
     pid = str(event.pid or "-")
     ppid = str(event.ppid or "-")
-    comm = _fit(printable(event.comm) or "-", 15)
-    container = _fit(printable(event.container) or "-", 16)
-    text = f"{time} {kind} {pid:>7} {ppid:>7} {comm:<15} {container:<16} {printable(event.detail)}"
+    comm = fit(printable(event.comm) or "-", _COMM)
+    container = fit(printable(event.container) or "-", _CONTAINER)
+    detail = printable(event.detail) + ("…" if event.cut else "")
+    text = f"{time} {kind} {pid:>7} {ppid:>7} {comm:<{_COMM}} {container:<{_CONTAINER}} {detail}"
     return text.rstrip()
-
-
-def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 class Timed(Protocol):

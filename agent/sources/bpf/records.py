@@ -22,7 +22,10 @@ CPU_COUNTERS = struct.Struct("=6Q")
 CONTROL = struct.Struct("=Q")
 EVENT_COMM = 16
 EVENT_TEXT = 80
+EVENT_LONG_TEXT = 4160
 EVENT = struct.Struct(f"=QQQQIIIiII{EVENT_COMM}s{EVENT_TEXT}s")
+LONG_EVENT = struct.Struct(f"=QQQQIIIiII{EVENT_COMM}s{EVENT_LONG_TEXT}s")
+"""`struct long_event`, its text in one piece."""
 
 PROCESS_KEY_FIELDS = ("pid", "reserved", "start_ns")
 
@@ -81,7 +84,7 @@ class EventKind(IntEnum):
 
 
 class EventRecord(NamedTuple):
-    """`struct event`."""
+    """`struct event`, or `struct long_event` with all of its text."""
 
     time_ns: int
     start_ns: int
@@ -92,7 +95,7 @@ class EventRecord(NamedTuple):
     ppid: int
     exit_code: int
     oom: int
-    reserved: int
+    cut: int
     comm: bytes
     text: bytes
 

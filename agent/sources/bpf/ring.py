@@ -41,6 +41,7 @@ class Ring:
         Where one is still being written those behind it wait with it.
         """
         unpack, length_of = records.EVENT.unpack_from, _U32.unpack_from
+        unpack_long, long_size = records.LONG_EVENT.unpack_from, records.LONG_EVENT.size
         data, page, mask = self._theirs, self._page, self._size - 1
         position = _U64.unpack_from(self._mine)[0]
         end = _U64.unpack_from(data)[0]
@@ -51,7 +52,9 @@ class Ring:
             length = length_of(data, at)[0]
             if length & _BUSY:
                 break
-            if not length & _DISCARDED:
+            if length == long_size:
+                found.append(make(unpack_long(data, at + _HEADER)))
+            elif not length & _DISCARDED:
                 found.append(make(unpack(data, at + _HEADER)))
             length &= ~_DISCARDED
             position += (length + _HEADER + 7) & ~7

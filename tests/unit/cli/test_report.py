@@ -139,6 +139,16 @@ def test_one_that_was_left_alone_is_not_told_as_gone(value: reports.Report, rows
     assert (f"{len(gone) - len(left)} gone" in text) == (len(gone) > len(left))
 
 
+def test_names_can_be_told_apart_on_a_narrow_terminal() -> None:
+    names = [f"so1_contenedor_{number}" for number in (4294967295, 4294967294)]
+    rows = tuple((report.Cell("1.0"), report.Cell(name)) for name in names)
+    console = Console(file=io.StringIO(), width=22, markup=False)
+    console.print(report.draw(report.Sheet("x", ("MB", "NAME"), rows)))
+    lines = console.file.getvalue().splitlines()[2:]  # type: ignore[attr-defined]
+    assert len({line.split()[-1] for line in lines}) == 2, lines
+    assert all(len(line) <= 22 for line in lines)
+
+
 def test_containers_are_those_of_the_last_tick_with_their_verdict(
     value: reports.Report, rows: Rows
 ) -> None:

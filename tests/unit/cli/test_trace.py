@@ -105,6 +105,22 @@ def test_names_that_are_too_long_do_not_move_the_columns() -> None:
     assert text.index("/bin/sh") == trace.HEADER.index("DETAIL")
 
 
+def test_names_that_are_too_long_can_still_be_told_apart() -> None:
+    column = slice(trace.HEADER.index("CONTAINER"), trace.HEADER.index("DETAIL"))
+    generated = [f"so1_contenedor_{number}" for number in (4294967295, 4294967294)]
+    replicas = [f"shop-production-of-the-north_web.{number}.x" for number in (1, 2)]
+    services = [f"{name}-production-of-the-north-replica.1" for name in ("shop", "mail")]
+    for names in (generated, replicas, services):
+        shown = [line(event(container=name, detail="x"))[column].strip() for name in names]
+        assert len(set(shown)) == 2, shown
+    assert line(event(container=generated[0], detail="x"))[column].strip() == generated[0]
+
+
+def test_a_detail_that_is_only_the_beginning_says_so() -> None:
+    assert line(event(detail="/usr/bi", cut=True)).endswith("/usr/bi…")
+    assert line(event(detail="/usr/bin")).endswith("/usr/bin")
+
+
 def test_what_a_workload_chose_cannot_steer_the_terminal() -> None:
     text = line(event(comm="\x1b[2J", detail="/tmp/\r\n\x1b]0;x\x07"))
     assert text.isprintable()

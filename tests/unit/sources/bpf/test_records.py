@@ -41,6 +41,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
             f'printf("{name} {field} %zu\\n", offsetof(struct {name}, {field}));'
             for field in fields
         ]
+    lines.append('printf("long_event - %zu\\n", sizeof(struct long_event));')
+    lines.append('printf("long_event rest %zu\\n", offsetof(struct long_event, rest));')
     directory = tmp_path_factory.mktemp("records")
     source = directory / "layout.c"
     source.write_text("\n".join([*lines, "return 0; }"]), encoding="ascii")
@@ -69,6 +71,16 @@ def test_a_record_has_the_size_that_the_compiler_gives_it(
     name: str, compiled: dict[str, dict[str, int]]
 ) -> None:
     assert RECORDS[name][0].size == compiled[name][""]
+
+
+@pytest.mark.allow_subprocess
+def test_a_long_event_goes_on_where_the_short_one_ends(compiled: dict[str, dict[str, int]]) -> None:
+    text = compiled["event"]["text"]
+    assert compiled["long_event"]["rest"] == records.EVENT.size
+    assert compiled["long_event"][""] == records.LONG_EVENT.size
+    raw = bytearray(records.LONG_EVENT.size)
+    raw[text:] = b"a" * (len(raw) - text)
+    assert records.EventRecord._make(records.LONG_EVENT.unpack(raw)).text == bytes(raw[text:])
 
 
 @pytest.mark.allow_subprocess

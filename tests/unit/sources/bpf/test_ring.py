@@ -41,6 +41,16 @@ class Writer:
         struct.pack_into("=Q", self.memory, PAGE, self.end)
         return self.end - EACH
 
+    def write_long(self, text: bytes) -> None:
+        raw = records.LONG_EVENT.pack(1, 0, 0, 0, 2, 7, 1, 0, 0, 0, b"sh", text)
+        record = struct.pack("=II", len(raw), 0) + raw
+        at = self.end % SIZE
+        for half in (0, SIZE):
+            for place, byte in enumerate(record):
+                self.memory[2 * PAGE + half + (at + place) % SIZE] = byte
+        self.end += (len(record) + 7) & ~7
+        struct.pack_into("=Q", self.memory, PAGE, self.end)
+
     def commit(self, at: int) -> None:
         for half in (0, SIZE):
             struct.pack_into("=I", self.memory, 2 * PAGE + half + at % SIZE, records.EVENT.size)
@@ -84,6 +94,17 @@ def test_what_is_still_being_written_holds_back_what_follows(writer: Writer, rin
     assert pids(ring) == [1]
     writer.commit(at)
     assert pids(ring) == [2, 3]
+
+
+def test_a_long_text_comes_whole_between_short_ones(writer: Writer, ring: Ring) -> None:
+    path = b"/" + b"/".join(b"d" * 200 for _ in range(20))
+    writer.write(1)
+    writer.write_long(path)
+    writer.write(3)
+    found = ring.read()
+    assert [one.pid for one in found] == [1, 7, 3]
+    assert records.c_text(found[1].text) == path.decode()
+    assert records.c_text(found[2].text) == "/bin/sh"
 
 
 def test_a_record_that_was_given_up_is_passed_over(writer: Writer, ring: Ring) -> None:
