@@ -396,6 +396,21 @@ class BpfCommandCases:
         assert text.returncode == 0
         assert "0 conflict" in text.stdout
 
+    def test_check_agrees_from_inside_a_time_namespace_too(self, storms: list[Storm]) -> None:
+        words = ["unshare", "--time", "--boottime", "86400", "--fork"]
+        if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("needs time namespaces (CONFIG_TIME_NS)")
+        done = subprocess.run(
+            [*words, *command("check", "--json")],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, cwd=PROJECT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(done.stdout)["rows"]
+        for one in storms:
+            mine = [row for row in rows if row["container_id"] == one.container]
+            assert {row["pid"] for row in mine} == containers.pids_of(one.container)
+            assert {row["verified"] for row in mine} == {"agree"}
+
     def test_check_ends_with_status_1_where_the_witnesses_disagree(
         self, tmp_path: Path, storms: list[Storm]
     ) -> None:

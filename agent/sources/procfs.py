@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agent.clock import BOOT_OFFSET_NS
+
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 """Times in `/proc/PID/stat` are cut to this: 10 ms everywhere that Docker runs."""
 
@@ -31,7 +33,7 @@ class Stat:
     """User and system time of the group, dead threads included; in whole ticks."""
     threads: int
     start_ns: int
-    """Boot clock, cut to whole ticks."""
+    """The host's boot clock, cut to whole ticks, whatever time namespace we are in."""
     vsz_kb: int
 
 
@@ -62,7 +64,7 @@ def parse_stat(text: bytes) -> Stat:
         ppid=int(fields[1]),
         cpu_ns=(int(fields[11]) + int(fields[12])) * TICK_NS,
         threads=int(fields[17]),
-        start_ns=int(fields[19]) * TICK_NS,
+        start_ns=(int(fields[19]) * TICK_NS - BOOT_OFFSET_NS) // TICK_NS * TICK_NS,
         vsz_kb=int(fields[20]) // 1024,
     )
 

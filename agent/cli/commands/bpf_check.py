@@ -32,7 +32,6 @@ from agent.util import streams
 from agent.util.terminal import Say, printable
 
 CONFLICT = 1
-_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +56,31 @@ class Observer:
         self._layout = layout
         self._witness = witness
         self._engine = Engine(config.docker_host, clock)
+        self._asked_for: frozenset[int] = frozenset()
         self.problem = ""
         """Why the modules are not the first witness."""
 
     def observe(self) -> Seen:
         """Raises AgentError where a witness or Docker cannot be read.
 
-        A conflict is looked at twice, since a process may move between two readings.
+        As in a tick Docker is asked once more for cgroups that it did not explain: what it then
+        still does not list is another engine's. A conflict is looked at twice, since a process may
+        move between two readings.
         """
-        for _ in range(_TRIES):
+        seen = self._observe_once()
+        unexplained = seen.answer.unknown_cgroups - self._asked_for
+        self._asked_for = seen.answer.unknown_cgroups
+        if unexplained or seen.answer.counts.conflict:
             seen = self._observe_once()
-            if not seen.answer.counts.conflict:
-                break
+        if unexplained and seen.answer.counts.conflict:
+            seen = self._observe_once()
         return seen
 
     def _observe_once(self) -> Seen:
         snapshot = self._snapshot()
         view = self._witness.witness(snapshot.snapshot_ns)
         containers = self._engine.list().containers
-        cgroup_view = reader.read(self._layout, containers)
+        cgroup_view = reader.read(self._layout, containers, self._asked_for)
         answer = attribute(snapshot, cgroup_view, containers, view.cgroup_ids, view.lost)
         return Seen(snapshot, containers, cgroup_view, view, answer)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from agent.clock import SystemClock
 from agent.errors import AgentError, SourceError
 from agent.model.container import Hierarchy
 from agent.sources.bpf import records
@@ -68,7 +69,7 @@ def prepare(order: Order) -> tuple[Handover, list[int]]:
         loaded[probe.function] = _load(module, probe.function, bcc.BPF.RAW_TRACEPOINT)
     iterator = _load(module, programs.iterator, bcc.BPF.TRACING) if programs.iterator else -1
     if "controls" in programs.maps:
-        mark = records.CONTROL.pack(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        mark = records.CONTROL.pack(SystemClock().boot_ns())
         _map(programs, maps, "controls").update(bytes(4), mark)
     links = {
         probe.tracepoint: _attach(bcc, probe.tracepoint, loaded[probe.function]) for probe in wanted
