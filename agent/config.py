@@ -7,6 +7,7 @@ values out of range are refused with the key's path, so that a typing error neve
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from enum import StrEnum
@@ -25,6 +26,12 @@ ImageName = Annotated[
     str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*$", min_length=1, max_length=255)
 ]
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)]
+_FORMS = {
+    "docker_host": "unix:// and an absolute path, as in unix:///var/run/docker.sock",
+    "images.": "an image's name, as in alpine:latest",
+    "": "an absolute path without control characters",
+}
+"""What a text has to be, by its key or the beginning of it, where a pattern refuses it."""
 
 
 class Scope(StrEnum):
@@ -146,7 +153,17 @@ def decode_config(text: str, origin: str) -> Config:
     try:
         return msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin} cannot be used: {error}.", hint) from error
+        raise ConfigError(f"{origin} cannot be used: {_words(error)}.", hint) from error
+
+
+def _words(error: msgspec.ValidationError) -> str:
+    """The error without a regular expression, which tells nobody what to write."""
+    found = re.fullmatch(r"Expected `str` matching regex .* - at `\$\.([\w.]+)`", str(error), re.S)
+    if found is None:
+        return str(error)
+    key = found[1]
+    form = next(form for name, form in _FORMS.items() if key.startswith(name))
+    return f"Expected {form} - at `$.{key}`"
 
 
 def load_config(path: Path | None) -> Config:
@@ -156,7 +173,8 @@ def load_config(path: Path | None) -> Config:
     """
     file = path or DEFAULT_CONFIG
     try:
-        with file.open(encoding="utf-8") as opened:
+        # Editors of another system put a mark of the byte order first.
+        with file.open(encoding="utf-8-sig") as opened:
             _check_trusted(file, os.fstat(opened.fileno()), named=path is not None)
             text = opened.read()
     except FileNotFoundError:
@@ -192,12 +210,15 @@ def _check_trusted(file: Path, about: os.stat_result, *, named: bool) -> None:
 def with_overrides(config: Config, **overrides: object) -> Config:
     """`config` with top-level or dotted (`policy__scope`) values replaced, checked as a file's are.
 
-    None leaves a value as it is. Raises ConfigError.
+    None leaves a value as it is; a relative path of `paths` is one from the working directory.
+    Raises ConfigError.
     """
     data: dict[str, Any] = msgspec.to_builtins(config)
     for name, value in overrides.items():
         if value is None:
             continue
+        if name.startswith("paths__"):
+            value = _from_here(str(value))  # noqa: PLW2901
         target = data
         *sections, key = name.split("__")
         for section in sections:
@@ -207,5 +228,20 @@ def with_overrides(config: Config, **overrides: object) -> Config:
         return msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"The command line cannot be used: {error}.", "See `agent start --help`."
+            f"The command line cannot be used: {_words(error)}.", "See `agent start --help`."
+        ) from error
+
+
+def _from_here(path: str) -> str:
+    """A path of the command line, absolute. Links are kept: the store refuses them by name."""
+    if not path:
+        raise ConfigError(
+            "The command line cannot be used: a path is empty.", "See `agent start --help`."
+        )
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} is relative, and the working directory is gone: {error.strerror}.",
+            "Name an absolute path.",
         ) from error

@@ -28,6 +28,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         host.configuration(facts, config),
         host.python(facts),
         host.installation(facts),
+        host.proc(facts),
         kernel.kernel(facts, config),
         kernel.headers(facts, config),
         kernel.build_tools(facts, config),

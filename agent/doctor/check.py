@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+AS_ROOT = "sudo agent doctor"
 INSTALL = "./bash/start.sh --install-only"
 
 
@@ -26,3 +27,8 @@ class Check:
     state: State
     finding: str
     mend: str = ""
+
+
+def look_again(*, root: bool, else_by: str) -> str:
+    """What helps where something could not be looked at: to be root, or for root `else_by`."""
+    return else_by if root else AS_ROOT

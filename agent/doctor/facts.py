@@ -167,3 +167,6 @@ class Facts:
     clock: ClockFacts
     python: PythonFacts
     leftovers: LeftoverFacts
+    proc_problem: str = ""
+    """Why `/proc` does not show what the agent reads there, "" where it does."""
+    proc_hint: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.config import Config
-from agent.doctor.check import INSTALL, Check, State
+from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
 from agent.doctor.facts import Facts
 
 _MIN_FREE_MB = 64
@@ -17,14 +17,14 @@ def privileges(facts: Facts) -> Check:
         "privileges",
         State.UNKNOWN,
         "not root: what others may not see is left out",
-        "sudo agent doctor",
+        AS_ROOT,
     )
 
 
 def configuration(facts: Facts, config: Config) -> Check:
     if facts.config_problem and not facts.root and "ermission" in facts.config_problem:
         finding = f"{facts.config_problem} (judged by the defaults)"
-        return Check("configuration", State.UNKNOWN, finding, "sudo agent doctor")
+        return Check("configuration", State.UNKNOWN, finding, AS_ROOT)
     if facts.config_problem:
         return Check(
             "configuration",
@@ -55,6 +55,12 @@ def installation(facts: Facts) -> Check:
     if facts.python.untrusted:
         return Check("installation", State.DEGRADED, facts.python.untrusted, INSTALL)
     return Check("installation", State.OK, "only root can change what root and cron run")
+
+
+def proc(facts: Facts) -> Check:
+    if facts.proc_problem:
+        return Check("/proc", State.MISSING, facts.proc_problem, facts.proc_hint)
+    return Check("/proc", State.OK, "shows processes and the host's figures")
 
 
 def cgroups(facts: Facts) -> Check:
@@ -92,7 +98,7 @@ def docker(facts: Facts) -> Check:
             return Check("Docker", State.DEGRADED, f"{finding}; {docker.other_host}", mend)
         return Check("Docker", State.OK, finding)
     if not facts.root and "ermission" in docker.problem:
-        return Check("Docker", State.UNKNOWN, docker.problem, "sudo agent doctor")
+        return Check("Docker", State.UNKNOWN, docker.problem, AS_ROOT)
     return Check("Docker", State.MISSING, docker.problem, docker.hint)
 
 
@@ -136,7 +142,8 @@ def cron(facts: Facts, config: Config) -> Check:
     if not config.cron.enabled:
         return Check("cron", State.OK, "not wanted (cron.enabled = false)")
     if facts.cron_problem is None:
-        return Check("cron", State.UNKNOWN, "whether its daemon runs", "sudo agent doctor")
+        mend = look_again(root=facts.root, else_by="ps -C cron,crond")
+        return Check("cron", State.UNKNOWN, "whether its daemon runs", mend)
     if facts.cron_problem:
         return Check("cron", State.DEGRADED, facts.cron_problem, facts.cron_hint)
     return Check("cron", State.OK, "a daemon runs")
@@ -145,7 +152,8 @@ def cron(facts: Facts, config: Config) -> Check:
 def disk(facts: Facts, config: Config) -> Check:
     store = facts.store
     if store.free_mb is None:
-        return Check("disk", State.UNKNOWN, "the free space could not be read", "sudo agent doctor")
+        mend = look_again(root=facts.root, else_by=f"findmnt -T {config.paths.database}")
+        return Check("disk", State.UNKNOWN, "the free space could not be read", mend)
     room = f"{store.free_mb} MB free for {config.paths.database}"
     mend = f"make room (df -h {config.paths.database}), or lower retention.max_database_mb"
     if store.free_mb < _MIN_FREE_MB or store.free_inodes == 0:
@@ -162,7 +170,8 @@ def database(facts: Facts, config: Config) -> Check:
     if store.path_problem:
         return Check(name, State.MISSING, store.path_problem, store.path_hint)
     if store.kind is None:
-        return Check(name, State.UNKNOWN, f"{path} could not be looked at", "sudo agent doctor")
+        mend = look_again(root=facts.root, else_by=f"namei -l {path}")
+        return Check(name, State.UNKNOWN, f"{path} could not be looked at", mend)
     if store.kind == "foreign":
         finding = f"{path} is a file of something else"
         return Check(name, State.MISSING, finding, "name another path: paths.database, --database")
@@ -211,7 +220,8 @@ def leftovers(facts: Facts, config: Config) -> Check:
     ]
     if left.agent_pid is None:
         finding = f"running or not; there is {', '.join(found)}" if found else "running or not"
-        return Check("agent", State.UNKNOWN, finding, "sudo agent doctor")
+        mend = look_again(root=facts.root, else_by=f"namei -l {config.paths.run}")
+        return Check("agent", State.UNKNOWN, finding, mend)
     if found:
         finding = f"not running, and left behind: {', '.join(found)}"
         return Check("agent", State.DEGRADED, finding, "sudo agent cleanup, or sudo agent start")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.config import Config, SourceChoice
-from agent.doctor.check import INSTALL, Check, State
+from agent.doctor.check import INSTALL, Check, State, look_again
 from agent.doctor.facts import Facts
 
 _KMOD = ("insmod", "rmmod", "modinfo")
@@ -13,6 +13,10 @@ def kernel(facts: Facts, config: Config) -> Check:
     modules = facts.modules
     if config.source is SourceChoice.PSUTIL:
         return _not_wanted("kernel")
+    if facts.proc_problem and not modules.takes_modules:
+        return Check(
+            "kernel", State.UNKNOWN, f"{modules.release} takes modules or not", "see /proc"
+        )
     if not modules.takes_modules:
         return Check(
             "kernel",
@@ -81,7 +85,10 @@ def signing(facts: Facts, config: Config) -> Check:
         return Check(name, State.OK, said or "no module can be loaded anyway")
     if not signing.required:
         if signing.lockdown is None and signing.enforced is None:
-            return Check(name, State.UNKNOWN, said or "could not be looked at", "sudo agent doctor")
+            mend = look_again(
+                root=facts.root, else_by="sudo mount -t securityfs securityfs /sys/kernel/security"
+            )
+            return Check(name, State.UNKNOWN, said or "could not be looked at", mend)
         return Check(name, State.OK, f"{said}: unsigned modules are taken".lstrip(": "))
     why = f"{said or 'module.sig_enforce'}: only signed modules are taken"
     if signing.key is False:
@@ -138,7 +145,8 @@ def modules(facts: Facts, config: Config) -> Check:
     if not _modules_possible(facts):
         return Check("modules", _without_modules(config), "cannot be loaded", "see kernel")
     if modules.built is None:
-        return Check("modules", State.UNKNOWN, "not loaded; built or not", "sudo agent doctor")
+        mend = look_again(root=facts.root, else_by="sudo bash/load_modules.sh --print-dir")
+        return Check("modules", State.UNKNOWN, "not loaded; built or not", mend)
     if modules.built:
         return Check("modules", State.OK, "built, not loaded: a start loads them")
     if not modules.headers or modules.missing_tools:

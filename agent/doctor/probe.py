@@ -35,6 +35,7 @@ from agent.doctor.probe_kernel import (
     which,
 )
 from agent.errors import AgentError
+from agent.sources import procfs
 
 _DOCKER_TIMEOUT_S = 10.0
 _STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}
@@ -55,6 +56,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
     root = os.geteuid() == 0
     docker, containers, grafana = _docker(config)
     cron_problem, cron_hint = _cron(root=root)
+    proc_problem, proc_hint = procfs.partial_problem("/proc")
     return Facts(
         root=root,
         config_problem=config_problem,
@@ -69,6 +71,8 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         clock=_clock(),
         python=_python(),
         leftovers=LeftoverFacts(_agent_pid(config), _cron_file(config), containers, grafana),
+        proc_problem=proc_problem,
+        proc_hint=proc_hint,
     )
 
 

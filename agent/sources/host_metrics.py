@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from agent.errors import PrivilegeError
+from agent.errors import PrivilegeError, SourceError
 from agent.model.host import HostCounters
 from agent.sources import procfs
 
@@ -36,6 +36,13 @@ def _pressure(proc: Path, resource: str) -> float | None:
         return None
     found = _SOME_AVG10.search(text)
     return float(found[1]) if found else None
+
+
+def require_whole_proc(proc: Path = Path("/proc")) -> None:
+    """Raises SourceError where `proc` does not tell of the host (mounted with `subset=pid`)."""
+    problem, hint = procfs.partial_problem(f"{proc}")
+    if problem:
+        raise SourceError(problem, hint)
 
 
 def available_kb() -> int:

@@ -113,6 +113,20 @@ def parse_cgroups(text: bytes) -> dict[str, str]:
     return paths
 
 
+def partial_problem(proc: str) -> tuple[str, str]:
+    """What a person is told, and what to do, where it shows processes and nothing else (mounted
+    `subset=pid`, Linux 5.8); "" twice where it shows all.
+
+    The kernel takes the option back from no mount that has it: a new one has to go over it.
+    """
+    if not os.path.isdir(f"{proc}/self") or os.path.exists(f"{proc}/meminfo"):
+        return "", ""
+    return (
+        f"{proc} shows processes alone (it is mounted subset=pid), not the host's memory and CPU.",
+        f"Mount a whole one: sudo mount -t proc proc {proc} (and see /etc/fstab)",
+    )
+
+
 def host_namespaces(proc: str) -> tuple[int, int]:
     """The host's PID and UTS namespace: pid 1's, or our own where pid 1's are not shown to us."""
     try:

@@ -36,10 +36,10 @@ def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
 
     Processes that end while it reads are left out.
     """
-    memory = psutil.virtual_memory()
-    total_kb, free_kb = memory.total // 1024, memory.free // 1024
     proc = os.fspath(layout.proc)
     try:
+        memory = psutil.virtual_memory()
+        total_kb, free_kb = memory.total // 1024, memory.free // 1024
         reader = _Reader(
             proc,
             total_kb,
@@ -49,9 +49,7 @@ def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
         )
         pids = psutil.pids()
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{proc} cannot be read as root: {error}.", "Run the agent with sudo."
-        ) from error
+        raise _unreadable(proc, error) from error
     processes: list[Process] = []
     candidates: list[Candidate] = []
     for pid in pids:
@@ -71,6 +69,15 @@ def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
         candidates=tuple(candidates),
         candidates_ns=now_ns,
     )
+
+
+def _unreadable(proc: str, error: OSError | ValueError) -> SourceError:
+    # psutil reads the host's figures there.
+    problem, remount = procfs.partial_problem(str(psutil.PROCFS_PATH))
+    if problem:
+        return SourceError(problem, remount)
+    hint = "Run the agent with sudo." if os.geteuid() else f"See how it is mounted: findmnt {proc}"
+    return SourceError(f"{proc} cannot be read as root: {error}.", hint)
 
 
 @dataclass(slots=True)

@@ -221,7 +221,12 @@ def test_an_override_that_was_not_given_leaves_the_file_s_value() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("interval_s", -1.0), ("interval_s", float("nan")), ("paths__database", "relative.db")],
+    [
+        ("interval_s", -1.0),
+        ("interval_s", float("nan")),
+        ("paths__database", "/a\nb"),
+        ("paths__database", ""),
+    ],
 )
 def test_an_override_is_checked_as_a_file_s_value_is(name: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -296,8 +301,47 @@ def test_the_default_file_has_to_be_root_s_or_the_caller_s(
     assert load_config(path).interval_s == 5
 
 
-def test_a_byte_order_mark_is_told_as_what_it_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "below"),
+    [("metrics.db", "metrics.db"), ("./a/../b.db", "b.db"), ("../x.db", "../x.db")],
+)
+def test_a_relative_path_of_the_command_line_is_one_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, below: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = with_overrides(Config(), paths__database=given)
+    assert config.paths.database == os.path.normpath(tmp_path / below)
+
+
+def test_a_working_directory_that_is_gone_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(ConfigError, match="working directory") as caught:
+        with_overrides(Config(), paths__database="metrics.db")
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('[paths]\ndatabase = "metrics.db"', "an absolute path"),
+        ('docker_host = "tcp://1.2.3.4:2375"', "unix://"),
+        ('[images]\nlow = "Not An Image"', "an image's name"),
+    ],
+)
+def test_a_text_of_another_form_is_refused_in_words_and_not_by_a_pattern(
+    text: str, word: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        decode_config(text, "here")
+    assert word in caught.value.message
+    assert "regex" not in caught.value.message
+    assert "$." in caught.value.message
+
+
+def test_a_byte_order_mark_before_the_settings_is_no_setting(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
-    path.write_bytes(b"\xef\xbb\xbfinterval_s = 5\n")
-    with pytest.raises(ConfigError):
-        load_config(path)
+    path.write_bytes(b"\xef\xbb\xbfinterval_s = 7\r\n")
+    assert load_config(path).interval_s == 7

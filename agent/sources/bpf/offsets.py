@@ -96,7 +96,13 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
 
 def _v1_hierarchy(controller: str, path: Path) -> int:
     """The number of the controller's v1 hierarchy, second column of `/proc/cgroups`."""
-    for line in path.read_text(encoding="ascii").splitlines():
+    try:
+        text = path.read_text(encoding="ascii")
+    except OSError as error:
+        raise BtfError(
+            f"{path} cannot be read: {error.strerror}.", f"See how it is mounted: findmnt -T {path}"
+        ) from error
+    for line in text.splitlines():
         words = line.split()
         if words and words[0] == controller and words[1] != "0":
             return int(words[1])

@@ -193,7 +193,7 @@ def test_a_named_file_that_is_absent_is_named(
         (("start", "--interval", "soon"), "soon"),
         (("start", "--scope", "everything"), "everything"),
         (("start", "--source", "proc"), "proc"),
-        (("start", "--database", "relative.db"), "paths.database"),
+        (("start", "--database", ""), "a path is empty"),
         (("start", "--database", "/a\nb"), "paths.database"),
         (("start", "--bogus"), "--bogus"),
         (("start", "extra\x1b[2J"), "extra"),

@@ -170,6 +170,13 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "not installed",
         "start.sh",
     ),
+    "a /proc of processes alone": (
+        {"proc_problem": "mounted subset=pid.", "proc_hint": "Mount a whole one."},
+        "/proc",
+        State.MISSING,
+        "subset=pid",
+        "whole one",
+    ),
     "no cgroups": (
         {"cgroups": CgroupFacts("", "", None, "No hierarchy is mounted.", "Mount one.")},
         "cgroups",
@@ -248,7 +255,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "Start it",
     ),
     "a cron daemon nobody could look for": (
-        {"cron_problem": None},
+        {"cron_problem": None, "root": False},
         "cron",
         State.UNKNOWN,
         "whether its daemon runs",
@@ -263,7 +270,13 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "may grow by 2036 MB",
         "max_database_mb",
     ),
-    "a disk nobody could look at": ({"store__free_mb": None}, "disk", State.UNKNOWN, "", "sudo"),
+    "a disk nobody could look at": (
+        {"store__free_mb": None, "root": False},
+        "disk",
+        State.UNKNOWN,
+        "",
+        "sudo",
+    ),
     "a database behind a link": (
         {"store__path_problem": "/x is a symbolic link.", "store__path_hint": "Name it."},
         "database",
@@ -272,7 +285,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "Name it",
     ),
     "a database nobody could look at": (
-        {"store__kind": None},
+        {"store__kind": None, "root": False},
         "database",
         State.UNKNOWN,
         "/var/lib/so1/metrics.db",
@@ -342,7 +355,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "cleanup",
     ),
     "an agent that may run": (
-        {"leftovers__agent_pid": None},
+        {"leftovers__agent_pid": None, "root": False},
         "agent",
         State.UNKNOWN,
         "running or not",

@@ -21,6 +21,7 @@ from tests.unit.doctor.doctor_host import (
     NO_MODULES,
     ONLY_MODULES,
     UNBUILT,
+    UNLOADED,
     check,
     facts,
     settings,
@@ -55,6 +56,28 @@ def test_the_main_job_can_run_unless_something_is_missing(what: str) -> None:
     checks = judge(facts(**changed), Config())
     assert can_run(checks) is (state is not State.MISSING)
     assert ("cannot run" in verdict(checks)) is (state is State.MISSING)
+
+
+UNSEEN = {
+    **UNLOADED,
+    "modules__built": None,
+    **dict.fromkeys(("signing__lockdown", "signing__enforced")),
+    **{f"store__{key}": None for key in ("kind", "free_mb", "schema", "writable")},
+    "docker__problem": "Permission denied",
+    "docker__version": "",
+    "config_problem": "Permission denied",
+    "cron_problem": None,
+    "leftovers__agent_pid": None,
+}
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_only_who_is_not_root_is_told_to_be(root: bool) -> None:
+    checks = judge(facts(**UNSEEN, root=root), Config())
+    unknown = [one for one in checks if one.state is State.UNKNOWN]
+    assert len(unknown) >= 6
+    assert all(one.mend for one in unknown)
+    assert ("sudo agent doctor" in {one.mend for one in checks}) is not root
 
 
 def test_every_check_can_find_something_wrong() -> None:

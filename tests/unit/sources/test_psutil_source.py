@@ -14,6 +14,7 @@ from agent.errors import SourceError
 from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs, psutil_source
 from agent.sources.cgroup import reader
+from agent.sources.host_metrics import HostProbe
 from tests.unit.sources.fake_host import FakeHost, full_id
 
 A = full_id("a")
@@ -145,6 +146,20 @@ def test_without_pid_1_there_is_no_snapshot(tmp_path: Path, pids: list[int]) -> 
     (host.proc / "1" / "ns" / "pid").unlink()
     with pytest.raises(SourceError, match="cannot be read as root"):
         read(host)
+
+
+def test_a_proc_of_processes_alone_is_a_sentence_with_the_remount(
+    tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost(tmp_path)
+    monkeypatch.setattr("psutil.PROCFS_PATH", str(host.proc))
+    with pytest.raises(SourceError, match="subset=pid") as caught:
+        read(host)
+    assert f"mount -t proc proc {host.proc}" in caught.value.hint
+    with pytest.raises(SourceError, match="subset=pid"):
+        HostProbe(host.proc)
+    (host.proc / "meminfo").write_text("MemTotal: 1 kB\n")
+    assert procfs.partial_problem(str(host.proc)) == ("", "")
 
 
 def test_small_processes_are_counted_by_their_page_tables_before_6_2(
