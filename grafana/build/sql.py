@@ -28,11 +28,10 @@ def spacing(ticks_per_point: int = 4) -> str:
 
     `paso` is the time from one tick that is looked at to the next, a part of the panel's interval.
     """
-    return f"""malla(cada, paso) AS (
-  SELECT max(1, (ultimo.timestamp - primero.timestamp) / max(1, ultimo.id - primero.id)),
+    return f"""malla(cada, paso) AS MATERIALIZED (
+  SELECT max(1, (max(timestamp) - min(timestamp)) / max(1, count(*) - 1)),
          max(1, $__interval_ms / {ticks_per_point})
-  FROM (SELECT id, timestamp FROM metrics WHERE {RANGE} ORDER BY timestamp LIMIT 1) primero,
-       (SELECT id, timestamp FROM metrics WHERE {RANGE} ORDER BY timestamp DESC LIMIT 1) ultimo
+  FROM metrics WHERE {RANGE} HAVING count(*) > 0
 )"""
 
 
@@ -76,13 +75,16 @@ def gaps(points: str = "puntos") -> str:
 
 
 def by_tick(table: str) -> str:
-    """The range of a table by its ids, which rise with time: the agent only ever appends.
+    """The range of a table, walked along its ids.
 
-    Takes half as long as a walk along the index of timestamps that looks up each row.
+    They rise with time, since the agent only ever appends, and then this takes half as long as a
+    walk along the index of timestamps that looks up each row. In a database that was merged or
+    restored by hand they need not: the ids are then more than the range, and the rows are still
+    those of the range. The `+` keeps SQLite from the other index.
     """
     return f"""id BETWEEN
-    (SELECT id FROM {table} WHERE {RANGE} ORDER BY timestamp LIMIT 1)
-    AND (SELECT id FROM {table} WHERE {RANGE} ORDER BY timestamp DESC LIMIT 1)"""
+    (SELECT min(id) FROM {table} WHERE {RANGE}) AND (SELECT max(id) FROM {table} WHERE {RANGE})
+    AND +{RANGE}"""
 
 
 def averages(columns: dict[str, str], table: str = "metrics", broken: bool = True) -> str:
