@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bench import agent_cost, containers, processes, trace_rate
 from bench.machine import in_words, machine
-from bench.measure import Row
+from bench.measure import IncompleteError, Row
 from tests.agent_process import agent_command
 
 SECTIONS = "acefdghb"
@@ -86,6 +86,9 @@ def main() -> int:
         began = time.monotonic()
         try:
             rows += work()
+        except IncompleteError as error:
+            rows += error.rows
+            failed[section] = str(error)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             # What others have measured must not be lost with it.
             failed[section] = str(error)
@@ -100,6 +103,8 @@ def main() -> int:
             }
             words.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     _show(rows, named)
+    for section, why in failed.items():
+        print(f"Section {section} is not whole: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -15,7 +15,7 @@ from agent.clock import SystemClock
 from agent.sources.bpf.witness import Witness
 from agent.sources.cgroup import reader
 from bench import processes
-from bench.measure import Row, Timing, of, ratio, timed
+from bench.measure import IncompleteError, Row, Timing, of, ratio, timed
 from bench.running import running_agent
 
 _USUAL = 300
@@ -27,11 +27,11 @@ def measure_tick(command: list[str], wanted: int, ticks: int) -> list[Row]:
 
     The ticks come a second apart, or one after another where they take longer. They are those of
     an agent that has been up for a while: as long as SQLite's log grows, each tick's sync has to
-    commit the file's new size as well.
+    commit the file's new size as well. Raises IncompleteError where modules or probes were missing.
     """
     with processes.crowd(wanted):
         present = processes.count()
-        stages, whole, cpu_ms = _stages(command, ticks)
+        stages, whole, cpu_ms, bpf = _stages(command, ticks)
         name = f"{present} processes · "
         rows = [Row("c", f"{name}tick · {stage}", one) for stage, one in stages.items()]
         rows.append(Row("c", f"{name}whole tick", whole, f"CPU {cpu_ms:.1f} ms a tick"))
@@ -41,6 +41,18 @@ def measure_tick(command: list[str], wanted: int, ticks: int) -> list[Row]:
         few = present > 1_500
         by_psutil = timed(processes.psutil_snapshot, 2 if few else 5, warm=not few)
         rows.append(_against(f"{name}psutil's snapshot alone", by_psutil, whole))
+    return _with(rows, "" if processes.SYSINFO.exists() else processes.NOT_LOADED, _without(bpf))
+
+
+def _without(bpf: str) -> str:
+    """What is missing where the probes are not there, by the state that the agent tells."""
+    return "" if bpf == "ready" else f"the probes were not there ({bpf})"
+
+
+def _with(rows: list[Row], *missing: str) -> list[Row]:
+    """The rows. Raises IncompleteError with them where something is missing."""
+    if said := "; ".join(one for one in missing if one):
+        raise IncompleteError(said, rows)
     return rows
 
 
@@ -48,12 +60,13 @@ def _against(what: str, other: Timing, tick: Timing) -> Row:
     return Row("c", what, other, "", ratio(other, tick), "the whole tick")
 
 
-def _stages(command: list[str], ticks: int) -> tuple[dict[str, Timing], Timing, float]:
-    """Timings of the stages and of the whole, and the agent's CPU a tick in milliseconds."""
+def _stages(command: list[str], ticks: int) -> tuple[dict[str, Timing], Timing, float, str]:
+    """Timings of the stages and of the whole, the agent's CPU a tick in milliseconds, and BPF's
+    state."""
     seen: dict[int, dict[str, float]] = {}
     wholes: dict[int, float] = {}
     with running_agent(command, "--interval", "1") as agent:
-        agent.wait_for_bpf()
+        bpf = agent.wait_for_bpf()
         agent.wait_for_checkpoint()
         first, cpu_s = agent.rows(), agent.cpu_s()
         while len(seen) < ticks:
@@ -66,7 +79,7 @@ def _stages(command: list[str], ticks: int) -> tuple[dict[str, Timing], Timing, 
         cpu_ms = 1000 * (agent.cpu_s() - cpu_s) / max(1, agent.rows() - first)
     names = list(dict.fromkeys(name for one in seen.values() for name in one))
     stages = {name: of([one.get(name, 0.0) for one in seen.values()]) for name in names}
-    return stages, of(list(wholes.values())), cpu_ms
+    return stages, of(list(wholes.values())), cpu_ms, bpf
 
 
 def measure_cost(command: list[str], seconds: int) -> list[Row]:
@@ -86,13 +99,14 @@ def measure_cost(command: list[str], seconds: int) -> list[Row]:
         rss_mb = agent.rss_kb() / 1024
         own_mb = (agent.proc_number("smaps_rollup", "Anonymous:")) / 1024
     name = f"{present} processes, interval 20 s, BPF {bpf} · "
-    return [
+    rows = [
         Row("e", f"{name}CPU share of one core", None, f"{100 * spent / elapsed:.3f} %"),
         Row("e", f"{name}resident memory", None, f"{rss_mb:.1f} MB ({own_mb:.1f} anonymous)"),
         Row(
             "e", f"{name}written a day", None, f"{bytes_a_day / 2**20:.0f} MB ({ticks} ticks seen)"
         ),
     ]
+    return _with(rows, _without(bpf))
 
 
 def measure_storm(storm: int, pairs: int, idle_s: float) -> list[Row]:
@@ -116,7 +130,7 @@ def measure_storm(storm: int, pairs: int, idle_s: float) -> list[Row]:
     ]
     slower, dearer = (100 * (statistics.median(part) - 1) for part in zip(*ratios, strict=True))
     shares = " · ".join(f"{value:.2f} % {name}" for name, value in idle.items())
-    return [
+    rows = [
         Row("d", f"{storm} forks and execs · no probes", of(*zip(*quiet, strict=True))),
         Row(
             "d",
@@ -126,6 +140,7 @@ def measure_storm(storm: int, pairs: int, idle_s: float) -> list[Row]:
         ),
         Row("d", f"idle host over {idle_s:g} s, all CPUs busy", None, shares),
     ]
+    return _with(rows, _without(bpf))
 
 
 @contextmanager

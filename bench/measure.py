@@ -35,6 +35,14 @@ class Row:
         return asdict(self)
 
 
+class IncompleteError(RuntimeError):
+    """A section's own subject could not be measured; what else it measured is in `rows`."""
+
+    def __init__(self, missing: str, rows: Sequence[Row]) -> None:
+        super().__init__(missing)
+        self.rows = tuple(rows)
+
+
 def timed(work: Callable[[], object], repetitions: int, *, warm: bool = True) -> Timing:
     """`work` run `repetitions` times, with `warm` once unmeasured before."""
     if warm:

@@ -14,11 +14,12 @@ import psutil
 
 from agent.clock import SystemClock
 from agent.sources import modules as proc_modules
-from bench.measure import Row, Timing, ratio, timed
+from bench.measure import IncompleteError, Row, Timing, ratio, timed
 
 SYSINFO = Path("/proc/sysinfo_so1_202300539")
 CONTINFO = Path("/proc/continfo_so1_202300539")
 _GONE_S = 120.0
+NOT_LOADED = "the modules are not loaded, so nothing of theirs is in it (bash/load_modules.sh)"
 COUNTS = (100, 1_000, 5_000, 10_000)
 
 
@@ -53,7 +54,10 @@ def crowd(wanted: int) -> Iterator[None]:
 
 
 def measure(wanted: int, repetitions: int) -> list[Row]:
-    """A snapshot of at least `wanted` processes by each way; the modules' where they are loaded."""
+    """A snapshot of at least `wanted` processes by each way.
+
+    Raises IncompleteError with the others where the modules are not loaded.
+    """
     rows: list[Row] = []
     clock = SystemClock()
     with crowd(wanted):
@@ -71,6 +75,8 @@ def measure(wanted: int, repetitions: int) -> list[Row]:
         by_psutil = timed(psutil_snapshot, few, warm=warm)
     rows.append(_row(present, "psutil, same fields", by_psutil, whole))
     rows.append(_row(present, "/proc by hand", by_hand, whole))
+    if whole is None:
+        raise IncompleteError(NOT_LOADED, rows)
     return rows
 
 

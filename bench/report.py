@@ -31,7 +31,7 @@ def page(document: dict[str, Any], title: str) -> str:
             continue
         lines += [f"## {heading}", ""]
         if failed:
-            lines += [f"Did not come to an end: {failed.splitlines()[0]}", ""]
+            lines += [f"Not whole: {failed.splitlines()[0]}", ""]
         if rows:
             lines += [
                 "| | median ms | smallest … largest | CPU ms | |",

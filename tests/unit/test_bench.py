@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from bench import mixed_load, plot, report, soak_report
+from bench import __main__ as bench
+from bench import agent_cost, mixed_load, plot, processes, report, soak_report
+from bench.measure import IncompleteError
 
 
 def samples(count: int, **changed: Any) -> list[dict[str, Any]]:
@@ -98,7 +102,7 @@ def test_a_run_becomes_a_page_with_ratios_and_what_did_not_end() -> None:
     text = report.page(run, "Bench")
     assert "| psutil | 10.0 | 9.0 … 11.0 (5) | 8.0 | 4 x modules |" in text
     assert "| memory | | | | 40 MB |" in text
-    assert "Did not come to an end: no engine" in text
+    assert "Not whole: no engine" in text
 
 
 def test_an_account_sums_what_lies_between_two_ticks_and_tells_of_blind_ones() -> None:
@@ -120,3 +124,45 @@ def test_an_account_sums_what_lies_between_two_ticks_and_tells_of_blind_ones() -
     assert (burns.unexplained_s, burns.unexplained_abs_s) == (0.0, 2.0)
     assert (burns.starts, burns.ticks, burns.blind_ticks) == (6, 2, 0)
     assert (visits.cpu_s, visits.ticks, visits.blind_ticks) == (10.0, 1, 1)
+
+
+@pytest.fixture
+def no_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kernel without the modules, and no crowd: what is left is quick."""
+    monkeypatch.setattr(processes, "SYSINFO", tmp_path / "none")
+    monkeypatch.setattr(processes, "crowd", lambda wanted: contextlib.nullcontext())
+
+
+@pytest.mark.usefixtures("no_modules")
+def test_a_snapshot_section_without_the_modules_is_not_whole_and_keeps_the_rest() -> None:
+    with pytest.raises(IncompleteError, match="modules are not loaded") as caught:
+        processes.measure(1, 2)
+    assert [row.what.partition(" · ")[2] for row in caught.value.rows] == [
+        "psutil, same fields",
+        "/proc by hand",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "missing"), [("ready", ""), ("off", "off"), ("off (--no-bpf)", "--no-bpf")]
+)
+def test_a_section_on_the_probes_is_not_whole_without_them(state: str, missing: str) -> None:
+    assert missing in agent_cost._without(state)
+    assert bool(agent_cost._without(state)) is (state != "ready")
+
+
+@pytest.mark.usefixtures("no_modules")
+def test_a_run_without_its_subject_says_so_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "bench.json"
+    words = ["bench", "--quick", "--sections", "a", "--counts", "1", "--json", str(file)]
+    monkeypatch.setattr("sys.argv", words)
+    assert bench.main() == 1
+    said = capsys.readouterr()
+    assert "Section a is not whole: the modules are not loaded" in said.err
+    assert "psutil, same fields" in said.out
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert "not loaded" in document["failed"]["a"]
+    assert len(document["rows"]) == 2
+    assert "Not whole: the modules are not loaded" in report.page(document, "x")
