@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from agent.model.bpf import BpfView
-from agent.model.process import ProcessKey, Snapshot
 
 from agent.cli.commands.bpf_check import Observer
 from agent.clock import SystemClock
 from agent.config import Config
+from agent.model.bpf import BpfView
+from agent.model.process import ProcessKey, Snapshot
 from agent.sources.bpf import witness as bpf
 from agent.sources.engine.inventory import Engine, Listing
 from tests.unit.builders import candidate, process, snapshot

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from agent.model.container import Tier
 
 from agent.daemon import teardown
 from agent.errors import AgentError
+from agent.model.container import Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.util.terminal import Say
 

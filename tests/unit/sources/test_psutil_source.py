@@ -14,7 +14,7 @@ from agent.errors import SourceError
 from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs, psutil_source
 from agent.sources.cgroup import reader
-from agent.sources.host_metrics import HostProbe
+from agent.sources.host_metrics import require_whole_proc
 from tests.unit.sources.fake_host import FakeHost, full_id
 
 A = full_id("a")
@@ -157,7 +157,7 @@ def test_a_proc_of_processes_alone_is_a_sentence_with_the_remount(
         read(host)
     assert f"mount -t proc proc {host.proc}" in caught.value.hint
     with pytest.raises(SourceError, match="subset=pid"):
-        HostProbe(host.proc)
+        require_whole_proc(host.proc)
     (host.proc / "meminfo").write_text("MemTotal: 1 kB\n")
     assert procfs.partial_problem(str(host.proc)) == ("", "")
 
