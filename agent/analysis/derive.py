@@ -47,6 +47,7 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
         sample=sample,
         attribution=answer,
         totals=_totals(previous, sample, answer, shares, govern),
+        cpu_shares=shares,
         processes=usage.process_usages(snapshot, previous.reading),
         container_processes=usage.container_process_usages(answer.rows, snapshot, previous.reading),
         host=_host(previous.host, sample.host.value),

@@ -184,10 +184,13 @@ def look(
     again where the witnesses disagree. Raises SourceError where no process source works.
     """
     tick = _look_once(collector, own, previous, govern, fresh=False, for_tick=for_tick)
-    conflict = tick.attribution.counts.conflict
-    if conflict or (tick.engine_answers and tick.new_unknown_cgroups):
+    looked_again = False
+    # A process may move between two readings: one conflict is looked at again, a second stands.
+    while not looked_again and (tick.attribution.counts.conflict or _is_unexplained(tick)):
+        looked_again = tick.attribution.counts.conflict > 0
         previous = replace(previous, unknown_cgroups=tick.carried.unknown_cgroups)
         tick = _look_once(collector, own, previous, govern, fresh=True, for_tick=for_tick)
+        looked_again = looked_again or not tick.attribution.counts.conflict
     if tick.attribution.counts.conflict:
         log.warning(
             "attribution=conflict rows=%d containers=%s",
@@ -195,6 +198,11 @@ def look(
             ",".join(sorted(identity[:12] for identity in tick.attribution.doubtful)),
         )
     return tick
+
+
+def _is_unexplained(tick: Tick) -> bool:
+    """Whether a cgroup is somebody's whom the engine did not list, and it may know by now."""
+    return tick.engine_answers and bool(tick.new_unknown_cgroups)
 
 
 def _look_once(

@@ -6,10 +6,11 @@ it. Each part of a sample has the moment at which it was read, or the reason why
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from agent.model.accounts import Books, Reading
+from agent.model.accounts import Books, ContainerShare, Reading
 from agent.model.attribution import Attribution
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, Container, ContainerTotals
@@ -72,6 +73,8 @@ class Tick:
     attribution: Attribution
     totals: tuple[ContainerTotals, ...]
     """One for each container of the engine's list; none while the engine is away."""
+    cpu_shares: Mapping[str, ContainerShare]
+    """By container: whose its CPU was, where BPF saw its processes."""
     processes: tuple[ProcessUsage, ...]
     container_processes: tuple[ContainerProcessUsage, ...]
     host: HostFigures | None

@@ -18,19 +18,18 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.analysis.cpu_accounting import close_books, owners, process_cpu_ns
-from agent.cli.commands.bpf_check import Observer, Seen, watching
+from agent.analysis.cpu_accounting import owners
 from agent.clock import Clock
 from agent.config import Config
-from agent.model.accounts import Books, ContainerShare
+from agent.daemon.watch import Watch, bpf_of, cgroups_of, watching
 from agent.model.attribution import Basis, Verified
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.container import ContainerCgroup
 from agent.model.process import Source
+from agent.model.tick import Tick
 from agent.selftest import lines as canary
 from agent.selftest.container import Canary, CanaryError
 from agent.selftest.lines import Line
-from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.programs import Handover
 from agent.sources.bpf.syscall import enable_statistics, program_runs
 from agent.sources.cgroup import reader
@@ -49,15 +48,15 @@ def run(config: Config, clock: Clock, *, as_json: bool) -> int:
     """Prints asked against measured. 0 where all of it holds, 1 where a line is off."""
     say = Say(sys.stderr)
     say("Starting probes and a throw-away container …")
-    with watching(config, clock) as (observer, witness):
+    with watching(config, clock, say) as watch:
         statistics = enable_statistics()
         try:
             with Canary(config.docker_host) as bird:
-                lines = _Examination(observer, witness, bird).lines()
+                lines = _Examination(watch, bird).lines()
         finally:
             os.close(statistics)
-    if observer.problem:
-        say(f"First witness: /proc instead of the modules. {observer.problem}")
+    if watch.problem:
+        say(f"First witness: /proc instead of the modules. {watch.problem}")
     if as_json:
         document = {
             "kernel": os.uname().release,
@@ -75,7 +74,7 @@ def run(config: Config, clock: Clock, *, as_json: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    seen: Seen
+    seen: Tick
     cgroup: ContainerCgroup
     events: CgroupEvents
 
@@ -83,9 +82,8 @@ class _Moment:
 class _Examination:
     """One canary's life, from birth to the table."""
 
-    def __init__(self, observer: Observer, witness: bpf.Witness, bird: Canary) -> None:
-        self._observer = observer
-        self._witness = witness
+    def __init__(self, watch: Watch, bird: Canary) -> None:
+        self._watch = watch
         self._bird = bird
         self._root = reader.detect().root
 
@@ -110,14 +108,14 @@ class _Examination:
 
     def _moment(self) -> _Moment | None:
         """None while Docker or the kernel does not show the container yet."""
-        seen = self._observer.observe()
-        cgroup = seen.cgroups.containers.get(self._bird.id)
+        seen = self._watch.look()
+        cgroup = cgroups_of(seen).containers.get(self._bird.id)
         if cgroup is None or not cgroup.path:
             return None
-        return _Moment(seen, cgroup, self._events(seen.bpf, seen))
+        return _Moment(seen, cgroup, self._events(bpf_of(seen), seen))
 
-    def _events(self, view: BpfView, seen: Seen) -> CgroupEvents:
-        owner = owners(view, seen.cgroups)
+    def _events(self, view: BpfView, seen: Tick) -> CgroupEvents:
+        owner = owners(view, cgroups_of(seen))
         total = CgroupEvents()
         for cgroup_id, events in view.totals.items():
             if owner.get(cgroup_id) == self._bird.id:
@@ -185,7 +183,7 @@ class _Examination:
     def _attribution(self) -> list[Line]:
         moment = self._now()
         pids = self._processes(moment)
-        rows = [row for row in moment.seen.answer.rows if row.container_id == self._bird.id]
+        rows = [row for row in moment.seen.attribution.rows if row.container_id == self._bird.id]
         right = [
             row
             for row in rows
@@ -206,7 +204,7 @@ class _Examination:
             self._moment, lambda moment: moment.events.exits >= wanted, f"{_CHILDREN} exits"
         )
         events = after.events.since(before.events)
-        lost = after.seen.bpf.lost - before.seen.bpf.lost
+        lost = bpf_of(after.seen).lost - bpf_of(before.seen).lost
         each = answer["elapsed_ns"] / _CHILDREN / 1e6
         return [
             Line("children born", _CHILDREN, events.forks, "", 0, f"{each:.2f} ms each"),
@@ -216,7 +214,6 @@ class _Examination:
 
     def _cpu(self) -> list[Line]:
         before = self._now()
-        _, books = self._close(Books(), before)
         spent = self._bird.ask("burn", cpu_ns=_BURN_NS)["cpu_ns"]
         wanted = before.events.cpu_exited_ns + spent * 9 // 10
         after = self._until(
@@ -226,27 +223,13 @@ class _Examination:
         )
         burnt = after.events.since(before.events).cpu_exited_ns
         lines = [Line("CPU burnt by a child", spent / 1e6, burnt / 1e6, "ms", 0.02)]
-        shares, _ = self._close(books, after)
-        if (share := shares.get(self._bird.id)) and after.seen.snapshot.source is Source.MODULES:
+        share = self._watch.against(before.seen.carried, after.seen).cpu_shares.get(self._bird.id)
+        if share and after.seen.sample.snapshot.source is Source.MODULES:
             explained = share.usage_ns - share.unexplained_ns
             lines.append(
                 Line("cgroup's CPU explained", share.usage_ns / 1e6, explained / 1e6, "ms", 0.02)
             )
         return lines
-
-    def _close(self, books: Books, moment: _Moment) -> tuple[dict[str, ContainerShare], Books]:
-        seen = moment.seen
-        return close_books(
-            books,
-            seen.bpf,
-            owners(seen.bpf, seen.cgroups),
-            process_cpu_ns(seen.snapshot, seen.bpf),
-            {
-                key: cgroup.cpu_ns
-                for key, cgroup in seen.cgroups.containers.items()
-                if cgroup.cpu_ns is not None
-            },
-        )
 
     def _memory(self) -> list[Line]:
         before = self._now().cgroup
@@ -262,7 +245,7 @@ class _Examination:
         ]
 
     def _probes(self) -> list[Line]:
-        probes = self._witness.probes
+        probes = self._watch.witness.probes
         if probes is None:
             return []
         runs = [program_runs(fd) for fd in probes.programs.values()]

@@ -7,145 +7,55 @@ the modules are not loaded `/proc` is the first witness, which is said.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from agent.analysis.attribution import attribute
 from agent.clock import Clock
 from agent.config import Config
-from agent.errors import SourceError
-from agent.model.attribution import AttributedProcess, Attribution, Verified
-from agent.model.bpf import BpfView
-from agent.model.container import CgroupView, Container
-from agent.model.process import Snapshot, Source
-from agent.sources import modules as proc_modules
-from agent.sources import psutil_source
-from agent.sources.bpf import witness as bpf
-from agent.sources.cgroup import reader
-from agent.sources.engine.inventory import Engine
+from agent.daemon.watch import bpf_of, cgroups_of, watching
+from agent.model.attribution import AttributedProcess, Verified
+from agent.model.process import Source
+from agent.model.tick import Tick
 from agent.util import streams
 from agent.util.terminal import Say, printable
 
 CONFLICT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was read at one moment, and the answer."""
-
-    snapshot: Snapshot
-    containers: tuple[Container, ...]
-    cgroups: CgroupView
-    bpf: BpfView
-    answer: Attribution
-
-
-class Observer:
-    """Reads all witnesses, as a tick of the agent does."""
-
-    def __init__(
-        self, config: Config, clock: Clock, layout: reader.CgroupLayout, witness: bpf.Witness
-    ) -> None:
-        self._config = config
-        self._clock = clock
-        self._layout = layout
-        self._witness = witness
-        self._engine = Engine(config.docker_host, clock)
-        self._asked_for: frozenset[int] = frozenset()
-        self.problem = ""
-        """Why the modules are not the first witness."""
-
-    def observe(self) -> Seen:
-        """Raises AgentError where a witness or Docker cannot be read.
-
-        As in a tick Docker is asked once more for cgroups that it did not explain: what it then
-        still does not list is another engine's. A conflict is looked at twice, since a process may
-        move between two readings.
-        """
-        seen = self._observe_once()
-        unexplained = seen.answer.unknown_cgroups - self._asked_for
-        self._asked_for = seen.answer.unknown_cgroups
-        if unexplained or seen.answer.counts.conflict:
-            seen = self._observe_once()
-        if unexplained and seen.answer.counts.conflict:
-            seen = self._observe_once()
-        return seen
-
-    def _observe_once(self) -> Seen:
-        snapshot = self._snapshot()
-        view = self._witness.witness(snapshot.snapshot_ns)
-        containers = self._engine.list().containers
-        cgroup_view = reader.read(self._layout, containers, self._asked_for)
-        answer = attribute(snapshot, cgroup_view, containers, view.cgroup_ids, view.lost)
-        return Seen(snapshot, containers, cgroup_view, view, answer)
-
-    def _snapshot(self) -> Snapshot:
-        modules = self._config.modules
-        try:
-            return proc_modules.read(
-                Path(modules.sysinfo_path), Path(modules.continfo_path), self._clock
-            )
-        except SourceError as error:
-            self.problem = str(error)
-            return psutil_source.read(self._clock, self._layout)
-
-    def close(self) -> None:
-        self._engine.close()
-
-
-@contextmanager
-def watching(config: Config, clock: Clock) -> Iterator[tuple[Observer, bpf.Witness]]:
-    """An observer with probes that are ready. Raises SourceError where there can be none."""
-    layout = reader.detect()
-    witness = bpf.Witness.start(layout.hierarchy, clock)
-    observer = Observer(config, clock, layout, witness)
-    try:
-        while witness.poll().status == "starting":
-            time.sleep(0.05)
-        if witness.state.status != "ready":
-            reason = witness.state.reason
-            raise SourceError(reason[:1].upper() + reason[1:], witness.state.hint)
-        yield observer, witness
-    finally:
-        observer.close()
-        witness.close()
-
-
 def check(config: Config, clock: Clock, *, as_json: bool) -> int:
     """Prints the table. 1 where a conflict stands, else 0. Raises AgentError."""
-    with watching(config, clock) as (observer, _):
-        seen = observer.observe()
-    if observer.problem:
-        Say(sys.stderr)(f"First witness: /proc instead of the modules. {observer.problem}")
+    say = Say(sys.stderr)
+    with watching(config, clock, say) as watch:
+        seen = watch.look()
+    if watch.problem:
+        say(f"First witness: /proc instead of the modules. {watch.problem}")
     if as_json:
         streams.out(streams.json_text(_document(seen)))
     else:
         streams.out("\n".join(_text(seen)))
-    return CONFLICT if seen.answer.counts.conflict else 0
+    return CONFLICT if seen.attribution.counts.conflict else 0
 
 
-def _rows(seen: Seen) -> list[dict[str, object]]:
-    rows = [_row(seen, row) for row in seen.answer.rows]
+def _rows(seen: Tick) -> list[dict[str, object]]:
+    rows = [_row(seen, row) for row in seen.attribution.rows]
     return sorted(rows, key=lambda row: (str(row["container"]), str(row["pid"]).zfill(9)))
 
 
-def _row(seen: Seen, row: AttributedProcess) -> dict[str, object]:
+def _row(seen: Tick, row: AttributedProcess) -> dict[str, object]:
     process = row.process
-    by_bpf = seen.bpf.cgroup_ids.get(process.key)
-    if by_bpf is None and seen.snapshot.source is Source.PSUTIL:
+    by_bpf = bpf_of(seen).cgroup_ids.get(process.key)
+    if by_bpf is None and seen.sample.snapshot.source is Source.PSUTIL:
         by_bpf = next(
-            (value for key, value in seen.bpf.cgroup_ids.items() if key.pid == process.pid), None
+            (value for key, value in bpf_of(seen).cgroup_ids.items() if key.pid == process.pid),
+            None,
         )
-    candidate = next((one for one in seen.snapshot.candidates if one.key == process.key), None)
+    candidate = next(
+        (one for one in seen.sample.snapshot.candidates if one.key == process.key), None
+    )
     spaces = []
-    if candidate is not None and candidate.pid_ns != seen.cgroups.host_pid_ns:
+    if candidate is not None and candidate.pid_ns != cgroups_of(seen).host_pid_ns:
         spaces.append("pid")
-    if candidate is not None and candidate.uts_ns != seen.cgroups.host_uts_ns:
+    if candidate is not None and candidate.uts_ns != cgroups_of(seen).host_uts_ns:
         spaces.append("uts")
     return {
         "pid": process.pid,
@@ -153,7 +63,7 @@ def _row(seen: Seen, row: AttributedProcess) -> dict[str, object]:
         "start_ns": process.start_ns,
         "container": row.container_name,
         "container_id": row.container_id,
-        "source_cgroup": seen.cgroups.hierarchy.of(process),
+        "source_cgroup": cgroups_of(seen).hierarchy.of(process),
         "bpf_cgroup": by_bpf,
         "namespaces": "+".join(spaces) or "host",
         "verified": str(row.verified),
@@ -162,19 +72,19 @@ def _row(seen: Seen, row: AttributedProcess) -> dict[str, object]:
     }
 
 
-def _document(seen: Seen) -> dict[str, object]:
+def _document(seen: Tick) -> dict[str, object]:
     return {
-        "source": str(seen.snapshot.source),
-        "hierarchy": str(seen.cgroups.hierarchy),
+        "source": str(seen.sample.snapshot.source),
+        "hierarchy": str(cgroups_of(seen).hierarchy),
         "rows": _rows(seen),
-        "counts": msgspec.to_builtins(seen.answer.counts),
-        "seam": msgspec.to_builtins(seen.bpf.seam),
-        "lost": seen.bpf.lost,
+        "counts": msgspec.to_builtins(seen.attribution.counts),
+        "seam": msgspec.to_builtins(bpf_of(seen).seam),
+        "lost": bpf_of(seen).lost,
     }
 
 
-def _text(seen: Seen) -> list[str]:
-    source = "MODULE" if seen.snapshot.source is Source.MODULES else "PROC"
+def _text(seen: Tick) -> list[str]:
+    source = "MODULE" if seen.sample.snapshot.source is Source.MODULES else "PROC"
     header = ("COMM", source, "BPF", "NS", "VERIFIED", "BASIS", "CONTAINER")
     lines = ["{:>7} {:<15} {:>8} {:>8} {:<7} {:<10} {:<7} {}".format("PID", *header)]
     for row in _rows(seen):
@@ -187,15 +97,15 @@ def _text(seen: Seen) -> list[str]:
             f"{by_bpf:>8} {row['namespaces']:<7} {row['verified']:<10} {row['basis']:<7} "
             f"{printable(told)}"
         )
-    counts, seam = seen.answer.counts, seen.bpf.seam
-    of = len({row.container_id for row in seen.answer.rows})
+    counts, seam = seen.attribution.counts, bpf_of(seen).seam
+    of = len({row.container_id for row in seen.attribution.rows})
     lines.append(
-        f"{len(seen.answer.rows)} processes of {of} containers: {counts.agree} agree, "
+        f"{len(seen.attribution.rows)} processes of {of} containers: {counts.agree} agree, "
         f"{counts.conflict} conflict, {counts.unverified} unverified; {counts.dropped} candidates "
         "are no container's."
     )
     lines.append(
         f"Seam: {seam.snapshot_only} by the snapshot alone, {seam.event_only} by events alone, "
-        f"{seam.both} by both. Lost: {seen.bpf.lost}."
+        f"{seam.both} by both. Lost: {bpf_of(seen).lost}."
     )
     return lines

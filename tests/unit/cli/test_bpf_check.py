@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from agent.cli.commands.bpf_check import Observer
 from agent.clock import SystemClock
 from agent.config import Config
-from agent.model.bpf import BpfView
+from agent.daemon.outside import Outside
+from agent.daemon.watch import Watch
+from agent.engine_api.own_container import OwnContainer
+from agent.model.bpf import BpfView, Seam
 from agent.model.process import ProcessKey, Snapshot
-from agent.sources.bpf import witness as bpf
-from agent.sources.engine.inventory import Engine, Listing
+from agent.sources.bpf.witness import Witness
+from agent.sources.engine.inventory import Listing
 from tests.unit.builders import candidate, process, snapshot
 from tests.unit.sources.fake_host import FakeHost, container, full_id
 
@@ -23,10 +26,14 @@ class FakeWitness:
     def __init__(self, cgroup_ids: dict[ProcessKey, int]) -> None:
         self.cgroup_ids = cgroup_ids
 
-    def witness(self, snapshot_ns: int) -> BpfView:
-        return BpfView(
-            snapshot_ns, self.cgroup_ids, {}, {}, {}, {}, frozenset(), frozenset(), 0, bpf.Seam()
-        )
+    def poll(self) -> SimpleNamespace:
+        return SimpleNamespace(status="ready", reason="", hint="")
+
+    def read(self) -> BpfView:
+        return BpfView(0, self.cgroup_ids, {}, {}, {}, {}, frozenset(), frozenset(), 0, Seam())
+
+    def mark(self, snapshot_ns: int) -> None:
+        pass
 
 
 class FakeEngine:
@@ -37,21 +44,45 @@ class FakeEngine:
         self.asked += 1
         return Listing((container("a"),), 0, 0)
 
+    def close(self) -> None:
+        pass
+
+
+class FakeOutside(Outside):
+    """A host whose processes and engine are a test's, and whose cgroups are real directories."""
+
+    def __init__(self, host: FakeHost, seen: Snapshot, fake_engine: FakeEngine) -> None:
+        super().__init__(Config(), SystemClock(), lambda _: None)  # type: ignore[arg-type]
+        self._host, self._seen, self._engine = host, seen, fake_engine
+
+    def own_container(self) -> OwnContainer:
+        return OwnContainer(self._host.proc / "nobody")
+
+    def engine(self) -> Any:
+        return self._engine
+
+    def read_modules(self) -> Snapshot:
+        return self._seen
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> FakeHost:
     return FakeHost(tmp_path)
 
 
-def observer(host: FakeHost, seen: Snapshot, cgroup_ids: dict[ProcessKey, int]) -> Observer:
-    witness = cast("bpf.Witness", FakeWitness(cgroup_ids))
-    one = Observer(Config(), SystemClock(), host.layout(), witness)
-    one._engine = cast("Engine", FakeEngine())
-    one._snapshot = lambda: seen  # type: ignore[method-assign]
-    return one
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
 
 
-def test_a_container_of_another_docker_is_in_the_table(host: FakeHost) -> None:
+def watch(
+    host: FakeHost, engine: FakeEngine, seen: Snapshot, cgroup_ids: dict[ProcessKey, int]
+) -> Watch:
+    witness = cast("Witness", FakeWitness(cgroup_ids))
+    return Watch(FakeOutside(host, seen, engine), host.layout(), witness)
+
+
+def test_a_container_of_another_docker_is_in_the_table(host: FakeHost, engine: FakeEngine) -> None:
     own = host.cgroup(f"/system.slice/docker-{full_id('a')}.scope")
     other = host.cgroup(f"/other/docker-{full_id('f')}.scope")
     processes = [process(pid, cgroup_id=group) for pid, group in ((7, own), (8, other))]
@@ -59,9 +90,9 @@ def test_a_container_of_another_docker_is_in_the_table(host: FakeHost) -> None:
         snapshot(*processes),
         candidates=tuple(candidate(one.pid, cgroup_id=one.cgroup_id) for one in processes),
     )
-    one = observer(host, seen, {process.key: process.cgroup_id for process in processes})
+    ids = {process.key: process.cgroup_id for process in processes}
 
-    answer = one.observe().answer
+    answer = watch(host, engine, seen, ids).look().attribution
 
     assert {row.process.pid: row.container_id for row in answer.rows} == {
         7: full_id("a"),
@@ -71,17 +102,16 @@ def test_a_container_of_another_docker_is_in_the_table(host: FakeHost) -> None:
 
 
 def test_docker_is_asked_once_more_and_not_for_ever_for_what_it_does_not_explain(
-    host: FakeHost,
+    host: FakeHost, engine: FakeEngine
 ) -> None:
     unit = host.cgroup("/system.slice/private.service")
     seen = dataclasses.replace(
         snapshot(process(9, cgroup_id=unit + 1000)),
         candidates=(candidate(9, cgroup_id=unit + 1000),),
     )
-    one = observer(host, seen, {})
-    engine = cast("FakeEngine", one._engine)
+    one = watch(host, engine, seen, {})
 
-    one.observe()
+    one.look()
     assert engine.asked == 2
-    one.observe()
+    one.look()
     assert engine.asked == 3
