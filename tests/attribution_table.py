@@ -66,6 +66,19 @@ docker run -d --network=none inner /usr/bin/busybox sleep 8811
 """Docker inside Docker from the host's own programs."""
 
 
+HELD_BY_A_THREAD = """import ctypes, threading
+held = threading.Event()
+def hold():
+    pages = b"x" * (64 << 20)
+    held.set()
+    threading.Event().wait()
+threading.Thread(target=hold).start()
+held.wait()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""A main thread that ends before the one that has the memory."""
+
+
 @pytest.mark.usefixtures("host")
 class AttributionTable:
     """Collected through a subclass, which gives `host`, `boxes` and `image`."""
@@ -299,6 +312,18 @@ class AttributionTable:
             mute = name == "psutil" and box not in text_of(Path(f"/proc/{pid}/cgroup"))
             assert host.told(reader)[pid] == Told(box, "strayed" if mute else "cgroup"), name
         host.check()
+
+    def test_one_whose_main_thread_has_ended_keeps_its_memory(
+        self, host: Host, boxes: Containers, image: str
+    ) -> None:
+        python = ("chroot", "/host", "/usr/bin/python3", "-c", HELD_BY_A_THREAD)
+        box = self.run(boxes, image, "-v", "/:/host:ro", command=python)
+        pid = first_pid(box)
+        wait_until(lambda: state_of(pid) == "Z", "the main thread has ended")
+        host.check(basis={pid: "cgroup"})
+        for reader in host.readers.values():
+            (one,) = (process for process in reader().processes if process.pid == pid)
+            assert 64 << 10 <= one.rss_kb < 96 << 10
 
     def test_host_processes_with_namespaces_of_their_own(
         self, host: Host, boxes: Containers, image: str

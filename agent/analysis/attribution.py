@@ -173,11 +173,12 @@ class _Attributor:
 
         Processes and candidates are two readings. Where the candidates were read after the
         processes, one may be missing because it ended in between; where they were read before, it
-        may have been born in between, which its start tells. A zombie has lost its UTS namespace.
+        may have been born in between, which its start tells. A zombie has lost its UTS namespace,
+        one of which only the main thread has ended has not.
         """
         if self._namespaces.are_hosts(container_id):
             return True
-        if process.state & _ZOMBIE_OR_DEAD:
+        if process.state & _ZOMBIE_OR_DEAD and process.vsz_kb == 0:
             return False
         candidates_ns = self._snapshot.candidates_ns
         if candidates_ns == self._snapshot.snapshot_ns:

@@ -69,7 +69,7 @@ def parse_stat(text: bytes) -> Stat:
     )
 
 
-def read_stat(proc: str, pid: int) -> Stat:
+def read_stat(proc: str, pid: int | str) -> Stat:
     """`/proc/PID/stat`."""
     return parse_stat(read(f"{proc}/{pid}/stat"))
 
@@ -77,6 +77,25 @@ def read_stat(proc: str, pid: int) -> Stat:
 def parse_status(text: bytes) -> dict[bytes, bytes]:
     """`/proc/PID/status` by field. A name cannot forge a field: the kernel escapes its newlines."""
     return dict(reversed(_STATUS_FIELD.findall(text)))
+
+
+def speaker(proc: str, pid: int, stat: Stat, status: Mapping[bytes, bytes]) -> str:
+    """The directory below `proc` that speaks for a process: `PID`, or `PID/task/TID`.
+
+    Memory, cgroups and namespaces are each thread's own. A main thread that has ended before the
+    others has none left (exit_mm, exit_task_namespaces), is a zombie by its state, and is not moved
+    to another cgroup with them; then a thread that still has the address space speaks.
+    """
+    has_memory = b"VmRSS" in status
+    if has_memory or not (stat.vsz_kb or stat.threads > 1):
+        return str(pid)
+    for tid in os.listdir(f"{proc}/{pid}/task"):
+        try:
+            if b"VmRSS" in parse_status(read(f"{proc}/{pid}/task/{tid}/status")):
+                return f"{pid}/task/{tid}"
+        except OSError:
+            continue
+    return str(pid)
 
 
 def parse_rollup(text: bytes) -> dict[bytes, bytes]:
@@ -136,7 +155,10 @@ def host_namespaces(proc: str) -> tuple[int, int]:
 
 
 def namespace(proc: str, pid: int | str, kind: str) -> int:
-    """The number in `/proc/PID/ns/KIND`. Not there for a zombie, except `pid`."""
+    """The number in `/proc/PID/ns/KIND`. Not there for a zombie, except `pid`.
+
+    `pid` may be what `speaker` gives.
+    """
     # A Path of each would be a quarter of a whole snapshot's time.
     target = os.readlink(f"{proc}/{pid}/ns/{kind}")
     if not (target.startswith(f"{kind}:[") and target.endswith("]")):

@@ -130,12 +130,17 @@ class _Reader:
         """Raises OSError or ValueError for a process that ended meanwhile."""
         stat = procfs.read_stat(self.proc, pid)
         status = procfs.parse_status(procfs.read(f"{self.proc}/{pid}/status"))
+        speaker = procfs.speaker(self.proc, pid, stat, status)
+        vsz_kb = stat.vsz_kb
+        if speaker != str(pid):
+            vsz_kb = procfs.read_stat(self.proc, speaker).vsz_kb
+            status = procfs.parse_status(procfs.read(f"{self.proc}/{speaker}/status"))
         cgroup_id, cgroup1_id = self.cgroup_ids.of(
-            procfs.read(f"{self.proc}/{pid}/cgroup"),
-            has_ended=stat.vsz_kb == 0,
+            procfs.read(f"{self.proc}/{speaker}/cgroup"),
+            has_ended=vsz_kb == 0,
         )
-        namespaces = self._namespaces(pid, stat)
-        rss_kb, anon_kb = self._resident(pid, stat, status)
+        namespaces = self._namespaces(pid, speaker, stat)
+        rss_kb, anon_kb = self._resident(speaker, vsz_kb, status)
         name = stat.comm.decode("utf-8", "replace")
         life_ns = now_ns - stat.start_ns
         process = Process(
@@ -144,7 +149,7 @@ class _Reader:
             state=_STATES.get(stat.state, 0),
             rss_kb=rss_kb,
             mem_percent=rss_kb * 100 // self.total_kb if self.total_kb else 0,
-            vsz_kb=stat.vsz_kb,
+            vsz_kb=vsz_kb,
             life_cpu_percent=stat.cpu_ns * 100 // life_ns if life_ns > 0 else 0,
             ppid=stat.ppid,
             threads=stat.threads,
@@ -152,7 +157,7 @@ class _Reader:
             cpu_ns=stat.cpu_ns,
             rss_anon_kb=anon_kb,
             rss_shmem_kb=procfs.kb(status, b"RssShmem"),
-            mm_id=pid if stat.vsz_kb else 0,
+            mm_id=pid if vsz_kb else 0,
             cgroup_id=cgroup_id,
             cgroup1_id=cgroup1_id,
         )
@@ -177,7 +182,7 @@ class _Reader:
             uts_ns=namespaces[1],
         )
 
-    def _namespaces(self, pid: int, stat: procfs.Stat) -> tuple[int, int]:
+    def _namespaces(self, pid: int, speaker: str, stat: procfs.Stat) -> tuple[int, int]:
         """PID and UTS namespace. A zombie has only the first; the host's stands for the other.
 
         Those of a process with more privileges than ours are not shown: it is no container's.
@@ -185,7 +190,7 @@ class _Reader:
         pid_ns = self.host[0]
         try:
             pid_ns = procfs.namespace(self.proc, pid, "pid")
-            return pid_ns, procfs.namespace(self.proc, pid, "uts")
+            return pid_ns, procfs.namespace(self.proc, speaker, "uts")
         except PermissionError:
             return self.host
         except FileNotFoundError:
@@ -195,13 +200,13 @@ class _Reader:
                 raise
             return pid_ns, self.host[1]
 
-    def _resident(self, pid: int, stat: procfs.Stat, status: dict[bytes, bytes]) -> tuple[int, int]:
+    def _resident(self, speaker: str, vsz_kb: int, status: dict[bytes, bytes]) -> tuple[int, int]:
         """Resident and anonymous memory, KB."""
         rss_kb, anon_kb = procfs.kb(status, b"VmRSS"), procfs.kb(status, b"RssAnon")
-        if not stat.vsz_kb or rss_kb >= _SMALL_KB or self.counts_are_exact:
+        if not vsz_kb or rss_kb >= _SMALL_KB or self.counts_are_exact:
             return rss_kb, anon_kb
         try:
-            exact = procfs.parse_rollup(procfs.read(f"{self.proc}/{pid}/smaps_rollup"))
+            exact = procfs.parse_rollup(procfs.read(f"{self.proc}/{speaker}/smaps_rollup"))
         except OSError:
             return rss_kb, anon_kb
         return procfs.kb(exact, b"Rss"), procfs.kb(exact, b"Anonymous")

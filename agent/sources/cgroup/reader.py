@@ -121,11 +121,13 @@ def _identifying_controller(layout: CgroupLayout) -> str:
 def _first_process(proc: str, pid: int) -> _First | None:
     """None where the process ends meanwhile, or the pid passes to another one."""
     try:
-        start_ns = procfs.read_stat(proc, pid).start_ns
-        paths = procfs.parse_cgroups(procfs.read(f"{proc}/{pid}/cgroup"))
-        pid_ns = procfs.namespace(proc, pid, "pid")
-        uts_ns = procfs.namespace(proc, pid, "uts")
+        stat = procfs.read_stat(proc, pid)
+        start_ns = stat.start_ns
         status = procfs.parse_status(procfs.read(f"{proc}/{pid}/status"))
+        speaker = procfs.speaker(proc, pid, stat, status)
+        paths = procfs.parse_cgroups(procfs.read(f"{proc}/{speaker}/cgroup"))
+        pid_ns = procfs.namespace(proc, pid, "pid")
+        uts_ns = procfs.namespace(proc, speaker, "uts")
         inner_pid, levels = procfs.innermost_pid(status)
         if procfs.read_stat(proc, pid).start_ns != start_ns:
             return None

@@ -51,7 +51,7 @@ class Proc:
     def is_candidate(self) -> bool:
         """As the module has it: a zombie has no UTS namespace any more."""
         return self.pid_ns != HOST_PID_NS or (
-            self.uts_ns != HOST_UTS_NS and not self.state & ZOMBIE
+            self.uts_ns != HOST_UTS_NS and not (self.state & ZOMBIE and self.vsz_kb == 0)
         )
 
 

@@ -293,6 +293,13 @@ def test_an_unknown_first_process_takes_nothing_from_the_cgroups_word() -> None:
     assert told(scene) == {first.pid: ("a", Basis.CGROUP)}
 
 
+def test_a_host_process_whose_main_thread_has_ended_is_added_like_any_other() -> None:
+    scene = Scene()
+    scene.container("a")
+    put_in = scene.proc(cgroup=ord("a"), state=ZOMBIE, vsz_kb=4096)
+    assert told(scene)[put_in.pid] == ("a", Basis.ADDED)
+
+
 def test_zombies_are_rows_of_their_container() -> None:
     scene = Scene()
     first = scene.container("a")

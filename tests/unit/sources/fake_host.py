@@ -135,6 +135,28 @@ class FakeHost:
             procs = self.identifying / cgroup.strip("/") / "cgroup.procs"
             procs.write_text((procs.read_text() if procs.exists() else "") + f"{pid}\n")
 
+    def end_main_thread(self, pid: int, tid: int) -> None:
+        """Leaves the process to its other thread `tid`: what the kernel shows of both then."""
+        leader = self.proc / str(pid)
+        thread = leader / "task" / str(tid)
+        (thread / "ns").mkdir(parents=True)
+        for name in ("stat", "status", "cgroup"):
+            (thread / name).write_bytes((leader / name).read_bytes())
+        for link in (leader / "ns").iterdir():
+            (thread / "ns" / link.name).symlink_to(link.readlink())
+        (leader / "task" / str(pid)).mkdir()
+        (leader / "ns" / "uts").unlink()
+        stat = (leader / "stat").read_text().replace(") S ", ") Z ").replace(" 8192 ", " 0 ")
+        (leader / "stat").write_text(stat.replace(" 20 0 1 ", " 20 0 2 "))
+        status = (leader / "status").read_text().partition("VmRSS")[0]
+        (leader / "status").write_text(status)
+        (leader / "task" / str(pid) / "status").write_text(status)
+        # A thread that has ended keeps its cgroup; of v1's the kernel shows the root.
+        text = (leader / "cgroup").read_text()
+        lines = [line if line.startswith("0::") else f"{line[: line.rindex(':')]}:/" for line in
+                 text.splitlines()]  # fmt: skip
+        (leader / "cgroup").write_text("\n".join(lines) + "\n")
+
     def _roots(self) -> list[Path]:
         names = {
             "v2": [""],

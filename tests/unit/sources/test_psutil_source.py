@@ -88,6 +88,39 @@ def test_a_zombie_has_only_its_pid_namespace(tmp_path: Path, pids: list[int]) ->
     assert candidate(snapshot, 71) is None
 
 
+@pytest.mark.parametrize("kind", ["v2", "v1", "hybrid"])
+def test_a_process_whose_main_thread_has_ended_is_what_its_other_threads_are(
+    tmp_path: Path, pids: list[int], kind: str
+) -> None:
+    host = FakeHost(tmp_path, kind)
+    host.cgroup(f"/docker/{A}")
+    host.process(70, cgroup=f"/docker/{A}", pid_ns=9, uts_ns=8, own_pid=1)
+    pids.append(70)
+    alive, inside = one(read(host), 70), candidate(read(host), 70)
+    assert alive.rss_kb == 12
+    host.end_main_thread(70, tid=71)
+    after = one(read(host), 70)
+    assert after.state == 32
+    for field in ("rss_kb", "vsz_kb", "mm_id", "cgroup_id", "cgroup1_id", "key"):
+        assert getattr(after, field) == getattr(alive, field)
+    assert inside is not None
+    assert candidate(read(host), 70) is not None
+    assert candidate(read(host), 70).uts_ns == inside.uts_ns == 8  # type: ignore[union-attr]
+
+
+def test_the_other_thread_s_page_tables_are_read_before_6_2(
+    tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = FakeHost(tmp_path)
+    host.process(70)
+    host.end_main_thread(70, tid=71)
+    rollup = host.proc / "70" / "task" / "71" / "smaps_rollup"
+    rollup.write_text("0-1 [rollup]\nRss: 1440 kB\nAnonymous: 96 kB\n")
+    pids.append(70)
+    monkeypatch.setattr("platform.release", lambda: "6.1.0-50-amd64")
+    assert (one(read(host), 70).rss_kb, one(read(host), 70).rss_anon_kb) == (1440, 96)
+
+
 def test_a_process_that_ends_while_it_is_read_is_left_out(tmp_path: Path, pids: list[int]) -> None:
     host = FakeHost(tmp_path)
     host.process(70)

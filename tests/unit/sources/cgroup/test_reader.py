@@ -223,6 +223,16 @@ def test_a_first_pid_that_passed_to_another_container_is_that_ones(v2: FakeHost)
     assert view.containers[B].pid_ns == 9
 
 
+def test_a_first_process_whose_main_thread_has_ended_still_tells_its_namespaces(
+    v2: FakeHost,
+) -> None:
+    v2.cgroup(f"/docker/{A}")
+    v2.process(70, cgroup=f"/docker/{A}", pid_ns=9, uts_ns=8, own_pid=1)
+    v2.end_main_thread(70, tid=71)
+    found = reader.read(v2.layout(), [container("a", 70)]).containers[A]
+    assert (found.pid_ns, found.uts_ns) == (9, 8)
+
+
 def test_a_first_process_that_is_gone_leaves_the_directory(v2: FakeHost) -> None:
     own = v2.cgroup(f"/docker/{A}")
     view = reader.read(v2.layout(), [container("a", 70)])
