@@ -110,6 +110,30 @@ def move(pid: int, directory: Path) -> None:
 
 
 @contextmanager
+def moved_below(pid: int, directory: Path, names: Sequence[str]) -> Iterator[None]:
+    """A process in the last of directories one inside the other, whose path may be too long."""
+    opened = [os.open(directory, os.O_RDONLY)]
+    try:
+        for name in names:
+            os.mkdir(name, dir_fd=opened[-1])
+            opened.append(os.open(name, os.O_RDONLY, dir_fd=opened[-1]))
+        _move_at(pid, opened[-1])
+        yield
+    finally:
+        _move_at(pid, opened[0])
+        for parent, name in reversed(list(zip(opened, names, strict=False))):
+            os.rmdir(name, dir_fd=parent)
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _move_at(pid: int, directory: int) -> None:
+    procs = os.open("cgroup.procs", os.O_WRONLY, dir_fd=directory)
+    os.write(procs, str(pid).encode("ascii"))
+    os.close(procs)
+
+
+@contextmanager
 def host_cgroup() -> Iterator[Path]:
     """A cgroup that is no container's. What is left in it at the end is killed."""
     directory = identifying_root() / f"so1test-elsewhere-{uuid.uuid4().hex[:6]}"

@@ -25,6 +25,7 @@ from tests.attribution_support import (
     host_pid_inside,
     identifying_root,
     move,
+    moved_below,
     pids_below,
     process_at,
     running,
@@ -139,6 +140,20 @@ class AttributionTable:
         deeper = directory_of(box) / "inner" / "deeper"
         wait_until(lambda: deeper.exists() and len(pids_below(deeper)) == 3, "the inner cgroup")
         host.check(basis=dict.fromkeys(pids_below(deeper), "cgroup"))
+
+    @pytest.mark.parametrize("names", [["x" * 200] * 25, ["x"] * 300], ids=["long", "deep"])
+    @pytest.mark.parametrize("namespaces", ["own", "hosts"])
+    def test_a_cgroup_longer_than_a_path_or_deeper_than_any(
+        self, host: Host, boxes: Containers, image: str, namespaces: str, names: list[str]
+    ) -> None:
+        """Neither hides a process, nor is its memory added to what its cgroup holds anyway."""
+        options = ("--uts=host", "--pid=host") if namespaces == "hosts" else ()
+        box = self.run(boxes, image, *options)
+        pid = first_pid(box)
+        basis = "added" if options else "cgroup"
+        with moved_below(pid, directory_of(box), names):
+            host.check(extra={pid: Told(box, basis)})
+        host.check(basis={pid: basis})
 
     def test_a_directory_that_lies_about_whose_it_is(
         self, host: Host, boxes: Containers, image: str

@@ -55,6 +55,11 @@ def is_kernel_thread(process: Process) -> bool:
     )
 
 
+def _has_ended(process: Process) -> bool:
+    """All of it: one of which only the main thread has ended has the same state, and memory."""
+    return process.state & _ZOMBIE_OR_DEAD != 0 and process.vsz_kb == 0
+
+
 class _Attributor:
     def __init__(
         self,
@@ -81,6 +86,7 @@ class _Attributor:
         self._doubtful: set[str] = set()
         self._unknown: set[int] = set()
         self._dropped = 0
+        self._unresolved = 0
 
     def answer(self, events_lost: int) -> Attribution:
         for process in self._not_plainly_hosts():
@@ -92,7 +98,8 @@ class _Attributor:
             counts=AttributionCounts(
                 agree=sum(row.verified is Verified.AGREE for row in rows),
                 conflict=sum(row.verified is Verified.CONFLICT for row in rows),
-                unverified=sum(row.verified is Verified.UNVERIFIED for row in rows),
+                unverified=sum(row.verified is Verified.UNVERIFIED for row in rows)
+                + self._unresolved,
                 added=sum(row.basis is Basis.ADDED for row in rows),
                 strayed=sum(row.basis is Basis.STRAYED for row in rows),
                 moved=sum(row.basis is Basis.MOVED for row in rows),
@@ -128,6 +135,9 @@ class _Attributor:
         if not by_cgroup:
             self._note_unknown(cgroup_id, candidate)
         container_id, basis = self._decide(process, candidate, by_cgroup)
+        if not (cgroup_id or container_id):
+            self._add_unresolved(process, candidate)
+            return
         # 0: the source was not told (a zombie on pure cgroup v1); then its namespaces speak.
         said = by_cgroup if cgroup_id else container_id
         verified, by_bpf = self._verify(process, cgroup_id, said)
@@ -139,6 +149,30 @@ class _Attributor:
         if not container_id:
             self._dropped += candidate is not None
             return
+        self._append(process, container_id, basis, verified, by_bpf)
+
+    def _add_unresolved(self, process: Process, candidate: Candidate | None) -> None:
+        """One whose cgroup the source was not told and whose namespaces name nobody.
+
+        BPF's word alone is believed, unverified. Without it a living process is counted: a
+        container that could make its processes unreadable would hide them.
+        """
+        second_id = (self._second or {}).get(process.key, 0)
+        if container_id := self._owner.get(second_id, ""):
+            self._append(process, container_id, Basis.CGROUP, Verified.UNVERIFIED)
+        elif not second_id and not _has_ended(process):
+            self._unresolved += 1
+        else:
+            self._dropped += candidate is not None
+
+    def _append(
+        self,
+        process: Process,
+        container_id: str,
+        basis: Basis,
+        verified: Verified,
+        by_bpf: str = "",
+    ) -> None:
         self._rows.append(
             AttributedProcess(
                 process=process,
@@ -159,7 +193,11 @@ class _Attributor:
                 return by_cgroup, Basis.ADDED
             return by_cgroup, Basis.CGROUP
         if not by_cgroup:
-            return self._namespaces.stray_of(candidate), Basis.STRAYED
+            # Of a living one whose cgroup was not told nothing says that it has left the
+            # container's: as a stray its memory would be added to what its cgroup holds.
+            told = self._view.hierarchy.of(process) != 0 or _has_ended(process)
+            basis = Basis.STRAYED if told else Basis.CGROUP
+            return self._namespaces.stray_of(candidate), basis
         if by_cgroup in self._view.foreign and (outer := self._namespaces.outer_of(candidate)):
             # Docker inside Docker whose cgroups lie outside the outer container's.
             return outer, Basis.STRAYED
@@ -178,7 +216,7 @@ class _Attributor:
         """
         if self._namespaces.are_hosts(container_id):
             return True
-        if process.state & _ZOMBIE_OR_DEAD and process.vsz_kb == 0:
+        if _has_ended(process):
             return False
         candidates_ns = self._snapshot.candidates_ns
         if candidates_ns == self._snapshot.snapshot_ns:

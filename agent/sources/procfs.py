@@ -6,6 +6,7 @@ then (ENOENT or ESRCH), and ValueError for text that is not what the kernel writ
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 """Times in `/proc/PID/stat` are cut to this: 10 ms everywhere that Docker runs."""
 
 _READ_BYTES = 1 << 16
+
+PATH_MAX = 4096
+"""include/uapi/linux/limits.h, with the final NUL."""
 
 _STATUS_FIELD = re.compile(rb"^([^:\n]+):\t(.*)$", re.MULTILINE)
 
@@ -144,6 +148,17 @@ def partial_problem(proc: str) -> tuple[str, str]:
         f"{proc} shows processes alone (it is mounted subset=pid), not the host's memory and CPU.",
         f"Mount a whole one: sudo mount -t proc proc {proc} (and see /etc/fstab)",
     )
+
+
+def cgroup_text(proc: str, pid: int | str) -> bytes | None:
+    """`/proc/PID/cgroup`, None where one of its paths has PATH_MAX bytes or more and the kernel
+    refuses the whole; newer ones cut it (seen on 6.18). `pid` as in `speaker`."""
+    try:
+        return read(f"{proc}/{pid}/cgroup")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
 
 
 def host_namespaces(proc: str) -> tuple[int, int]:

@@ -8,9 +8,11 @@ moment of its own.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from agent.errors import SourceError
 from agent.model.host import Memory
 from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs
+from agent.sources.cgroup import tree
 from agent.sources.cgroup.layout import CgroupLayout
 
 _STATES = {"R": 0, "S": 1, "D": 2, "I": 2, "T": 4, "t": 8, "X": 16, "Z": 32, "P": 64}
@@ -80,26 +83,45 @@ def _unreadable(proc: str, error: OSError | ValueError) -> SourceError:
     return SourceError(f"{proc} cannot be read as root: {error}.", hint)
 
 
+_UNKNOWN = -1
+"""A cgroup that its text does not tell."""
+
+
 @dataclass(slots=True)
 class _CgroupIds:
     """The inodes of a process's cgroup directories, looked up once a snapshot and text."""
 
     layout: CgroupLayout
     _known: dict[tuple[bytes, bool], tuple[int, int]] = field(default_factory=dict)
+    _members: dict[Path, Mapping[int, int]] = field(default_factory=dict)
 
-    def of(self, text: bytes, *, has_ended: bool) -> tuple[int, int]:
+    def of(self, text: bytes | None, *, has_ended: bool, task: int) -> tuple[int, int]:
         """Ids in the default and in the memory controller's v1 hierarchy, 0 where there is none,
         for what `/proc/PID/cgroup` says.
+
+        A path of PATH_MAX bytes or more the kernel cuts, or it refuses the whole text, which is
+        None then: the cgroups' own lists of tasks still have `task`.
 
         Of a process that ends, the kernel shows the root instead of its v1 cgroups, though it keeps
         them (proc_cgroup_show); in the default hierarchy it shows the truth, and where the same
         path is there in the other one, that is it. Where nothing is in the default hierarchy either
         (pure v1), the root is no answer, and the id is 0.
         """
-        key = (text, has_ended)
-        if key not in self._known:
-            self._known[key] = self._look_up(procfs.parse_cgroups(text), has_ended=has_ended)
-        return self._known[key]
+        if text is None:
+            found = _UNKNOWN, _UNKNOWN
+        else:
+            key = (text, has_ended)
+            if key not in self._known:
+                self._known[key] = self._look_up(procfs.parse_cgroups(text), has_ended=has_ended)
+            found = self._known[key]
+        if _UNKNOWN not in found:
+            return found
+        default, memory = found
+        if default == _UNKNOWN:
+            default = self._by_members(self.layout.default_root, "cgroup.threads", task)
+        if memory == _UNKNOWN:
+            memory = self._by_members(self.layout.memory1_root, "tasks", task)
+        return default, memory
 
     def _look_up(self, paths: dict[str, str], *, has_ended: bool) -> tuple[int, int]:
         default, memory = paths.get(""), paths.get("memory")
@@ -109,13 +131,27 @@ class _CgroupIds:
             return default_id, self._id(self.layout.memory1_root, told)
         return default_id, self._id(self.layout.memory1_root, memory)
 
-    def _id(self, root: os.PathLike[str] | None, path: str | None) -> int:
+    def _id(self, root: Path | None, path: str | None) -> int:
         if root is None or not path or not path.startswith("/") or path.startswith("/.."):
             return 0
+        if len(os.fsencode(path)) >= procfs.PATH_MAX - 1:
+            return _UNKNOWN
         try:
-            return Path(os.fspath(root) + path).stat().st_ino
+            return (root / path.lstrip("/")).stat().st_ino
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                return 0
+        try:
+            return tree.inode_at(os.fspath(root), path)
         except OSError:
             return 0
+
+    def _by_members(self, root: Path | None, file: str, task: int) -> int:
+        if root is None:
+            return 0
+        if root not in self._members:
+            self._members[root] = tree.members(os.fspath(root), file)
+        return self._members[root].get(task, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +172,9 @@ class _Reader:
             vsz_kb = procfs.read_stat(self.proc, speaker).vsz_kb
             status = procfs.parse_status(procfs.read(f"{self.proc}/{speaker}/status"))
         cgroup_id, cgroup1_id = self.cgroup_ids.of(
-            procfs.read(f"{self.proc}/{speaker}/cgroup"),
+            procfs.cgroup_text(self.proc, speaker),
             has_ended=vsz_kb == 0,
+            task=int(speaker.rpartition("/")[2]),
         )
         namespaces = self._namespaces(pid, speaker, stat)
         rss_kb, anon_kb = self._resident(speaker, vsz_kb, status)

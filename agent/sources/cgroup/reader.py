@@ -36,7 +36,7 @@ class _First:
 
     process: FirstProcess
     paths: Mapping[str, str]
-    """As `procfs.parse_cgroups`."""
+    """As `procfs.parse_cgroups`; empty where one is too long to be told."""
     is_init: bool
     """Pid 1 of a PID namespace that is not the host's."""
 
@@ -125,7 +125,7 @@ def _first_process(proc: str, pid: int) -> _First | None:
         start_ns = stat.start_ns
         status = procfs.parse_status(procfs.read(f"{proc}/{pid}/status"))
         speaker = procfs.speaker(proc, pid, stat, status)
-        paths = procfs.parse_cgroups(procfs.read(f"{proc}/{speaker}/cgroup"))
+        paths = procfs.parse_cgroups(procfs.cgroup_text(proc, speaker) or b"")
         pid_ns = procfs.namespace(proc, pid, "pid")
         uts_ns = procfs.namespace(proc, speaker, "uts")
         inner_pid, levels = procfs.innermost_pid(status)
@@ -206,7 +206,11 @@ def _namespaces(
     the init of a PID namespace (one that was moved by hand) and no other container's first process.
     Otherwise Docker's pid may have passed to somebody else.
     """
-    owner_of = {directory.path: owner[place] for place, directory in enumerate(directories)}
+    owner_of = {
+        directory.path: owner[place]
+        for place, directory in enumerate(directories)
+        if directory.path
+    }
     pids: dict[int, int] = {}
     for one in living.values():
         pids[one.first_pid] = pids.get(one.first_pid, 0) + 1

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.model.cgroup_names import container_like
 
@@ -20,6 +19,8 @@ log = logging.getLogger(__name__)
 
 MAX_DEPTH = 128
 MAX_DIRECTORIES = 200_000
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _NEVER_DOCKERS = re.compile(r"^(libpod|cri-containerd|crio)-")
@@ -30,7 +31,8 @@ class Directory:
     """One cgroup. `parent` is its parent's place in the list; parents come first."""
 
     path: str
-    """Below the hierarchy's mount, as in `/proc/PID/cgroup`: `/` for the root."""
+    """Below the hierarchy's mount, as in `/proc/PID/cgroup`: `/` for the root. "" below MAX_DEPTH:
+    such a one is only somebody's below whom it lies."""
     inode: int
     """The cgroup's id (64-bit kernels since 5.5: kernfs gives both the same number)."""
     parent: int
@@ -45,28 +47,99 @@ class Directory:
 def walk(root: str) -> list[Directory]:
     """Every directory of the hierarchy mounted at `root`, the root first; empty where it is gone.
 
-    Cgroups vanish while it walks; they are left out. Directories are opened relative to each other,
-    since a workload may nest them deeper than a path can be long. Below MAX_DEPTH and beyond
-    MAX_DIRECTORIES nothing is looked at, which is said.
+    Cgroups vanish while it walks; they are left out. Beyond MAX_DIRECTORIES nothing is looked at,
+    which is logged.
     """
-    found: list[Directory] = []
-    try:
-        status = Path(root).stat()
-        found.append(Directory("/", status.st_ino, -1, 0, status.st_uid))
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return found
-    _descend(descriptor, 0, found)
-    if len(found) >= MAX_DIRECTORIES:
-        log.warning("cgroups=%d the rest is not looked at", len(found))
+    return [directory for directory, _, _ in _visit(root)]
+
+
+def members(root: str, file: str) -> dict[int, int]:
+    """The cgroup's id of every task that the cgroups' `file` names: `tasks` or `cgroup.threads`.
+
+    For what `/proc/PID/cgroup` does not tell: the kernel refuses a path of PATH_MAX bytes or more,
+    or cuts it (proc_cgroup_show).
+    """
+    found: dict[int, int] = {}
+    for directory, parent, name in _visit(root):
+        try:
+            descriptor = os.open(f"{name}/{file}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent)
+            with os.fdopen(descriptor, "rb") as tasks:
+                found.update((int(task), directory.inode) for task in tasks.read().split())
+        except (OSError, ValueError):
+            continue
     return found
 
 
-def _descend(descriptor: int, index: int, found: list[Directory]) -> None:
-    """Adds all below the directory open at `descriptor`, which it closes."""
-    here = found[index]
+def inode_at(root: str, path: str) -> int:
+    """The inode of the cgroup at `path`, which may be too long for one call. Raises OSError."""
+    descriptor = os.open(root, _DIRECTORY)
+    try:
+        for name in filter(None, path.split("/")):
+            below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        return os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+
+
+def _visit(root: str) -> Iterator[tuple[Directory, int, str]]:
+    """Each directory with a descriptor and a name: the name leads to it from there, for as long as
+    the next one is not asked for.
+
+    One descriptor goes down by names and up by `..`, which leads up from a removed directory too: a
+    workload may nest them deeper than a path, a stack or a table of descriptors is long.
+    """
+    try:
+        descriptor = os.open(root, _DIRECTORY)
+    except OSError:
+        return
+    try:
+        status = os.fstat(descriptor)
+        top = Directory("/", status.st_ino, -1, 0, status.st_uid)
+        yield top, descriptor, "."
+        count = 1
+        entered: tuple[int, Directory] | None = (0, top)
+        left: list[list[tuple[int, Directory, str]]] = []
+        while True:
+            if entered is not None:
+                inner = []
+                for directory, name, has_more in _children(descriptor, *entered):
+                    if count >= MAX_DIRECTORIES:
+                        log.warning("cgroups=%d the rest is not looked at", count)
+                        return
+                    yield directory, descriptor, name
+                    if has_more:
+                        inner.append((count, directory, name))
+                    count += 1
+                left.append(inner)
+            entered = None
+            if left[-1]:
+                place, directory, name = left[-1].pop()
+                try:
+                    other = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                except OSError:
+                    continue
+                entered = (place, directory)
+            else:
+                left.pop()
+                if not left:
+                    return
+                other = os.open("..", _DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = other
+    except OSError as error:
+        log.warning("cgroups=unread %s", error)
+    finally:
+        os.close(descriptor)
+
+
+def _children(
+    descriptor: int, place: int, here: Directory
+) -> Iterator[tuple[Directory, str, bool]]:
+    """The directories in the one open at `descriptor`, their names, and whether more is in them."""
     prefix = here.path if here.path != "/" else ""
-    inner: list[tuple[int, str]] = []
+    depth = here.depth + 1
     try:
         with os.scandir(descriptor) as entries:
             for entry in entries:
@@ -76,34 +149,13 @@ def _descend(descriptor: int, index: int, found: list[Directory]) -> None:
                     status = entry.stat(follow_symlinks=False)
                 except OSError:
                     continue
-                if len(found) >= MAX_DIRECTORIES:
-                    return
-                found.append(
-                    Directory(
-                        f"{prefix}/{os.fsdecode(entry.name)}",
-                        status.st_ino,
-                        index,
-                        here.depth + 1,
-                        status.st_uid,
-                    )
-                )
+                # Each path is as long as all names above it: endless depth would take all memory.
+                path = f"{prefix}/{os.fsdecode(entry.name)}" if depth <= MAX_DEPTH else ""
+                directory = Directory(path, status.st_ino, place, depth, status.st_uid)
                 # A directory of kernfs has 2 links and one more for each directory in it.
-                if status.st_nlink != 2 and here.depth + 1 < MAX_DEPTH:
-                    inner.append((len(found) - 1, entry.name))
-        for child, name in inner:
-            try:
-                below = os.open(
-                    name,
-                    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-                    dir_fd=descriptor,
-                )
-            except OSError:
-                continue
-            _descend(below, child, found)
+                yield directory, entry.name, status.st_nlink != 2
     except OSError:
         return
-    finally:
-        os.close(descriptor)
 
 
 def choose(

@@ -293,6 +293,35 @@ def test_an_unknown_first_process_takes_nothing_from_the_cgroups_word() -> None:
     assert told(scene) == {first.pid: ("a", Basis.CGROUP)}
 
 
+def test_a_process_whose_cgroup_cannot_be_read_is_its_containers_and_no_stray() -> None:
+    scene = Scene()
+    first = scene.container("a")
+    unread = scene.child(first, cgroup=0)
+    found = answer(scene)
+    row = row_of(found, unread)
+    assert (row.container_id, row.basis, row.verified) == (
+        full_id("a"),
+        Basis.CGROUP,
+        Verified.UNVERIFIED,
+    )
+    assert found.counts.strayed == 0
+
+
+def test_a_process_whose_cgroup_cannot_be_read_is_counted_where_nothing_names_its_container() -> (
+    None
+):
+    scene = Scene()
+    scene.container("a", pid_ns=HOST_PID_NS, uts_ns=HOST_UTS_NS)
+    unread = scene.proc(cgroup=0)
+    scene.proc(cgroup=0, state=ZOMBIE, vsz_kb=0)
+    before = answer(scene).counts
+    assert before.unverified == 2  # the first process, for want of BPF, and this one
+    told_by_bpf = row_of(answer(scene, {unread.key: ord("a")}), unread)
+    assert (told_by_bpf.container_id, told_by_bpf.verified) == (full_id("a"), Verified.UNVERIFIED)
+    known = answer(scene, {unread.key: HOST_CGROUP}).counts
+    assert known.unverified == 1
+
+
 def test_a_host_process_whose_main_thread_has_ended_is_added_like_any_other() -> None:
     scene = Scene()
     scene.container("a")
@@ -430,15 +459,19 @@ def test_a_process_that_only_bpf_puts_into_a_container_is_shown_as_a_conflict_th
 def test_where_the_source_was_not_told_the_cgroup_the_namespaces_stand_before_bpf() -> None:
     scene = Scene()
     first = scene.container("a")
-    other = scene.container("b")
+    scene.container("b")
     zombie = scene.child(first, cgroup=0, state=ZOMBIE, vsz_kb=0)
-    nobodys = scene.proc(cgroup=0, state=ZOMBIE, vsz_kb=0)
-    records = {zombie.key: ord("a"), nobodys.key: ord("b")}
+    only_bpf = scene.proc(cgroup=0, state=ZOMBIE, vsz_kb=0)
+    records = {zombie.key: ord("a"), only_bpf.key: ord("b")}
     found = answer(scene, records)
     row = row_of(found, zombie)
     assert (row.basis, row.verified) == (Basis.STRAYED, Verified.AGREE)
     assert found.counts.conflict == 0
-    assert {one.process.pid for one in found.rows} == {first.pid, other.pid, zombie.pid}
+    assert (row_of(found, only_bpf).container_id, row_of(found, only_bpf).verified) == (
+        full_id("b"),
+        Verified.UNVERIFIED,
+    )
+    assert len(found.rows) == 4
     assert row_of(answer(scene, {zombie.key: ord("b")}), zombie).verified is Verified.CONFLICT
 
 

@@ -5,6 +5,9 @@ Inodes are the directory's own, as on a real one; the rest is written as the ker
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,7 +134,7 @@ class FakeHost:
         (directory / "cgroup").write_text(self._cgroup_file(cgroup))
         nested = f"{pid}\t{own_pid or pid}" if pid_ns != HOST_PID_NS else str(pid)
         (directory / "status").write_text(f"Name:\t{comm}\nNSpid:\t{nested}\nVmRSS:\t  12 kB\n")
-        if cgroup != "/" and (self.identifying / cgroup.strip("/")).is_dir():
+        if cgroup != "/" and os.path.isdir(self.identifying / cgroup.strip("/")):
             procs = self.identifying / cgroup.strip("/") / "cgroup.procs"
             procs.write_text((procs.read_text() if procs.exists() else "") + f"{pid}\n")
 
@@ -172,3 +175,47 @@ class FakeHost:
         if self.kind != "v1":
             lines.append(f"0::{path}")
         return "\n".join(lines) + "\n"
+
+
+def nest(root: Path, names: Sequence[str], files: Mapping[str, str] | None = None) -> int:
+    """Directories one inside the other, `files` in the last; its inode."""
+    here = os.open(root, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    for name, text in (files or {}).items():
+        file = os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=here)
+        os.write(file, text.encode())
+        os.close(file)
+    inode = os.fstat(here).st_ino
+    os.close(here)
+    return inode
+
+
+def remove_nested(root: Path) -> None:
+    """Removes what `nest` made, which may be too deep for a path and for recursion."""
+    here = os.open(root, os.O_RDONLY)
+    depth = 0
+    while True:
+        names = os.listdir(here)
+        folders = [name for name in names if stat.S_ISDIR(os.lstat(name, dir_fd=here).st_mode)]
+        for name in set(names) - set(folders):
+            os.unlink(name, dir_fd=here)
+        if folders:
+            below = os.open(folders[0], os.O_RDONLY, dir_fd=here)
+            depth += 1
+        elif depth:
+            below = os.open("..", os.O_RDONLY, dir_fd=here)
+            depth -= 1
+            for name in os.listdir(below):
+                try:
+                    os.rmdir(name, dir_fd=below)
+                except OSError:
+                    continue
+        else:
+            break
+        os.close(here)
+        here = below
+    os.close(here)

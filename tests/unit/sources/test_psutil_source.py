@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs, psutil_source
 from agent.sources.cgroup import reader
 from agent.sources.host_metrics import require_whole_proc
-from tests.unit.sources.fake_host import FakeHost, full_id
+from tests.unit.sources.fake_host import FakeHost, full_id, nest, remove_nested
 
 A = full_id("a")
 
@@ -160,6 +161,60 @@ def test_a_cgroup_that_cannot_be_looked_up_has_no_id(
     host.process(70, cgroup=path)
     pids.append(70)
     assert one(read(host), 70).cgroup_id == 0
+
+
+LONG = ["x" * 200] * 30
+LIST = {"v2": "cgroup.threads", "v1": "tasks"}
+
+
+@pytest.mark.parametrize("kind", ["v2", "v1"])
+@pytest.mark.parametrize("shown", ["cut", "refused"])
+def test_a_cgroup_whose_path_the_kernel_does_not_tell_is_found_by_its_tasks(
+    tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch, kind: str, shown: str
+) -> None:
+    """Linux 6.18 shows the first 4,095 bytes, 6.1 answers ENAMETOOLONG for the whole file."""
+    host = FakeHost(tmp_path, kind)
+    own = nest(host.identifying, LONG, {LIST[kind]: "70\n"})
+    host.process(70, cgroup=("/" + "/".join(LONG))[:4095])
+    pids.extend([1, 70])
+    if shown == "refused":
+        refuse(monkeypatch, host.proc / "70" / "cgroup")
+    try:
+        process = one(read(host), 70)
+        assert own == (process.cgroup_id if kind == "v2" else process.cgroup1_id)
+        # Two processes may show the same cut text.
+        host.process(71, cgroup=("/" + "/".join(LONG))[:4095])
+        pids.append(71)
+        assert (one(read(host), 71).cgroup_id, one(read(host), 71).cgroup1_id) == (0, 0)
+    finally:
+        remove_nested(host.identifying)
+
+
+def test_a_cgroup_whose_path_is_too_long_with_the_mount_before_it_is_opened_step_by_step(
+    tmp_path: Path, pids: list[int]
+) -> None:
+    host = FakeHost(tmp_path)
+    names = ["x" * 203] * 20
+    own = nest(host.root, names)
+    host.process(70, cgroup="/" + "/".join(names))
+    pids.append(70)
+    try:
+        assert len("/".join(names)) < 4095 < len(f"{host.root}/{'/'.join(names)}")
+        assert one(read(host), 70).cgroup_id == own
+    finally:
+        remove_nested(host.root)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """As the kernel does where the text would be too long."""
+    real = procfs.read
+
+    def read_or_refuse(name: str) -> bytes:
+        if name == str(path):
+            raise OSError(errno.ENAMETOOLONG, "File name too long")
+        return real(name)
+
+    monkeypatch.setattr(procfs, "read", read_or_refuse)
 
 
 def test_names_come_as_the_modules_give_them(tmp_path: Path, pids: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.container import ContainerState, HeldBasis, Hierarchy
+from agent.sources import procfs
 from agent.sources.cgroup import reader
 from tests.unit.sources.fake_host import HOST_PID_NS, HOST_UTS_NS, FakeHost, container, full_id
 
@@ -229,6 +231,23 @@ def test_a_first_process_whose_main_thread_has_ended_still_tells_its_namespaces(
     v2.cgroup(f"/docker/{A}")
     v2.process(70, cgroup=f"/docker/{A}", pid_ns=9, uts_ns=8, own_pid=1)
     v2.end_main_thread(70, tid=71)
+    found = reader.read(v2.layout(), [container("a", 70)]).containers[A]
+    assert (found.pid_ns, found.uts_ns) == (9, 8)
+
+
+def test_a_first_process_whose_cgroups_are_too_long_to_be_told_still_tells_its_namespaces(
+    v2: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v2.cgroup(f"/docker/{A}")
+    v2.process(70, cgroup=f"/docker/{A}", pid_ns=9, uts_ns=8, own_pid=1)
+    real = procfs.read
+
+    def refused(path: str) -> bytes:
+        if path.endswith("/70/cgroup"):
+            raise OSError(errno.ENAMETOOLONG, "File name too long")
+        return real(path)
+
+    monkeypatch.setattr(procfs, "read", refused)
     found = reader.read(v2.layout(), [container("a", 70)]).containers[A]
     assert (found.pid_ns, found.uts_ns) == (9, 8)
 

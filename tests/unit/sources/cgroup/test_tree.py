@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.sources.cgroup import tree
+from tests.unit.sources.fake_host import nest, remove_nested
 
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
     """A place whose contents may be too deep for a path; removed from the innermost out."""
     yield tmp_path
-    while (descent := _innermost(tmp_path))[1]:
-        parent, name = descent
-        os.rmdir(name, dir_fd=parent)
-        os.close(parent)
-    os.close(descent[0])
-
-
-def _innermost(root: Path) -> tuple[int, str]:
-    """A descriptor of the last directory's parent, and its name; "" where there is none."""
-    here, name = os.open(root, os.O_RDONLY), ""
-    parent = os.dup(here)
-    while names := os.listdir(here):
-        os.close(parent)
-        parent, name = here, names[0]
-        here = os.open(name, os.O_RDONLY, dir_fd=parent)
-    os.close(here)
-    return parent, name
-
-
-def nest(root: Path, names: list[str]) -> int:
-    """Directories one inside the other; the inode of the last."""
-    here = os.open(root, os.O_RDONLY)
-    for name in names:
-        os.mkdir(name, dir_fd=here)
-        below = os.open(name, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    inode = os.fstat(here).st_ino
-    os.close(here)
-    return inode
+    remove_nested(tmp_path)
 
 
 def test_directories_come_after_their_parents(tmp_path: Path) -> None:
@@ -68,9 +42,50 @@ def test_a_path_longer_than_the_kernel_takes_is_walked(deep: Path) -> None:
     assert len(found[-1].path) > 4096
 
 
-def test_beyond_the_depth_limit_nothing_is_looked_at(deep: Path) -> None:
-    nest(deep, ["x"] * (tree.MAX_DEPTH + 20))
-    assert len(tree.walk(str(deep))) == tree.MAX_DEPTH + 1
+def test_below_the_depth_limit_only_whose_they_are_is_known(deep: Path) -> None:
+    key = "a" * 64
+    inode = nest(deep, [key, *["x"] * (tree.MAX_DEPTH + 2000)])
+    (deep / "last").mkdir()
+    found = tree.walk(str(deep))
+    assert "/last" in {one.path for one in found}
+    owner = tree.owners(found, tree.choose(found, [key], {}))
+    (lowest,) = (place for place, one in enumerate(found) if one.inode == inode)
+    assert (found[lowest].path, owner[lowest]) == ("", key)
+    assert max(len(one.path) for one in found) < 66 + 2 * tree.MAX_DEPTH
+
+
+def test_a_directory_removed_during_the_walk_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a/b/c/d", "e/f", "g/h"):
+        (tmp_path / path).mkdir(parents=True)
+    children = tree._children
+
+    def remove_meanwhile(*args: Any) -> Any:
+        yield from children(*args)
+        if args[2].name == "c":
+            shutil.rmtree(tmp_path / "a")
+
+    monkeypatch.setattr(tree, "_children", remove_meanwhile)
+    found = {one.path for one in tree.walk(str(tmp_path))}
+    assert not (tmp_path / "a").exists()
+    assert {"/e/f", "/g/h"} <= found
+
+
+def test_tasks_are_found_in_a_cgroup_whose_path_is_too_long_to_be_told(deep: Path) -> None:
+    inode = nest(deep, ["x" * 200] * 30, {"tasks": "70\n71\n"})
+    (deep / "tasks").write_text("1\n")
+    assert tree.members(str(deep), "tasks") == {
+        1: deep.stat().st_ino,
+        70: inode,
+        71: inode,
+    }
+
+
+def test_an_inode_is_found_at_a_path_that_is_too_long_for_one_call(deep: Path) -> None:
+    names = ["x" * 200] * 30
+    inode = nest(deep, names)
+    assert tree.inode_at(str(deep), "/" + "/".join(names)) == inode
 
 
 def test_beyond_the_number_limit_it_stops_and_says_so(
