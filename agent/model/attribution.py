@@ -48,6 +48,7 @@ class AttributionCounts:
     agree: int = 0
     conflict: int = 0
     unverified: int = 0
+    """Rows, and living processes without one whose cgroup could not be read."""
     added: int = 0
     strayed: int = 0
     moved: int = 0

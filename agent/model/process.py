@@ -130,5 +130,3 @@ class Snapshot:
     def __post_init__(self) -> None:
         keys = process_keys(map(_pid_and_start, self.processes))
         object.__setattr__(self, "keys", keys)
-
-    """Rows, and living processes without one whose cgroup could not be read."""
