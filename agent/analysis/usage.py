@@ -129,6 +129,8 @@ def container_totals(
         cache_kb=cgroup.cache_kb if cgroup else None,
         cpu_percent=percent,
         oom_kills=_oom_kills(sure, cgroup, before),
+        swap_kb=cgroup.swap_kb if cgroup else None,
+        held_estimated_kb=cgroup.held_estimated_kb if cgroup else 0,
     )
 
 

@@ -97,6 +97,14 @@ class ContainerCgroup:
     held_kb: int | None = None
     """What the container's end gives back, from `memory.stat`; None without memory controller."""
     held_basis: HeldBasis = HeldBasis.RSS
+    held_estimated_kb: int = 0
+    """The part of `held_kb` that is a share of what only the host's sums tell (`agent.analysis.held_memory`)."""
+    swap_kb: int | None = None
+    """What is swapped out, uncompressed; None where the kernel does not count it."""
+    zswapped_kb: int | None = None
+    """The part of it that is in zswap; None on cgroup v1, which does not tell."""
+    hugetlb_kb: Mapping[int, int] = field(default_factory=dict)
+    """Huge pages in use, by size of page in KB; only sizes of which the host has surplus ones."""
     cache_kb: int | None = None
     cpu_ns: int | None = None
     """`usage_usec` (v2) or `cpuacct.usage` (v1) in nanoseconds."""

@@ -103,6 +103,8 @@ class ContainerRow:
     starts: int | None
     exits: int | None
     oom_kills: int | None
+    swap_mb: float | None = None
+    held_estimated_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,8 @@ def container_totals(record: TickRecord, timestamp_ms: int) -> Iterator[Values]:
             one.starts,
             one.exits,
             one.oom_kills,
+            None if one.swap_kb is None else one.swap_kb / 1024,
+            one.held_estimated_kb / 1024,
         )
 
 

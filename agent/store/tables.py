@@ -101,6 +101,10 @@ class ContainerTotal(Row):
     starts = IntegerField(null=True)
     exits = IntegerField(null=True)
     oom_kills = IntegerField(null=True)
+    swap_mb = FloatField(null=True)
+    """Swapped out, uncompressed; NULL where the kernel does not count it."""
+    held_estimated_mb = FloatField(null=True)
+    """The part of `held_mb` that is an estimate; NULL in rows of versions without."""
 
     class Meta:
         table_name = "container_totals"

@@ -40,6 +40,9 @@ class CgroupLayout:
     """Mount of the memory controller's v1 hierarchy."""
     cpuacct_root: Path | None
     proc: Path
+    hugetlb1_root: Path | None = None
+    """Mount of the hugetlb controller's v1 hierarchy."""
+    sys: Path = Path("/sys")
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
     """What one read leaves for the next."""
 
@@ -52,7 +55,9 @@ class _Mount:
     options: frozenset[str]
 
 
-def detect(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> CgroupLayout:
+def detect(
+    root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc"), sys: Path = Path("/sys")
+) -> CgroupLayout:
     """The layout, from `mountinfo`; of several mounts of one hierarchy one below `root` is taken.
 
     Raises SourceError where no hierarchy can tell containers apart.
@@ -68,6 +73,9 @@ def detect(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> C
     )
     cpuacct_root = _best(
         mounts, root, lambda mount: mount.fstype == "cgroup" and "cpuacct" in mount.options
+    )
+    hugetlb1_root = _best(
+        mounts, root, lambda mount: mount.fstype == "cgroup" and "hugetlb" in mount.options
     )
     identifying = memory1_root or default_root
     if identifying is None:
@@ -87,6 +95,8 @@ def detect(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> C
         memory1_root=memory1_root,
         cpuacct_root=cpuacct_root,
         proc=proc,
+        hugetlb1_root=hugetlb1_root,
+        sys=sys,
     )
 
 

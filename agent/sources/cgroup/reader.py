@@ -8,9 +8,12 @@ the layout names.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
+from agent.analysis import held_memory
 from agent.clock import Clock, SystemClock
 from agent.model.container import (
     CgroupView,
@@ -20,7 +23,7 @@ from agent.model.container import (
     ForeignCgroup,
     Hierarchy,
 )
-from agent.sources import procfs
+from agent.sources import host_memory, procfs
 from agent.sources.cgroup import stats as figures
 from agent.sources.cgroup import tree
 from agent.sources.cgroup.layout import CgroupLayout, CgroupMode, detect
@@ -28,6 +31,9 @@ from agent.sources.cgroup.memo import FirstProcess
 from agent.util.terminal import printable
 
 __all__ = ["CgroupLayout", "CgroupMode", "detect", "read"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,8 @@ def read(
         if container_id:
             ids[container_id].add(directory.inode)
     namespaces = _namespaces(layout, directories, owner, living, firsts, first_paths)
-    cpu_directories = _CpuDirectories(layout, living, firsts)
+    host = host_memory.read(layout.proc, layout.sys)
+    elsewhere = _Elsewhere(layout, living, firsts, host)
     present = frozenset(directory.inode for directory in directories)
     found: dict[str, ContainerCgroup] = {}
     last_ids: dict[str, frozenset[int]] = {}
@@ -89,7 +96,7 @@ def read(
         if known or key in namespaces:
             path = directories[chosen[key]].path if key in chosen else ""
             found[key] = _container_cgroup(
-                layout, key, path, known, namespaces.get(key), cpu_directories, clock
+                layout, key, path, known, namespaces.get(key), elsewhere, clock
             )
     layout.memo.last_ids = last_ids
     listed = frozenset(one.id for one in containers)
@@ -98,7 +105,7 @@ def read(
     claimed = pending.union(*(one.ids for one in foreign.values()))
     return CgroupView(
         hierarchy=layout.hierarchy,
-        containers=found,
+        containers=held_memory.with_estimates(found, host),
         foreign=foreign,
         host_pid_ns=host_pid_ns,
         host_uts_ns=host_uts_ns,
@@ -232,16 +239,18 @@ def _container_cgroup(
     path: str,
     ids: frozenset[int],
     first: FirstProcess | None,
-    cpu: _CpuDirectories,
+    elsewhere: _Elsewhere,
     clock: Clock,
 ) -> ContainerCgroup:
     memory = figures.Figures()
     cpu_ns = None
+    hugetlb_kb: Mapping[int, int] = {}
     if path:
         directory = os.fspath(layout.root) + path
         v1 = layout.hierarchy is Hierarchy.MEMORY_V1
         memory = figures.memory_v1(directory) if v1 else figures.memory_v2(directory)
-        cpu_ns = cpu.usage_ns(container_id, path)
+        cpu_ns = elsewhere.cpu_ns(container_id, path)
+        hugetlb_kb = elsewhere.hugetlb_kb(container_id, path)
     return ContainerCgroup(
         container_id=container_id,
         path=printable(path),
@@ -251,35 +260,75 @@ def _container_cgroup(
         held_kb=memory.held_kb,
         held_basis=memory.held_basis,
         cache_kb=memory.cache_kb,
+        swap_kb=memory.swap_kb,
+        zswapped_kb=memory.zswapped_kb,
+        hugetlb_kb=hugetlb_kb,
         cpu_ns=cpu_ns,
         oom_kills=memory.oom_kills,
         read_ns=clock.boot_ns(),
     )
 
 
-class _CpuDirectories:
-    """Where the CPU time of a container is told: on v1 in a hierarchy of its own, where the path
-    may differ (with `--cgroup-parent` and systemd it does)."""
+class _Elsewhere:
+    """Figures that v1 has in hierarchies of their own: CPU time and huge pages."""
 
     def __init__(
-        self, layout: CgroupLayout, living: Mapping[str, Container], firsts: Mapping[str, _First]
+        self,
+        layout: CgroupLayout,
+        living: Mapping[str, Container],
+        firsts: Mapping[str, _First],
+        host: held_memory.HostMemory,
     ) -> None:
-        self._v1 = layout.cpuacct_root is not None
-        root = layout.cpuacct_root or layout.default_root or layout.root
+        self._cpu_is_v1 = layout.cpuacct_root is not None
+        cpu_root = layout.cpuacct_root or layout.default_root or layout.root
+        cpu = "cpuacct" if self._cpu_is_v1 else ""
+        self._cpu = _OtherHierarchy(layout, cpu_root, cpu, living, firsts)
+        self._huge_is_v1 = layout.hugetlb1_root is not None
+        huge_root = layout.hugetlb1_root or layout.default_root or layout.root
+        huge = "hugetlb" if self._huge_is_v1 else ""
+        self._huge = _OtherHierarchy(layout, huge_root, huge, living, firsts)
+        self._sizes_kb = tuple(host.surplus_kb)
+
+    def cpu_ns(self, container_id: str, path: str) -> int | None:
+        read = figures.cpu_v1_ns if self._cpu_is_v1 else figures.cpu_v2_ns
+        return self._cpu.read(container_id, path, read)
+
+    def hugetlb_kb(self, container_id: str, path: str) -> Mapping[int, int]:
+        """Empty where the host has no surplus pages, or the kernel no hugetlb controller."""
+        if not self._sizes_kb:
+            return {}
+
+        def read(directory: str) -> Mapping[int, int] | None:
+            return figures.hugetlb_kb(directory, self._sizes_kb, v1=self._huge_is_v1)
+
+        return self._huge.read(container_id, path, read) or {}
+
+
+class _OtherHierarchy:
+    """Containers' directories in one hierarchy, where their paths may be others than in the
+    identifying one (with `--cgroup-parent` and systemd they are)."""
+
+    def __init__(
+        self,
+        layout: CgroupLayout,
+        root: Path,
+        controller: str,
+        living: Mapping[str, Container],
+        firsts: Mapping[str, _First],
+    ) -> None:
         self._root = os.fspath(root)
         self._same = root == layout.root
         self._living = living
-        controller = "cpuacct" if self._v1 else ""
         self._first_paths = {key: one.paths.get(controller, "") for key, one in firsts.items()}
         self._walked: dict[str, str] | None = None
 
-    def usage_ns(self, container_id: str, path: str) -> int | None:
-        read_ns = figures.cpu_v1_ns if self._v1 else figures.cpu_v2_ns
-        usage = read_ns(self._root + path)
-        if usage is not None or self._same:
-            return usage
+    def read(self, container_id: str, path: str, read: Callable[[str], T | None]) -> T | None:
+        """What `read` gives for the container's directory, `path` being its usual one."""
+        found = read(self._root + path)
+        if found is not None or self._same:
+            return found
         elsewhere = self._found().get(container_id)
-        return None if elsewhere is None else read_ns(self._root + elsewhere)
+        return None if elsewhere is None else read(self._root + elsewhere)
 
     def _found(self) -> dict[str, str]:
         if self._walked is None:

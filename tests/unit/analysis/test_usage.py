@@ -97,6 +97,12 @@ def test_held_memory_is_the_cgroup_s_where_there_is_a_controller() -> None:
     assert (found.held_kb, found.held_basis, found.cache_kb) == (5000, HeldBasis.CGROUP2, 300)
 
 
+def test_swap_and_the_estimated_part_of_held_memory_are_told() -> None:
+    found = totals(row(), cgroup=cgroup("a", held_kb=900, held_estimated_kb=100, swap_kb=70))
+    assert (found.held_kb, found.held_estimated_kb, found.swap_kb) == (900, 100, 70)
+    assert totals(row(), cgroup=None).swap_kb is None
+
+
 def test_held_memory_is_the_processes_own_pages_without_a_controller() -> None:
     rows = [
         row(process(1, rss_anon_kb=100, rss_shmem_kb=20, mm_id=5)),

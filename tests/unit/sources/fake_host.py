@@ -80,7 +80,7 @@ class FakeHost:
         return point
 
     def layout(self) -> CgroupLayout:
-        return detect(self.root, self.proc)
+        return detect(self.root, self.proc, self.base / "sys")
 
     @property
     def identifying(self) -> Path:

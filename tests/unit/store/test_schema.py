@@ -35,7 +35,7 @@ DOCUMENTED = {
     "process_stats": "pid name ram_usage cpu_usage",
     "container_totals": """container_id container_name image tier governed processes held_mb
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
-        oom_kills""",
+        oom_kills swap_mb held_estimated_mb""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
         outcome duration_ms error available_before_mb available_after_mb""",
     "attribution_checks": "agree conflict unverified added strayed moved dropped events_lost",
@@ -44,6 +44,7 @@ DOCUMENTED = {
 FRACTIONAL = {
     *("cpu_usage", "load1", "psi_memory", "psi_cpu", "ram_usage", "held_mb", "rss_mb", "cache_mb"),
     *("cpu_short_lived", "cpu_unexplained", "available_before_mb", "available_after_mb"),
+    *("swap_mb", "held_estimated_mb"),
 }
 
 TEXT = {

@@ -54,7 +54,14 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
     record = a_tick(
         processes=(a_process(7, "nginx", rss_kb=1536, cpu=0.12345), a_process(8, "kthread", 0, 0)),
         container_processes=(a_container_process(7, "nginx", rss_kb=1536),),
-        totals=(replace(totals(held_kb=10_240), held_basis=HeldBasis.CGROUP1),),
+        totals=(
+            replace(
+                totals(held_kb=10_240),
+                held_basis=HeldBasis.CGROUP1,
+                swap_kb=3584,
+                held_estimated_kb=1280,
+            ),
+        ),
         passes=(a_pass(a_removal(1), a_removal(2, Outcome.FAILED, "busy")),),
         deleted_count=1,
         checks=AttributionCounts(1, 2, 3, 4, 5, 6, 7, 8),
@@ -82,7 +89,7 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
     assert ask(path, "SELECT * FROM container_totals") == [
         (
             *(1, timestamp, ID_A[:12], "so1_contenedor_1", "alpine:latest", "low", 1, 1, 10.0),
-            *("cgroup1", 2.0, 0.5, 12.346, None, None, None, None, 0),
+            *("cgroup1", 2.0, 0.5, 12.346, None, None, None, None, 0, 3.5, 1.25),
         )
     ]
     assert ask(path, "SELECT * FROM deletions ORDER BY id") == [

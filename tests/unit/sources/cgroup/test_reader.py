@@ -393,6 +393,93 @@ def test_v1_cpu_time_is_found_where_the_path_differs_between_hierarchies(tmp_pat
     assert reader.read(host.layout(), [container("a")]).containers[A].cpu_ns == 99
 
 
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("stat", "held_mb"),
+    [
+        # Socket buffers are beside `kernel`.
+        ({"sock": 100 * MB}, 104),
+        # All of `file` that is locked; locked anonymous memory is on no list and counted in `anon`.
+        ({"file": 300 * MB, "unevictable": 256 * MB, "inactive_anon": 4 * MB}, 260),
+        ({"anon": 260 * MB, "unevictable": 256 * MB, "inactive_anon": 4 * MB}, 260),
+        # Both at once.
+        (
+            {
+                "anon": 260 * MB,
+                "file": 70 * MB,
+                "unevictable": (256 + 64) * MB,
+                "inactive_anon": 4 * MB,
+            },
+            324,
+        ),
+        # Swap cache is on the lists beyond `anon`, and is no locked file.
+        ({"file": 70 * MB, "inactive_anon": 60 * MB}, 4),
+        # Never more of a file than there is.
+        ({"file": 5 * MB, "unevictable": 64 * MB, "inactive_anon": 4 * MB}, 9),
+    ],
+)
+@pytest.mark.parametrize("kind", ["v2", "v1"])
+def test_held_memory_has_sockets_and_files_that_are_locked(
+    tmp_path: Path, kind: str, stat: dict[str, int], held_mb: int
+) -> None:
+    host = FakeHost(tmp_path, kind)
+    host.cgroup(f"/docker/{A}")
+    directory = host.identifying / "docker" / A
+    base = {"anon": 4 * MB, "file": 0, "shmem": 0, "active_anon": 0, "inactive_anon": 4 * MB}
+    names = {"anon": "total_rss", "file": "total_cache"} if kind == "v1" else {}
+    prefix = "total_" if kind == "v1" else ""
+    lines = {names.get(key, prefix + key): value for key, value in (base | stat).items()}
+    (directory / "memory.stat").write_text("".join(f"{k} {v}\n" for k, v in lines.items()))
+    if kind == "v1":
+        (directory / "memory.kmem.usage_in_bytes").write_text("0\n")
+        (directory / "memory.kmem.tcp.usage_in_bytes").write_text(f"{stat.get('sock', 0)}\n")
+    found = reader.read(host.layout(), [container("a")]).containers[A]
+    assert found.held_kb == held_mb * 1024
+
+
+def test_swap_is_told_beside_what_is_held(v2: FakeHost) -> None:
+    v2.cgroup(f"/docker/{A}")
+    directory = v2.root / "docker" / A
+    before = reader.read(v2.layout(), [container("a")]).containers[A]
+    assert before.swap_kb is None
+    (directory / "memory.swap.current").write_text(f"{30 * MB}\n")
+    found = reader.read(v2.layout(), [container("a")]).containers[A]
+    assert (found.swap_kb, found.held_kb) == (30 * 1024, before.held_kb)
+
+
+def test_swap_on_v1_is_a_line_of_memory_stat(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, "v1")
+    host.cgroup(f"/docker/{A}")
+    stat = host.identifying / "docker" / A / "memory.stat"
+    stat.write_text(stat.read_text() + f"swap 1\ntotal_swap {30 * MB}\n")
+    assert reader.read(host.layout(), [container("a")]).containers[A].swap_kb == 30 * 1024
+
+
+@pytest.mark.parametrize("kind", ["v2", "v1", "elsewhere"])
+def test_surplus_huge_pages_are_held_wherever_v1_keeps_their_controller(
+    tmp_path: Path, kind: str
+) -> None:
+    host = FakeHost(tmp_path, "v2" if kind == "v2" else "v1")
+    host.cgroup(f"/docker/{A}")
+    pool = tmp_path / "sys/kernel/mm/hugepages/hugepages-2048kB"
+    pool.mkdir(parents=True)
+    (pool / "surplus_hugepages").write_text("32\n")
+    if kind == "v2":
+        file = host.root / "docker" / A / "hugetlb.2MB.current"
+    else:
+        root = host.mount("hugetlb", "cgroup", "rw,hugetlb")
+        parent = "other/docker" if kind == "elsewhere" else "docker"
+        file = root / parent / A / "hugetlb.2MB.usage_in_bytes"
+        file.parent.mkdir(parents=True)
+    before = reader.read(host.layout(), [container("a")]).containers[A]
+    file.write_text(f"{64 * MB}\n")
+    found = reader.read(host.layout(), [container("a")]).containers[A]
+    assert found.held_estimated_kb == 64 * 1024
+    assert found.held_kb == (before.held_kb or 0) + 64 * 1024
+
+
 def test_without_a_memory_controller_there_is_no_held_figure(v2: FakeHost) -> None:
     v2.cgroup(f"/docker/{A}", figures=False)
     found = reader.read(v2.layout(), [container("a")]).containers[A]
