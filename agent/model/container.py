@@ -98,7 +98,8 @@ class ContainerCgroup:
     """What the container's end gives back, from `memory.stat`; None without memory controller."""
     held_basis: HeldBasis = HeldBasis.RSS
     held_estimated_kb: int = 0
-    """The part of `held_kb` that is a share of what only the host's sums tell (`agent.analysis.held_memory`)."""
+    """The part of `held_kb` that is a share of what only the host's sums tell
+    (`agent.analysis.held_memory`)."""
     swap_kb: int | None = None
     """What is swapped out, uncompressed; None where the kernel does not count it."""
     zswapped_kb: int | None = None
@@ -171,6 +172,10 @@ class ContainerTotals:
     """Since the last tick, of those that entered too."""
     oom_kills: int | None = None
     """Since the last tick."""
+    swap_kb: int | None = None
+    """Swapped out, uncompressed; None where the kernel does not count it."""
+    held_estimated_kb: int = 0
+    """The part of `held_kb` that is an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
