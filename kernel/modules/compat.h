@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What differs between kernels. Each difference is decided by whether a file
- * under probe/ compiles (see Kbuild), never by a version number, because
- * distributions backport.
+ * under probe/ compiles (see Kbuild) or a macro is there, never by a version
+ * number, because distributions backport.
  */
 #ifndef SO1_COMPAT_H
 #define SO1_COMPAT_H
 
 #include <linux/atomic.h>
+#include <linux/cred.h>
+#include <linux/idr.h>
 #include <linux/kernel.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/percpu_counter.h>
+#include <linux/pid.h>
+#include <linux/pid_namespace.h>
+#include <linux/proc_fs.h>
 #include <linux/sched.h>
-#include <linux/sched/signal.h>
+#include <linux/sched/coredump.h>
+
+#ifdef SO1_HAVE_TASK_EXEC_STATE
+#include <linux/sched/exec_state.h>
+#endif
 
 /* The counters that make a process's resident memory; the others are not read. */
 static const int so1_rss_members[] = { MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES };
@@ -22,9 +31,9 @@ static const int so1_rss_members[] = { MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES
  * Exact resident pages of one kind.
  *
  * Up to 6.1 every thread keeps counts of its own, which mm->rss_stat does not
- * have yet: the caller adds them with so1_rss_cached(). Since 6.2 (f1a7941243c1
- * "mm: convert mm's rss stats into percpu_counter") the counter is per CPU and
- * get_mm_counter() reads it without its CPUs' shares; summing them is exact.
+ * have yet: shared_mm.h adds them. Since 6.2 (f1a7941243c1 "mm: convert mm's rss
+ * stats into percpu_counter") the counter is per CPU and get_mm_counter() reads
+ * it without its CPUs' shares; summing them is exact.
  *
  * The mm must not go away: the caller holds task_lock() of a task that uses it.
  */
@@ -49,60 +58,59 @@ static void so1_rss_shared(struct mm_struct *mm, long *pages)
 			so1_rss_member(mm, so1_rss_members[i]);
 }
 
-#ifdef SO1_HAVE_TASK_RSS_STAT
-/*
- * Other processes may share the address space (vfork, CLONE_VM) and their
- * threads have counts of it too. Nothing leads from an mm to its users, so they
- * are looked for among all processes, and only so often a snapshot that no
- * number of such processes makes it long.
- */
-#define SO1_SHARED_SCANS 64
-
-/* Adds the counts of the threads that use @mm, and returns how many do. */
-static int so1_rss_add_threads(struct task_struct *process,
-			       const struct mm_struct *mm, long *pages)
+/* As __task_state_index() has it: a frozen task counts as uninterruptible. */
+static unsigned int so1_task_state(const struct task_struct *task)
 {
-	struct task_struct *t;
-	int found = 0, i, member;
-
-	for_each_thread(process, t) {
-		if (READ_ONCE(t->mm) != mm)
-			continue;
-		for (i = 0; i < ARRAY_SIZE(so1_rss_members); i++) {
-			member = so1_rss_members[i];
-			pages[member] += READ_ONCE(t->rss_stat.count[member]);
-		}
-		found++;
-	}
-	return found;
-}
-
-/*
- * Adds what the threads have not yet handed in. @mm is only compared, so no
- * lock is needed. Runs under RCU. @users is mm->mm_users, @scans what is left of
- * SO1_SHARED_SCANS.
- */
-static void so1_rss_cached(struct task_struct *process,
-			   const struct mm_struct *mm, int users,
-			   unsigned int *scans, long *pages)
-{
-	struct task_struct *other;
-
-	if (so1_rss_add_threads(process, mm, pages) >= users || !*scans)
-		return;
-	(*scans)--;
-	for_each_process(other)
-		if (other->signal != process->signal)
-			so1_rss_add_threads(other, mm, pages);
-}
+#ifdef SO1_HAVE_UNDERSCORE_STATE
+	unsigned int state = READ_ONCE(task->__state);
 #else
-#define SO1_SHARED_SCANS 0
-
-static void so1_rss_cached(struct task_struct *process,
-			   const struct mm_struct *mm, int users,
-			   unsigned int *scans, long *pages)
-{
-}
+	unsigned int state = READ_ONCE(task->state);
 #endif
+
+	/* Since 6.1 (f5d39b020809); before, the freezer makes it uninterruptible. */
+#ifdef TASK_FROZEN
+	if (state & TASK_FROZEN)
+		state |= TASK_UNINTERRUPTIBLE;
+#endif
+	/* Of PREEMPT_RT's locks, since 5.16. */
+#ifdef TASK_RTLOCK_WAIT
+	if (state & TASK_RTLOCK_WAIT)
+		state |= TASK_UNINTERRUPTIBLE;
+#endif
+	return state | READ_ONCE(task->exit_state);
+}
+
+/*
+ * The first PID from @nr on, or NULL. Under RCU. It is find_ge_pid(), which
+ * modules cannot call before 6.1.
+ */
+static struct pid *so1_pid_ge(pid_t nr)
+{
+	return idr_get_next(&init_pid_ns.idr, &nr);
+}
+
+static void *so1_pde_data(const struct inode *inode)
+{
+#ifdef SO1_HAVE_PDE_DATA
+	return pde_data(inode);
+#else
+	return PDE_DATA(inode);
+#endif
+}
+
+/*
+ * Whether whoever has the same user may look into @task, as task_still_dumpable()
+ * of kernel/ptrace.c has it. Under RCU, and under task_lock() of a thread that
+ * uses @mm, which may be NULL.
+ */
+static bool so1_dumpable(struct task_struct *task, struct mm_struct *mm)
+{
+#ifdef SO1_HAVE_TASK_EXEC_STATE
+	return READ_ONCE(rcu_dereference(task->exec_state)->dumpable) ==
+	       TASK_DUMPABLE_OWNER;
+#else
+	return !mm || get_dumpable(mm) == SUID_DUMP_USER;
+#endif
+}
 
 #endif /* SO1_COMPAT_H */

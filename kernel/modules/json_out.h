@@ -10,6 +10,7 @@
 #ifndef SO1_JSON_OUT_H
 #define SO1_JSON_OUT_H
 
+#include <linux/err.h>
 #include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
@@ -18,6 +19,8 @@
 #include <linux/string.h>
 #include <linux/uio.h>
 #include <linux/xarray.h>
+
+#include "budget.h"
 
 #define SO1_CHUNK SZ_16K
 
@@ -30,12 +33,15 @@
 struct so1_text {
 	struct xarray chunks;	/* SO1_CHUNK bytes each, index 0 upwards */
 	size_t len;
+	struct so1_budget *budget;	/* each chunk is charged to hold in it */
+	struct so1_hold hold;
 };
 
-static void so1_text_init(struct so1_text *text)
+static void so1_text_init(struct so1_text *text, struct so1_budget *budget)
 {
 	xa_init_flags(&text->chunks, XA_FLAGS_ACCOUNT);
 	text->len = 0;
+	text->budget = budget;
 }
 
 static void so1_text_free(struct so1_text *text)
@@ -49,7 +55,10 @@ static void so1_text_free(struct so1_text *text)
 	text->len = 0;
 }
 
-/* Returns the chunk that holds offset @pos of a text being written. May sleep. */
+/*
+ * Returns the chunk that holds offset @pos of a text being written, or -EBUSY or
+ * -ENOMEM as a pointer. May sleep.
+ */
 static char *so1_text_chunk(struct so1_text *text, size_t pos)
 {
 	unsigned long index = pos / SO1_CHUNK;
@@ -58,22 +67,24 @@ static char *so1_text_chunk(struct so1_text *text, size_t pos)
 
 	if (chunk)
 		return chunk;
+	if (!so1_budget_charge(text->budget, &text->hold, SO1_CHUNK))
+		return ERR_PTR(-EBUSY);
 	/*
 	 * Charged to the reader, whose memory limit thus bounds it. He is told
 	 * ENOMEM; the log is not for what any user can bring about.
 	 */
 	chunk = kvmalloc(SO1_CHUNK, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!chunk)
-		return NULL;
+		return ERR_PTR(-ENOMEM);
 	err = xa_err(xa_store(&text->chunks, index, chunk, GFP_KERNEL));
 	if (err) {
 		kvfree(chunk);
-		return NULL;
+		return ERR_PTR(err);
 	}
 	return chunk;
 }
 
-/* Returns 0 or -ENOMEM. May sleep. */
+/* Returns 0, -EBUSY or -ENOMEM. May sleep. */
 static int so1_text_append(struct so1_text *text, const char *data, size_t len)
 {
 	while (len) {
@@ -81,8 +92,8 @@ static int so1_text_append(struct so1_text *text, const char *data, size_t len)
 		size_t offset = text->len % SO1_CHUNK;
 		size_t part = min_t(size_t, len, SO1_CHUNK - offset);
 
-		if (!chunk)
-			return -ENOMEM;
+		if (IS_ERR(chunk))
+			return PTR_ERR(chunk);
 		memcpy(chunk + offset, data, part);
 		text->len += part;
 		data += part;

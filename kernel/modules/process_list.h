@@ -12,6 +12,7 @@
 #include <linux/slab.h>
 
 #include "json_out.h"
+#include "snapshot.h"
 #include "task_walk.h"
 
 /* The longest text of a process is about 600 bytes. */
@@ -23,9 +24,6 @@ struct so1_line {
 	char text[SO1_LINE_MAX];
 	size_t len;
 };
-
-/* Writes one JSON object for line->proc. Each module has its own. */
-static void so1_format(struct so1_line *line);
 
 /* Whether @len bytes more have room; a line that is too long is a mistake here. */
 static bool so1_has_room(const struct so1_line *line, size_t len)
@@ -95,20 +93,21 @@ static void so1_put_usage(struct so1_line *line)
 	so1_put(line, "cgroup1_id", p->cgroup1_id);
 }
 
-static int so1_append_process(struct so1_text *text, struct so1_line *line,
-			      bool first)
+static int so1_append_process(const struct so1_ops *ops, struct so1_text *text,
+			      struct so1_line *line, bool first)
 {
 	line->len = 0;
 	if (!first)
 		so1_put_literal(line, ",");
 	so1_put_literal(line, "\n");
-	so1_format(line);
+	ops->format(line);
 	so1_put_literal(line, "}");
 	return so1_text_append(text, line->text, line->len);
 }
 
-/* Returns 0, -ENOMEM, or -EINTR where the reader is being killed. May sleep. */
-static int so1_append_processes(struct so1_text *text, bool only_foreign)
+/* Returns 0, -ENOMEM, -EBUSY, or what so1_interrupted() has. May sleep. */
+static int so1_append_processes(const struct so1_ops *ops, struct so1_text *text,
+				const struct cred *reader, bool only_foreign)
 {
 	struct so1_walk walk;
 	struct so1_line *line;
@@ -119,15 +118,17 @@ static int so1_append_processes(struct so1_text *text, bool only_foreign)
 	if (!line)
 		return -ENOMEM;
 	line->total_kb = so1_kb(totalram_pages());
-	so1_walk_start(&walk, only_foreign);
+	so1_walk_start(&walk, reader, only_foreign);
 	err = so1_text_append(text, "[", 1);
-	while (!err && so1_walk_next(&walk, &line->proc)) {
-		err = so1_append_process(text, line, first);
+	while (!err) {
+		err = so1_walk_next(&walk, &line->proc);
+		if (err <= 0)
+			break;
+		err = so1_append_process(ops, text, line, first);
 		first = false;
-		if (fatal_signal_pending(current))
-			err = -EINTR;
 		cond_resched();
 	}
+	so1_walk_end(&walk);
 	kfree(line);
 	return err ?: so1_text_append(text, "\n]", 2);
 }

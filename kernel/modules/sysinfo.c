@@ -13,7 +13,7 @@
 #include "process_list.h"
 #include "snapshot.h"
 
-static void so1_format(struct so1_line *line)
+static void sysinfo_format(struct so1_line *line)
 {
 	so1_put_identity(line);
 	so1_put(line, "state", line->proc.state);
@@ -41,24 +41,56 @@ static int so1_append_memory(struct so1_text *text)
 	return so1_text_append(text, head, len);
 }
 
-static int so1_build(struct so1_text *text)
+static int sysinfo_walk(const struct so1_ops *ops, struct so1_text *text,
+			const struct cred *reader)
 {
 	int err = so1_append_memory(text);
 
 	if (!err)
-		err = so1_append_processes(text, false);
+		err = so1_append_processes(ops, text, reader, false);
 	return err ?: so1_text_append(text, "}\n", 2);
 }
 
+static const struct so1_ops sysinfo_ops = {
+	.name	= KBUILD_MODNAME,
+	.walk	= sysinfo_walk,
+	.format	= sysinfo_format,
+};
+
+static struct so1_entry sysinfo_entry = {
+	.ops		= &sysinfo_ops,
+	.name		= KBUILD_MODNAME "_so1_202300539",
+	.mode		= SO1_MODE_MAX,
+	.max_snapshots	= SO1_SNAPSHOTS,
+	.max_mb		= SO1_MB,
+	.copies_lock	= __SPIN_LOCK_UNLOCKED(sysinfo_entry.copies_lock),
+	.copies		= LIST_HEAD_INIT(sysinfo_entry.copies),
+};
+
+module_param_named(entry, sysinfo_entry.name, charp, 0444);
+MODULE_PARM_DESC(entry, "name in /proc, beginning with the module's own name");
+
+module_param_named(mode, sysinfo_entry.mode, ushort, 0444);
+MODULE_PARM_DESC(mode, "permissions, only to narrow the default (0444)");
+
+module_param_named(max_snapshots, sysinfo_entry.max_snapshots, uint, 0444);
+MODULE_PARM_DESC(max_snapshots, "snapshots held at once before EBUSY (64); an eighth is kept for CAP_SYS_RESOURCE, a quarter of the rest is a user's");
+
+module_param_named(max_mb, sysinfo_entry.max_mb, uint, 0444);
+MODULE_PARM_DESC(max_mb, "MB of snapshots held at once by readers without CAP_SYS_RESOURCE (64); a quarter is a user's");
+
+module_param_cb(holders, &so1_holders_ops, &sysinfo_entry, 0400);
+MODULE_PARM_DESC(holders, "PIDs of readers who keep the module from being unloaded at this moment");
+
 static int __init sysinfo_init(void)
 {
-	return so1_entry_create();
+	return so1_entry_create(&sysinfo_entry);
 }
 module_init(sysinfo_init);
 
 static void __exit sysinfo_exit(void)
 {
-	so1_entry_remove();
+	so1_entry_remove(&sysinfo_entry);
 }
 module_exit(sysinfo_exit);
 

@@ -28,9 +28,9 @@
 #include <linux/timekeeping.h>
 #include <linux/utsname.h>
 
+#include "access.h"
 #include "compat.h"
-
-#define SO1_IDS_PER_SECTION 128
+#include "shared_mm.h"
 
 /* What /proc/PID/stat has a letter for (TASK_REPORT in linux/sched.h). */
 #define SO1_STATE_MASK 0x7f
@@ -45,8 +45,8 @@ struct so1_proc {
 	pid_t ns_pid;		/* the PID in its own namespace */
 	int threads;
 	unsigned int state;
-	unsigned int pid_ns;	/* namespace numbers, 0: has none any more */
-	unsigned int uts_ns;
+	unsigned int pid_ns;	/* namespace numbers, 0: has none any more, */
+	unsigned int uts_ns;	/* or it is not for this reader to know */
 	bool foreign;		/* UTS or PID namespace is not init's */
 	u64 start_ns;		/* boot clock */
 	u64 cpu_ns;
@@ -62,17 +62,29 @@ struct so1_proc {
 
 struct so1_walk {
 	pid_t next;		/* the lowest id not yet looked at */
-	unsigned int scans;	/* see SO1_SHARED_SCANS */
 	bool only_foreign;
+	const struct cred *reader;
+	siphash_key_t mm_key;	/* of this walk alone: see so1_mm_id() */
+	struct so1_shared *shared;	/* see shared_mm.h; NULL where not needed */
+	bool shared_wanted;
+	bool shared_tried;
 };
 
-static siphash_key_t so1_mm_key __ro_after_init;
-
-static inline void so1_walk_start(struct so1_walk *walk, bool only_foreign)
+static void so1_walk_start(struct so1_walk *walk, const struct cred *reader,
+			   bool only_foreign)
 {
+	memset(walk, 0, sizeof(*walk));
 	walk->next = 1;
-	walk->scans = SO1_SHARED_SCANS;
 	walk->only_foreign = only_foreign;
+	walk->reader = reader;
+	get_random_bytes(&walk->mm_key, sizeof(walk->mm_key));
+}
+
+/* May sleep. */
+static void so1_walk_end(struct so1_walk *walk)
+{
+	so1_shared_free(walk->shared);
+	memzero_explicit(&walk->mm_key, sizeof(walk->mm_key));
 }
 
 static u64 so1_kb(long pages)
@@ -80,10 +92,14 @@ static u64 so1_kb(long pages)
 	return pages > 0 ? (u64)pages << (PAGE_SHIFT - 10) : 0;
 }
 
-/* Never 0: that stands for no address space. */
-static u64 so1_mm_id(const struct mm_struct *mm)
+/*
+ * Never 0: that stands for no address space. The key is drawn for each walk, so
+ * that nobody can follow an address over time, or compare two that he cannot see
+ * at once.
+ */
+static u64 so1_mm_id(const struct so1_walk *walk, const struct mm_struct *mm)
 {
-	u64 id = siphash_1u64((unsigned long)mm, &so1_mm_key);
+	u64 id = siphash_1u64((unsigned long)mm, &walk->mm_key);
 
 	return (id >> (64 - SO1_MM_ID_BITS)) ?: 1;
 }
@@ -155,25 +171,15 @@ static void so1_cgroups(struct so1_proc *p, struct task_struct *t)
 #endif
 }
 
-/* As __task_state_index() has it: a frozen task counts as uninterruptible. */
-static unsigned int so1_state(const struct task_struct *leader)
-{
-	unsigned int state = READ_ONCE(leader->__state);
-
-	if (state & (TASK_FROZEN | TASK_RTLOCK_WAIT))
-		state |= TASK_UNINTERRUPTIBLE;
-	return (state | READ_ONCE(leader->exit_state)) & SO1_STATE_MASK;
-}
-
 /*
- * Fills @p for @leader. Returns false where the walk does not want it, or where
- * it is being released. Under RCU.
+ * Fills @p for @leader. Returns false where the walk does not want it, where it is
+ * being released, or where walk->shared is wanted first. Under RCU.
  */
 static bool so1_fill(struct so1_proc *p, struct task_struct *leader,
 		     struct so1_walk *walk)
 {
 	struct pid_namespace *pid_ns = task_active_pid_ns(leader);
-	const struct mm_struct *mm = NULL;
+	struct mm_struct *mm = NULL;
 	struct task_struct *speaker;
 	long pages[NR_MM_COUNTERS];
 	int users = 0;
@@ -198,20 +204,27 @@ static bool so1_fill(struct so1_proc *p, struct task_struct *leader,
 	if (speaker->mm && !(speaker->flags & PF_KTHREAD)) {
 		mm = speaker->mm;
 		users = atomic_read(&mm->mm_users);
-		so1_rss_shared(speaker->mm, pages);
+		so1_rss_shared(mm, pages);
 		p->vsz_kb = so1_kb(READ_ONCE(mm->total_vm));
-		p->mm_id = so1_mm_id(mm);
+		p->mm_id = so1_mm_id(walk, mm);
+	}
+	if (!so1_may_see_namespaces(walk->reader, leader, mm)) {
+		p->pid_ns = 0;
+		p->uts_ns = 0;
 	}
 	task_unlock(speaker);
 
-	if (mm)
-		so1_rss_cached(leader, mm, users, &walk->scans, pages);
+	if (mm && !so1_rss_cached(leader, mm, users, walk->shared,
+				  walk->shared_tried, pages)) {
+		walk->shared_wanted = true;
+		return false;
+	}
 	p->rss_anon_kb = so1_kb(pages[MM_ANONPAGES]);
 	p->rss_shmem_kb = so1_kb(pages[MM_SHMEMPAGES]);
 	p->rss_kb = so1_kb(pages[MM_FILEPAGES]) + p->rss_anon_kb + p->rss_shmem_kb;
 
 	get_task_comm(p->comm, leader);
-	p->state = so1_state(leader);
+	p->state = so1_task_state(leader) & SO1_STATE_MASK;
 	p->ppid = task_ppid_nr_ns(leader, &init_pid_ns);
 	p->ns_pid = task_tgid_nr_ns(leader, pid_ns);
 	p->threads = get_nr_threads(leader);
@@ -223,22 +236,43 @@ static bool so1_fill(struct so1_proc *p, struct task_struct *leader,
 	return true;
 }
 
-/*
- * Takes the next process into @p, in the order of their PIDs. Returns false when
- * there is none left. A process that lives through the whole walk is met exactly
- * once; one that is reaped meanwhile is left out, never half shown. May sleep.
- */
-static bool so1_walk_next(struct so1_walk *walk, struct so1_proc *p)
+/* Leaves the RCU section of so1_walk_next() for what may sleep. */
+static void so1_walk_pause(struct so1_walk *walk)
+	__releases(RCU) __acquires(RCU)
 {
+	rcu_read_unlock();
+	if (walk->shared_wanted) {
+		walk->shared = so1_shared_take();
+		walk->shared_wanted = false;
+		walk->shared_tried = true;
+	}
+	cond_resched();
+	rcu_read_lock();
+}
+
+/*
+ * Takes the next process into @p, in the order of their PIDs. Returns 1, 0 where
+ * there is none left, or what so1_interrupted() has. A process that lives through
+ * the whole walk is met exactly once; one that is reaped meanwhile is left out,
+ * never half shown. May sleep.
+ */
+static int so1_walk_next(struct so1_walk *walk, struct so1_proc *p)
+{
+	int err = so1_interrupted();
 	unsigned int ids = 0;
 	struct pid *pid;
 
 	rcu_read_lock();
-	while ((pid = find_ge_pid(walk->next, &init_pid_ns))) {
+	while (!err && (pid = so1_pid_ge(walk->next))) {
 		pid_t nr = pid_nr_ns(pid, &init_pid_ns);
 		struct task_struct *leader = pid_task(pid, PIDTYPE_TGID);
 		bool found = leader && so1_fill(p, leader, walk);
 
+		if (walk->shared_wanted) {
+			so1_walk_pause(walk);
+			err = so1_interrupted();
+			continue;
+		}
 		/*
 		 * exec() of another thread than the leader gives the PID to that
 		 * thread (de_thread() in fs/exec.c) and the old leader, perhaps
@@ -252,16 +286,15 @@ static bool so1_walk_next(struct so1_walk *walk, struct so1_proc *p)
 		if (found) {
 			p->pid = nr;
 			rcu_read_unlock();
-			return true;
+			return 1;
 		}
 		if (++ids % SO1_IDS_PER_SECTION == 0) {
-			rcu_read_unlock();
-			cond_resched();
-			rcu_read_lock();
+			so1_walk_pause(walk);
+			err = so1_interrupted();
 		}
 	}
 	rcu_read_unlock();
-	return false;
+	return err;
 }
 
 #endif /* SO1_TASK_WALK_H */
