@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,10 @@ from agent.model.process import Candidate, Natural, Process, Snapshot, Source
 
 _CHUNK_BYTES = 1 << 20
 _MAX_BYTES = 256 << 20
-_TRIES = 3
+# Before each further try, in seconds: together well under a tick, and never a busy loop, which
+# would itself keep others from what it waits for.
+_PAUSES_S = (0.01, 0.03, 0.1, 0.3)
+_AGAIN = frozenset({errno.EIO, errno.EBUSY, errno.EINTR})
 
 _MEND = "Run `sudo /opt/so1/src/bash/load_modules.sh`."
 
@@ -163,18 +167,30 @@ def read(sysinfo: Path, continfo: Path, clock: Clock) -> Snapshot:
 def _read_whole(path: Path) -> bytes:
     """The text of one open, which the module keeps unchanged for that descriptor.
 
-    EIO says that the module was removed under the descriptor, EBUSY that all of its snapshots are
-    taken: both are worth another open.
+    EIO says that the module was removed under the descriptor, EBUSY that as many of its snapshots
+    are held as there may be: both are worth another open, a little later.
     """
-    tries = 0
-    while True:
-        tries += 1
+    for pause_s in (*_PAUSES_S, None):
         try:
             return _read_once(path)
         except OSError as error:
-            again = error.errno in (errno.EIO, errno.EBUSY, errno.EINTR)
-            if tries == _TRIES or not again:
-                raise SourceError(f"{path} cannot be read: {error.strerror}.", _MEND) from error
+            if pause_s is None or error.errno not in _AGAIN:
+                raise SourceError(
+                    f"{path} cannot be read: {error.strerror}.", _remedy(path, error)
+                ) from error
+        time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _remedy(path: Path, error: OSError) -> str:
+    """What helps where `path` cannot be read."""
+    match error.errno:
+        case errno.EBUSY:
+            return f"All of its snapshots are held: `sudo fuser -v {path}` shows by whom."
+        case errno.EACCES | errno.EPERM:
+            return "Run the agent as root, in the host's own /proc."
+        case _:
+            return _MEND
 
 
 def _read_once(path: Path) -> bytes:

@@ -292,16 +292,59 @@ def test_a_module_that_went_or_is_busy_is_opened_again(
     assert modules.read(*files, Clock()).snapshot_ns == 7
 
 
-@pytest.mark.parametrize(("number", "tries"), [(errno.EBUSY, 3), (errno.EACCES, 1)])
-def test_what_stays_busy_or_is_forbidden_is_given_up(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int, tries: int
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was waited for between tries, in seconds, without waiting."""
+    taken: list[float] = []
+    monkeypatch.setattr("time.sleep", taken.append)
+    return taken
+
+
+def test_a_busy_file_is_tried_again_after_longer_and_longer_pauses_within_a_second(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    opener = Opener(errno.EBUSY, 99)
+    monkeypatch.setattr(os, "open", opener)
+    with pytest.raises(SourceError):
+        modules.read(*files, Clock())
+    assert opener.calls == len(pauses) + 1 >= 3
+    assert all(pauses)
+    assert pauses == sorted(set(pauses))
+    assert sum(pauses) < 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOMEM])
+def test_what_is_forbidden_or_has_no_memory_is_given_up_at_once(
+    files: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    pauses: list[float],
+    number: int,
 ) -> None:
     opener = Opener(number, 99)
     monkeypatch.setattr(os, "open", opener)
     with pytest.raises(SourceError) as caught:
         modules.read(*files, Clock())
     assert os.strerror(number) in caught.value.message
-    assert opener.calls == tries
+    assert (opener.calls, pauses) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EBUSY, "fuser -v"),
+        (errno.EACCES, "as root"),
+        (errno.EIO, "load_modules.sh"),
+        (errno.ENOENT, "load_modules.sh"),
+    ],
+)
+def test_the_remedy_is_one_that_can_help(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    monkeypatch.setattr(os, "open", Opener(number, 99))
+    with pytest.raises(SourceError) as caught:
+        modules.read(*files, Clock())
+    assert os.strerror(number) in caught.value.message
+    assert remedy in (caught.value.hint or "")
 
 
 def test_a_text_without_end_is_given_up(
