@@ -16,6 +16,7 @@ import pytest
 
 from tests import containers
 from tests.lab.kernel_log import complaints
+from tests.vm import modules_support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def unload_modules() -> list[str]:
     """Unload those of the two that are loaded; their names."""
     found = [name for name in ("continfo", "sysinfo") if Path(f"/sys/module/{name}").exists()]
     for name in found:
-        subprocess.run(["rmmod", name], check=True, timeout=60)
+        modules_support.rmmod(name)
     return found
 
 

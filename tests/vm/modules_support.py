@@ -25,21 +25,23 @@ SYSINFO = Path("/proc/sysinfo_so1_202300539")
 CONTINFO = Path("/proc/continfo_so1_202300539")
 MODULES = ("sysinfo", "continfo")
 
-_PROGRAM = Path(__file__).parent / "programs" / "scene.c"
+_PROGRAMS = Path(__file__).parent / "programs"
 _SCENE_TIMEOUT_S = 240.0
 
 Row = dict[str, Any]
 
 
 @functools.cache
-def scene_program() -> str:
-    """The path of programs/scene.c, compiled."""
+def program(name: str) -> str:
+    """The path of programs/NAME.c, compiled."""
     # Not /tmp: the pages of a program on tmpfs count as shared memory.
     directory = Path(tempfile.mkdtemp(prefix="so1-scene-", dir="/var/tmp"))
     directory.chmod(0o755)
-    target = directory / "scene"
+    target = directory / name
     subprocess.run(
-        ["gcc", "-O1", "-pthread", "-o", target, _PROGRAM], check=True, stdin=subprocess.DEVNULL
+        ["gcc", "-O1", "-pthread", "-o", target, _PROGRAMS / f"{name}.c"],
+        check=True,
+        stdin=subprocess.DEVNULL,
     )
     return str(target)
 
@@ -64,7 +66,13 @@ class Scene:
 @contextmanager
 def scene(name: str, *args: object, prefix: tuple[str, ...] = ()) -> Iterator[Scene]:
     """Set up the scene `name` of programs/scene.c, under `prefix` (as `unshare`) where given."""
-    command = [*prefix, scene_program(), name, *map(str, args)]
+    with standing([*prefix, program("scene"), name, *map(str, args)]) as scene:
+        yield scene
+
+
+@contextmanager
+def standing(command: list[str]) -> Iterator[Scene]:
+    """A program that prints what it set up, then `ready`, and ends with its standard input."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -110,6 +118,16 @@ def _by_pid(rows: list[Row]) -> dict[int, Row]:
     found = {row["pid"]: row for row in rows}
     assert len(found) == len(rows), "a PID is there twice"
     return found
+
+
+def rmmod(name: str) -> None:
+    """Unload it, as soon as no reader is just being copied to."""
+
+    def attempt() -> None:
+        done = subprocess.run(["rmmod", name], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    eventually(attempt)
 
 
 def host_pids() -> set[int]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("modules")
 
 LIMIT = 64
+# What is left of it without the eighth for the privileged, and one user's quarter of that.
+OPEN_TO_ALL = LIMIT - LIMIT // 8
+SHARE = OPEN_TO_ALL // 4
 NOBODY = 65534
 both = pytest.mark.parametrize("path", [host.SYSINFO, host.CONTINFO], ids=["sysinfo", "continfo"])
 
@@ -148,9 +151,11 @@ def test_the_sixty_fifth_snapshot_is_refused_until_another_is_closed(path: Path)
 
 TAKE_ALL = """
 import os, sys
-if sys.argv[2:]:
+if sys.argv[2]:
     open(sys.argv[2] + "/cgroup.procs", "w").write(str(os.getpid()))
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
+if sys.argv[3]:
+    user = int(sys.argv[3])
+    os.setgroups([]); os.setgid(user); os.setuid(user)
 held = []
 try:
     for _ in range(1000):
@@ -163,10 +168,15 @@ sys.stdin.read()
 
 
 @contextmanager
-def user_who_takes_all(path: Path, cgroup: Path | None = None) -> Iterator[tuple[int, int]]:
+def user_who_takes_all(
+    path: Path,
+    cgroup: Path | None = None,
+    user: int | None = NOBODY,
+    prefix: tuple[str, ...] = (),
+) -> Iterator[tuple[int, int]]:
     """A user who opens and reads until refused, and keeps it: how many, and the error's number."""
     with subprocess.Popen(
-        [sys.executable, "-c", TAKE_ALL, path, *([cgroup] if cgroup else [])],
+        [*prefix, sys.executable, "-c", TAKE_ALL, path, str(cgroup or ""), str(user or "")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
@@ -180,12 +190,68 @@ def user_who_takes_all(path: Path, cgroup: Path | None = None) -> Iterator[tuple
 
 
 @both
-def test_a_user_who_opens_a_thousand_is_refused_and_does_not_lock_the_agent_out(
-    path: Path,
-) -> None:
+def test_a_user_who_opens_a_thousand_gets_his_share_and_locks_nobody_out(path: Path) -> None:
     with user_who_takes_all(path) as (taken, number):
-        assert (taken, number) == (LIMIT - LIMIT // 8, errno.EBUSY)
+        assert (taken, number) == (SHARE, errno.EBUSY)
         json.loads(path.read_bytes())
+        with user_who_takes_all(path, user=NOBODY - 1) as other:
+            assert other == (SHARE, errno.EBUSY)
+
+
+@both
+def test_all_users_together_leave_an_eighth_to_the_privileged(path: Path) -> None:
+    with ExitStack() as stack:
+        users = [
+            stack.enter_context(user_who_takes_all(path, user=NOBODY - number))
+            for number in range(5)
+        ]
+        assert sum(taken for taken, _ in users) == OPEN_TO_ALL
+        assert {number for _, number in users} == {errno.EBUSY}
+        # These hold the limit from here on, whoever tries meanwhile on another CPU.
+        for number in range(2):
+            stack.enter_context(user_who_tries_without_end(path, NOBODY - number))
+        for _ in range(300):
+            with ExitStack() as ours:
+                for _ in range(LIMIT // 8):
+                    assert os.read(ours.enter_context(opened(path)), 1) in b"{["
+
+
+@contextmanager
+def user_who_tries_without_end(path: Path, user: int) -> Iterator[None]:
+    """A user whose every read is refused, and who tries again at once."""
+    code = """
+import os, sys
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+print(flush=True)
+while True:
+    try:
+        os.read(descriptor, 1)
+    except OSError:
+        pass
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path, str(user)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+def test_the_users_of_a_user_namespace_share_what_its_maker_has() -> None:
+    inside = (
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        *("unshare", "--user", "--map-root-user"),
+    )
+    with (
+        user_who_takes_all(host.SYSINFO) as (taken, _),
+        user_who_takes_all(host.SYSINFO, user=None, prefix=inside) as namespaced,
+    ):
+        assert taken == SHARE
+        assert namespaced == (0, errno.EBUSY)
 
 
 def test_the_memory_of_a_snapshot_is_charged_to_its_reader_and_given_back() -> None:
@@ -268,7 +334,7 @@ def as_nobody(*command: str, groups: str = "--clear-groups") -> subprocess.Compl
 
 
 @both
-def test_a_procfs_with_hidepid_hides_it_from_users_but_not_from_root_or_the_group(
+def test_a_procfs_with_hidepid_lets_in_whom_the_kernel_would_let_into_another_s_directory(
     path: Path, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
@@ -278,10 +344,17 @@ def test_a_procfs_with_hidepid_hides_it_from_users_but_not_from_root_or_the_grou
     for option in ("hidepid=1", "hidepid=2", "hidepid=4"):
         subprocess.run(["mount", "-t", "proc", "-o", f"{option},gid=7", "p", tmp_path], check=True)
         try:
-            refused = as_nobody("cat", str(entry))
-            assert (refused.returncode, refused.stdout) == (1, "")
-            assert "Permission denied" in refused.stderr
-            json.loads(as_nobody("cat", str(entry), groups="--groups=7").stdout)
+            for groups in ("--clear-groups", "--groups=7"):
+                # The kernel's own answer, about a process of another user.
+                kernel = as_nobody("stat", f"{tmp_path}/1/stat", groups=groups)
+                done = as_nobody("cat", str(entry), groups=groups)
+                assert done.returncode == kernel.returncode, (option, groups, done.stderr)
+                if done.returncode:
+                    assert done.stdout == ""
+                    assert "Permission denied" in done.stderr
+                else:
+                    json.loads(done.stdout)
+            assert done.returncode == (1 if option == "hidepid=4" else 0)
             json.loads(entry.read_bytes())
         finally:
             subprocess.run(["umount", tmp_path], check=True)

@@ -233,6 +233,48 @@ static void shared_mm(char **args)
 	_exit(0);
 }
 
+static void touching_vfork_pair(void *out)
+{
+	char *pages = mmap(NULL, 20 * 4096, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = *(int *)out;
+	pid_t self = getpid(), pid;
+
+	if (pages == MAP_FAILED)
+		die("mmap");
+	pid = vfork();
+	if (pid == 0) {
+		pid_t both[2] = { self, getpid() };
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		memset(pages, 1, 20 * 4096);
+		if (write(fd, both, sizeof(both)) != sizeof(both))
+			_exit(1);
+		park();
+	}
+	if (pid < 0)
+		die("vfork");
+}
+
+/*
+ * vfork-pairs N: N processes in vfork(), each with its child before exec, which
+ * has touched 20 pages of the address space that it shares.
+ */
+static void vfork_pairs(char **args)
+{
+	int i, n = atoi(args[0]), out[2];
+	pid_t pair[2];
+
+	if (pipe(out))
+		die("pipe");
+	for (i = 0; i < n; i++) {
+		child(touching_vfork_pair, &out[1]);
+		if (read(out[0], pair, sizeof(pair)) != sizeof(pair))
+			die("vfork child");
+		printf("%d\n%d\n", pair[0], pair[1]);
+	}
+}
+
 static void nothing(void *unused)
 {
 	(void)unused;
@@ -558,6 +600,7 @@ static const struct {
 	{ "ended-threads", ended_threads, 2 },
 	{ "burning", burning, 0 },
 	{ "shared-mm", shared_mm, 0 },
+	{ "vfork-pairs", vfork_pairs, 1 },
 	{ "zombies", zombies, 1 },
 	{ "dead-leader", dead_leader, 0 },
 	{ "threads", threads, 1 },
