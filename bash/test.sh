@@ -5,6 +5,10 @@ set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly default_guests=(debian12 debian13)
+# Guests that differ by their kernel alone, and the tests that such a difference can fail.
+readonly kernel_guests=(debian12-rt debian13-rt debian13-backports)
+readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
+    tests/vm/test_modules_{figures,names,snapshot,readers,scale,fuzz}.py)
 readonly engine_root=/var/lib/so1-test engine_run=/run/so1-test
 
 usage() {
@@ -21,10 +25,11 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   lint     linters and type checks (seconds)
   unit     tests that need no privilege (seconds)
   docker   tests with a real engine: the one that runs, or one of its own for the time
-  vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid
+  vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
+           with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
 
   --fast   lint and unit only
-  --full   all, with what is too long for CI and the guest sid
+  --full   all, with what is too long for CI and the other guests
   -g GUEST only this guest; repeatable
   -k EXPR  only tests that match, as pytest has it
   -h       this text
@@ -245,10 +250,11 @@ run_lab() {
 
 run_vm() {
     local guest=$1 status=0
-    local -a more=()
+    local -a more=() tests=(tests/vm)
     ((full)) && more=(-- --full)
+    [[ " ${kernel_guests[*]} " != *" $guest "* ]] || tests=("${kernel_tests[@]}")
     as_root "$python" -m tests.lab pytest "$guest" --timeout "$guest_timeout_s" \
-        --results "$results/vm-$guest" ${expression:+-k "$expression"} tests/vm "${more[@]}" \
+        --results "$results/vm-$guest" ${expression:+-k "$expression"} "${tests[@]}" "${more[@]}" \
         || status=$?
     if [[ -e $results/vm-$guest/junit.xml ]]; then
         cp "$results/vm-$guest/junit.xml" "$results/vm-$guest.xml"
@@ -324,7 +330,7 @@ parse_arguments() {
             --full)
                 full=1
                 guest_timeout_s=7200
-                guests=("${default_guests[@]}" sid)
+                guests=("${default_guests[@]}" sid "${kernel_guests[@]}")
                 ;;
             lint | unit | docker | vm) wanted=("$1") ;;
             -k)
@@ -333,7 +339,7 @@ parse_arguments() {
                 shift
                 ;;
             -g)
-                (($# > 1)) || die "-g needs a guest: debian12, debian13 or sid"
+                (($# > 1)) || die "-g needs a guest: python3 -m tests.lab list names them"
                 guests+=("$2")
                 shift
                 ;;

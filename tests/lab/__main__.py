@@ -18,7 +18,8 @@ from .bootstrap import base_key
 from .closing import closing, parse_layer
 from .errors import LabError
 from .guests import GUESTS, Guest, find_guest
-from .image import VENV, image_key, obtain_image
+from .image import VENV
+from .kernels import image_key, obtain_image
 from .modules import obtain_modules
 from .process import say
 from .report import read_report, summary_lines
@@ -225,12 +226,12 @@ def list_guests() -> int:
         parent = cache.directory() / guest.name
         if (parent / f"image-{image_key(guest)}").is_dir():
             state = "image in the cache"
-        elif (parent / f"base-{base_key(guest)}").is_dir():
+        elif (parent.with_name(guest.like or guest.name) / f"base-{base_key(guest)}").is_dir():
             state = "tree in the cache, image to be made"
         else:
             state = "not built"
         layouts = "v2, v1, hybrid" if guest.cgroup_v1 else "v2"
-        print(f"{guest.name:15} Linux {guest.linux:5} {guest.suite:9} {layouts:15} {state}")
+        print(f"{guest.name:18} Linux {guest.linux:5} {guest.suite:9} {layouts:15} {state}")
     return 0
 
 

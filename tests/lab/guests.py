@@ -76,6 +76,15 @@ FRESH_PACKAGES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Kernel:
+    """Another kernel than its suite's own: the packages, and the suite they come from."""
+
+    packages: tuple[str, ...]
+    # Beside the guest's own, as its backports; empty where that has them.
+    suite: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """One row of the matrix. `suite` is Debian's, `linux` what its kernel is called in reports."""
 
@@ -93,6 +102,9 @@ class Guest:
     fresh: bool = False
     # Whether the default run of the vm layer covers it.
     in_ci: bool = True
+    # The rest of such a guest is made from the tree of the guest that `like` names.
+    kernel: Kernel | None = None
+    like: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -118,6 +130,40 @@ GUESTS: dict[str, Guest] = {
             rolling=True,
             cgroup_v1=False,
             in_ci=False,
+        ),
+        Guest(
+            "debian12-rt",
+            "bookworm",
+            "6.1",
+            in_ci=False,
+            kernel=Kernel(("linux-image-rt-amd64", "linux-headers-rt-amd64")),
+            like="debian12",
+        ),
+        Guest(
+            "debian13-rt",
+            "trixie",
+            "6.12",
+            extra_packages=("docker-cli",),
+            legacy_cgroup_force=True,
+            in_ci=False,
+            kernel=Kernel(("linux-image-rt-amd64", "linux-headers-rt-amd64")),
+            like="debian13",
+        ),
+        Guest(
+            "debian13-backports",
+            "trixie",
+            "7.3",
+            extra_packages=("docker-cli",),
+            legacy_cgroup_force=True,
+            in_ci=False,
+            kernel=Kernel(
+                (
+                    "linux-image-amd64/trixie-backports",
+                    "linux-headers-amd64/trixie-backports",
+                ),
+                suite="trixie-backports",
+            ),
+            like="debian13",
         ),
         Guest("debian12-fresh", "bookworm", "6.1", fresh=True, in_ci=False),
         Guest(

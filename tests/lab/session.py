@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from . import cache
 from .errors import KernelComplaintError, LabError, LostGuestError
-from .image import PROJECT, obtain_image
+from .image import PROJECT
 from .kernel_log import complaints, emulators_fault
+from .kernels import obtain_image
 from .modules import obtain_modules
 from .network import network_share
 from .process import run, say

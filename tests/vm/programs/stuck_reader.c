@@ -101,11 +101,13 @@ static int serve(int fuse)
 	return 0;
 }
 
-static void read_into_it(const char *file, const char *page_file)
+static void read_into_it(const char *file, const char *page_file, int fuse)
 {
 	char *page;
 	int fd, of;
 
+	/* The connection ends with the last descriptor of it: the server's alone. */
+	close(fuse);
 	if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
 		die("nobody");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -141,7 +143,7 @@ int main(int argc, char **argv)
 	if (pid < 0)
 		die("fork");
 	if (pid == 0)
-		read_into_it(argv[1], page_file);
+		read_into_it(argv[1], page_file, fuse);
 	in[1] = (struct pollfd){ .fd = fuse, .events = POLLIN };
 	while (poll(in, 2, -1) > 0) {
 		if (in[0].revents && read(0, &c, 1) == 0)
