@@ -36,8 +36,9 @@ PLANTED = (
     Planted(
         "sleeping under RCU",
         "task_walk.h",
-        "	p->state = so1_state(leader);",
-        "	p->state = so1_state(leader);\n	kvfree(kvmalloc(64, GFP_KERNEL));",
+        "	p->state = so1_task_state(leader) & SO1_STATE_MASK;",
+        "	p->state = so1_task_state(leader) & SO1_STATE_MASK;\n"
+        "	kvfree(kvmalloc(64, GFP_KERNEL));",
         r"sleeping function called from invalid context",
     ),
     Planted(
@@ -51,7 +52,7 @@ PLANTED = (
         "used after it was freed",
         "snapshot.h",
         "	kfree(snap);\n	return 0;",
-        "	kfree(snap);\n	return READ_ONCE(snap->trusted) ? 0 : -EIO;",
+        "	kfree(snap);\n	return READ_ONCE(snap->ready) ? 0 : -EIO;",
         r"KASAN: slab-use-after-free",
     ),
     Planted(
