@@ -1,7 +1,8 @@
 """What the host keeps in memory on behalf of containers without saying for whom.
 
 Surplus huge pages, and swap that stays in memory: compressed in zram, which is a swap device, or in
-zswap, which is in front of one. All of it is the host's sum; `agent.analysis.held_memory` shares it out.
+zswap, which is in front of one. All of it is the host's sum; `agent.analysis.held_memory` shares it
+out.
 """
 
 from __future__ import annotations
