@@ -168,6 +168,44 @@ class BpfAgentCases:
         assert cpu == pytest.approx(spent, rel=0.1)
         assert abs(unexplained) <= 0.05 * spent
 
+    def test_lives_that_begin_and_end_between_two_ticks_are_accounted_for(
+        self, place: Place, boxes: containers.Containers, image: str, program: Path
+    ) -> None:
+        """Each life uses one second of CPU, by the scheduler's own clock."""
+        options = ("--network=none", "--restart", "always", "-v", f"{program.parent}:/storm:ro")
+        burn = ("/storm/storm", "burn", "1000")
+        box = docker("create", "--label", boxes.label, *options, image, *burn)
+        with agent(place, "--interval", "6", "--dry-run", *self.words) as one:
+            one.wait_for("bpf=ready")
+            row = "SELECT 1 FROM container_totals WHERE container_id = ?"
+            wait_for_row(place, row, box[:12], what="a tick with the container in its list")
+            docker("start", box)
+            wait_until(lambda: containers.inspect(box)["RestartCount"] >= 5, "five more lives")
+            docker("update", "--restart=no", box)
+            wait_until(lambda: not containers.inspect(box)["State"]["Running"], "it has ended")
+            lives = containers.inspect(box)["RestartCount"] + 1
+            one.wait_for_tick(sum(" · " in line for line in one.lines) + 2)
+            ticks = rows(
+                place.database,
+                "SELECT metrics.timestamp, exits, one.cpu_usage AS cpu_usage, cpu_unexplained"
+                " FROM metrics LEFT JOIN container_totals AS one"
+                " ON one.timestamp = metrics.timestamp AND container_id = ?"
+                " ORDER BY metrics.timestamp",
+                box[:12],
+            )
+        spent = unexplained = 0.0
+        for before, after in pairwise(ticks):
+            interval_s = (after["timestamp"] - before["timestamp"]) / 1000
+            spent += (after["cpu_usage"] or 0.0) / 100 * interval_s
+            unexplained += (after["cpu_unexplained"] or 0.0) / 100 * interval_s
+        exits = sum(tick["exits"] or 0 for tick in ticks)
+        print([(tick["cpu_usage"], tick["cpu_unexplained"], tick["exits"]) for tick in ticks])
+        print(f"\n{lives} lives: {spent:.2f} s, unexplained {unexplained:+.2f}, {exits} exits")
+        assert exits >= lives
+        # What runc spends in the cgroup before the shell runs is there too.
+        assert lives <= spent <= 1.4 * lives
+        assert abs(unexplained) <= 0.1 * spent
+
     def test_where_the_witnesses_disagree_the_row_is_told_and_nobody_it_names_is_removed(
         self, place: Place, boxes: containers.Containers, image: str, program: Path
     ) -> None:

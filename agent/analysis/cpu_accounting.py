@@ -18,16 +18,21 @@ _PSUTIL_TICK_NS = 10_000_000
 """The kernel's `USER_HZ` of 100 (`/proc/PID/stat`)."""
 
 
-def owners(view: BpfView, cgroups: CgroupView) -> dict[int, str]:
+def owners(
+    view: BpfView,
+    cgroups: CgroupView,
+    before: Books | None = None,
+    seen: Mapping[int, str] | None = None,
+) -> dict[int, str]:
     """Container (its full id) by cgroup id, of all cgroups that a container has or had.
 
-    Directories that came and went between two ticks are found through their parents.
+    Directories that came and went between two ticks are found through their parents, those of a
+    container that has ended or was started again through what `before` knew, and those of lives
+    between two ticks through `seen`: ids that somebody saw when they began.
     """
-    owner = {
-        cgroup_id: container_id
-        for container_id, cgroup in cgroups.containers.items()
-        for cgroup_id in cgroup.ids
-    }
+    owner = {**(seen or {}), **(before.owner if before is not None else {})}
+    for container_id, cgroup in cgroups.containers.items():
+        owner.update(dict.fromkeys(cgroup.ids, container_id))
     for start in view.parents:
         line: list[int] = []
         cgroup_id = start
@@ -63,39 +68,72 @@ def close_books(
     owner: Mapping[int, str],
     cpu_ns: Mapping[ProcessKey, int],
     usage_ns: Mapping[str, int],
+    lives: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, ContainerShare], Books]:
     """The account of every container known since the last tick, and the books to go on with.
 
     A container has an account from its second tick on, or at once if the probes saw it begin.
 
     `cpu_ns` is the snapshot's CPU of every process of the host, read before `view`; `usage_ns` is
-    each container's own counter. A stay that is over is in the cgroup's totals with all its CPU, so
-    what the last ticks have counted of it is taken off again; one that is over but not yet settled
-    (a zombie, or the moment until the kernel frees it) is carried on.
+    each container's own counter, `lives` the `life_id` of the cgroup that it belongs to, without
+    those that have no cgroup now (None: nobody looked). A stay
+    that is over is in the cgroup's totals with all its CPU, so what the last ticks have counted of
+    it is taken off again; one that is over but not yet settled (a zombie, or the moment until the
+    kernel frees it) is carried on.
     """
+    looked, lives = lives is not None, lives or {}
     stays = _stays(before, view, owner, cpu_ns)
     told = before.totals or {}
-    changed = _changes(told, view, owner)
+    changed = _changes(before, view, owner, lives)
+    fresh = {
+        owner[cgroup_id]
+        for cgroup_id in view.born
+        if cgroup_id in owner and cgroup_id in view.totals and cgroup_id not in told
+    }
     old = {owner.get(cgroup_id) for cgroup_id in told}
     new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
     shares: dict[str, ContainerShare] = {}
     ledgers: dict[str, Ledger] = {}
-    for container_id, usage in usage_ns.items():
+    nothing = CgroupEvents()
+    for container_id in {**usage_ns, **before.ledgers, **dict.fromkeys(sorted(fresh))}:
+        usage = usage_ns.get(container_id)
+        life_id = lives.get(container_id, 0)
         now = stays.get(container_id, {})
         ledger = before.ledgers.get(container_id)
-        ledgers[container_id] = Ledger(usage, now)
+        if usage is not None:
+            ledgers[container_id] = Ledger(usage, now, life_id)
         if ledger is None:
-            if before.totals is None or container_id not in new:
+            if usage is None:
+                # It had no cgroup at the last tick and has none now, but lives in between.
+                is_known = looked and not life_id and container_id in fresh
+            else:
+                # Its birth was seen: of a container that was not known, or of this life.
+                is_known = container_id in new or (life_id in view.born and life_id not in told)
+            if before.totals is None or not is_known:
                 continue
             ledger = Ledger(0, {})
-        events = changed.get(container_id, CgroupEvents())
-        shares[container_id] = _share(ledger, now, events, usage - ledger.usage_ns)
+        elif life_id == ledger.life_id and usage is None:
+            continue
+        past_events = changed.get((container_id, False), nothing)
+        events = changed.get((container_id, True), nothing)
+        if life_id == ledger.life_id and usage is not None:
+            spent_ns = usage - ledger.usage_ns
+            shares[container_id] = _share(ledger, now, events.plus(past_events), spent_ns)
+            continue
+        mine = {key for key in now if _is_in(view.cgroup_ids[key], life_id, view.parents)}
+        past = {key: stay for key, stay in now.items() if key not in mine}
+        living = {key: stay for key, stay in now.items() if key in mine}
+        shares[container_id] = _share(Ledger(0, {}), living, events, usage).plus(
+            _share(ledger, past, past_events, None)
+        )
+    accounted = usage_ns.keys() | shares.keys()
     totals = {
         cgroup_id: total
         for cgroup_id, total in view.totals.items()
-        if cgroup_id in told or owner.get(cgroup_id) in usage_ns
+        if cgroup_id in told or owner.get(cgroup_id) in accounted
     }
-    return shares, Books(ledgers, totals, view.lost)
+    known = {cgroup_id: owner[cgroup_id] for cgroup_id in totals if cgroup_id in owner}
+    return shares, Books(ledgers, totals, view.lost, known)
 
 
 def _stays(
@@ -122,26 +160,44 @@ def _stays(
 
 
 def _changes(
-    told: Mapping[int, CgroupEvents], view: BpfView, owner: Mapping[int, str]
-) -> dict[str, CgroupEvents]:
-    """What happened since `told`, by container; since its birth in a cgroup that is not in it.
+    before: Books,
+    view: BpfView,
+    owner: Mapping[int, str],
+    lives: Mapping[str, int],
+) -> dict[tuple[str, bool], CgroupEvents]:
+    """What happened since the last tick, by container and whether it was in the life that it has
+    now; since its birth in a cgroup that was not known then.
 
-    A container that is starting has a cgroup ticks before Docker tells whose it is.
+    A container that is starting has a cgroup ticks before Docker tells whose it is. What is settled
+    late in a cgroup of one that had no account was counted before.
     """
-    changes: dict[str, CgroupEvents] = {}
+    told = before.totals or {}
+    changes: dict[tuple[str, bool], CgroupEvents] = {}
     nothing = CgroupEvents()
     for cgroup_id, total in view.totals.items():
         container_id = owner.get(cgroup_id)
-        if container_id is None:
+        if container_id is None or (cgroup_id in told and container_id not in before.ledgers):
             continue
+        is_now = _is_in(cgroup_id, lives.get(container_id, 0), view.parents)
         change = total.since(told.get(cgroup_id, nothing))
-        changes[container_id] = changes.get(container_id, nothing).plus(change)
+        key = (container_id, is_now)
+        changes[key] = changes.get(key, nothing).plus(change)
     return changes
 
 
+def _is_in(cgroup_id: int, life_id: int, parents: Mapping[int, int]) -> bool:
+    """Whether a cgroup is the one of `life_id` or lies below it."""
+    for _ in range(64):
+        if cgroup_id == 0 or cgroup_id == life_id:
+            break
+        cgroup_id = parents.get(cgroup_id, 0)
+    return cgroup_id != 0 and cgroup_id == life_id
+
+
 def _share(
-    ledger: Ledger, now: Mapping[ProcessKey, Stay], events: CgroupEvents, usage_ns: int
+    ledger: Ledger, now: Mapping[ProcessKey, Stay], events: CgroupEvents, usage_ns: int | None
 ) -> ContainerShare:
+    """`usage_ns` None: the counter is gone, and the processes' sum stands for it."""
     living = 0
     for key, stay in now.items():
         earlier = ledger.stays.get(key)
@@ -156,6 +212,8 @@ def _share(
     if ended < 0:
         # One that the snapshot caught after its mark counts as short-lived though it was seen.
         short, ended = max(0, short + ended), min(0, short + ended)
+    if usage_ns is None:
+        usage_ns = living + ended + short
     return ContainerShare(
         usage_ns=usage_ns,
         living_ns=living,

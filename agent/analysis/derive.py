@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from agent.analysis import attribution, cpu_accounting, usage
 from agent.model.accounts import Books, ContainerShare
@@ -40,13 +41,16 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
             bpf.cgroup_ids if bpf else None,
             bpf.lost - previous.accounts.lost if bpf else 0,
         )
-    reading = usage.reading(snapshot, view)
+    reading = usage.reading(snapshot, view, containers or ())
     shares, accounts = _settle(previous, sample, reading.process_cpu_ns)
+    totals, ahead = usage.with_engine_ooms(
+        _totals(previous, sample, answer, shares, govern), sample.engine_ooms, previous.reading
+    )
     answers = containers is not None
     return Tick(
         sample=sample,
         attribution=answer,
-        totals=_totals(previous, sample, answer, shares, govern),
+        totals=totals,
         cpu_shares=shares,
         processes=usage.process_usages(snapshot, previous.reading),
         container_processes=usage.container_process_usages(answer.rows, snapshot, previous.reading),
@@ -54,7 +58,7 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
         may_act=answers and previous.engine_seen == sample.interruptions_after,
         new_unknown_cgroups=answer.unknown_cgroups - previous.unknown_cgroups,
         carried=Carried(
-            reading=reading,
+            reading=replace(reading, engine_ooms=sample.engine_ooms, ooms_ahead=ahead),
             accounts=accounts,
             host=sample.host.value or previous.host,
             unknown_cgroups=answer.unknown_cgroups,
@@ -73,9 +77,10 @@ def _settle(
     return cpu_accounting.close_books(
         previous.accounts,
         bpf,
-        cpu_accounting.owners(bpf, view),
+        cpu_accounting.owners(bpf, view, previous.accounts, sample.cgroup_owners),
         cpu_accounting.process_cpu_ns(sample.snapshot, bpf, process_cpu_ns),
         container_cpu_ns(view),
+        {key: cgroup.life_id for key, cgroup in view.containers.items()},
     )
 
 
@@ -111,7 +116,15 @@ def _totals(
             sample.snapshot,
             previous.reading,
         )
-        totals.append(usage.with_share(one, shares.get(container.id), view, previous.reading))
+        totals.append(
+            usage.with_share(
+                one,
+                shares.get(container.id),
+                view,
+                previous.reading,
+                sample.snapshot.snapshot_ns,
+            )
+        )
     return tuple(totals)
 
 

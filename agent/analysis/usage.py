@@ -6,11 +6,12 @@ has no earlier reading and falls back to its life average, as the original's mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import attrgetter
+from typing import TypeGuard
 
-from agent.model.accounts import ContainerShare, Reading
+from agent.model.accounts import ContainerShare, Counters, Reading
 from agent.model.attribution import AttributedProcess, Basis, Verified
 from agent.model.container import (
     CgroupView,
@@ -26,21 +27,22 @@ from agent.model.record import ContainerProcessUsage, ProcessUsage
 _cpu_ns = attrgetter("cpu_ns")
 
 
-def reading(snapshot: Snapshot, view: CgroupView | None) -> Reading:
-    """The counters of one tick, to be held against the next one's."""
+def reading(
+    snapshot: Snapshot, view: CgroupView | None, listed: Iterable[Container] = ()
+) -> Reading:
+    """The counters of one tick, to be held against the next one's.
+
+    Of `listed` are those containers remembered too that had no cgroup.
+    """
     containers = view.containers if view else {}
+    none = Counters(0, snapshot.snapshot_ns, None, None)
     return Reading(
         snapshot_ns=snapshot.snapshot_ns,
         process_cpu_ns=dict(zip(snapshot.keys, map(_cpu_ns, snapshot.processes), strict=True)),
-        container_cpu_ns={
-            key: (cgroup.read_ns, cgroup.cpu_ns)
+        counters={one.id: none for one in listed}
+        | {
+            key: Counters(cgroup.life_id, cgroup.read_ns, cgroup.cpu_ns, cgroup.oom_kills)
             for key, cgroup in containers.items()
-            if cgroup.cpu_ns is not None
-        },
-        oom_kills={
-            key: cgroup.oom_kills
-            for key, cgroup in containers.items()
-            if cgroup.oom_kills is not None
         },
     )
 
@@ -135,26 +137,58 @@ def container_totals(
 
 
 def with_share(
-    totals: ContainerTotals, share: ContainerShare | None, view: CgroupView, before: Reading
+    totals: ContainerTotals,
+    share: ContainerShare | None,
+    view: CgroupView,
+    before: Reading,
+    now_ns: int = 0,
 ) -> ContainerTotals:
-    """`totals` with what BPF explains of them; as they are where it has no account of this one."""
-    cgroup = view.containers.get(totals.container.id)
-    if share is None or cgroup is None:
+    """`totals` with what BPF explains of them; as they are where it has no account of this one.
+
+    `now_ns` is the boot clock for a container whose cgroup is gone.
+    """
+    if share is None:
         return totals
+    cgroup = view.containers.get(totals.container.id)
     events = share.events
-    earlier = before.container_cpu_ns.get(totals.container.id)
-    if earlier is None or cgroup.read_ns <= earlier[0]:
+    earlier = before.counters.get(totals.container.id)
+    read_ns = cgroup.read_ns if cgroup is not None else now_ns
+    if earlier is None or read_ns <= earlier.read_ns:
+        if cgroup is None:
+            return totals
         # Its first tick: there is no interval that its CPU could be held against.
         return replace(totals, starts=events.starts, exits=events.exits)
-    elapsed_ns = cgroup.read_ns - earlier[0]
+    elapsed_ns = read_ns - earlier.read_ns
     return replace(
         totals,
+        cpu_percent=totals.cpu_percent + _percent(share.past_ns, elapsed_ns),
         cpu_short_lived_percent=_percent(share.short_lived_ns, elapsed_ns),
         cpu_unexplained_percent=100.0 * share.unexplained_ns / elapsed_ns,
         starts=events.starts,
         exits=events.exits,
         oom_kills=events.oom_kills,
     )
+
+
+def with_engine_ooms(
+    totals: Iterable[ContainerTotals], ooms: Mapping[str, int], before: Reading
+) -> tuple[tuple[ContainerTotals, ...], Mapping[str, int]]:
+    """`totals` with the OOM kills that only the engine has told, and `Reading.ooms_ahead`.
+
+    `ooms` are the engine's events since the agent began to follow them, by container. A life that
+    began and ended between two ticks took the kernel's counter with it. The engine tells a moment
+    later than the kernel counts: what was counted at the last tick already is not added again.
+    """
+    found, ahead = [], {}
+    for one in totals:
+        key = one.container.id
+        told = max(0, ooms.get(key, 0) - before.engine_ooms.get(key, 0))
+        late = max(0, told - before.ooms_ahead.get(key, 0))
+        kills = one.oom_kills or 0
+        if kills > late:
+            ahead[key] = kills - late
+        found.append(replace(one, oom_kills=late) if late > kills else one)
+    return tuple(found), ahead
 
 
 def _oom_kills(
@@ -167,12 +201,14 @@ def _oom_kills(
     """
     if cgroup is None or cgroup.oom_kills is None:
         return None
-    earlier = before.oom_kills.get(cgroup.container_id)
-    if earlier is not None:
-        return max(0, cgroup.oom_kills - earlier)
+    earlier = before.counters.get(cgroup.container_id)
+    if _is_same_life(earlier, cgroup) and earlier.oom_kills is not None:
+        return max(0, cgroup.oom_kills - earlier.oom_kills)
     first_ns = min((row.process.start_ns for row in rows), default=0)
     is_new = before.snapshot_ns and first_ns >= before.snapshot_ns
-    return cgroup.oom_kills if is_new or not cgroup.oom_kills else None
+    if is_new or not cgroup.oom_kills or _is_next_life(earlier, cgroup):
+        return cgroup.oom_kills
+    return None
 
 
 def _container_cpu_percent(
@@ -182,13 +218,26 @@ def _container_cpu_percent(
     now_ns: int,
     before: Reading,
 ) -> float:
+    """Of the life that it has: what one that ended since has used went with its counter."""
     if cgroup is None or cgroup.cpu_ns is None:
         return sum(cpu_percent(row.process, now_ns, before) for row in rows)
-    earlier = before.container_cpu_ns.get(container_id)
-    if earlier is not None:
-        return _percent(cgroup.cpu_ns - earlier[1], cgroup.read_ns - earlier[0])
+    earlier = before.counters.get(container_id)
     first_ns = min((row.process.start_ns for row in rows), default=cgroup.read_ns)
+    if earlier is not None:
+        if _is_same_life(earlier, cgroup) and earlier.cpu_ns is not None:
+            return _percent(cgroup.cpu_ns - earlier.cpu_ns, cgroup.read_ns - earlier.read_ns)
+        if _is_next_life(earlier, cgroup) or first_ns >= earlier.read_ns:
+            return _percent(cgroup.cpu_ns, cgroup.read_ns - earlier.read_ns)
     return _percent(cgroup.cpu_ns, cgroup.read_ns - first_ns)
+
+
+def _is_same_life(earlier: Counters | None, cgroup: ContainerCgroup) -> TypeGuard[Counters]:
+    return earlier is not None and earlier.life_id == cgroup.life_id
+
+
+def _is_next_life(earlier: Counters | None, cgroup: ContainerCgroup) -> bool:
+    """Whether the cgroup surely was made since: all that it has counted is of the interval."""
+    return earlier is not None and 0 != earlier.life_id != cgroup.life_id
 
 
 def _distinct(rows: Iterable[AttributedProcess]) -> list[Process | Candidate]:

@@ -24,6 +24,7 @@ from agent.model.tick import Carried, Part, Sample, Tick
 from agent.policy import governance
 from agent.sources.cgroup.layout import CgroupLayout
 from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.lives import EngineLives
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class Collector:
         read_bpf: Callable[[], Part[BpfView]],
         read_host: Callable[[], HostCounters],
         stopwatch: Stopwatch,
+        lives: EngineLives | None = None,
     ) -> None:
+        """`lives` is what is known of lives between two looks, where events are followed."""
         self._read_processes = read_processes
         self._engine = engine
         self._layout = layout
@@ -74,6 +77,7 @@ class Collector:
         self._read_host = read_host
         self._stopwatch = stopwatch
         self._clock = stopwatch.clock
+        self._lives = lives
         self._odd_labels: frozenset[str] = frozenset()
         self.left_out = 0
         """Entries of the engine's last list that were odd."""
@@ -123,6 +127,8 @@ class Collector:
                 ),
                 now_ns,
             )
+        if self._lives is not None and view.value is not None:
+            self._lives.learn({key: one.path for key, one in view.value.containers.items()})
         now_ns = self._clock.boot_ns()
         host: Part[HostCounters] = Part(None, now_ns, BETWEEN_TICKS)
         if for_tick:
@@ -133,6 +139,8 @@ class Collector:
             bpf=bpf,
             cgroups=view,
             host=host,
+            engine_ooms=self._lives.ooms() if self._lives is not None else {},
+            cgroup_owners=self._lives.cgroup_ids() if self._lives is not None else {},
             interruptions=interruptions,
             interruptions_after=self.interruptions,
         )

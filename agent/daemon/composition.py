@@ -27,6 +27,7 @@ from agent.daemon.status_writer import State, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
 from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.lives import EngineLives
 from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
@@ -138,7 +139,8 @@ class _Run:
             undo.push("bpf", witness.close)
         self._bpf = BpfPolling(witness, clock, self._say)
         starts = StartsSeen(self._stopper)
-        events = self._events = outside.events(engine_callback(starts, self._interrupted))
+        lives = EngineLives(layout.root)
+        events = self._events = outside.events(engine_callback(starts, lives, self._interrupted))
         if other := outside.other_engine():
             self._say(f"docker: {other}")
         stopwatch = Stopwatch(clock)
@@ -150,6 +152,7 @@ class _Run:
             read_bpf=self._bpf.read,
             read_host=outside.read_host,
             stopwatch=stopwatch,
+            lives=lives,
         )
         own = outside.own_container()
         removals = Removals(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from agent.daemon.signals import Stopper
+from agent.sources.engine.lives import EngineLives
 
 
 class StartsSeen:
@@ -31,12 +32,12 @@ class StartsSeen:
 
 
 def engine_callback(
-    starts: StartsSeen, interrupt: Callable[[], None]
+    starts: StartsSeen, lives: EngineLives, interrupt: Callable[[], None]
 ) -> Callable[[str, str], None]:
     """The event thread's callback. `interrupt` is called where events may have been missed."""
 
     def callback(kind: str, container_id: str) -> None:
-        del container_id
+        lives.note(kind, container_id)
         if kind == "resync":
             interrupt()
         elif kind in ("start", "unread"):  # one that cannot be read may be a start

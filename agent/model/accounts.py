@@ -25,6 +25,8 @@ class Ledger:
 
     usage_ns: int
     stays: Mapping[ProcessKey, Stay]
+    life_id: int = 0
+    """As `ContainerCgroup.life_id`: whose counter `usage_ns` is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Books:
     totals: Mapping[int, CgroupEvents] | None = None
     """Of each cgroup that was a container's, up to the last tick; None before the first."""
     lost: int = 0
+    owner: Mapping[int, str] = field(default_factory=dict)
+    """The container of each cgroup in `totals`: one that has ended since has no directory left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,36 @@ class ContainerShare:
     unexplained_ns: int
     """Negative where a cost was seen before the cgroup was charged for it."""
     events: CgroupEvents
+    past_ns: int = 0
+    """The part of `usage_ns` of a life that has ended since. Its counter went with its cgroup, so
+    it is what its processes cost, and nothing of it is unexplained."""
+
+    def plus(self, past: ContainerShare) -> ContainerShare:
+        """This share of the life that is, with that of the one before."""
+        return ContainerShare(
+            usage_ns=self.usage_ns + past.usage_ns,
+            living_ns=self.living_ns + past.living_ns,
+            ended_ns=self.ended_ns + past.ended_ns,
+            short_lived_ns=self.short_lived_ns + past.short_lived_ns,
+            unexplained_ns=self.unexplained_ns + past.unexplained_ns,
+            events=self.events.plus(past.events),
+            past_ns=past.usage_ns,
+        )
+
+
+class Counters(NamedTuple):
+    """What one life of a container had used by one moment.
+
+    A container that is started again gets a new cgroup, whose counters begin at 0: only those of
+    the same life can be held against each other.
+    """
+
+    life_id: int
+    """As `ContainerCgroup.life_id`."""
+    read_ns: int
+    """Boot clock."""
+    cpu_ns: int | None
+    oom_kills: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +93,9 @@ class Reading:
 
     snapshot_ns: int = 0
     process_cpu_ns: Mapping[ProcessKey, int] = field(default_factory=dict)
-    container_cpu_ns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By container: boot clock of the reading, CPU time used until then."""
-    oom_kills: Mapping[str, int] = field(default_factory=dict)
-    """By container: since its cgroup was made."""
+    counters: Mapping[str, Counters] = field(default_factory=dict)
+    """By container."""
+    engine_ooms: Mapping[str, int] = field(default_factory=dict)
+    """By container: as `with_engine_ooms` was given them."""
+    ooms_ahead: Mapping[str, int] = field(default_factory=dict)
+    """By container: kills that the kernel counted and the engine may not have told yet."""

@@ -91,6 +91,9 @@ class ContainerCgroup:
     path: str
     ids: frozenset[int]
     """Inodes of the directory and every directory below."""
+    life_id: int = 0
+    """Inode of its own directory, to which the counters belong: a container that is started again
+    has a new one, and they begin at 0. 0 where it has none."""
     pid_ns: int = 0
     """PID namespace of the first process, 0 where it could not be read."""
     uts_ns: int = 0

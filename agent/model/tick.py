@@ -46,6 +46,11 @@ class Sample:
     """Missing without the engine's list: nothing else says which cgroups are a container's."""
     host: Part[HostCounters]
     """Missing in a look between two ticks, which stores no row of the host."""
+    engine_ooms: Mapping[str, int] = field(default_factory=dict)
+    """By container: how often the engine said that it ran out of memory, since its events are
+    followed."""
+    cgroup_owners: Mapping[int, str] = field(default_factory=dict)
+    """The container of each cgroup that was there when the engine told of a start."""
     interruptions: int = 0
     """How often the engine had been away when the reading began."""
     interruptions_after: int = 0

@@ -5,6 +5,7 @@
  *
  *   storm serve DIR     "fork N", "exec N", "threads N", "thread-exec N", "burn MS", "eat MB", "end"
  *   storm nop           ends at once
+ *   storm burn MS       ends when it has used so much CPU more
  *   storm into DIR      a child made inside the cgroup DIR (CLONE_INTO_CGROUP), which sleeps
  */
 #define _GNU_SOURCE
@@ -78,13 +79,18 @@ static void exec_in_thread(void)
 		pause();
 }
 
-static void burn(long ms)
+static long spent_ms(void)
 {
 	struct timespec now;
 
-	do {
-		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	} while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < ms);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void burn(long ms)
+{
+	while (spent_ms() < ms)
+		;
 }
 
 static void eat(long mb)
@@ -178,8 +184,12 @@ int main(int argc, char **argv)
 		return 0;
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		return serve(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "burn")) {
+		burn(spent_ms() + atol(argv[2]));
+		return 0;
+	}
 	if (argc == 3 && !strcmp(argv[1], "into"))
 		return into(argv[2]);
-	fprintf(stderr, "usage: storm serve DIR | nop | into DIR\n");
+	fprintf(stderr, "usage: storm serve DIR | nop | burn MS | into DIR\n");
 	return 2;
 }

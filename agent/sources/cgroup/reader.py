@@ -94,9 +94,9 @@ def read(
         # systemd removes the scope of a container whose processes were all moved out: its first
         # process's namespaces still tell whose they are.
         if known or key in namespaces:
-            path = directories[chosen[key]].path if key in chosen else ""
+            own_place = directories[chosen[key]] if key in chosen else None
             found[key] = _container_cgroup(
-                layout, key, path, known, namespaces.get(key), elsewhere, clock
+                layout, key, own_place, known, namespaces.get(key), elsewhere, clock
             )
     layout.memo.last_ids = last_ids
     listed = frozenset(one.id for one in containers)
@@ -236,7 +236,7 @@ def _namespaces(
 def _container_cgroup(
     layout: CgroupLayout,
     container_id: str,
-    path: str,
+    place: tree.Directory | None,
     ids: frozenset[int],
     first: FirstProcess | None,
     elsewhere: _Elsewhere,
@@ -245,6 +245,7 @@ def _container_cgroup(
     memory = figures.Figures()
     cpu_ns = None
     hugetlb_kb: Mapping[int, int] = {}
+    path = place.path if place is not None else ""
     if path:
         directory = os.fspath(layout.root) + path
         v1 = layout.hierarchy is Hierarchy.MEMORY_V1
@@ -255,6 +256,7 @@ def _container_cgroup(
         container_id=container_id,
         path=printable(path),
         ids=ids,
+        life_id=place.inode if place is not None else 0,
         pid_ns=first.pid_ns if first else 0,
         uts_ns=first.uts_ns if first else 0,
         held_kb=memory.held_kb,

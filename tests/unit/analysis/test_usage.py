@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,6 +185,76 @@ def test_a_cgroup_whose_counter_is_unknown_has_no_oom_kills_to_tell() -> None:
     assert totals(row(), cgroup=None).oom_kills is None
 
 
+def test_a_container_that_was_started_again_shows_what_its_new_life_has_used() -> None:
+    """Its counter began at 0 again: against the old one's 90 s it would show nothing."""
+    old = cgroup("a", life_id=5, cpu_ns=90 * SECOND_NS, oom_kills=1, read_ns=10 * SECOND_NS)
+    new = cgroup("a", life_id=6, cpu_ns=8 * SECOND_NS, oom_kills=1, read_ns=20 * SECOND_NS)
+    earlier = before(cgroups=(old,), at_s=10)
+    found = totals(row(process(1, start_ns=12 * SECOND_NS)), cgroup=new, earlier=earlier, at_s=20)
+    assert (found.cpu_percent, found.oom_kills) == (80.0, 1)
+
+
+def test_a_container_that_was_started_since_shows_percent_of_the_interval() -> None:
+    """It was listed at the last tick, and had no cgroup."""
+    earlier = usage.reading(snapshot(at_ns=10 * SECOND_NS), view(), [container("a")])
+    new = cgroup("a", life_id=6, cpu_ns=1 * SECOND_NS, oom_kills=2, read_ns=20 * SECOND_NS)
+    first = row(process(1, start_ns=19 * SECOND_NS))
+    found = totals(first, cgroup=new, earlier=earlier, at_s=20)
+    assert (found.cpu_percent, found.oom_kills) == (10.0, 2)
+
+
+def test_a_cgroup_that_was_not_seen_for_a_tick_is_not_taken_for_a_new_one() -> None:
+    earlier = usage.reading(snapshot(at_ns=10 * SECOND_NS), view(), [container("a")])
+    old = cgroup("a", life_id=5, cpu_ns=10 * SECOND_NS, oom_kills=3, read_ns=20 * SECOND_NS)
+    found = totals(row(process(1, start_ns=0)), cgroup=old, earlier=earlier, at_s=20)
+    assert (found.cpu_percent, found.oom_kills) == (50.0, None)
+
+
+def test_what_a_life_that_has_ended_used_is_added_where_bpf_saw_it() -> None:
+    old = cgroup("a", life_id=5, cpu_ns=90 * SECOND_NS, read_ns=10 * SECOND_NS)
+    new = cgroup("a", life_id=6, cpu_ns=8 * SECOND_NS, read_ns=20 * SECOND_NS)
+    earlier = before(cgroups=(old,), at_s=10)
+    plain = totals(row(process(1, start_ns=12 * SECOND_NS)), cgroup=new, earlier=earlier, at_s=20)
+    share = replace(SHARE, past_ns=SECOND_NS)
+    assert usage.with_share(plain, share, view(new), earlier).cpu_percent == 90.0  # type: ignore[arg-type]
+
+
+def test_a_container_that_has_ended_shows_what_bpf_saw_of_its_last_interval() -> None:
+    old = cgroup("a", life_id=5, cpu_ns=90 * SECOND_NS, read_ns=10 * SECOND_NS)
+    earlier = before(cgroups=(old,), at_s=10)
+    share = replace(SHARE, past_ns=4 * SECOND_NS)
+    plain = totals(cgroup=None, earlier=earlier, at_s=20)
+    found = usage.with_share(plain, share, view(), earlier, 20 * SECOND_NS)  # type: ignore[arg-type]
+    assert (found.cpu_percent, found.exits, found.oom_kills) == (40.0, 3, 1)
+
+
+def ooms(*steps: tuple[int | None, int]) -> list[int | None]:
+    """What is stored at each tick, of (what the kernel counted since, the engine's sum)."""
+    earlier, stored = Reading(), []
+    for kernel, engine in steps:
+        one = replace(totals(row(), cgroup=None), oom_kills=kernel)
+        (found,), ahead = usage.with_engine_ooms([one], {ID: engine}, earlier)
+        stored.append(found.oom_kills)
+        earlier = Reading(engine_ooms={ID: engine}, ooms_ahead=ahead)
+    return stored
+
+
+def test_oom_kills_of_lives_between_two_ticks_are_those_that_the_engine_told() -> None:
+    assert ooms((None, 0), (None, 8), (0, 11), (None, 11)) == [None, 8, 3, None]
+
+
+def test_an_oom_kill_that_the_engine_tells_a_tick_late_is_not_counted_twice() -> None:
+    assert ooms((1, 0), (0, 1), (0, 1), (2, 2), (0, 3)) == [1, 0, 0, 2, 0]
+
+
+def test_an_oom_kill_told_late_does_not_hide_others_of_the_same_tick() -> None:
+    assert ooms((1, 0), (None, 4)) == [1, 3]
+
+
+def test_one_that_the_engine_has_forgotten_takes_nothing_back() -> None:
+    assert ooms((None, 4), (0, 0), (1, 0)) == [4, 0, 1]
+
+
 SHARE = ContainerShare(
     usage_ns=10 * SECOND_NS,
     living_ns=5 * SECOND_NS,
@@ -225,4 +297,4 @@ def test_a_reading_without_cgroups_remembers_the_processes() -> None:
     reading = usage.reading(snapshot(process(3, start_ns=4, cpu_ns=5), at_ns=6), None)
     assert reading.snapshot_ns == 6
     assert dict(reading.process_cpu_ns) == {(3, 4): 5}
-    assert reading.container_cpu_ns == {}
+    assert reading.counters == {}

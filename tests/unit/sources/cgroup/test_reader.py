@@ -393,6 +393,16 @@ def test_v1_cpu_time_is_found_where_the_path_differs_between_hierarchies(tmp_pat
     assert reader.read(host.layout(), [container("a")]).containers[A].cpu_ns == 99
 
 
+def test_a_container_that_is_started_again_has_another_life(v2: FakeHost) -> None:
+    own = v2.cgroup(f"/docker/{A}")
+    v2.cgroup(f"/docker/{A}/inner")
+    first = reader.read(v2.layout(), [container("a")]).containers[A]
+    assert first.life_id == own != 0
+    (v2.root / "docker" / A).rename(v2.root / "old")
+    again = v2.cgroup(f"/docker/{A}")
+    assert reader.read(v2.layout(), [container("a")]).containers[A].life_id == again != own
+
+
 MB = 1 << 20
 
 
