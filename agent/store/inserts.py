@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from functools import cache
 from itertools import chain, islice
 from typing import Any
 
-from agent.store.tables import ALL_TABLES, Row, columns, table_name
+from agent.store.description import Row, columns, table_name
 
 _BATCH_ROWS = 50
 """SQLite before 3.32 takes 999 values in a statement (SQLITE_MAX_VARIABLE_NUMBER)."""
 
 
+@cache
 def _statement(model: type[Row], count: int) -> str:
     names = columns(model)
     marks = f"({', '.join('?' * len(names))})"
@@ -27,15 +29,12 @@ def _statement(model: type[Row], count: int) -> str:
     )
 
 
-_ONE = {model: _statement(model, 1) for model in ALL_TABLES}
-_BATCH = {model: _statement(model, _BATCH_ROWS) for model in ALL_TABLES}
-
-
 def insert_many(
     connection: sqlite3.Connection, model: type[Row], values: Iterable[tuple[Any, ...]]
 ) -> None:
     """Inserts rows, each of one value a column without `id`. Raises sqlite3's errors."""
     rest = iter(values)
+    many = _statement(model, _BATCH_ROWS)
     while len(batch := list(islice(rest, _BATCH_ROWS))) == _BATCH_ROWS:
-        connection.execute(_BATCH[model], list(chain.from_iterable(batch)))
-    connection.executemany(_ONE[model], batch)
+        connection.execute(many, list(chain.from_iterable(batch)))
+    connection.executemany(_statement(model, 1), batch)

@@ -17,94 +17,41 @@ import peewee
 from peewee import fn
 
 from agent.errors import StoreError
-from agent.model import removal
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
 from agent.store import failures
 from agent.store.tables import (
     AttributionCheck,
+    Checks,
+    ContainerProcess,
+    ContainerRow,
     ContainerStats,
     ContainerTotal,
+    Deletion,
     DeletionRow,
+    HostProcess,
     Metrics,
     ProcessStats,
     Row,
+    Tick,
     fields,
 )
 
+__all__ = [
+    "By",
+    "Checks",
+    "ChecksSpan",
+    "ContainerProcess",
+    "ContainerRow",
+    "ContainerSpan",
+    "Deletion",
+    "History",
+    "HostProcess",
+    "Tick",
+    "last_deletions",
+]
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """One row of `metrics`. Memory in KB, CPU in percent of all CPUs."""
-
-    timestamp_ms: int
-    total_kb: int
-    free_kb: int
-    used_kb: int
-    container_count: int | None
-    process_count: int
-    deleted_count: int
-    available_kb: int
-    cpu_percent: float
-    cpu_count: int
-    load1: float
-    psi_memory: float | None
-    psi_cpu: float | None
-    source: str
-    tick_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerProcess:
-    """One row of `container_stats`."""
-
-    timestamp_ms: int
-    container_id: str
-    container_name: str
-    pid: int
-    name: str
-    ram_mb: float
-    cpu_percent: float
-    verified: str
-    basis: str
-
-
-@dataclass(frozen=True, slots=True)
-class HostProcess:
-    """One row of `process_stats`."""
-
-    timestamp_ms: int
-    pid: int
-    name: str
-    ram_mb: float
-    cpu_percent: float
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRow:
-    """One row of `container_totals`."""
-
-    timestamp_ms: int
-    container_id: str
-    container_name: str
-    image: str
-    tier: str
-    governed: bool
-    processes: int
-    held_mb: float
-    held_basis: str
-    rss_mb: float
-    cache_mb: float | None
-    cpu_percent: float
-    cpu_short_lived_percent: float | None
-    cpu_unexplained_percent: float | None
-    starts: int | None
-    exits: int | None
-    oom_kills: int | None
-    swap_mb: float | None = None
-    held_estimated_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,52 +70,6 @@ class ContainerSpan:
     starts: int | None
     exits: int | None
     oom_kills: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """One row of `deletions`."""
-
-    timestamp_ms: int
-    decision: str
-    container_id: str
-    container_name: str
-    image: str
-    tier: str
-    rank: int
-    reason: str
-    held_mb: float
-    cpu_percent: float
-    outcome: str
-    duration_ms: int
-    error: str
-    available_before_mb: float
-    available_after_mb: float
-
-    @property
-    def is_away(self) -> bool:
-        """Whether no such container is left."""
-        return removal.is_away(self.outcome, self.error)
-
-    @property
-    def ending(self) -> str:
-        """The outcome for a person."""
-        return removal.in_words(self.outcome, self.error)
-
-
-@dataclass(frozen=True, slots=True)
-class Checks:
-    """One row of `attribution_checks`."""
-
-    timestamp_ms: int
-    agree: int
-    conflict: int
-    unverified: int
-    added: int
-    strayed: int
-    moved: int
-    dropped: int
-    events_lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +134,7 @@ class History:
 
     def ticks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Tick, ...]:
         """Ticks at or after `timestamp_ms`, the newest `limit` of them, oldest first."""
-        newest = _newest_first(Metrics).where(Metrics.timestamp >= timestamp_ms).limit(limit)
+        newest = _newest_first(Metrics).where(Metrics.timestamp_ms >= timestamp_ms).limit(limit)
         return self._all(Tick, newest)[::-1]
 
     def checks_at(self, timestamp_ms: int) -> Checks | None:
@@ -242,22 +143,24 @@ class History:
 
     def checks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Checks, ...]:
         """The checks of `ticks_since`."""
-        query = _newest_first(AttributionCheck).where(AttributionCheck.timestamp >= timestamp_ms)
+        query = _newest_first(AttributionCheck).where(AttributionCheck.timestamp_ms >= timestamp_ms)
         return self._all(Checks, query.limit(limit))[::-1]
 
     def checks_over(self, timestamp_ms: int) -> ChecksSpan:
         """The checks at or after `timestamp_ms` together; zeros without any."""
         row = AttributionCheck
-        figures = (
-            fn.SUM(row.conflict > 0),
-            fn.SUM(row.unverified > 0),
-            fn.MAX(row.strayed),
-            fn.MAX(row.moved),
-            fn.MAX(row.added),
-            fn.SUM(row.events_lost),
+        figures = {
+            "conflict_ticks": fn.SUM(row.conflict > 0),
+            "unverified_ticks": fn.SUM(row.unverified > 0),
+            "most_strayed": fn.MAX(row.strayed),
+            "most_moved": fn.MAX(row.moved),
+            "most_added": fn.MAX(row.added),
+            "events_lost": fn.SUM(row.events_lost),
+        }
+        query: Any = row.select(
+            *(fn.COALESCE(figure, 0).alias(name) for name, figure in figures.items())
         )
-        query: Any = row.select(*(fn.COALESCE(figure, 0) for figure in figures))
-        return self._all(ChecksSpan, query.where(row.timestamp >= timestamp_ms))[0]
+        return self._all(ChecksSpan, query.where(row.timestamp_ms >= timestamp_ms))[0]
 
     def containers_at(self, timestamp_ms: int) -> tuple[ContainerRow, ...]:
         """All containers of that tick, those that hold most first."""
@@ -272,7 +175,7 @@ class History:
         """One container's rows at or after `timestamp_ms`, the newest `limit`, oldest first."""
         query = _newest_first(ContainerTotal).where(
             (ContainerTotal.container_name == container_name)
-            & (ContainerTotal.timestamp >= timestamp_ms)
+            & (ContainerTotal.timestamp_ms >= timestamp_ms)
         )
         return self._all(ContainerRow, query.limit(limit))[::-1]
 
@@ -282,16 +185,16 @@ class History:
         most = fn.MAX(row.held_mb)
         query: Any = row.select(
             row.container_id,
-            fn.MAX(row.container_name),
-            fn.MAX(row.image),
-            fn.MAX(row.tier),
-            fn.COUNT(row.id),
-            most,
-            fn.AVG(row.cpu_usage),
-            fn.SUM(row.starts),
-            fn.SUM(row.exits),
-            fn.SUM(row.oom_kills),
-        ).where(row.timestamp >= timestamp_ms)
+            fn.MAX(row.container_name).alias("container_name"),
+            fn.MAX(row.image).alias("image"),
+            fn.MAX(row.tier).alias("tier"),
+            fn.COUNT(row.id).alias("ticks"),
+            most.alias("max_held_mb"),
+            fn.AVG(row.cpu_percent).alias("mean_cpu_percent"),
+            fn.SUM(row.starts).alias("starts"),
+            fn.SUM(row.exits).alias("exits"),
+            fn.SUM(row.oom_kills).alias("oom_kills"),
+        ).where(row.timestamp_ms >= timestamp_ms)
         query = query.group_by(row.container_id).order_by(most.desc(), row.container_id)
         return self._all(ContainerSpan, query)
 
@@ -302,14 +205,14 @@ class History:
         query = _at(ContainerStats, timestamp_ms)
         if container_id is not None:
             query = query.where(ContainerStats.container_id == container_id)
-        query = query.order_by(ContainerStats.ram_usage.desc(), ContainerStats.pid)
+        query = query.order_by(ContainerStats.ram_mb.desc(), ContainerStats.pid)
         return self._all(ContainerProcess, query)
 
     def top_processes_at(
         self, timestamp_ms: int, count: int, by: By = By.RAM
     ) -> tuple[HostProcess, ...]:
         """The `count` processes of that tick that use most."""
-        most = ProcessStats.ram_usage if by is By.RAM else ProcessStats.cpu_usage
+        most = ProcessStats.ram_mb if by is By.RAM else ProcessStats.cpu_percent
         query = _at(ProcessStats, timestamp_ms).order_by(most.desc(), ProcessStats.pid)
         return self._all(HostProcess, query.limit(count))
 
@@ -320,8 +223,8 @@ class History:
     def deletion_counts_since(self, timestamp_ms: int) -> dict[tuple[str, str], int]:
         """How many removals there were at or after `timestamp_ms`, by outcome and reason."""
         row = DeletionRow
-        query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id))
-        query = query.where(row.timestamp >= timestamp_ms).group_by(row.outcome, row.reason)
+        query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id).alias("count"))
+        query = query.where(row.timestamp_ms >= timestamp_ms).group_by(row.outcome, row.reason)
         counts = self._all(_Count, query)
         return {(one.outcome, one.reason): one.count for one in counts}
 
@@ -330,19 +233,19 @@ class History:
         row = DeletionRow
         query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id))
         query = query.where(
-            (row.timestamp >= timestamp_ms) & (row.outcome == Outcome.GONE) & (row.error != "")
+            (row.timestamp_ms >= timestamp_ms) & (row.outcome == Outcome.GONE) & (row.error != "")
         )
         return self._all(_Count, query)[0].count
 
     def deletions_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Deletion, ...]:
         """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""
-        query = _newest_first(DeletionRow).where(DeletionRow.timestamp >= timestamp_ms)
+        query = _newest_first(DeletionRow).where(DeletionRow.timestamp_ms >= timestamp_ms)
         return self._all(Deletion, query.limit(limit))[::-1]
 
     def _all(self, kind: type[T], query: Any) -> tuple[T, ...]:
         with _explained(self._path):
-            found: Iterable[tuple[Any, ...]] = query.tuples().execute(self._database)
-            return tuple(kind(*row) for row in found)
+            found: Iterable[dict[str, Any]] = query.dicts().execute(self._database)
+            return tuple(kind(**row) for row in found)
 
 
 def last_deletions(path: Path, count: int) -> tuple[Deletion, ...]:
@@ -359,12 +262,12 @@ def last_deletions(path: Path, count: int) -> tuple[Deletion, ...]:
 def _newest_first(model: type[Row]) -> Any:
     query: Any = model.select(*fields(model))
     # `id` breaks ties, and is at the end of every index.
-    return query.order_by(model.timestamp.desc(), model.id.desc())
+    return query.order_by(model.timestamp_ms.desc(), model.id.desc())
 
 
 def _at(model: type[Row], timestamp_ms: int) -> Any:
     query: Any = model.select(*fields(model))
-    return query.where(model.timestamp == timestamp_ms)
+    return query.where(model.timestamp_ms == timestamp_ms)
 
 
 def _is_there(path: Path) -> bool:

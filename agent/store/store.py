@@ -31,16 +31,7 @@ from agent.store import failures, files, rows, watch
 from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
 from agent.store.retention import ClockWatch, Pruner
-from agent.store.tables import (
-    ALL_TABLES,
-    AttributionCheck,
-    ContainerStats,
-    ContainerTotal,
-    DeletionRow,
-    Metrics,
-    ProcessStats,
-    table_name,
-)
+from agent.store.tables import ALL_TABLES, DeletionRow, table_name
 from agent.store.watch import Change
 
 log = logging.getLogger(__name__)
@@ -140,13 +131,7 @@ class Store:
         """
 
         def insert(connection: sqlite3.Connection, timestamp_ms: int) -> None:
-            for model, values in (
-                (Metrics, [rows.metrics(record, timestamp_ms)]),
-                (ContainerStats, rows.container_stats(record, timestamp_ms)),
-                (ProcessStats, rows.process_stats(record, timestamp_ms)),
-                (ContainerTotal, rows.container_totals(record, timestamp_ms)),
-                (AttributionCheck, [rows.attribution_checks(record, timestamp_ms)]),
-            ):
+            for model, values in rows.of_tick(record, timestamp_ms):
                 insert_many(connection, model, values)
 
         with self._lock:
@@ -210,7 +195,7 @@ class Store:
                 owed = [
                     (min(max(at, self._last_ms + 1), timestamp_ms), one) for at, one in self._owed
                 ]
-                insert_many(connection, DeletionRow, rows.deletions(owed))
+                insert_many(connection, DeletionRow, rows.of_passes(owed))
         finally:
             self._seen = watch.fingerprint(self._path)
         return timestamp_ms

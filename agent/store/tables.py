@@ -1,152 +1,208 @@
-"""The history's tables as peewee models, for those who write and read them.
+"""The history's tables, each described once: what its columns are called, hold, and are stored of.
 
-The schema itself comes from the numbered scripts in `migrations/`; a test holds the two together.
-Models are bound to no database: every query names the one it runs on (`query.execute(database)`).
+A new column is one line here and a numbered script in `migrations/`, which own the schema itself; a
+test holds the two together. The attributes are what `agent.store.queries` gives to readers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from peewee import (
-    AutoField,
-    BigIntegerField,
-    BooleanField,
-    FloatField,
-    IntegerField,
-    Model,
-    TextField,
+from agent.model import removal
+from agent.store.description import (
+    Columns,
+    Row,
+    Stored,
+    columns,
+    fields,
+    model_of,
+    table_name,
+    values_of,
 )
+from agent.store.values import clean, mb, mb_or_none, percent, percent_or_none, process_name
+
+if TYPE_CHECKING:
+    from agent.model.attribution import AttributionCounts
+    from agent.model.container import ContainerTotals
+    from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
+    from agent.model.removal import Removal, RemovalPass
+
+__all__ = [
+    "ALL_TABLES",
+    "HISTORY_TABLES",
+    "RAW_TABLES",
+    "AttributionCheck",
+    "Checks",
+    "ContainerProcess",
+    "ContainerRow",
+    "ContainerStats",
+    "ContainerTotal",
+    "Deletion",
+    "DeletionRow",
+    "HostProcess",
+    "Metrics",
+    "PassedRemoval",
+    "ProcessStats",
+    "Row",
+    "Tick",
+    "columns",
+    "fields",
+    "table_name",
+    "values_of",
+]
 
 
-class Row(Model):
-    """What every table has: a number that rises, and the wall clock in Unix milliseconds."""
+class PassedRemoval(NamedTuple):
+    """One removal, and the pass that it was part of."""
 
-    id = AutoField()
-    timestamp = BigIntegerField()
+    removal: Removal
+    of: RemovalPass
 
 
-class Metrics(Row):
+_host: Columns[TickRecord] = Columns()
+_inside: Columns[ContainerProcessUsage] = Columns()
+_process: Columns[ProcessUsage] = Columns()
+_total: Columns[ContainerTotals] = Columns()
+_removal: Columns[PassedRemoval] = Columns()
+_checks: Columns[AttributionCounts] = Columns()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Stored):
     """One row a tick: the host. Memory in KB."""
 
-    total_ram = BigIntegerField()
-    free_ram = BigIntegerField()
-    used_ram = BigIntegerField()
-    container_count = IntegerField(null=True)
-    """NULL while Docker did not answer."""
-    process_count = IntegerField()
-    deleted_count = IntegerField()
-    available_ram = BigIntegerField()
-    cpu_usage = FloatField()
-    """Percent of all CPUs."""
-    cpu_count = IntegerField()
-    load1 = FloatField()
-    psi_memory = FloatField(null=True)
-    psi_cpu = FloatField(null=True)
-    source = TextField()
-    tick_ms = IntegerField()
-
-    class Meta:
-        table_name = "metrics"
+    total_kb: int = _host(lambda one: one.memory.total_kb, "total_ram")
+    free_kb: int = _host(lambda one: one.memory.free_kb, "free_ram")
+    used_kb: int = _host(lambda one: one.memory.used_kb, "used_ram")
+    container_count: int | None = _host(lambda one: one.container_count)
+    """None while Docker did not answer."""
+    process_count: int = _host(lambda one: len(one.processes))
+    deleted_count: int = _host(lambda one: one.deleted_count)
+    available_kb: int = _host(lambda one: one.memory.available_kb, "available_ram")
+    cpu_percent: float = _host(lambda one: round(one.host.cpu_usage_percent, 3), "cpu_usage")
+    """Of all CPUs."""
+    cpu_count: int = _host(lambda one: one.host.cpu_count)
+    load1: float = _host(lambda one: one.host.load1)
+    psi_memory: float | None = _host(lambda one: one.host.psi_memory_some_avg10)
+    psi_cpu: float | None = _host(lambda one: one.host.psi_cpu_some_avg10)
+    source: str = _host(lambda one: str(one.source))
+    tick_ms: int = _host(lambda one: one.tick_ms)
 
 
-class ContainerStats(Row):
+@dataclass(frozen=True, slots=True)
+class ContainerProcess(Stored):
     """One row for each process of a container and tick."""
 
-    container_id = TextField()
+    container_id: str = _inside(lambda one: one.container_id[:12])
     """Docker's short id."""
-    container_name = TextField()
-    pid = IntegerField()
-    process_name = TextField()
-    ram_usage = FloatField()
-    """MB, resident."""
-    cpu_usage = FloatField()
-    """Percent of one CPU."""
-    verified = TextField()
-    basis = TextField()
-
-    class Meta:
-        table_name = "container_stats"
+    container_name: str = _inside(lambda one: clean(one.container_name))
+    pid: int = _inside(lambda one: one.pid)
+    name: str = _inside(lambda one: process_name(one.name), "process_name")
+    ram_mb: float = _inside(lambda one: one.rss_kb / 1024, "ram_usage")
+    """Resident."""
+    cpu_percent: float = _inside(lambda one: percent(one.cpu_percent), "cpu_usage")
+    """Of one CPU."""
+    verified: str = _inside(lambda one: str(one.verified))
+    basis: str = _inside(lambda one: str(one.basis))
 
 
-class ProcessStats(Row):
+@dataclass(frozen=True, slots=True)
+class HostProcess(Stored):
     """One row for each process of the host and tick."""
 
-    pid = IntegerField()
-    name = TextField()
-    ram_usage = FloatField()
-    cpu_usage = FloatField()
+    # Thousands a tick, so nothing is called that an expression can say.
+    pid: int = _process(lambda one: one.pid)
+    name: str = _process(lambda one: process_name(one.name))
+    ram_mb: float = _process(lambda one: one.rss_kb / 1024, "ram_usage")
+    cpu_percent: float = _process(
+        lambda one: round(one.cpu_percent, 3) if one.cpu_percent else 0.0, "cpu_usage"
+    )
 
-    class Meta:
-        table_name = "process_stats"
 
-
-class ContainerTotal(Row):
+@dataclass(frozen=True, slots=True)
+class ContainerRow(Stored):
     """One row for each container and tick."""
 
-    container_id = TextField()
-    container_name = TextField()
-    image = TextField()
-    tier = TextField()
-    governed = BooleanField()
-    processes = IntegerField()
-    held_mb = FloatField()
-    held_basis = TextField()
+    container_id: str = _total(lambda one: clean(one.container.short_id))
+    container_name: str = _total(lambda one: clean(one.container.name))
+    image: str = _total(lambda one: clean(one.container.image))
+    tier: str = _total(lambda one: str(one.tier))
+    governed: bool = _total(lambda one: one.governed)
+    processes: int = _total(lambda one: one.processes)
+    held_mb: float = _total(lambda one: mb(one.held_kb))
+    held_basis: str = _total(lambda one: str(one.held_basis))
     """What `held_mb` was taken from: `cgroup2`, `cgroup1` (with reclaimable slab) or `rss`."""
-    rss_mb = FloatField()
-    cache_mb = FloatField(null=True)
-    cpu_usage = FloatField()
-    cpu_short_lived = FloatField(null=True)
-    cpu_unexplained = FloatField(null=True)
-    starts = IntegerField(null=True)
-    exits = IntegerField(null=True)
-    oom_kills = IntegerField(null=True)
-    swap_mb = FloatField(null=True)
-    """Swapped out, uncompressed; NULL where the kernel does not count it."""
-    held_estimated_mb = FloatField(null=True)
-    """The part of `held_mb` that is an estimate; NULL in rows of versions without."""
+    rss_mb: float = _total(lambda one: mb(one.rss_kb))
+    cache_mb: float | None = _total(lambda one: mb_or_none(one.cache_kb))
+    cpu_percent: float = _total(lambda one: percent(one.cpu_percent), "cpu_usage")
+    cpu_short_lived_percent: float | None = _total(
+        lambda one: percent_or_none(one.cpu_short_lived_percent), "cpu_short_lived"
+    )
+    cpu_unexplained_percent: float | None = _total(
+        lambda one: percent_or_none(one.cpu_unexplained_percent), "cpu_unexplained"
+    )
+    starts: int | None = _total(lambda one: one.starts)
+    exits: int | None = _total(lambda one: one.exits)
+    oom_kills: int | None = _total(lambda one: one.oom_kills)
+    swap_mb: float | None = _total(lambda one: mb_or_none(one.swap_kb))
+    """Swapped out, uncompressed."""
+    held_estimated_mb: float | None = _total(lambda one: mb(one.held_estimated_kb))
+    """The part of `held_mb` that is an estimate."""
 
-    class Meta:
-        table_name = "container_totals"
 
-
-class DeletionRow(Row):
+@dataclass(frozen=True, slots=True)
+class Deletion(Stored):
     """One row for each removal decided, whatever came of it."""
 
-    decision = TextField()
-    container_id = TextField()
-    container_name = TextField()
-    image = TextField()
-    tier = TextField()
-    rank = IntegerField()
-    reason = TextField()
-    held_mb = FloatField()
-    cpu_usage = FloatField()
-    outcome = TextField()
-    duration_ms = IntegerField()
-    error = TextField()
-    available_before_mb = FloatField()
-    available_after_mb = FloatField()
+    decision: str = _removal(lambda one: clean(one.removal.decision.id))
+    container_id: str = _removal(lambda one: clean(one.removal.decision.container_id[:12]))
+    container_name: str = _removal(lambda one: clean(one.removal.decision.container_name))
+    image: str = _removal(lambda one: clean(one.removal.decision.image))
+    tier: str = _removal(lambda one: str(one.removal.decision.tier))
+    rank: int = _removal(lambda one: one.removal.decision.rank)
+    reason: str = _removal(lambda one: str(one.removal.decision.reason))
+    held_mb: float = _removal(lambda one: one.removal.decision.held_mb)
+    cpu_percent: float = _removal(
+        lambda one: percent(one.removal.decision.cpu_percent), "cpu_usage"
+    )
+    outcome: str = _removal(lambda one: str(one.removal.outcome))
+    duration_ms: int = _removal(lambda one: one.removal.duration_ms)
+    error: str = _removal(lambda one: clean(one.removal.error))
+    available_before_mb: float = _removal(lambda one: mb(one.of.available_before_kb))
+    available_after_mb: float = _removal(lambda one: mb(one.of.available_after_kb))
 
-    class Meta:
-        table_name = "deletions"
+    @property
+    def is_away(self) -> bool:
+        """Whether no such container is left."""
+        return removal.is_away(self.outcome, self.error)
+
+    @property
+    def ending(self) -> str:
+        """The outcome for a person."""
+        return removal.in_words(self.outcome, self.error)
 
 
-class AttributionCheck(Row):
+@dataclass(frozen=True, slots=True)
+class Checks(Stored):
     """One row a tick: how the witnesses agreed."""
 
-    agree = IntegerField()
-    conflict = IntegerField()
-    unverified = IntegerField()
-    added = IntegerField()
-    strayed = IntegerField()
-    moved = IntegerField()
-    dropped = IntegerField()
-    events_lost = BigIntegerField()
+    agree: int = _checks(lambda one: one.agree)
+    conflict: int = _checks(lambda one: one.conflict)
+    unverified: int = _checks(lambda one: one.unverified)
+    added: int = _checks(lambda one: one.added)
+    strayed: int = _checks(lambda one: one.strayed)
+    moved: int = _checks(lambda one: one.moved)
+    dropped: int = _checks(lambda one: one.dropped)
+    events_lost: int = _checks(lambda one: one.events_lost)
 
-    class Meta:
-        table_name = "attribution_checks"
 
+Metrics = model_of(Tick, "metrics")
+ContainerStats = model_of(ContainerProcess, "container_stats")
+ProcessStats = model_of(HostProcess, "process_stats")
+ContainerTotal = model_of(ContainerRow, "container_totals")
+DeletionRow = model_of(Deletion, "deletions")
+AttributionCheck = model_of(Checks, "attribution_checks")
 
 RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats)
 """Rows a process: many, and kept for hours."""
@@ -160,17 +216,3 @@ HISTORY_TABLES: tuple[type[Row], ...] = (
 """Rows a tick, a container or a removal: few, and kept for weeks."""
 
 ALL_TABLES: tuple[type[Row], ...] = RAW_TABLES + HISTORY_TABLES
-
-
-def table_name(model: type[Row]) -> str:
-    return str(model._meta.table_name)  # noqa: SLF001 # peewee's way
-
-
-def fields(model: type[Row]) -> tuple[Any, ...]:
-    """Its fields in the order of the columns, without `id`."""
-    return tuple(one for one in model._meta.sorted_fields if one.column_name != "id")  # noqa: SLF001
-
-
-def columns(model: type[Row]) -> tuple[str, ...]:
-    """Its columns in order, without `id`."""
-    return tuple(str(one.column_name) for one in fields(model))
