@@ -231,7 +231,7 @@ class History:
     def left_alone_since(self, timestamp_ms: int) -> int:
         """How many of those that are `gone` are there still, at or after `timestamp_ms`."""
         row = DeletionRow
-        query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id))
+        query: Any = row.select(row.outcome, row.reason, fn.COUNT(row.id).alias("count"))
         query = query.where(
             (row.timestamp_ms >= timestamp_ms) & (row.outcome == Outcome.GONE) & (row.error != "")
         )
