@@ -76,7 +76,11 @@ class RetentionSettings(_Section, frozen=True):
     raw_hours: Annotated[int, msgspec.Meta(ge=1, le=24 * 366)] = 24
     """Rows a process: `process_stats`, `container_stats`."""
     history_days: Annotated[int, msgspec.Meta(ge=1, le=366 * 20)] = 30
-    """All other tables."""
+    """All other rows of ticks, and removals."""
+    rollup_5min_days: Annotated[int, msgspec.Meta(ge=1, le=366 * 20)] = 90
+    """Buckets of 5 minutes."""
+    rollup_days: Annotated[int, msgspec.Meta(ge=1, le=366 * 20)] = 400
+    """Buckets of an hour and a day, and when the agent did not run."""
     max_database_mb: Annotated[int, msgspec.Meta(ge=16, le=1024 * 1024)] = 2048
     """Above this the oldest rows go early, per-process rows first."""
 

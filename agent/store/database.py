@@ -25,6 +25,7 @@ from agent.store import files
 from agent.store.failures import DamagedError, StorageError, explain, is_damage, sqlite_code
 from agent.store.files import FileKind
 from agent.store.guard import Guard
+from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
 
 log = logging.getLogger(__name__)
@@ -255,10 +256,10 @@ def _printable(name: str) -> str:
 
 def _missing(database: peewee.SqliteDatabase) -> str:
     """The first table or column that the schema's version promises and the file has not."""
-    for model in ALL_TABLES:
-        name = table_name(model)
+    tables = {table_name(model): ("id", *columns(model)) for model in ALL_TABLES}
+    for name, wanted in {**tables, **promised()}.items():
         found = {row[1] for row in rows(database, f'PRAGMA table_info("{name}")')}
-        for column in ("id", *columns(model)):
+        for column in wanted:
             if column not in found:
                 return f"{name}.{column}"
     return ""

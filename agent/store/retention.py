@@ -9,6 +9,7 @@ it. A host that boots in the year 2036 therefore has a day to notice before anyt
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,9 +18,15 @@ import peewee
 
 from agent.config import RetentionSettings
 from agent.store import database as sqlite
-from agent.store.tables import HISTORY_TABLES, RAW_TABLES, Metrics, Row, table_name
+from agent.store import rollup_tables as rollups
+from agent.store.tables import HISTORY_TABLES, RAW_TABLES, Metrics, table_name
 
 log = logging.getLogger(__name__)
+
+_RAW = tuple(table_name(model) for model in RAW_TABLES)
+_HISTORY = tuple(table_name(model) for model in HISTORY_TABLES)
+_FINE = rollups.FINE_TABLES
+_COARSE = rollups.COARSE_TABLES
 
 _HOUR_MS = 3_600_000
 JUMP_NS = 3600 * 10**9
@@ -79,6 +86,10 @@ class Cutoffs:
 
     raw_before_ms: int = 0
     history_before_ms: int = 0
+    fine_before_ms: int = 0
+    """Buckets of 5 minutes."""
+    coarse_before_ms: int = 0
+    """Buckets of an hour and a day."""
 
 
 def take_evidence(newest_first: Iterable[int]) -> list[int]:
@@ -115,15 +126,18 @@ def cutoffs(
     now_ms: int, settings: RetentionSettings, evidence: Sequence[int], running_ms: int
 ) -> Cutoffs:
     """What may go by age. `now_ms` is the wall clock, which has not jumped in this run."""
-    raw_ms = settings.raw_hours * _HOUR_MS
-    history_ms = settings.history_days * 24 * _HOUR_MS
 
     def before(bound_ms: int) -> int:
         confirmed = confirmed_before(evidence, running_ms, min(bound_ms, EVIDENCE_MS))
         by_age = now_ms - bound_ms
         return max(0, by_age if confirmed is None else min(by_age, confirmed))
 
-    return Cutoffs(before(raw_ms), before(history_ms))
+    return Cutoffs(
+        before(settings.raw_hours * _HOUR_MS),
+        before(settings.history_days * 24 * _HOUR_MS),
+        before(settings.rollup_5min_days * 24 * _HOUR_MS),
+        before(settings.rollup_days * 24 * _HOUR_MS),
+    )
 
 
 class Pruner:
@@ -145,14 +159,17 @@ class Pruner:
         cursor.close()
         self._bound_bytes = settings.max_database_mb * 1024 * 1024 - _LOG_ALLOWANCE_BYTES
         self._page_bytes = int(sqlite.rows(database, "PRAGMA page_size")[0][0])
-        self._oldest_ms: dict[Sequence[type[Row]], int] = {}
+        self._oldest_ms: dict[Sequence[str], int] = {}
         """By tables, at the last look. Rows are added at the other end only."""
         self._say_outage(wall_ns // 10**6)
 
-    def run(self, wall_ns: int, boot_ns: int, rows_written: int, *, by_age: bool) -> int:
+    def run(
+        self, wall_ns: int, boot_ns: int, rows_written: int, closed_ms: int, *, by_age: bool
+    ) -> int:
         """Deletes what is due, at least twice what was written if so much is due. Gives how many.
 
-        Without `by_age` only the size bound counts. Raises sqlite3's and peewee's errors.
+        By age only what lies in closed buckets (before `closed_ms`) goes. Without `by_age` only the
+        size bound counts. Raises sqlite3's and peewee's errors.
         """
         left = max(_MIN_BATCH_ROWS, 2 * rows_written)
         deleted = 0
@@ -161,8 +178,13 @@ class Pruner:
             due = cutoffs(wall_ns // 10**6, self._settings, self._evidence, running_ms)
             if running_ms >= EVIDENCE_MS:
                 self._evidence = []
-            deleted += self._delete_below(RAW_TABLES, due.raw_before_ms, left)
-            deleted += self._delete_below(HISTORY_TABLES, due.history_before_ms, left - deleted)
+            for tables, before_ms in (
+                (_RAW, min(due.raw_before_ms, closed_ms)),
+                (_HISTORY, min(due.history_before_ms, closed_ms)),
+                (_FINE, due.fine_before_ms),
+                (_COARSE, due.coarse_before_ms),
+            ):
+                deleted += self._delete_below(tables, before_ms, left - deleted)
         total, free = self._pages()
         if (total - free) * self._page_bytes > self._bound_bytes:
             deleted += self._shrink(max(left - deleted, 1))
@@ -173,8 +195,8 @@ class Pruner:
     def _shrink(self, limit: int) -> int:
         """The oldest ticks, whatever the clock says; process rows first, the newest tick never."""
         deleted = 0
-        for tables in (RAW_TABLES, HISTORY_TABLES):
-            newest = max(self._edge(model, "max") for model in tables)
+        for tables in (_RAW, _HISTORY, _FINE, _COARSE):
+            newest = max(self._edge(table, "max") for table in tables)
             while deleted < limit and self._used_bytes() > self._bound_bytes:
                 batch = self._delete_below(tables, newest, limit - deleted, once=True)
                 if not batch:
@@ -183,7 +205,7 @@ class Pruner:
         return deleted
 
     def _delete_below(
-        self, tables: Sequence[type[Row]], before_ms: int, limit: int, *, once: bool = False
+        self, tables: Sequence[str], before_ms: int, limit: int, *, once: bool = False
     ) -> int:
         """Whole ticks from the oldest on, about `limit` rows, each batch one transaction."""
         deleted = 0
@@ -191,35 +213,33 @@ class Pruner:
             return 0
         while deleted < limit:
             oldest = self._oldest_ms[tables] = min(
-                (at for model in tables if (at := self._edge(model, "min"))), default=0
+                (at for table in tables if (at := self._edge(table, "min"))), default=0
             )
             if not oldest or oldest >= before_ms:
                 break
             until = self._batch_end(tables, oldest, before_ms, limit - deleted)
             with sqlite.transaction(self._database) as connection:
-                for model in tables:
-                    statement = f'DELETE FROM "{table_name(model)}" WHERE timestamp < ?'  # noqa: S608
+                if tables in (_FINE, _COARSE):
+                    deleted += _forget_containers(connection, tables, until)
+                for table in tables:
+                    statement = f'DELETE FROM "{table}" WHERE timestamp < ?'  # noqa: S608
                     deleted += connection.execute(statement, (until,)).rowcount
             if once:
                 break
         return deleted
 
-    def _batch_end(
-        self, tables: Sequence[type[Row]], oldest: int, before_ms: int, limit: int
-    ) -> int:
+    def _batch_end(self, tables: Sequence[str], oldest: int, before_ms: int, limit: int) -> int:
         """Where a batch of about `limit` rows ends, never inside a tick and always after one."""
         until = before_ms
-        for model in tables:
-            query = (
-                f'SELECT timestamp FROM "{table_name(model)}" ORDER BY timestamp LIMIT 1 OFFSET ?'  # noqa: S608
-            )
+        for table in tables:
+            query = f'SELECT timestamp FROM "{table}" ORDER BY timestamp LIMIT 1 OFFSET ?'  # noqa: S608
             found = sqlite.rows(self._database, query, (limit,))
             if found:
                 until = min(until, int(found[0][0]))
         return max(until, oldest + 1)
 
-    def _edge(self, model: type[Row], which: str) -> int:
-        query = f'SELECT {which}(timestamp) FROM "{table_name(model)}"'  # noqa: S608
+    def _edge(self, table: str, which: str) -> int:
+        query = f'SELECT {which}(timestamp) FROM "{table}"'  # noqa: S608
         return int(sqlite.rows(self._database, query)[0][0] or 0)
 
     def _pages(self) -> tuple[int, int]:
@@ -243,7 +263,7 @@ class Pruner:
             )
 
     def _say_outage(self, now_ms: int) -> None:
-        newest_ms = self._edge(Metrics, "max")
+        newest_ms = self._edge(table_name(Metrics), "max")
         if newest_ms - now_ms > _HOUR_MS:
             log.warning(
                 "clock=behind the newest row is %.1f h ahead of it: new rows are numbered 1 ms "
@@ -256,3 +276,21 @@ class Pruner:
                 "day has been recorded",
                 (now_ms - newest_ms) / EVIDENCE_MS,
             )
+
+
+def _forget_containers(connection: sqlite3.Connection, tables: Sequence[str], until: int) -> int:
+    """Deletes the names of containers that only buckets before `until` of `tables` are of."""
+    every = [one for one in (*_FINE, *_COARSE) if one.startswith("rollup_container_")]
+    going = " UNION ".join(
+        f"SELECT container FROM {table} WHERE timestamp < :until"  # noqa: S608
+        for table in every
+        if table in tables
+    )
+    staying = " ".join(
+        f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE container = c.id"  # noqa: S608
+        f"{' AND timestamp >= :until' if table in tables else ''})"
+        for table in every
+    )
+    gone = f"SELECT id FROM rollup_containers c WHERE id IN ({going}) {staying}"  # noqa: S608
+    statement = f"DELETE FROM rollup_containers WHERE id IN ({gone})"  # noqa: S608
+    return connection.execute(statement, {"until": until}).rowcount

@@ -31,6 +31,7 @@ from agent.store import failures, files, rows, watch
 from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
 from agent.store.retention import ClockWatch, Pruner
+from agent.store.rollups import Roller
 from agent.store.tables import ALL_TABLES, DeletionRow, table_name
 from agent.store.watch import Change
 
@@ -70,6 +71,7 @@ class Store:
         self._lock = threading.RLock()
         self._database: peewee.SqliteDatabase | None = None
         self._pruner: Pruner | None = None
+        self._roller: Roller | None = None
         self._seen = watch.fingerprint(path)
         """The files as our last write left them."""
         self._verified_ns: int | None = None
@@ -143,7 +145,8 @@ class Store:
             except StoreError:
                 self.unstored_ticks += 1
                 raise
-            self._prune(len(record.processes) + len(record.container_processes))
+            written = len(record.processes) + len(record.container_processes)
+            self._look_after_rows(timestamp_ms, written)
             return timestamp_ms
 
     def write_removals(self, removal_pass: RemovalPass, wall_ns: int, uncounted: int = 0) -> None:
@@ -277,6 +280,7 @@ class Store:
         try:
             self._last_ms = max(self._last_ms, _newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
+            self._roller = Roller(database, self._clock.boot_ns)
         except failures.StorageError as error:
             sqlite.leave(database, self._path, wait=False)
             raise failures.explain(error, self._path) from error
@@ -300,15 +304,19 @@ class Store:
         elif not sqlite.leave(database, self._path, wait=wait):
             log.info("database=closed mode=wal cause=reader")
 
-    def _prune(self, rows_written: int) -> None:
-        """A tick that is stored stays stored, whatever comes of deleting older ones."""
-        if self._pruner is None:
+    def _look_after_rows(self, newest_ms: int, rows_written: int) -> None:
+        """Closes buckets and deletes old rows: a tick that is stored stays stored, whatever comes
+        of either.
+        """
+        if self._pruner is None or self._roller is None:
             return
         try:
+            self._roller.run(newest_ms)
             self._pruner.run(
                 self._clock.wall_ns(),
                 self._clock.boot_ns(),
                 rows_written,
+                self._roller.closed_ms,
                 by_age=not self._clock_watch.jumped_ns,
             )
         except _FAILURES as error:

@@ -122,6 +122,8 @@ stop_grace_s = 2
 [retention]
 raw_hours = 12
 history_days = 60
+rollup_5min_days = 30
+rollup_days = 200
 max_database_mb = 100
 [images]
 low = "registry.example:5000/alpine@sha256:00"

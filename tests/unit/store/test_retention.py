@@ -311,7 +311,8 @@ def test_the_size_bound_takes_history_only_when_no_process_rows_are_left(
         run_for(store, clock, 130 * 20 * SECOND_NS, 20 * SECOND_NS, processes=40, totals=many)
         assert used_mb(path) <= 12.5
 
-    assert ticks(path, "process_stats") == ticks(path)[-1:]
+    # The newest, and the one before it where its own write went without deleting.
+    assert set(ticks(path, "process_stats")) <= set(ticks(path)[-2:])
     rest = ticks(path, "container_totals")
     assert 0 < len(rest) < 130
     assert ticks(path) == ticks(path, "attribution_checks") == rest

@@ -13,6 +13,7 @@ from playhouse.migrations import Runner
 
 from agent.errors import StoreError
 from agent.store import database as sqlite
+from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
 from tests.unit.store.builders import (
     HOUR_NS,
@@ -82,7 +83,8 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
             if field.column_name != "id":
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert made == {table_name(model) for model in ALL_TABLES} | {"schema_migration"}
+    buckets = {*promised(), "sqlite_sequence"}
+    assert made == {table_name(model) for model in ALL_TABLES} | {"schema_migration"} | buckets
 
 
 def test_the_tables_given_to_people_and_the_ones_in_the_docs_are_the_same(path: Path) -> None:
@@ -98,6 +100,24 @@ READERS = {
     "container_stats_timestamp": "SELECT * FROM container_stats WHERE timestamp > 1",
     "process_stats_timestamp": "SELECT max(ram_usage) FROM process_stats WHERE timestamp = 1",
     "container_totals_timestamp": "SELECT * FROM container_totals WHERE timestamp = 1",
+    "deletions_container": (
+        "SELECT * FROM deletions WHERE container_id IN ('a', 'b') AND timestamp > 1"
+    ),
+    "agent_stops_timestamp": "SELECT * FROM agent_stops WHERE timestamp > 1",
+    "rollup_containers_id": "SELECT * FROM rollup_containers WHERE container_id = 'a'",
+    **{
+        f"rollup_{kind}_{level}_timestamp": (
+            f"SELECT * FROM rollup_{kind}_{level} WHERE timestamp > 1"
+        )
+        for kind in ("host", "container", "process", "removals")
+        for level in ("5m", "1h", "1d")
+    },
+    **{
+        f"rollup_container_{level}_container": (
+            f"SELECT 1 FROM rollup_container_{level} WHERE container = 1 AND timestamp > 1"
+        )
+        for level in ("5m", "1h", "1d")
+    },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
     "attribution_checks_timestamp": "SELECT * FROM attribution_checks WHERE timestamp > 1",
     "container_totals_name": (
