@@ -54,7 +54,7 @@ def _now_strip(grid: Grid) -> None:
             "Contenedores en Marcha",
             "Contenedores en marcha sin contar Grafana, después de las eliminaciones de cada tick. "
             "Vacío: Docker no respondió.",
-            p.series(sql.averages({"en marcha": "avg(container_count)"})),
+            p.series(sql.averages({"en marcha": sql.mean_known("container_count")})),
         )
         .decimals(0)
         .override_by_name("en marcha", [p.prop("noValue", p.NO_DOCKER)]),
@@ -108,16 +108,7 @@ WHERE m.timestamp = {sql.LAST} GROUP BY m.id
             "Sucesos del Rango",
             "Contenedores eliminados, eliminaciones fallidas y procesos muertos por falta de "
             "memoria (OOM) en el rango. 0 es que no hubo; vacío, que no hay ticks.",
-            p.rows(
-                f"""
-SELECT CAST(count(*) FILTER (WHERE outcome = 'removed') AS REAL) AS "Eliminados",
-       CAST(count(*) FILTER (WHERE outcome = 'failed') AS REAL) AS "Fallidos",
-       (SELECT CAST(coalesce(sum(oom_kills), 0) AS REAL) FROM container_totals
-        WHERE {sql.RANGE} AND (starts > 0 OR exits > 0 OR oom_kills > 0)
-          AND {sql.CONTAINERS}) AS "OOM"
-FROM deletions WHERE {sql.RANGE} AND {sql.CONTAINERS} HAVING {sql.LAST} IS NOT NULL
-"""
-            ),
+            p.rows(queries.IN_RANGE),
         )
         .decimals(0)
         .override_by_name("Fallidos", [p.prop("thresholds", p.alarm(p.BAD))])
@@ -158,15 +149,7 @@ def _ram(grid: Grid) -> None:
                 "del rango por su nombre y el resto junto. Cada punto es la media de los ticks "
                 "de su intervalo (en rangos largos, de hasta ocho de ellos), con 0 donde un "
                 "contenedor no estaba. Interrumpida: sin ticks, o Docker no respondió.",
-                p.series(
-                    sql.stacked(
-                        "c.held_mb",
-                        p.OTHERS,
-                        "container_totals",
-                        "c.container_name",
-                        sql.CONTAINERS,
-                    )
-                ),
+                p.series(sql.stacked("held_mb", p.OTHERS)),
                 p.MIB,
             ).axis_label("retenida")
         ),
@@ -196,15 +179,7 @@ def _cpu(grid: Grid) -> None:
                 "Uso de CPU en el Tiempo",
                 "CPU por contenedor, apilada, según su cgroup; 100 % es una CPU. Los 12 mayores "
                 "del rango por su nombre y el resto junto; los puntos, como en la RAM.",
-                p.series(
-                    sql.stacked(
-                        "c.cpu_usage",
-                        p.OTHERS,
-                        "container_totals",
-                        "c.container_name",
-                        sql.CONTAINERS,
-                    )
-                ),
+                p.series(sql.stacked("cpu_usage", p.OTHERS)),
                 p.PERCENT,
             ).axis_label("de una CPU")
         ),
@@ -242,7 +217,7 @@ ORDER BY 2 DESC LIMIT 15
         p.ranking(
             "Top $top Contenedores por RAM",
             "Los que más RAM retuvieron en un tick del rango (su máximo), sobre hasta 200 ticks.",
-            p.rows(queries.top("max(held_mb)")),
+            p.rows(queries.top("max(held_mb)", "max(held_mb_max)")),
             p.MIB,
             "continuous-BlPu",
         ).max_data_points(200),
@@ -254,7 +229,7 @@ ORDER BY 2 DESC LIMIT 15
             "Top $top Contenedores por CPU",
             "Los que más CPU gastaron en el rango: media mientras existieron, sobre hasta 200 "
             "ticks; 100 % es una CPU.",
-            p.rows(queries.top("avg(cpu_usage)")),
+            p.rows(queries.top("avg(cpu_usage)", "sum(cpu_usage_sum) / sum(ticks)")),
             p.PERCENT,
             "continuous-GrYlRd",
         ).max_data_points(200),

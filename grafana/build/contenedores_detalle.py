@@ -127,7 +127,7 @@ def removals(grid: Grid) -> None:
             "Decisiones de cada intervalo por motivo, y las que fallaron. 0 es que no hubo "
             "ninguna.",
             p.series(
-                sql.counts(
+                sql.removals(
                     {
                         "Exceso bajo": 0,
                         "Exceso alto": 1,
@@ -136,8 +136,6 @@ def removals(grid: Grid) -> None:
                         "Fallidos": 4,
                     },
                     queries.REMOVAL_KIND,
-                    "deletions",
-                    sql.CONTAINERS,
                 )
             ),
         )
@@ -201,8 +199,8 @@ def inside(grid: Grid) -> None:
         9,
     )
     for title, value, unit, axis in (
-        ("RAM de sus Procesos en el Tiempo", "c.ram_usage", p.MIB, "RSS"),
-        ("CPU de sus Procesos en el Tiempo", "c.cpu_usage", p.PERCENT, "de una CPU"),
+        ("RAM de sus Procesos en el Tiempo", "ram_usage", p.MIB, "RSS"),
+        ("CPU de sus Procesos en el Tiempo", "cpu_usage", p.PERCENT, "de una CPU"),
     ):
         grid.add(
             p.labelled(

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from grafana.build import sql
+from grafana.build import levels, sql
 
 NONE = "Ningún contenedor"
 
+
+def _sixty(view: str, within: str) -> str:
+    """The containers of sixty buckets across the range, in an arm for each level."""
+    return f"""SELECT tics.t, container_id, container_name, held_mb_max
+  FROM nivel CROSS JOIN tics CROSS JOIN {view} ON timestamp = tics.t / cubo * cubo
+  WHERE cubo = {within} AND container_id <> ''"""
+
+
 CONTAINER_LIST = f"""
-WITH RECURSIVE tics(t) AS (
-  SELECT {sql.LAST}
+WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+tics(t) AS (
+  SELECT coalesce({sql.LAST}, $__to)
   UNION ALL
-  SELECT (SELECT max(timestamp) FROM metrics
-          WHERE timestamp <= tics.t - max(1, ($__to - $__from) / 60) AND timestamp >= $__from)
-  FROM tics WHERE t IS NOT NULL
+  SELECT t - max(1, ($__to - $__from) / 60) FROM tics
+  WHERE t - max(1, ($__to - $__from) / 60) >= $__from
 )
-SELECT container_name AS __text, container_id AS __value
-FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t
+SELECT container_name AS __text, container_id AS __value FROM (
+  SELECT timestamp AS t, container_id, container_name, held_mb FROM container_totals
+  WHERE timestamp = {sql.LAST}
+  UNION ALL
+  SELECT c.timestamp, container_id, container_name, held_mb
+  FROM nivel CROSS JOIN tics CROSS JOIN container_totals c ON c.timestamp = (
+    SELECT max(timestamp) FROM metrics WHERE timestamp <= tics.t AND timestamp >= $__from
+  ) WHERE cubo = 0
+  UNION ALL
+  {_sixty("container_5m", "300000")}
+  UNION ALL
+  {_sixty("container_1h", "3600000")}
+  UNION ALL
+  {_sixty("container_1d", "86400000")}
+)
 GROUP BY container_id ORDER BY max(t) DESC, max(held_mb) DESC LIMIT 500
 """
-"""Those of sixty ticks across the range: the policy lets thousands live for seconds in a day."""
+"""Those of sixty moments across the range: the policy lets thousands live for seconds in a day."""
 
 HERE = f"timestamp = {sql.LAST} AND {sql.CONTAINERS}"
 """Rows of `container_totals` at the last tick."""
@@ -66,14 +87,28 @@ SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", tier AS "Nive
        CAST(available_after_mb AS REAL) AS "Disponible después",
        decision AS "Decisión", error AS "Error"
 FROM (
-  SELECT * FROM deletions WHERE {sql.RANGE} AND {sql.CONTAINERS}
-  ORDER BY timestamp DESC, id LIMIT 200
+  SELECT * FROM (
+    SELECT * FROM deletions
+    WHERE {sql.RANGE} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})
+    ORDER BY timestamp DESC, id LIMIT 200
+  )
+  UNION ALL
+  SELECT * FROM (
+    SELECT * FROM deletions WHERE {sql.OF_FEW} AND tier IN (${{nivel:sqlstring}})
+    ORDER BY timestamp DESC, id LIMIT 200
+  )
 )
 UNION ALL
 SELECT NULL, 'Ninguna en este rango',
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM metrics WHERE timestamp = {sql.LAST}
-  AND NOT EXISTS (SELECT 1 FROM deletions WHERE {sql.RANGE} AND {sql.CONTAINERS})
+  AND NOT EXISTS (
+    SELECT 1 FROM deletions
+    WHERE {sql.RANGE} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM deletions WHERE {sql.OF_FEW} AND tier IN (${{nivel:sqlstring}})
+  )
 """
 
 REMOVAL_KIND = """CASE outcome WHEN 'failed' THEN 4 WHEN 'removed' THEN
@@ -110,35 +145,86 @@ SHARES = {
 }
 """How a container's CPU splits. Without BPF all of it counts as the living processes'."""
 
+_FOLDED_SHARES = (
+    "cpu_usage_sum - coalesce(cpu_short_lived_sum, 0) - coalesce(cpu_unexplained_sum, 0)",
+    "coalesce(cpu_short_lived_sum, 0)",
+    "coalesce(cpu_unexplained_sum, 0)",
+)
+
 SHARE_MEANS = [
     f"""CASE WHEN v{n} IS NOT NULL THEN max(0.0, v{n}) / n
-       WHEN m.container_count IS NOT NULL THEN 0.0 END AS "{name}\""""
+       WHEN docker THEN 0.0 END AS "{name}\""""
     for n, name in enumerate(SHARES)
 ]
 """0 without containers, NULL where Docker did not answer."""
 
+
+def _folded_shares(view: str, within: str) -> str:
+    return f"""SELECT timestamp / punto, {", ".join(f"sum({one})" for one in _FOLDED_SHARES)}
+  FROM nivel CROSS JOIN {view} WHERE {within} AND {sql.CONTAINERS} GROUP BY 1"""
+
+
 SHARES_OVER_TIME = f"""
-WITH RECURSIVE {sql.sampled(8)},
+WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+{sql.sampled(8)},
 {sql.gaps()},
 filas AS (
   SELECT tics.t / $__interval_ms AS g,
          {", ".join(f"sum({share}) AS v{n}" for n, share in enumerate(SHARES.values()))}
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t
   WHERE {sql.CONTAINERS} GROUP BY 1
+  UNION ALL
+  {levels.arms("container", _folded_shares)}
 )
 SELECT puntos.t / 1000.0 AS time,
        {", ".join(SHARE_MEANS)}
-FROM puntos JOIN metrics m ON m.timestamp = puntos.t LEFT JOIN filas USING (g)
+FROM puntos LEFT JOIN filas USING (g)
 UNION ALL SELECT t / 1000.0, NULL, NULL, NULL FROM huecos
 ORDER BY time
 """
 
+SOME_EVENTS = "(starts > 0 OR exits > 0 OR oom_kills > 0)"
+"""The condition of an index: nearly all rows of ticks have none of the three."""
+
 EVENTS = sql.sums(
-    {"Arranques": "sum(starts)", "Salidas": "sum(exits)", "OOM": "sum(oom_kills)"},
-    "container_totals",
-    f"(starts > 0 OR exits > 0 OR oom_kills > 0) AND {sql.CONTAINERS}",
+    {"Arranques": "starts", "Salidas": "exits", "OOM": "oom_kills"},
+    levels.CONTAINERS,
+    sql.CONTAINERS,
+    SOME_EVENTS,
 )
-"""The first condition is that of an index: nearly all rows have none of the three."""
+
+
+def _outcomes(view: str, within: str) -> str:
+    return f"""SELECT outcome, removals FROM nivel CROSS JOIN {view}
+  WHERE {within} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})"""
+
+
+def _oom(view: str, within: str) -> str:
+    return f"""SELECT oom_kills FROM nivel CROSS JOIN {view}
+  WHERE {within} AND {sql.CONTAINERS}"""
+
+
+IN_RANGE = f"""
+WITH {levels.level(levels.CONTAINERS)},
+idas(outcome, cuantos) AS (
+  SELECT outcome, 1 FROM nivel CROSS JOIN deletions
+  WHERE cubo = 0 AND {sql.RANGE} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})
+  UNION ALL
+  SELECT outcome, 1 FROM deletions WHERE {sql.OF_FEW} AND tier IN (${{nivel:sqlstring}})
+  UNION ALL
+  {levels.arms("removals", _outcomes)}
+),
+muertes(oom_kills) AS (
+  SELECT oom_kills FROM nivel CROSS JOIN container_totals
+  WHERE cubo = 0 AND {sql.RANGE} AND {SOME_EVENTS} AND {sql.CONTAINERS}
+  UNION ALL
+  {levels.arms("container", _oom)}
+)
+SELECT CAST(coalesce(sum(cuantos) FILTER (WHERE outcome = 'removed'), 0) AS REAL) AS "Eliminados",
+       CAST(coalesce(sum(cuantos) FILTER (WHERE outcome = 'failed'), 0) AS REAL) AS "Fallidos",
+       (SELECT CAST(coalesce(sum(oom_kills), 0) AS REAL) FROM muertes) AS "OOM"
+FROM idas HAVING {sql.LAST} IS NOT NULL
+"""
 
 
 def now(value: str) -> str:
@@ -151,16 +237,24 @@ ORDER BY 2 DESC LIMIT 15
 """
 
 
-def top(value: str) -> str:
-    """The first of the range by `value`, over up to 200 ticks."""
+def top(ticks: str, buckets: str) -> str:
+    """The first of the range by a figure: of up to 200 ticks, or of buckets."""
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT container_name, {buckets} FROM nivel CROSS JOIN {view}
+  WHERE {within} AND container_id <> '' AND {sql.CONTAINERS} GROUP BY 1"""
+
     return f"""
-WITH RECURSIVE {sql.ticks(1)},
-filas AS (
-  SELECT container_name, held_mb, cpu_usage
+WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+{sql.ticks(1)},
+filas(nombre, valor) AS MATERIALIZED (
+  SELECT container_name, {ticks}
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t WHERE {sql.CONTAINERS}
+  GROUP BY 1
+  UNION ALL
+  {levels.arms("container", arm)}
 )
-SELECT container_name AS nombre, CAST({value} AS REAL) AS valor FROM filas
-GROUP BY container_name
+SELECT nombre, CAST(valor AS REAL) AS valor FROM filas
 UNION ALL
 SELECT '{NONE}', 0.0 FROM metrics WHERE timestamp = {sql.LAST}
   AND NOT EXISTS (SELECT 1 FROM filas)

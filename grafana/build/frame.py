@@ -33,26 +33,39 @@ GROUP BY desde ORDER BY 1
 """
 """At most some twenty marks a range, each with the first dozen removals of its stretch."""
 
+_ALL_TICKS_MS = 2 * 86_400_000
+
 RESTARTS = f"""
-WITH tramos AS (
+WITH limite(desde) AS (
+  SELECT CASE WHEN $__to - $__from <= {_ALL_TICKS_MS} THEN 0 ELSE
+    (SELECT until FROM rollup_until WHERE bucket_ms = 300000) END
+), tramos AS (
   SELECT timestamp AS desde, timestamp - tick_ms AS inicio,
          lead(timestamp) OVER (ORDER BY timestamp) AS hasta,
          lead(timestamp - tick_ms) OVER (ORDER BY timestamp) AS siguiente
-  FROM metrics WHERE {sql.RANGE}
+  FROM metrics WHERE {sql.RANGE} AND timestamp >= coalesce((
+    SELECT timestamp FROM metrics WHERE timestamp < (SELECT desde FROM limite)
+    ORDER BY timestamp DESC LIMIT 1 OFFSET 200
+  ), 0)
 ), ultimos AS (
   SELECT siguiente - inicio AS cada FROM tramos WHERE siguiente IS NOT NULL
   ORDER BY desde DESC LIMIT 200
 ), ritmo AS (
   SELECT max(1, cada) AS cada FROM ultimos
   ORDER BY 1 LIMIT 1 OFFSET (SELECT count(*) / 2 FROM ultimos)
+), paradas AS (
+  SELECT desde, hasta FROM tramos, ritmo
+  WHERE hasta >= (SELECT desde FROM limite)
+    AND (siguiente - desde > 2.5 * cada OR siguiente - inicio < 0.4 * cada)
+  UNION ALL
+  SELECT timestamp, until FROM limite CROSS JOIN agent_stops
+  WHERE {sql.RANGE} AND until < limite.desde
 )
 SELECT desde / 1000.0 AS time, hasta / 1000.0 AS timeEnd,
        'Agente detenido o reiniciado: ' || CAST((hasta - desde) / 1000 AS INTEGER)
          || ' s sin ticks' AS text,
        'agente' AS tags
-FROM tramos, ritmo
-WHERE siguiente - desde > 2.5 * cada OR siguiente - inicio < 0.4 * cada
-ORDER BY 1
+FROM (SELECT * FROM paradas ORDER BY desde DESC LIMIT 500) ORDER BY 1
 """
 """A tick that begins much later after the end of the one before than the rhythm says, or much
 sooner after its beginning: between them was a start.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
+from grafana.build import levels, sistema_detalle, sql
 from grafana.build import panels as p
-from grafana.build import sistema_detalle, sql
 from grafana.build import sistema_sql as queries
 from grafana.build.frame import SYSTEM_TITLE, SYSTEM_UID, frame, picked, top_variable
 from grafana.build.layout import Grid
@@ -106,13 +106,7 @@ def _now_strip(grid: Grid) -> None:
             "Eliminados",
             "Eliminaciones conseguidas: en el rango elegido y en toda la historia guardada "
             "(suma de deleted_count).",
-            p.rows(
-                f"""
-SELECT CAST(sum(deleted_count) AS REAL) AS "En el rango",
-       (SELECT CAST(sum(deleted_count) AS REAL) FROM metrics) AS "En total"
-FROM metrics WHERE {sql.by_tick("metrics")}
-"""
-            ),
+            p.rows(queries.REMOVED),
         ).override_by_name("En el rango", [p.fixed(p.BAD)]),
         3,
         6,
@@ -155,10 +149,10 @@ def _over_time(grid: Grid) -> None:
             p.series(
                 sql.averages(
                     {
-                        "Usada": "avg(used_ram)",
-                        "Libre": "avg(free_ram)",
-                        "Disponible": "avg(available_ram)",
-                        "Total": "max(total_ram)",
+                        "Usada": sql.mean("used_ram"),
+                        "Libre": sql.mean("free_ram"),
+                        "Disponible": sql.mean("available_ram"),
+                        "Total": sql.highest("total_ram"),
                     }
                 )
             ),
@@ -183,7 +177,9 @@ def _over_time(grid: Grid) -> None:
             "Uso de CPU en el Tiempo",
             "Porcentaje de todas las CPU: la media de los ticks de cada intervalo y el peor de "
             "ellos.",
-            p.series(sql.averages({"Máximo": "max(cpu_usage)", "Media": "avg(cpu_usage)"})),
+            p.series(
+                sql.averages({"Máximo": sql.highest("cpu_usage"), "Media": sql.mean("cpu_usage")})
+            ),
             p.PERCENT,
         )
         .max(100)
@@ -198,7 +194,10 @@ def _over_time(grid: Grid) -> None:
             "(eje derecho). Sin línea de contenedores: Docker no respondió.",
             p.series(
                 sql.averages(
-                    {"Procesos": "avg(process_count)", "Contenedores": "avg(container_count)"}
+                    {
+                        "Procesos": sql.mean("process_count"),
+                        "Contenedores": sql.mean_known("container_count"),
+                    }
                 )
             ),
         )
@@ -222,7 +221,7 @@ def _over_time(grid: Grid) -> None:
             "Contenedores Eliminados en el Tiempo",
             "Eliminaciones conseguidas en cada intervalo (suma de deleted_count). Un intervalo con "
             "ticks y sin eliminaciones vale 0; sin ticks no hay barra.",
-            p.series(sql.sums({"Eliminados": "sum(deleted_count)"}, "metrics")),
+            p.series(sql.sums({"Eliminados": "deleted_count"}, levels.HOST)),
         )
         .decimals(0)
         .axis_label("contenedores")
@@ -239,10 +238,10 @@ def _over_time(grid: Grid) -> None:
             p.series(
                 sql.averages(
                     {
-                        "Carga": "avg(load1)",
-                        "CPU": "max(cpu_count)",
-                        "PSI CPU": "avg(psi_cpu)",
-                        "PSI memoria": "avg(psi_memory)",
+                        "Carga": sql.mean("load1"),
+                        "CPU": sql.highest("cpu_count"),
+                        "PSI CPU": sql.mean_known("psi_cpu"),
+                        "PSI memoria": sql.mean_known("psi_memory"),
                     }
                 )
             ),

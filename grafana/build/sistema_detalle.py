@@ -54,7 +54,7 @@ def processes(grid: Grid) -> None:
             "RAM de los Procesos en el Tiempo",
             "Memoria residente (RSS) de los procesos elegidos arriba; con «All», los $top mayores "
             "del rango. Hasta 120 ticks repartidos por el rango.",
-            p.series(sql.largest("ram_usage", "process_stats", "name", queries.CHOSEN, "$top")),
+            p.series(queries.largest("ram_usage")),
             p.MIB,
         )
         .no_value(p.NO_DETAIL)
@@ -71,7 +71,7 @@ def processes(grid: Grid) -> None:
             "CPU de los Procesos en el Tiempo",
             "CPU de los procesos elegidos arriba sobre cada intervalo del agente; 100 % es una "
             "CPU. Con «All», los $top que más gastaron en el rango.",
-            p.series(sql.largest("cpu_usage", "process_stats", "name", queries.CHOSEN, "$top")),
+            p.series(queries.largest("cpu_usage")),
             p.PERCENT,
         )
         .no_value(p.NO_DETAIL)
@@ -117,9 +117,9 @@ FROM attribution_checks WHERE timestamp = {sql.LAST}
             p.series(
                 sql.averages(
                     {
-                        "Coinciden": "avg(agree)",
-                        "Sin verificar": "avg(unverified)",
-                        "En conflicto": "max(conflict)",
+                        "Coinciden": sql.mean("agree", "checks_n"),
+                        "Sin verificar": sql.mean("unverified", "checks_n"),
+                        "En conflicto": sql.highest("conflict"),
                     },
                     "attribution_checks",
                 )
@@ -143,10 +143,10 @@ FROM attribution_checks WHERE timestamp = {sql.LAST}
             p.series(
                 sql.averages(
                     {
-                        "Añadidos": "max(added)",
-                        "Extraviados": "max(strayed)",
-                        "Movidos": "max(moved)",
-                        "Eventos perdidos": "sum(events_lost)",
+                        "Añadidos": sql.highest("added"),
+                        "Extraviados": sql.highest("strayed"),
+                        "Movidos": sql.highest("moved"),
+                        "Eventos perdidos": sql.total("events_lost"),
                     },
                     "attribution_checks",
                     broken=False,
@@ -188,7 +188,9 @@ FROM attribution_checks WHERE timestamp = {sql.LAST}
             "Lo que tarda un tick en leer, decidir, eliminar y guardar: media y máximo de cada "
             "intervalo. Los ticks que eliminan esperan unos segundos a que los contenedores "
             "terminen.",
-            p.series(sql.averages({"Máximo": "max(tick_ms)", "Media": "avg(tick_ms)"})),
+            p.series(
+                sql.averages({"Máximo": sql.highest("tick_ms"), "Media": sql.mean("tick_ms")})
+            ),
             p.MILLIS,
         ).axis_label("por tick"),
         12,

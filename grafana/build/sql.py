@@ -1,14 +1,19 @@
 """The SQL that the panels share: which ticks a panel looks at, and how gaps stay gaps.
 
 `$__from` and `$__to` are milliseconds, `$__interval_ms` is the time that one point of the panel
-stands for. A panel that reads a row a tick averages all of them; one that reads a row a container
-or a process looks at up to eight ticks a point instead, so that thirty days are as quick as one.
-The plugin's macro pattern reads `$__name(`, which none of this contains.
+stands for. In short ranges a panel that reads a row a tick averages all of them; one that reads a
+row a container or a process looks at up to eight ticks a point instead. Long ranges are read from
+buckets (`levels`). The plugin's macro pattern reads `$__name(`, which none of this contains.
 """
 
 from __future__ import annotations
 
-RANGE = "timestamp BETWEEN $__from AND $__to"
+from dataclasses import dataclass
+
+from grafana.build import levels
+from grafana.build.levels import Kind, arms
+
+RANGE = levels.RANGE
 
 LAST = f"(SELECT max(timestamp) FROM metrics WHERE {RANGE})"
 """The last tick of the range; NULL where the range has none."""
@@ -16,11 +21,36 @@ LAST = f"(SELECT max(timestamp) FROM metrics WHERE {RANGE})"
 GAP_INTERVALS = 3
 """So many points or ticks without a row are a gap, and the line breaks."""
 
-CONTAINERS = (
-    "('*' IN (${contenedor:sqlstring}) OR container_id IN (${contenedor:sqlstring}))"
-    " AND tier IN (${nivel:sqlstring})"
-)
-"""Rows of `container_totals` that the dashboard's two variables let through."""
+ANY_CONTAINER = "'*' IN (${contenedor:sqlstring})"
+
+CONTAINERS = f"""({ANY_CONTAINER} OR container_id IN (${{contenedor:sqlstring}}))
+    AND tier IN (${{nivel:sqlstring}})"""
+"""Rows of containers that the dashboard's two variables let through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of a point: SQL over ticks, and over buckets."""
+
+    ticks: str
+    buckets: str
+
+
+def mean(column: str, count: str = "ticks") -> Figure:
+    return Figure(f"avg({column})", f"sum({column}_sum) * 1.0 / sum({count})")
+
+
+def mean_known(column: str) -> Figure:
+    """Of a column that may be NULL."""
+    return mean(column, f"{column}_n")
+
+
+def highest(column: str) -> Figure:
+    return Figure(f"max({column})", f"max({column}_max)")
+
+
+def total(column: str) -> Figure:
+    return Figure(f"sum({column})", f"sum({column})")
 
 
 def spacing(ticks_per_point: int = 4) -> str:
@@ -40,11 +70,12 @@ def ticks(ticks_per_point: int = 4) -> str:
 
     The place within a step moves (golden section): the generator runs each minute, and ticks that
     always fell on the same second of it would show a number of containers that is never true.
-    Needs WITH RECURSIVE. The last row's `t` is NULL.
+    Needs WITH RECURSIVE and `nivel`. The last row's `t` is NULL; the only one's where buckets are
+    read.
     """
     return f"""{spacing(ticks_per_point)},
 tics(t) AS (
-  SELECT min(timestamp) FROM metrics WHERE {RANGE}
+  SELECT min(timestamp) FROM nivel CROSS JOIN metrics WHERE cubo = 0 AND {RANGE}
   UNION ALL
   SELECT (
     SELECT min(m.timestamp) FROM metrics m
@@ -56,21 +87,32 @@ tics(t) AS (
 
 
 def sampled(ticks_per_point: int = 4) -> str:
-    """As `ticks`, and `puntos(g, n, t)`: each point of the panel with its number of ticks.
+    """As `ticks`, and `puntos(g, n, t, docker)`: each point with its number of ticks.
 
-    Points are whole intervals since the epoch, so that a moving range does not shift them.
+    Points are whole intervals since the epoch, so that a moving range does not shift them. `docker`
+    is 0 where it did not answer.
     """
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT timestamp / punto, sum(ticks), min(first_ms), sum(container_count_n) > 0
+  FROM nivel CROSS JOIN {view} WHERE {within} GROUP BY 1"""
+
     return f"""{ticks(ticks_per_point)},
-puntos(g, n, t) AS (
-  SELECT t / $__interval_ms, count(*), min(t) FROM tics WHERE t IS NOT NULL GROUP BY 1
+puntos(g, n, t, docker) AS (
+  SELECT g, n, t, container_count IS NOT NULL
+  FROM (SELECT t / $__interval_ms AS g, count(*) AS n, min(t) AS t FROM tics
+        WHERE t IS NOT NULL GROUP BY 1)
+  CROSS JOIN metrics ON timestamp = t
+  UNION ALL
+  {arms("host", arm)}
 )"""
 
 
 def gaps(points: str = "puntos") -> str:
     """CTE `huecos(t)`: just behind each point that none follows soon. Needs `malla`, `points`."""
     return f"""huecos(t) AS (
-  SELECT t + 1 FROM (SELECT t, lead(t) OVER (ORDER BY t) AS sigue FROM {points}), malla
-  WHERE sigue - t > {GAP_INTERVALS} * max(cada, $__interval_ms)
+  SELECT t + 1 FROM (SELECT t, lead(t) OVER (ORDER BY t) AS sigue FROM {points}), nivel
+  WHERE sigue - t > {GAP_INTERVALS} * max(punto, coalesce((SELECT cada FROM malla), 1))
 )"""
 
 
@@ -87,132 +129,196 @@ def by_tick(table: str) -> str:
     AND +{RANGE}"""
 
 
-def averages(columns: dict[str, str], table: str = "metrics", broken: bool = True) -> str:
-    """A time series query of one row a tick: SQL aggregates by their names, point by point.
+def averages(figures: dict[str, Figure], table: str = "metrics", broken: bool = True) -> str:
+    """A time series query of one row a tick: figures by their names, point by point.
 
     `broken` breaks lines at gaps. Bars do not want it: the nearest two points set their width.
     """
-    inner = ", ".join(f"CAST({sql} AS REAL) AS v{n}" for n, sql in enumerate(columns.values()))
-    outer = ", ".join(f'v{n} AS "{name}"' for n, name in enumerate(columns))
-    nothing = ", ".join("NULL" for _ in columns)
-    points = f"""puntos AS (
-  SELECT min(timestamp) AS t, {inner} FROM {table}
-  WHERE {by_tick(table)} GROUP BY timestamp / $__interval_ms
+    every = list(figures.values())
+    inner = ", ".join(f"CAST({one.ticks} AS REAL) AS v{n}" for n, one in enumerate(every))
+    folded = ", ".join(f"CAST({one.buckets} AS REAL)" for one in every)
+    outer = ", ".join(f'v{n} AS "{name}"' for n, name in enumerate(figures))
+    nothing = ", ".join("NULL" for _ in figures)
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT min(first_ms), {folded} FROM nivel CROSS JOIN {view}
+  WHERE {within} GROUP BY timestamp / punto"""
+
+    points = f"""{levels.level(levels.HOST)},
+puntos AS (
+  SELECT min(timestamp) AS t, {inner} FROM nivel CROSS JOIN {table}
+  WHERE cubo = 0 AND {by_tick(table)} GROUP BY timestamp / $__interval_ms
+  UNION ALL
+  {arms("host", arm)}
 )"""
     if not broken:
         return f"""WITH {points}
-SELECT t / $__interval_ms * $__interval_ms / 1000.0 AS time, {outer} FROM puntos ORDER BY time"""
-    return f"""WITH {spacing()},
-{points},
+SELECT t / punto * punto / 1000.0 AS time, {outer} FROM puntos, nivel ORDER BY time"""
+    return f"""WITH {points},
+{spacing()},
 {gaps()}
 SELECT t / 1000.0 AS time, {outer} FROM puntos
 UNION ALL SELECT t / 1000.0, {nothing} FROM huecos
 ORDER BY time"""
 
 
-def sums(columns: dict[str, str], table: str, where: str = "1") -> str:
-    """A time series query that adds rows up, point by point; ticks without rows make a 0."""
-    inner = ", ".join(f"{sql} AS v{n}" for n, sql in enumerate(columns.values()))
-    scope = RANGE if table == "container_totals" else by_tick(table)
+def sums(columns: dict[str, str], kind: Kind, where: str = "1", few: str = "1") -> str:
+    """A time series query that adds rows up, point by point; ticks without rows make a 0.
+
+    `few` is a condition that only rows of ticks need: an index finds them by it.
+    """
+    inner = ", ".join(f"sum({one}) AS v{n}" for n, one in enumerate(columns.values()))
+    scope = RANGE if kind is levels.CONTAINERS else by_tick(kind.ticks)
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT timestamp / punto, {inner} FROM nivel CROSS JOIN {view}
+  WHERE {within} AND {where} GROUP BY 1"""
+
     return _summed(
+        kind,
         tuple(columns),
-        f"""SELECT timestamp / $__interval_ms AS g, {inner} FROM {table}
-  WHERE {scope} AND {where} GROUP BY 1""",
+        f"""SELECT timestamp / $__interval_ms AS g, {inner} FROM nivel CROSS JOIN {kind.ticks}
+  WHERE cubo = 0 AND {scope} AND {few} AND {where} GROUP BY 1
+  UNION ALL
+  {arms(kind.name, arm)}""",
     )
 
 
-def counts(columns: dict[str, int], kind: str, table: str, where: str) -> str:
-    """As `sums`, of how many rows are of each kind; `kind` is SQL that gives 0 to 7.
+def removals(columns: dict[str, int], number: str) -> str:
+    """As `sums`, of how many removals are of each kind; `number` is SQL that gives 0 to 7.
 
     One number is the key of point and kind together: with hundreds of thousands of rows the
-    comparisons of texts, column by column, would be most of the work.
+    comparisons of texts, column by column, would be most of the work. Buckets do not know which
+    containers went; those of a few are looked up by an index of their own.
     """
     inner = ", ".join(
-        f"sum(cuantos) FILTER (WHERE clave % 8 = {number}) AS v{n}"
-        for n, number in enumerate(columns.values())
+        f"sum(cuantos) FILTER (WHERE clave % 8 = {one}) AS v{n}"
+        for n, one in enumerate(columns.values())
     )
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT timestamp / punto * 8 + {number}, sum(removals)
+    FROM nivel CROSS JOIN {view}
+    WHERE {within} AND {ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}}) GROUP BY 1"""
+
     return _summed(
+        levels.REMOVALS,
         tuple(columns),
         f"""SELECT clave / 8 AS g, {inner} FROM (
-    SELECT timestamp / $__interval_ms * 8 + {kind} AS clave, count(*) AS cuantos FROM {table}
-    WHERE {by_tick(table)} AND {where} GROUP BY 1
+    SELECT timestamp / punto * 8 + {number} AS clave, count(*) AS cuantos
+    FROM nivel CROSS JOIN deletions
+    WHERE cubo = 0 AND {ANY_CONTAINER} AND {by_tick("deletions")}
+      AND tier IN (${{nivel:sqlstring}}) GROUP BY 1
+    UNION ALL
+    SELECT timestamp / punto * 8 + {number}, count(*) FROM nivel CROSS JOIN deletions
+    WHERE {OF_FEW} AND tier IN (${{nivel:sqlstring}}) GROUP BY 1
+    UNION ALL
+    {arms("removals", arm)}
   ) GROUP BY 1""",
     )
 
 
-def _summed(names: tuple[str, ...], query: str) -> str:
+OF_FEW = f"""NOT ({ANY_CONTAINER}) AND container_id IN (${{contenedor:sqlstring}}) AND {RANGE}"""
+"""Rows of `deletions` of the chosen containers, by the index of those; none where all are."""
+
+
+def _summed(kind: Kind, names: tuple[str, ...], query: str) -> str:
     """`query` gives `g, v0, v1 …`; every point with ticks is there, with 0 where it has no row."""
     outer = ", ".join(
         f'CAST(coalesce(v{n}, 0) AS REAL) AS "{name}"' for n, name in enumerate(names)
     )
-    return f"""WITH RECURSIVE {sampled(1)},
+    zeros = ", ".join("0" for _ in names)
+    added = ", ".join(f"sum(v{n}) AS v{n}" for n, _ in enumerate(names))
+    return f"""WITH RECURSIVE {levels.level(kind)},
+{sampled(1)},
 sumas AS (
   {query}
 )
-SELECT g * $__interval_ms / 1000.0 AS time, {outer}
-FROM (SELECT g FROM puntos UNION SELECT g FROM sumas) LEFT JOIN sumas USING (g)
-ORDER BY time"""
+SELECT g * punto / 1000.0 AS time, {outer} FROM (
+  SELECT g, {added} FROM (SELECT * FROM sumas UNION ALL SELECT g, {zeros} FROM puntos) GROUP BY g
+), nivel ORDER BY time"""
 
 
-def largest(value: str, table: str, name: str, where: str, keep: str) -> str:
+NO_LEVELS = "nivel(cubo, punto) AS (SELECT 0, $__interval_ms)"
+"""`nivel` of what there are no buckets of."""
+
+
+def largest(value: str, table: str, name: str, where: str, keep: str, rolled: bool = False) -> str:
     """A time series query of the processes with the largest sums, each the mean of where it is.
 
     The label is put together last: for every row of the range it would cost more than all else.
+    `rolled` reads long ranges from the buckets of the host's processes.
     """
-    return f"""WITH RECURSIVE {sampled(1)},
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT timestamp / punto, pid, name, {value}_sum, ticks
+  FROM nivel CROSS JOIN {view} WHERE {within} AND pid > 0 AND {where}"""
+
+    buckets = f"UNION ALL\n  {arms('process', arm)}" if rolled else ""
+    return f"""WITH RECURSIVE {levels.level(levels.PROCESSES) if rolled else NO_LEVELS},
+{sampled(1)},
 {gaps()},
-filas AS MATERIALIZED (
-  SELECT tics.t / $__interval_ms AS g, pid, {name} AS nombre, {value} AS v
+filas(g, pid, nombre, v, veces) AS MATERIALIZED (
+  SELECT tics.t / $__interval_ms, pid, {name}, c.{value}, 1
   FROM tics CROSS JOIN {table} c ON c.timestamp = tics.t WHERE {where}
+  {buckets}
 ),
 mayores AS MATERIALIZED (
-  SELECT pid FROM filas GROUP BY pid ORDER BY sum(v) DESC, pid LIMIT {keep}
+  SELECT pid, min(nombre) || ' (' || pid || ')' AS una FROM filas
+  GROUP BY pid ORDER BY sum(v) DESC, pid LIMIT {keep}
 )
 SELECT puntos.t / 1000.0 AS time, nombre || ' (' || pid || ')' AS metric,
-       CAST(avg(v) AS REAL) AS value
+       CAST(sum(v) AS REAL) / sum(veces) AS value
 FROM filas JOIN puntos USING (g) WHERE pid IN (SELECT pid FROM mayores) GROUP BY g, pid, nombre
 UNION ALL
-SELECT huecos.t / 1000.0, nombre || ' (' || pid || ')', NULL
-FROM huecos, (SELECT * FROM filas WHERE pid IN (SELECT pid FROM mayores) LIMIT 1)
+SELECT huecos.t / 1000.0, una, NULL FROM huecos, (SELECT una FROM mayores LIMIT 1)
 ORDER BY time"""
 
 
-def stacked(value: str, others: str, table: str, name: str, where: str, keep: str = "12") -> str:
-    """A time series query of the names with the largest sums, and of `others` together.
+def stacked(value: str, others: str, keep: str = "12") -> str:
+    """A time series query of the containers with the largest sums by name, and of `others`.
 
     A value is the mean over the ticks that are looked at, a container counting 0 where it is not
     there, so that the whole is the mean of the whole. Ticks without any row are 0 under «ninguno»;
     ticks at which Docker did not answer, and times without ticks, are gaps.
     """
-    return f"""WITH RECURSIVE {sampled(8)},
+
+    def arm(view: str, within: str) -> str:
+        return f"""SELECT timestamp / punto,
+    CASE container_id WHEN '' THEN '{others}' ELSE container_name END, {value}_sum
+  FROM nivel CROSS JOIN {view} WHERE {within} AND {CONTAINERS}"""
+
+    return f"""WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+{sampled(8)},
 {gaps()},
-filas AS MATERIALIZED (
-  SELECT tics.t / $__interval_ms AS g, {name} AS nombre, {value} AS v
-  FROM tics CROSS JOIN {table} c ON c.timestamp = tics.t WHERE {where}
+filas(g, nombre, v) AS MATERIALIZED (
+  SELECT tics.t / $__interval_ms, container_name, c.{value}
+  FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t WHERE {CONTAINERS}
+  UNION ALL
+  {arms("container", arm)}
 ),
 mayores AS MATERIALIZED (
-  SELECT nombre FROM filas GROUP BY nombre ORDER BY sum(v) DESC, nombre LIMIT {keep}
+  SELECT nombre FROM filas WHERE nombre <> '{others}'
+  GROUP BY nombre ORDER BY sum(v) DESC, nombre LIMIT {keep}
+),
+uno(una) AS (SELECT coalesce(min(nombre), 'ninguno') FROM mayores),
+cuentas AS (
+  SELECT g, clave, sum(v) AS v, sum(fila) AS filas FROM (
+    SELECT g, CASE WHEN nombre IN (SELECT nombre FROM mayores) THEN nombre ELSE '{others}' END
+      AS clave, v, 1 AS fila FROM filas
+    UNION ALL SELECT g, '{others}', 0, 0 FROM puntos
+  ) GROUP BY g, clave
 ),
 series AS (
-  SELECT g, nombre, v FROM filas WHERE nombre IN (SELECT nombre FROM mayores)
-  UNION ALL
-  SELECT g, '{others}', v FROM filas WHERE nombre NOT IN (SELECT nombre FROM mayores)
-  UNION ALL
-  SELECT g, '{others}', 0 FROM puntos
-  WHERE EXISTS (SELECT 1 FROM filas WHERE nombre NOT IN (SELECT nombre FROM mayores))
-    AND g IN (SELECT g FROM filas)
-  UNION ALL
-  SELECT g, 'ninguno', 0 FROM puntos JOIN metrics m ON m.timestamp = puntos.t
-  WHERE m.container_count IS NOT NULL AND g NOT IN (SELECT g FROM filas)
-),
-nada(t) AS (
-  SELECT t FROM huecos
-  UNION ALL
-  SELECT puntos.t FROM puntos JOIN metrics m ON m.timestamp = puntos.t
-  WHERE m.container_count IS NULL AND g NOT IN (SELECT g FROM filas)
+  SELECT g, v, clave, sum(filas) OVER (PARTITION BY g) AS aqui,
+         sum(CASE clave WHEN '{others}' THEN filas END) OVER () AS otros
+  FROM cuentas
 )
-SELECT puntos.t / 1000.0 AS time, nombre AS metric, CAST(sum(v) AS REAL) / n AS value
-FROM series JOIN puntos USING (g) GROUP BY g, nombre
+SELECT puntos.t / 1000.0 AS time,
+       CASE WHEN aqui > 0 THEN clave WHEN docker THEN 'ninguno' ELSE una END AS metric,
+       CASE WHEN aqui > 0 OR docker THEN CAST(v AS REAL) / n END AS value
+FROM series JOIN puntos USING (g), uno
+WHERE clave <> '{others}' OR aqui = 0 OR otros > 0
 UNION ALL
-SELECT nada.t / 1000.0, nombre, NULL FROM nada, (SELECT nombre FROM series LIMIT 1)
+SELECT huecos.t / 1000.0, una, NULL FROM huecos, uno
 ORDER BY time"""

@@ -1,8 +1,9 @@
 """The history by buckets of 5 minutes, 1 hour and 1 day: tables of closed ones, views of all.
 
 A table `rollup_…` holds closed buckets, which never change; a row's `timestamp` is where its bucket
-begins. The view beside it adds the bucket that is still open, reckoned from the next finer level at
-each reading. `rollup_until` has, for each level, the moment up to which buckets are closed.
+begins. The view beside it goes on where they end, with rows of the next finer level and at last of
+ticks, in the same columns: who adds them up by time has the open bucket too. `rollup_until` has,
+for each level, the moment up to which buckets are closed.
 """
 
 from __future__ import annotations
@@ -28,66 +29,63 @@ _SURE = {
 _UNSURE = {"container_count": _WHOLE, "psi_memory": _PART, "psi_cpu": _PART}
 _CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
 
-# Each column: its type, how it is made from ticks, how it is folded from the finer level.
-_HOST: list[tuple[str, str, str, str]] = [
-    ("first_ms", "INTEGER NOT NULL", "min(timestamp)", "min"),
-    ("last_ms", "INTEGER NOT NULL", "max(timestamp)", "max"),
-    ("ticks", "INTEGER NOT NULL", "count(*)", "sum"),
-    ("deleted_count", "INTEGER NOT NULL", "sum(deleted_count)", "sum"),
-    ("source", "TEXT NOT NULL", "max(source)", "max"),
-    ("psutil_ticks", "INTEGER NOT NULL", "sum(source = 'psutil')", "sum"),
+_Columns = list[tuple[str, str, str]]
+
+# Each column: its type, and what it is of a single tick.
+_HOST: _Columns = [
+    ("first_ms", "INTEGER NOT NULL", "timestamp"),
+    ("last_ms", "INTEGER NOT NULL", "timestamp"),
+    ("ticks", "INTEGER NOT NULL", "1"),
+    ("deleted_count", "INTEGER NOT NULL", "deleted_count"),
+    ("source", "TEXT NOT NULL", "source"),
+    ("psutil_ticks", "INTEGER NOT NULL", "source = 'psutil'"),
 ]
 for _name, _type in _SURE.items():
-    _HOST += [
-        (f"{_name}_{_fold}", f"{_type} NOT NULL", f"{_fold}({_name})", _fold)
-        for _fold in ("sum", "min", "max")
-    ]
+    _HOST += [(f"{_name}_{_fold}", f"{_type} NOT NULL", _name) for _fold in ("sum", "min", "max")]
 for _name, _type in _UNSURE.items():
-    _HOST.append((f"{_name}_n", "INTEGER NOT NULL", f"count({_name})", "sum"))
-    _HOST += [
-        (f"{_name}_{_fold}", _type, f"{_fold}({_name})", _fold) for _fold in ("sum", "min", "max")
-    ]
-_HOST.append(("checks_n", "INTEGER NOT NULL", "count(agree)", "sum"))
+    _HOST.append((f"{_name}_n", "INTEGER NOT NULL", f"{_name} IS NOT NULL"))
+    _HOST += [(f"{_name}_{_fold}", _type, _name) for _fold in ("sum", "min", "max")]
+_HOST.append(("checks_n", "INTEGER NOT NULL", "agree IS NOT NULL"))
 for _name in _CHECKS:
-    _HOST += [(f"{_name}_{_fold}", _WHOLE, f"{_fold}({_name})", _fold) for _fold in ("sum", "max")]
+    _HOST += [(f"{_name}_{_fold}", _WHOLE, _name) for _fold in ("sum", "max")]
 _HOST += [
-    ("conflict_ticks", _WHOLE, "sum(conflict > 0)", "sum"),
-    ("unverified_ticks", _WHOLE, "sum(unverified > 0)", "sum"),
-    ("events_lost", _WHOLE, "sum(events_lost)", "sum"),
+    ("conflict_ticks", _WHOLE, "conflict > 0"),
+    ("unverified_ticks", _WHOLE, "unverified > 0"),
+    ("events_lost", _WHOLE, "events_lost"),
 ]
 _HOST_LAST = {**{name: f"{kind} NOT NULL" for name, kind in _SURE.items()}, **_UNSURE}
 
-_CONTAINER: list[tuple[str, str, str, str]] = [
-    ("ticks", "INTEGER NOT NULL", "count(*)", "sum"),
-    ("held_mb_sum", "REAL NOT NULL", "sum(held_mb)", "sum"),
-    ("held_mb_max", "REAL NOT NULL", "max(held_mb)", "max"),
-    ("rss_mb_sum", "REAL NOT NULL", "sum(rss_mb)", "sum"),
-    ("rss_mb_max", "REAL NOT NULL", "max(rss_mb)", "max"),
-    ("cache_mb_n", "INTEGER NOT NULL", "count(cache_mb)", "sum"),
-    ("cache_mb_sum", "REAL", "sum(cache_mb)", "sum"),
-    ("cpu_usage_sum", "REAL NOT NULL", "sum(cpu_usage)", "sum"),
-    ("cpu_usage_max", "REAL NOT NULL", "max(cpu_usage)", "max"),
-    ("cpu_short_lived_n", "INTEGER NOT NULL", "count(cpu_short_lived)", "sum"),
-    ("cpu_short_lived_sum", "REAL", "sum(cpu_short_lived)", "sum"),
-    ("cpu_unexplained_n", "INTEGER NOT NULL", "count(cpu_unexplained)", "sum"),
-    ("cpu_unexplained_sum", "REAL", "sum(cpu_unexplained)", "sum"),
-    ("processes_max", "INTEGER NOT NULL", "max(processes)", "max"),
-    ("starts", _WHOLE, "sum(starts)", "sum"),
-    ("exits", _WHOLE, "sum(exits)", "sum"),
-    ("oom_kills", _WHOLE, "sum(oom_kills)", "sum"),
+_CONTAINER: _Columns = [
+    ("ticks", "INTEGER NOT NULL", "1"),
+    ("held_mb_sum", "REAL NOT NULL", "held_mb"),
+    ("held_mb_max", "REAL NOT NULL", "held_mb"),
+    ("rss_mb_sum", "REAL NOT NULL", "rss_mb"),
+    ("rss_mb_max", "REAL NOT NULL", "rss_mb"),
+    ("cache_mb_n", "INTEGER NOT NULL", "cache_mb IS NOT NULL"),
+    ("cache_mb_sum", "REAL", "cache_mb"),
+    ("cpu_usage_sum", "REAL NOT NULL", "cpu_usage"),
+    ("cpu_usage_max", "REAL NOT NULL", "cpu_usage"),
+    ("cpu_short_lived_n", "INTEGER NOT NULL", "cpu_short_lived IS NOT NULL"),
+    ("cpu_short_lived_sum", "REAL", "cpu_short_lived"),
+    ("cpu_unexplained_n", "INTEGER NOT NULL", "cpu_unexplained IS NOT NULL"),
+    ("cpu_unexplained_sum", "REAL", "cpu_unexplained"),
+    ("processes_max", "INTEGER NOT NULL", "processes"),
+    ("starts", _WHOLE, "starts"),
+    ("exits", _WHOLE, "exits"),
+    ("oom_kills", _WHOLE, "oom_kills"),
 ]
 _CONTAINER_LAST = {"held_mb": _PART, "cpu_usage": _PART}
 
-_PROCESS: list[tuple[str, str, str, str]] = [
-    ("ticks", "INTEGER NOT NULL", "count(*)", "sum"),
-    ("ram_usage_sum", "REAL NOT NULL", "sum(ram_usage)", "sum"),
-    ("ram_usage_max", "REAL NOT NULL", "max(ram_usage)", "max"),
-    ("cpu_usage_sum", "REAL NOT NULL", "sum(cpu_usage)", "sum"),
-    ("cpu_usage_max", "REAL NOT NULL", "max(cpu_usage)", "max"),
+_PROCESS: _Columns = [
+    ("ticks", "INTEGER NOT NULL", "1"),
+    ("ram_usage_sum", "REAL NOT NULL", "ram_usage"),
+    ("ram_usage_max", "REAL NOT NULL", "ram_usage"),
+    ("cpu_usage_sum", "REAL NOT NULL", "cpu_usage"),
+    ("cpu_usage_max", "REAL NOT NULL", "cpu_usage"),
 ]
 _PROCESS_LAST = {"ram_usage": _PART, "cpu_usage": _PART}
 
-_REMOVALS = [("removals", "INTEGER NOT NULL", "count(*)", "sum")]
+_REMOVALS = [("removals", "INTEGER NOT NULL", "1")]
 
 # Which container or process a row is of is kept once: a busy host has thousands of names a day.
 _OF_CONTAINER = ("container_id", "container_name", "image", "tier")
@@ -120,6 +118,20 @@ _NAMES = (
 )
 
 
+_VIEWS = (
+    ("host", (), _HOST, "", "metrics LEFT JOIN attribution_checks USING (timestamp)"),
+    (
+        "container", _OF_CONTAINER, _CONTAINER,
+        " JOIN rollup_containers c ON c.id = container", "container_totals",
+    ),
+    (
+        "process", ("pid", "name"), _PROCESS,
+        " JOIN rollup_names n ON n.id = name_id", "process_stats",
+    ),
+    ("removals", _OF_REMOVAL, _REMOVALS, "", "deletions"),
+)  # fmt: skip
+
+
 def _table(kind: str, level: str, key: list[str], columns: list[str]) -> list[str]:
     name = f"rollup_{kind}_{level}"
     listed = ["id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL", "timestamp INTEGER NOT NULL"]
@@ -133,29 +145,28 @@ def _view(
     kind: str,
     level: tuple[str, int, str],
     key: tuple[str, ...],
-    columns: list[tuple[str, str, str, str]],
-    closed: str,
-    raw: str,
+    columns: _Columns,
+    names: str,
+    ticks: str,
 ) -> str:
-    """`closed` joins the names to the closed buckets, `raw` is where ticks come from."""
-    name, bucket_ms, finer = level
-    if finer:
-        source, figures = f"{kind}_{finer}", [f"{fold}({one})" for one, _, _, fold in columns]
-    else:
-        source, figures = raw, [made for _, _, made, _ in columns]
+    """`names` joins what a row is of to closed buckets, `ticks` is where rows of ticks are."""
     listed = ", ".join((*key, *(one for one, *_ in columns)))
-    open_ones = ", ".join((*key, *figures))
-    return f"""
-        CREATE VIEW {kind}_{name} (timestamp, {listed}) AS
-        SELECT timestamp, {listed} FROM {closed.format(level=name)}
-        UNION ALL
-        SELECT timestamp / {bucket_ms} * {bucket_ms}, {open_ones} FROM {source}
-        WHERE timestamp >= (SELECT until FROM rollup_until WHERE bucket_ms = {bucket_ms})
-        GROUP BY {", ".join(["1", *key])}
-    """  # noqa: S608
+    of_ticks = ", ".join((*key, *(made for *_, made in columns)))
+    arms = []
+    since = "0"
+    while True:
+        name, bucket_ms, finer = level
+        table = f"rollup_{kind}_{name}{names}"
+        arms.append(f"SELECT timestamp, {listed} FROM {table} WHERE timestamp >= {since}")  # noqa: S608
+        since = f"(SELECT until FROM rollup_until WHERE bucket_ms = {bucket_ms})"  # noqa: S608
+        if not finer:
+            break
+        level = next(one for one in _LEVELS if one[0] == finer)
+    arms.append(f"SELECT timestamp, {of_ticks} FROM {ticks} WHERE timestamp >= {since}")  # noqa: S608
+    return " UNION ALL ".join(arms)
 
 
-def _plain(columns: list[tuple[str, str, str, str]], last: dict[str, str]) -> list[str]:
+def _plain(columns: _Columns, last: dict[str, str]) -> list[str]:
     return [f"{name} {kind}" for name, kind, *_ in columns] + [
         f"{name}_last {kind}" for name, kind in last.items()
     ]
@@ -186,23 +197,11 @@ def up(_migrator: Any, database: Any) -> None:
             f"CREATE INDEX rollup_container_{name}_container"
             f" ON rollup_container_{name} (container, timestamp)"
         )
-        statements += [
-            _view(
-                "host", level, (), _HOST, "rollup_host_{level}",
-                "metrics LEFT JOIN attribution_checks USING (timestamp)",
-            ),
-            _view(
-                "container", level, _OF_CONTAINER, _CONTAINER,
-                "rollup_container_{level} JOIN rollup_containers c ON c.id = container",
-                "container_totals",
-            ),
-            _view(
-                "process", level, ("pid", "name"), _PROCESS,
-                "rollup_process_{level} JOIN rollup_names n ON n.id = name_id", "process_stats",
-            ),
-            _view(
-                "removals", level, _OF_REMOVAL, _REMOVALS, "rollup_removals_{level}", "deletions"
-            ),
-        ]  # fmt: skip
+        for kind, key, columns, names, ticks in _VIEWS:
+            listed = ", ".join(("timestamp", *key, *(one for one, *_ in columns)))
+            statements.append(
+                f"CREATE VIEW {kind}_{name} ({listed}) AS "
+                + _view(kind, level, key, columns, names, ticks)
+            )
     for statement in statements:
         database.execute_sql(statement)

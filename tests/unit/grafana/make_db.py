@@ -62,10 +62,10 @@ def _simulate(connection: sqlite3.Connection, plan: Plan) -> None:
         timestamp = begin + number * plan.tick_ms + jitter
         if timestamp > plan.end_ms:
             break
-        _tick(connection, state, daemons, number, fraction, timestamp, timestamp >= raw_from)
+        tick(connection, state, daemons, number, fraction, timestamp, timestamp >= raw_from)
 
 
-def _tick(
+def tick(
     connection: sqlite3.Connection,
     state: World,
     daemons: list[tuple[int, str, float, float]],

@@ -151,6 +151,8 @@ def test_a_restart_is_marked_and_a_late_tick_is_not(
     connection.execute(
         "CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp INTEGER, tick_ms INTEGER)"
     )
+    connection.execute("CREATE TABLE rollup_until (bucket_ms INTEGER, until INTEGER)")
+    connection.execute("CREATE TABLE agent_stops (timestamp INTEGER, until INTEGER)")
     ends = [one if isinstance(one, tuple) else (one, 0.2) for one in ticks_s]
     connection.executemany(
         "INSERT INTO metrics (timestamp, tick_ms) VALUES (?, ?)",
