@@ -217,7 +217,7 @@ ORDER BY 2 DESC LIMIT 15
         p.ranking(
             "Top $top Contenedores por RAM",
             "Los que más RAM retuvieron en un tick del rango (su máximo), sobre hasta 200 ticks.",
-            p.rows(queries.top("max(held_mb)", "max(held_mb_max)")),
+            p.rows(queries.top("max(held_mb)", "max(held_mb_max)", "held_mb_max")),
             p.MIB,
             "continuous-BlPu",
         ).max_data_points(200),
@@ -229,7 +229,11 @@ ORDER BY 2 DESC LIMIT 15
             "Top $top Contenedores por CPU",
             "Los que más CPU gastaron en el rango: media mientras existieron, sobre hasta 200 "
             "ticks; 100 % es una CPU.",
-            p.rows(queries.top("avg(cpu_usage)", "sum(cpu_usage_sum) / sum(ticks)")),
+            p.rows(
+                queries.top(
+                    "avg(cpu_usage)", "sum(cpu_usage_sum) / sum(ticks)", "cpu_usage_sum", "ticks"
+                )
+            ),
             p.PERCENT,
             "continuous-GrYlRd",
         ).max_data_points(200),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from grafana.build import levels, sql
+from grafana.build.levels import BUCKET, POINT
 
 NONE = "Ningún contenedor"
 
 
-def _sixty(view: str, within: str) -> str:
-    """The containers of sixty buckets across the range, in an arm for each level."""
+def _sixty(name: str, bucket_ms: int) -> str:
+    """The containers of sixty buckets of one level across the range."""
     return f"""SELECT tics.t, container_id, container_name, held_mb_max
-  FROM nivel CROSS JOIN tics CROSS JOIN {view} ON timestamp = tics.t / cubo * cubo
-  WHERE cubo = {within} AND container_id <> ''"""
+  FROM tics CROSS JOIN {levels.closed("container", name)}
+  WHERE {BUCKET} = {bucket_ms} AND timestamp = tics.t / {bucket_ms} * {bucket_ms}
+    AND container_id <> ''"""
 
+
+SIXTY = "\n  UNION ALL\n  ".join(_sixty(*one) for one in levels.BUCKETS_MS.items())
 
 CONTAINER_LIST = f"""
 WITH RECURSIVE {levels.level(levels.CONTAINERS)},
@@ -27,15 +31,11 @@ SELECT container_name AS __text, container_id AS __value FROM (
   WHERE timestamp = {sql.LAST}
   UNION ALL
   SELECT c.timestamp, container_id, container_name, held_mb
-  FROM nivel CROSS JOIN tics CROSS JOIN container_totals c ON c.timestamp = (
+  FROM tics CROSS JOIN container_totals c ON c.timestamp = (
     SELECT max(timestamp) FROM metrics WHERE timestamp <= tics.t AND timestamp >= $__from
-  ) WHERE cubo = 0
+  ) WHERE {BUCKET} = 0
   UNION ALL
-  {_sixty("container_5m", "300000")}
-  UNION ALL
-  {_sixty("container_1h", "3600000")}
-  UNION ALL
-  {_sixty("container_1d", "86400000")}
+  {SIXTY}
 )
 GROUP BY container_id ORDER BY max(t) DESC, max(held_mb) DESC LIMIT 500
 """
@@ -89,12 +89,12 @@ SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", tier AS "Nive
 FROM (
   SELECT * FROM (
     SELECT * FROM deletions
-    WHERE {sql.RANGE} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})
+    WHERE {sql.RANGE} AND {sql.ANY_CONTAINER} AND {sql.TIERS}
     ORDER BY timestamp DESC, id LIMIT 200
   )
   UNION ALL
   SELECT * FROM (
-    SELECT * FROM deletions WHERE {sql.OF_FEW} AND tier IN (${{nivel:sqlstring}})
+    SELECT * FROM deletions WHERE {sql.OF_FEW} AND {sql.TIERS}
     ORDER BY timestamp DESC, id LIMIT 200
   )
 )
@@ -104,10 +104,10 @@ SELECT NULL, 'Ninguna en este rango',
 FROM metrics WHERE timestamp = {sql.LAST}
   AND NOT EXISTS (
     SELECT 1 FROM deletions
-    WHERE {sql.RANGE} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})
+    WHERE {sql.RANGE} AND {sql.ANY_CONTAINER} AND {sql.TIERS}
   )
   AND NOT EXISTS (
-    SELECT 1 FROM deletions WHERE {sql.OF_FEW} AND tier IN (${{nivel:sqlstring}})
+    SELECT 1 FROM deletions WHERE {sql.OF_FEW} AND {sql.TIERS}
   )
 """
 
@@ -159,10 +159,7 @@ SHARE_MEANS = [
 """0 without containers, NULL where Docker did not answer."""
 
 
-def _folded_shares(view: str, within: str) -> str:
-    return f"""SELECT timestamp / punto, {", ".join(f"sum({one})" for one in _FOLDED_SHARES)}
-  FROM nivel CROSS JOIN {view} WHERE {within} AND {sql.CONTAINERS} GROUP BY 1"""
-
+_READ = "cpu_usage_sum, cpu_short_lived_sum, cpu_unexplained_sum"
 
 SHARES_OVER_TIME = f"""
 WITH RECURSIVE {levels.level(levels.CONTAINERS)},
@@ -174,7 +171,8 @@ filas AS (
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t
   WHERE {sql.CONTAINERS} GROUP BY 1
   UNION ALL
-  {levels.arms("container", _folded_shares)}
+  SELECT timestamp / {POINT}, {", ".join(f"sum({one})" for one in _FOLDED_SHARES)}
+  FROM {levels.rows("container", _READ, sql.CONTAINERS)} GROUP BY 1
 )
 SELECT puntos.t / 1000.0 AS time,
        {", ".join(SHARE_MEANS)}
@@ -194,31 +192,22 @@ EVENTS = sql.sums(
 )
 
 
-def _outcomes(view: str, within: str) -> str:
-    return f"""SELECT outcome, removals FROM nivel CROSS JOIN {view}
-  WHERE {within} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})"""
-
-
-def _oom(view: str, within: str) -> str:
-    return f"""SELECT oom_kills FROM nivel CROSS JOIN {view}
-  WHERE {within} AND {sql.CONTAINERS}"""
-
-
 IN_RANGE = f"""
 WITH {levels.level(levels.CONTAINERS)},
 idas(outcome, cuantos) AS (
-  SELECT outcome, 1 FROM nivel CROSS JOIN deletions
-  WHERE cubo = 0 AND {sql.RANGE} AND {sql.ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}})
+  SELECT outcome, 1 FROM deletions
+  WHERE {BUCKET} = 0 AND {sql.RANGE} AND {sql.ANY_CONTAINER} AND {sql.TIERS}
   UNION ALL
-  SELECT outcome, 1 FROM deletions WHERE {sql.OF_FEW} AND tier IN (${{nivel:sqlstring}})
+  SELECT outcome, 1 FROM deletions WHERE {sql.OF_FEW} AND {sql.TIERS}
   UNION ALL
-  {levels.arms("removals", _outcomes)}
+  SELECT outcome, removals
+  FROM {levels.rows("removals", "outcome, removals", f"{sql.ANY_CONTAINER} AND {sql.TIERS}")}
 ),
 muertes(oom_kills) AS (
-  SELECT oom_kills FROM nivel CROSS JOIN container_totals
-  WHERE cubo = 0 AND {sql.RANGE} AND {SOME_EVENTS} AND {sql.CONTAINERS}
+  SELECT oom_kills FROM container_totals
+  WHERE {BUCKET} = 0 AND {sql.RANGE} AND {SOME_EVENTS} AND {sql.CONTAINERS}
   UNION ALL
-  {levels.arms("container", _oom)}
+  SELECT oom_kills FROM {levels.rows("container", "oom_kills", sql.CONTAINERS)}
 )
 SELECT CAST(coalesce(sum(cuantos) FILTER (WHERE outcome = 'removed'), 0) AS REAL) AS "Eliminados",
        CAST(coalesce(sum(cuantos) FILTER (WHERE outcome = 'failed'), 0) AS REAL) AS "Fallidos",
@@ -237,12 +226,10 @@ ORDER BY 2 DESC LIMIT 15
 """
 
 
-def top(ticks: str, buckets: str) -> str:
-    """The first of the range by a figure: of up to 200 ticks, or of buckets."""
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT container_name, {buckets} FROM nivel CROSS JOIN {view}
-  WHERE {within} AND container_id <> '' AND {sql.CONTAINERS} GROUP BY 1"""
+def top(ticks: str, buckets: str, *columns: str) -> str:
+    """The first of the range by a figure: of up to 200 ticks, or of `columns` of buckets."""
+    named = f"container_id <> '' AND {sql.CONTAINERS}"
+    read = levels.rows("container", f"container_name, {', '.join(columns)}", named)
 
     return f"""
 WITH RECURSIVE {levels.level(levels.CONTAINERS)},
@@ -252,7 +239,7 @@ filas(nombre, valor) AS MATERIALIZED (
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t WHERE {sql.CONTAINERS}
   GROUP BY 1
   UNION ALL
-  {levels.arms("container", arm)}
+  SELECT container_name, {buckets} FROM {read} GROUP BY 1
 )
 SELECT nombre, CAST(valor AS REAL) AS valor FROM filas
 UNION ALL

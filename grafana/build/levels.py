@@ -1,15 +1,17 @@
 """Which level of the history a query reads: ticks in short ranges, buckets in long ones.
 
-The views `host_5m`, `container_1h`, … have a row for each closed bucket and go on with finer ones,
-at last with ticks, so what is read from them is always added up by time. A query has an arm for each
-level, and the CTE `nivel` leaves all but one of them empty before it reads a row. A level is read
-where the range is short enough for it, and where its rows reach back as far as those of the coarser
-one: ticks are kept for days, buckets of 5 minutes for months.
+The CTE `nivel` chooses a level and says from when on each table is read: from the range's begin on
+in the level itself, from where its closed buckets end in the finer ones, never in the coarser. So
+what comes out is always added up by time. A level is chosen where the range is short enough for it,
+and where its rows reach back as far as those of the coarser one: ticks are kept for days, buckets
+of 5 minutes for months.
+
+SQLite expands a CTE wherever it is named, and from 3.54 on refuses a query of a thousand cursors: a
+test counts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 RANGE = "timestamp BETWEEN $__from AND $__to"
@@ -53,18 +55,27 @@ PROCESSES = Kind(
 REMOVALS = Kind("removals", "deletions", _ALL, 2 * _DAY_MS, 31 * _DAY_MS, 800 * _DAY_MS)
 
 
-def level(kind: Kind) -> str:
-    """CTE `nivel`: one row with `cubo`, the bucket in milliseconds (0: ticks), and `punto`.
+NEVER = 2**63 - 1
 
-    `punto` is the time that one point of the panel stands for, never shorter than a bucket.
-    """
+BUCKET = "(SELECT cubo FROM nivel)"
+"""The chosen level's bucket in milliseconds, 0 for ticks."""
+
+POINT = "(SELECT punto FROM nivel)"
+"""The time that one point of the panel stands for, never shorter than a bucket."""
+
+
+def level(kind: Kind) -> str:
+    """CTE `nivel`: one row with `cubo`, `punto`, and where each table is read from, as `de_…`."""
     ticks, buckets = kind.kept
-    crudo, cinco, hora, dia = (
-        f"(SELECT min(timestamp) FROM {table})"
-        for table in (ticks, *(f"{buckets}_{name}" for name in BUCKETS_MS))
-    )
-    return f"""nivel(cubo, punto) AS MATERIALIZED (
-  SELECT cubo, max($__interval_ms, cubo) FROM (SELECT CASE
+    return f"""nivel AS MATERIALIZED (
+  SELECT cubo, max($__interval_ms, cubo) AS punto,
+    CASE cubo WHEN 86400000 THEN $__from - 86399999 ELSE {NEVER} END AS de_1d,
+    CASE cubo WHEN 86400000 THEN max($__from - 3599999, hasta_1d)
+      WHEN 3600000 THEN $__from - 3599999 ELSE {NEVER} END AS de_1h,
+    CASE cubo WHEN 300000 THEN $__from - 299999 WHEN 0 THEN {NEVER}
+      ELSE max($__from - 299999, hasta_1h) END AS de_5m,
+    CASE cubo WHEN 0 THEN {NEVER} ELSE max($__from, hasta_5m) END AS de_ticks
+  FROM (SELECT hasta_5m, hasta_1h, hasta_1d, CASE
     WHEN $__to - max($__from, dia) <= {kind.ticks_ms}
       AND (crudo <= $__from OR crudo < cinco + 300000) THEN 0
     WHEN $__to - max($__from, dia) <= {kind.fine_ms}
@@ -72,20 +83,42 @@ def level(kind: Kind) -> str:
     WHEN $__to - max($__from, dia) <= {kind.hour_ms}
       AND (hora <= $__from OR hora < dia + 86400000) THEN 3600000
     WHEN dia IS NULL THEN 0 ELSE 86400000 END AS cubo
-  FROM (SELECT {crudo} AS crudo, coalesce({cinco}, {crudo}) AS cinco,
-    coalesce({hora}, {cinco}, {crudo}) AS hora, coalesce({dia}, {hora}, {cinco}, {crudo}) AS dia))
+  FROM (SELECT *, coalesce(dia_1, hora) AS dia
+  FROM (SELECT *, coalesce(hora_1, cinco) AS hora
+  FROM (SELECT *, coalesce(cinco_1, crudo) AS cinco
+  FROM (SELECT (SELECT min(timestamp) FROM {ticks}) AS crudo,
+    (SELECT min(timestamp) FROM {buckets}_5m) AS cinco_1,
+    (SELECT min(timestamp) FROM {buckets}_1h) AS hora_1,
+    (SELECT min(timestamp) FROM {buckets}_1d) AS dia_1,
+    max(until) FILTER (WHERE bucket_ms = 300000) AS hasta_5m,
+    max(until) FILTER (WHERE bucket_ms = 3600000) AS hasta_1h,
+    max(until) FILTER (WHERE bucket_ms = 86400000) AS hasta_1d FROM rollup_until)))))
 )"""
 
 
-def arms(view: str, arm: Callable[[str, str], str]) -> str:
-    """`arm` for each level of buckets, of the view's name and the condition that is its range's.
+_NAMES = {
+    "container": " CROSS JOIN rollup_containers c ON c.id = container",
+    "process": " CROSS JOIN rollup_names n ON n.id = name_id",
+}
 
-    A bucket counts where any of it lies in the range. The view has to come after `nivel`.
+
+def closed(kind: str, bucket: str) -> str:
+    """The closed buckets of a kind, with what they are of."""
+    return f"rollup_{kind}_{bucket}{_NAMES.get(kind, '')}"
+
+
+def rows(kind: str, columns: str, where: str = "1") -> str:
+    """All rows of a range with `timestamp` and `columns`, as a subquery; none where ticks are read.
+
+    A bucket counts where any of it lies in the range.
     """
-    return "\n  UNION ALL\n  ".join(
-        arm(
-            f"{view}_{name}",
-            f"cubo = {bucket_ms} AND timestamp > $__from - {bucket_ms} AND timestamp <= $__to",
+    tables = {name: closed(kind, name) for name in BUCKETS_MS} | {"ticks": f"{kind}_ticks"}
+    return (
+        "(\n    "
+        + "\n    UNION ALL ".join(
+            f"SELECT timestamp, {columns} FROM {table}"
+            f" WHERE timestamp BETWEEN (SELECT de_{name} FROM nivel) AND $__to AND {where}"
+            for name, table in tables.items()
         )
-        for name, bucket_ms in BUCKETS_MS.items()
+        + ")"
     )

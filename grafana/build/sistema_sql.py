@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grafana.build import levels, sql
+from grafana.build.levels import BUCKET, POINT
 
 PROCESS = "name || ' (' || pid || ')'"
 
@@ -30,19 +31,15 @@ FROM ahora
 """Stale is told by the median time between the last ticks, whatever the interval is set to."""
 
 
-def _worst_source(view: str, within: str) -> str:
-    return f"""SELECT min(first_ms), max(source) FROM nivel CROSS JOIN {view}
-  WHERE {within} GROUP BY timestamp / punto"""
-
-
 SOURCES = f"""
 WITH {levels.level(levels.HOST)},
 {sql.spacing()},
 puntos AS (
-  SELECT min(timestamp) AS t, max(source) AS fuente FROM nivel CROSS JOIN metrics
-  WHERE cubo = 0 AND {sql.by_tick("metrics")} GROUP BY timestamp / $__interval_ms
+  SELECT min(timestamp) AS t, max(source) AS fuente FROM metrics
+  WHERE {BUCKET} = 0 AND {sql.by_tick("metrics")} GROUP BY timestamp / $__interval_ms
   UNION ALL
-  {levels.arms("host", _worst_source)}
+  SELECT min(first_ms), max(source) FROM {levels.rows("host", "first_ms, source")}
+  GROUP BY timestamp / {POINT}
 ),
 {sql.gaps()}
 SELECT t / 1000.0 AS time, fuente AS "Fuente" FROM puntos
@@ -52,32 +49,17 @@ ORDER BY time
 """'psutil' sorts after 'modules': an interval that had both shows the worse."""
 
 
-def _removed(view: str, within: str) -> str:
-    return f"SELECT deleted_count FROM nivel CROSS JOIN {view} WHERE {within}"
-
-
 REMOVED = f"""
 WITH {levels.level(levels.HOST)},
 idas AS (
-  SELECT deleted_count FROM nivel CROSS JOIN metrics WHERE cubo = 0 AND {sql.by_tick("metrics")}
+  SELECT deleted_count FROM metrics WHERE {BUCKET} = 0 AND {sql.by_tick("metrics")}
   UNION ALL
-  {levels.arms("host", _removed)}
+  SELECT deleted_count FROM {levels.rows("host", "deleted_count")}
 )
 SELECT CAST(sum(deleted_count) AS REAL) AS "En el rango",
        (SELECT CAST(sum(deleted_count) AS REAL) FROM host_1d) AS "En total"
 FROM idas
 """
-
-
-def _active(view: str, within: str) -> str:
-    return f"""SELECT pid, name, sum(cpu_usage_sum) FROM nivel CROSS JOIN {view}
-  WHERE {within} AND pid > 0 GROUP BY 1, 2"""
-
-
-def _seen(view: str, within: str) -> str:
-    bucket = view.removeprefix("host_")
-    return f"""SELECT ticks FROM nivel CROSS JOIN {view} h
-  WHERE {within} AND EXISTS (SELECT 1 FROM process_{bucket} p WHERE p.timestamp = h.timestamp)"""
 
 
 ACTIVE = f"""
@@ -91,14 +73,16 @@ cuantos(n) AS (
   SELECT sum(n) FROM (
     SELECT count(*) AS n FROM vistos
     UNION ALL
-    {levels.arms("host", _seen)}
+    SELECT h.ticks FROM {levels.rows("host", "ticks")} h
+    WHERE h.timestamp IN (SELECT timestamp FROM {levels.rows("process", "pid")})
   )
 ),
 filas(pid, name, v) AS (
   SELECT pid, name, sum(cpu_usage) FROM vistos CROSS JOIN process_stats ON timestamp = t
   GROUP BY pid, name
   UNION ALL
-  {levels.arms("process", _active)}
+  SELECT pid, name, sum(cpu_usage_sum)
+  FROM {levels.rows("process", "pid, name, cpu_usage_sum", "pid > 0")} GROUP BY pid, name
 )
 SELECT {PROCESS} AS proceso, CAST(v / (SELECT n FROM cuantos) AS REAL) AS "CPU"
 FROM filas ORDER BY 2 DESC, 1 LIMIT max(8, $top)

@@ -8,10 +8,11 @@ buckets (`levels`). The plugin's macro pattern reads `$__name(`, which none of t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from grafana.build import levels
-from grafana.build.levels import Kind, arms
+from grafana.build.levels import BUCKET, POINT, Kind, rows
 
 RANGE = levels.RANGE
 
@@ -23,8 +24,10 @@ GAP_INTERVALS = 3
 
 ANY_CONTAINER = "'*' IN (${contenedor:sqlstring})"
 
+TIERS = "tier IN (${nivel:sqlstring})"
+
 CONTAINERS = f"""({ANY_CONTAINER} OR container_id IN (${{contenedor:sqlstring}}))
-    AND tier IN (${{nivel:sqlstring}})"""
+    AND {TIERS}"""
 """Rows of containers that the dashboard's two variables let through."""
 
 
@@ -75,7 +78,7 @@ def ticks(ticks_per_point: int = 4) -> str:
     """
     return f"""{spacing(ticks_per_point)},
 tics(t) AS (
-  SELECT min(timestamp) FROM nivel CROSS JOIN metrics WHERE cubo = 0 AND {RANGE}
+  SELECT min(timestamp) FROM metrics WHERE {BUCKET} = 0 AND {RANGE}
   UNION ALL
   SELECT (
     SELECT min(m.timestamp) FROM metrics m
@@ -92,11 +95,6 @@ def sampled(ticks_per_point: int = 4) -> str:
     Points are whole intervals since the epoch, so that a moving range does not shift them. `docker`
     is 0 where it did not answer.
     """
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT timestamp / punto, sum(ticks), min(first_ms), sum(container_count_n) > 0
-  FROM nivel CROSS JOIN {view} WHERE {within} GROUP BY 1"""
-
     return f"""{ticks(ticks_per_point)},
 puntos(g, n, t, docker) AS (
   SELECT g, n, t, container_count IS NOT NULL
@@ -104,7 +102,8 @@ puntos(g, n, t, docker) AS (
         WHERE t IS NOT NULL GROUP BY 1)
   CROSS JOIN metrics ON timestamp = t
   UNION ALL
-  {arms("host", arm)}
+  SELECT timestamp / {POINT}, sum(ticks), min(first_ms), sum(container_count_n) > 0
+  FROM {rows("host", "ticks, first_ms, container_count_n")} GROUP BY 1
 )"""
 
 
@@ -139,17 +138,14 @@ def averages(figures: dict[str, Figure], table: str = "metrics", broken: bool = 
     folded = ", ".join(f"CAST({one.buckets} AS REAL)" for one in every)
     outer = ", ".join(f'v{n} AS "{name}"' for n, name in enumerate(figures))
     nothing = ", ".join("NULL" for _ in figures)
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT min(first_ms), {folded} FROM nivel CROSS JOIN {view}
-  WHERE {within} GROUP BY timestamp / punto"""
-
+    read = sorted({name for one in every for name in re.findall(r"\((\w+)\)", one.buckets)})
     points = f"""{levels.level(levels.HOST)},
 puntos AS (
-  SELECT min(timestamp) AS t, {inner} FROM nivel CROSS JOIN {table}
-  WHERE cubo = 0 AND {by_tick(table)} GROUP BY timestamp / $__interval_ms
+  SELECT min(timestamp) AS t, {inner} FROM {table}
+  WHERE {BUCKET} = 0 AND {by_tick(table)} GROUP BY timestamp / $__interval_ms
   UNION ALL
-  {arms("host", arm)}
+  SELECT min(first_ms), {folded}
+  FROM {rows("host", ", ".join(("first_ms", *read)))} GROUP BY timestamp / {POINT}
 )"""
     if not broken:
         return f"""WITH {points}
@@ -169,18 +165,14 @@ def sums(columns: dict[str, str], kind: Kind, where: str = "1", few: str = "1") 
     """
     inner = ", ".join(f"sum({one}) AS v{n}" for n, one in enumerate(columns.values()))
     scope = RANGE if kind is levels.CONTAINERS else by_tick(kind.ticks)
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT timestamp / punto, {inner} FROM nivel CROSS JOIN {view}
-  WHERE {within} AND {where} GROUP BY 1"""
-
+    read = ", ".join(columns.values())
     return _summed(
         kind,
         tuple(columns),
-        f"""SELECT timestamp / $__interval_ms AS g, {inner} FROM nivel CROSS JOIN {kind.ticks}
-  WHERE cubo = 0 AND {scope} AND {few} AND {where} GROUP BY 1
+        f"""SELECT timestamp / $__interval_ms AS g, {inner} FROM {kind.ticks}
+  WHERE {BUCKET} = 0 AND {scope} AND {few} AND {where} GROUP BY 1
   UNION ALL
-  {arms(kind.name, arm)}""",
+  SELECT timestamp / {POINT}, {inner} FROM {rows(kind.name, read, where)} GROUP BY 1""",
     )
 
 
@@ -195,25 +187,20 @@ def removals(columns: dict[str, int], number: str) -> str:
         f"sum(cuantos) FILTER (WHERE clave % 8 = {one}) AS v{n}"
         for n, one in enumerate(columns.values())
     )
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT timestamp / punto * 8 + {number}, sum(removals)
-    FROM nivel CROSS JOIN {view}
-    WHERE {within} AND {ANY_CONTAINER} AND tier IN (${{nivel:sqlstring}}) GROUP BY 1"""
-
+    buckets = rows("removals", "outcome, reason, removals", f"{ANY_CONTAINER} AND {TIERS}")
     return _summed(
         levels.REMOVALS,
         tuple(columns),
         f"""SELECT clave / 8 AS g, {inner} FROM (
-    SELECT timestamp / punto * 8 + {number} AS clave, count(*) AS cuantos
-    FROM nivel CROSS JOIN deletions
-    WHERE cubo = 0 AND {ANY_CONTAINER} AND {by_tick("deletions")}
-      AND tier IN (${{nivel:sqlstring}}) GROUP BY 1
+    SELECT timestamp / {POINT} * 8 + {number} AS clave, count(*) AS cuantos
+    FROM deletions
+    WHERE {BUCKET} = 0 AND {ANY_CONTAINER} AND {by_tick("deletions")}
+      AND {TIERS} GROUP BY 1
     UNION ALL
-    SELECT timestamp / punto * 8 + {number}, count(*) FROM nivel CROSS JOIN deletions
-    WHERE {OF_FEW} AND tier IN (${{nivel:sqlstring}}) GROUP BY 1
+    SELECT timestamp / {POINT} * 8 + {number}, count(*) FROM deletions
+    WHERE {OF_FEW} AND {TIERS} GROUP BY 1
     UNION ALL
-    {arms("removals", arm)}
+    SELECT timestamp / {POINT} * 8 + {number}, sum(removals) FROM {buckets} GROUP BY 1
   ) GROUP BY 1""",
     )
 
@@ -239,7 +226,10 @@ SELECT g * punto / 1000.0 AS time, {outer} FROM (
 ), nivel ORDER BY time"""
 
 
-NO_LEVELS = "nivel(cubo, punto) AS (SELECT 0, $__interval_ms)"
+NO_LEVELS = f"""nivel AS (
+  SELECT 0 AS cubo, $__interval_ms AS punto,
+    {", ".join(f"{levels.NEVER} AS de_{one}" for one in (*levels.BUCKETS_MS, "ticks"))}
+)"""
 """`nivel` of what there are no buckets of."""
 
 
@@ -249,12 +239,13 @@ def largest(value: str, table: str, name: str, where: str, keep: str, rolled: bo
     The label is put together last: for every row of the range it would cost more than all else.
     `rolled` reads long ranges from the buckets of the host's processes.
     """
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT timestamp / punto, pid, name, {value}_sum, ticks
-  FROM nivel CROSS JOIN {view} WHERE {within} AND pid > 0 AND {where}"""
-
-    buckets = f"UNION ALL\n  {arms('process', arm)}" if rolled else ""
+    read = rows("process", f"pid, name, {value}_sum, ticks", f"pid > 0 AND {where}")
+    buckets = (
+        f"""UNION ALL
+  SELECT timestamp / {POINT}, pid, name, {value}_sum, ticks FROM {read}"""
+        if rolled
+        else ""
+    )
     return f"""WITH RECURSIVE {levels.level(levels.PROCESSES) if rolled else NO_LEVELS},
 {sampled(1)},
 {gaps()},
@@ -282,12 +273,7 @@ def stacked(value: str, others: str, keep: str = "12") -> str:
     there, so that the whole is the mean of the whole. Ticks without any row are 0 under «ninguno»;
     ticks at which Docker did not answer, and times without ticks, are gaps.
     """
-
-    def arm(view: str, within: str) -> str:
-        return f"""SELECT timestamp / punto,
-    CASE container_id WHEN '' THEN '{others}' ELSE container_name END, {value}_sum
-  FROM nivel CROSS JOIN {view} WHERE {within} AND {CONTAINERS}"""
-
+    read = rows("container", f"container_id, container_name, {value}_sum", CONTAINERS)
     return f"""WITH RECURSIVE {levels.level(levels.CONTAINERS)},
 {sampled(8)},
 {gaps()},
@@ -295,7 +281,8 @@ filas(g, nombre, v) AS MATERIALIZED (
   SELECT tics.t / $__interval_ms, container_name, c.{value}
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t WHERE {CONTAINERS}
   UNION ALL
-  {arms("container", arm)}
+  SELECT timestamp / {POINT},
+    CASE container_id WHEN '' THEN '{others}' ELSE container_name END, {value}_sum FROM {read}
 ),
 mayores AS MATERIALIZED (
   SELECT nombre FROM filas WHERE nombre <> '{others}'

@@ -2,8 +2,8 @@
 
 A table `rollup_…` holds closed buckets, which never change; a row's `timestamp` is where its bucket
 begins. The view beside it goes on where they end, with rows of the next finer level and at last of
-ticks, in the same columns: who adds them up by time has the open bucket too. `rollup_until` has,
-for each level, the moment up to which buckets are closed.
+ticks (`…_ticks`), in the same columns: who adds them up by time has the open bucket too.
+`rollup_until` has, for each level, the moment up to which buckets are closed.
 """
 
 from __future__ import annotations
@@ -141,17 +141,16 @@ def _table(kind: str, level: str, key: list[str], columns: list[str]) -> list[st
     ]
 
 
+def _of_ticks(key: tuple[str, ...], columns: _Columns, ticks: str) -> str:
+    made = (f"{made} AS {one}" for one, _, made in columns)
+    return f"SELECT {', '.join(('timestamp', *key, *made))} FROM {ticks}"  # noqa: S608
+
+
 def _view(
-    kind: str,
-    level: tuple[str, int, str],
-    key: tuple[str, ...],
-    columns: _Columns,
-    names: str,
-    ticks: str,
+    kind: str, level: tuple[str, int, str], key: tuple[str, ...], columns: _Columns, names: str
 ) -> str:
-    """`names` joins what a row is of to closed buckets, `ticks` is where rows of ticks are."""
+    """`names` joins what a row is of to closed buckets."""
     listed = ", ".join((*key, *(one for one, *_ in columns)))
-    of_ticks = ", ".join((*key, *(made for *_, made in columns)))
     arms = []
     since = "0"
     while True:
@@ -162,7 +161,7 @@ def _view(
         if not finer:
             break
         level = next(one for one in _LEVELS if one[0] == finer)
-    arms.append(f"SELECT timestamp, {of_ticks} FROM {ticks} WHERE timestamp >= {since}")  # noqa: S608
+    arms.append(f"SELECT timestamp, {listed} FROM {kind}_ticks WHERE timestamp >= {since}")  # noqa: S608
     return " UNION ALL ".join(arms)
 
 
@@ -174,6 +173,8 @@ def _plain(columns: _Columns, last: dict[str, str]) -> list[str]:
 
 def up(_migrator: Any, database: Any) -> None:
     statements = list(_NAMES)
+    for kind, key, columns, _, ticks in _VIEWS:
+        statements.append(f"CREATE VIEW {kind}_ticks AS {_of_ticks(key, columns, ticks)}")
     for level in _LEVELS:
         name = level[0]
         statements += _table("host", name, [], _plain(_HOST, _HOST_LAST))
@@ -197,11 +198,11 @@ def up(_migrator: Any, database: Any) -> None:
             f"CREATE INDEX rollup_container_{name}_container"
             f" ON rollup_container_{name} (container, timestamp)"
         )
-        for kind, key, columns, names, ticks in _VIEWS:
+        for kind, key, columns, names, _ in _VIEWS:
             listed = ", ".join(("timestamp", *key, *(one for one, *_ in columns)))
             statements.append(
                 f"CREATE VIEW {kind}_{name} ({listed}) AS "
-                + _view(kind, level, key, columns, names, ticks)
+                + _view(kind, level, key, columns, names)
             )
     for statement in statements:
         database.execute_sql(statement)
