@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_NS = 60 * 10**9
 _LONGEST_PAUSE_NS = 3600 * 10**9
-_PATIENCE_S = 5.0
+_PATIENCE_S = 20.0
 """How long a reading waits for modules that it began to load: they are built as a rule, and ready
-within a second."""
+within a second, or several on a slow host."""
 
 
 class Loading(Protocol):

@@ -257,7 +257,7 @@ def test_a_build_goes_on_in_the_background_and_psutil_is_the_source_meanwhile(
 ) -> None:
     host, reader = rebuilding
     assert reader.read().source is Source.PSUTIL
-    assert host.now_ns <= 5 * 10**9  # and not the build's ten minutes
+    assert host.now_ns <= 20 * 10**9  # and not the build's ten minutes
     assert "in the background" in reader.problem
     for minute in range(1, 10):
         host.now_ns = before = minute * MINUTE_NS
