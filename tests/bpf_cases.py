@@ -340,7 +340,7 @@ class BpfCases:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
         for pid in children.split():
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            assert b"bpf_helper" not in command
+            assert b"agent.sources.bpf.compiler" not in command
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
         assert "libbcc" not in maps
         assert "LLVM" not in maps

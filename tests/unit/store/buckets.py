@@ -222,7 +222,10 @@ def _write(
     )
     for identity, name, image, tier, held in alive:
         connection.execute(
-            f"INSERT INTO container_totals VALUES (NULL{', ?' * 17})",
+            "INSERT INTO container_totals (timestamp, container_id, container_name, image, tier,"
+            " governed, processes, held_mb, held_basis, rss_mb, cache_mb, cpu_usage,"
+            " cpu_short_lived, cpu_unexplained, starts, exits, oom_kills)"
+            f" VALUES (?{', ?' * 16})",
             (
                 *(at, identity, name, image, tier, 1, rng.randrange(4), held * rng.random()),
                 *("cgroup2", held, maybe(held / 3), rng.random() * 90, maybe(rng.random())),

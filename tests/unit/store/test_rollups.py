@@ -480,7 +480,7 @@ def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "old" / "metrics.db"
     with monkeypatch.context() as before:
         before.setattr(sqlite, "MIGRATIONS", directory)
-        before.setattr(sqlite, "promised", dict)
+        before.setattr(sqlite, "_missing", lambda _database: "")
         a_history(path, 9, hours=24)
     return path
 
