@@ -80,7 +80,8 @@ def helper_of(agent_pid: int) -> int:
             continue
         with suppress(OSError):
             parent = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
-            if int(parent) == agent_pid and b"agent.sources.bpf.compiler" in (entry / "cmdline").read_bytes():
+            command = (entry / "cmdline").read_bytes()
+            if int(parent) == agent_pid and b"agent.sources.bpf.compiler" in command:
                 return int(entry.name)
     return 0
 

@@ -122,7 +122,7 @@ def test_a_reader_that_is_gone_ends_it_without_a_word(history: Path) -> None:
 def test_no_file_gets_the_descriptor_of_a_stream_that_was_closed(tmp_path: Path) -> None:
     code = (
         "import os, sqlite3, subprocess, sys\n"
-        "from agent import streams\n"
+        "from agent.util import streams\n"
         "streams.prepare()\n"
         "assert None not in (sys.stdin, sys.stdout, sys.stderr)\n"
         "own = {os.readlink(f'/proc/self/fd/{number}') for number in (0, 1, 2)}\n"
