@@ -23,7 +23,7 @@ class HostMemory:
     zram_kb: int = 0
     """Memory of the zram devices that are swapped to."""
     zswap_kb: int = 0
-    """Memory of zswap."""
+    """Memory of zswap's pool. One of whole pages (`zbud`) may take twice what is in it."""
     zswapped_kb: int = 0
     """What is in it, uncompressed."""
 
@@ -36,14 +36,19 @@ def with_estimates(
     Containers whose cgroup does not tell what they hold stay as they are.
     """
     huge_kb: dict[int, int] = {}
-    swap_kb = 0
+    swap_kb = zswapped_kb = 0
     for one in containers.values():
         swap_kb += _shared_swap_kb(one)
+        zswapped_kb += one.zswapped_kb or 0
         for size_kb, used_kb in one.hugetlb_kb.items():
             huge_kb[size_kb] = huge_kb.get(size_kb, 0) + used_kb
     estimated: dict[str, ContainerCgroup] = {}
     for key, one in containers.items():
-        extra_kb = _surplus_kb(one, host, huge_kb) + _swap_in_memory_kb(one, host, swap_kb)
+        extra_kb = (
+            _surplus_kb(one, host, huge_kb)
+            + _swap_in_memory_kb(one, host, swap_kb)
+            + _zswap_waste_kb(one, host, zswapped_kb)
+        )
         if one.held_kb is None or extra_kb == 0:
             estimated[key] = one
         else:
@@ -66,10 +71,7 @@ def _surplus_kb(container: ContainerCgroup, host: HostMemory, in_use: Mapping[in
 
 
 def _shared_swap_kb(container: ContainerCgroup) -> int:
-    """Its swapped-out pages, without those whose cost in zswap is told.
-
-    On cgroup v2 it is: the compressed size is in `kernel` (obj_cgroup_charge_zswap).
-    """
+    """Its swapped-out pages, without those that are known to be in zswap."""
     return max(0, (container.swap_kb or 0) - (container.zswapped_kb or 0))
 
 
@@ -86,3 +88,14 @@ def _swap_in_memory_kb(container: ContainerCgroup, host: HostMemory, all_kb: int
         in_memory_kb, total_kb = host.zram_kb, host.swap_used_kb - host.zswapped_kb
     total_kb = max(total_kb, all_kb)
     return in_memory_kb * swap_kb // total_kb if swap_kb and total_kb > 0 else 0
+
+
+def _zswap_waste_kb(container: ContainerCgroup, host: HostMemory, all_kb: int) -> int:
+    """What its pages take in zswap's pool beyond what it is charged for them (cgroup v2).
+
+    The charge is the compressed size, and is in `kernel` (obj_cgroup_charge_zswap).
+    """
+    total_kb = max(host.zswapped_kb, all_kb)
+    if not container.zswapped_kb or total_kb <= 0:
+        return 0
+    return max(0, host.zswap_kb * container.zswapped_kb // total_kb - container.zswap_kb)

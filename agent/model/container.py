@@ -107,6 +107,8 @@ class ContainerCgroup:
     """What is swapped out, uncompressed; None where the kernel does not count it."""
     zswapped_kb: int | None = None
     """The part of it that is in zswap; None on cgroup v1, which does not tell."""
+    zswap_kb: int = 0
+    """What it is charged for that: the compressed size, without what the allocator wastes."""
     hugetlb_kb: Mapping[int, int] = field(default_factory=dict)
     """Huge pages in use, by size of page in KB; only sizes of which the host has surplus ones."""
     cache_kb: int | None = None

@@ -264,6 +264,7 @@ def _container_cgroup(
         cache_kb=memory.cache_kb,
         swap_kb=memory.swap_kb,
         zswapped_kb=memory.zswapped_kb,
+        zswap_kb=memory.zswap_kb,
         hugetlb_kb=hugetlb_kb,
         cpu_ns=cpu_ns,
         oom_kills=memory.oom_kills,

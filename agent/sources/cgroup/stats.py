@@ -23,6 +23,7 @@ class Figures:
     oom_kills: int | None = None
     swap_kb: int | None = None
     zswapped_kb: int | None = None
+    zswap_kb: int = 0
 
 
 def memory_v2(directory: str) -> Figures:
@@ -43,14 +44,14 @@ def memory_v2(directory: str) -> Figures:
     shmem, file = stat.get("shmem", 0), stat.get("file", 0)
     held = stat["anon"] + shmem + kernel - stat.get("slab_reclaimable", 0) + stat.get("sock", 0)
     held += _locked_file(stat, "", stat["anon"] + shmem, file - shmem)
-    zswapped = stat.get("zswapped")
     return Figures(
         held_kb=max(0, held) // 1024,
         held_basis=HeldBasis.CGROUP2,
         cache_kb=max(0, file - shmem) // 1024,
         oom_kills=_flat(f"{directory}/memory.events").get("oom_kill"),
         swap_kb=_kb(_number(f"{directory}/memory.swap.current")),
-        zswapped_kb=_kb(zswapped),
+        zswapped_kb=_kb(stat.get("zswapped")),
+        zswap_kb=stat.get("zswap", 0) // 1024,
     )
 
 

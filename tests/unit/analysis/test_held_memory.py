@@ -59,13 +59,21 @@ def test_swap_on_a_disk_is_not_held() -> None:
 
 def test_what_a_v2_cgroup_has_in_zswap_is_in_its_own_figures_already() -> None:
     host = HostMemory(swap_used_kb=400_000, zswap_kb=90_000, zswapped_kb=300_000)
-    one = cgroup("a", held_kb=64_000, swap_kb=300_000, zswapped_kb=300_000)
-    assert estimated(host, a=one) == {"a": (64_000, 0)}
+    one = cgroup("a", held_kb=154_000, swap_kb=300_000, zswapped_kb=300_000, zswap_kb=90_000)
+    assert estimated(host, a=one) == {"a": (154_000, 0)}
+
+
+def test_what_zswaps_pool_takes_beyond_the_charge_is_held_too() -> None:
+    """A pool that puts no two pages into one: 200 MB for 120 MB."""
+    host = HostMemory(swap_used_kb=200_000, zswap_kb=200_000, zswapped_kb=200_000)
+    a = cgroup("a", held_kb=0, swap_kb=150_000, zswapped_kb=150_000, zswap_kb=90_000)
+    b = cgroup("b", held_kb=0, swap_kb=50_000, zswapped_kb=50_000, zswap_kb=30_000)
+    assert estimated(host, a=a, b=b) == {"a": (60_000, 60_000), "b": (20_000, 20_000)}
 
 
 def test_what_is_not_in_zswap_may_be_in_zram() -> None:
     host = HostMemory(swap_used_kb=400_000, zram_kb=50_000, zswap_kb=90_000, zswapped_kb=300_000)
-    one = cgroup("a", held_kb=64_000, swap_kb=350_000, zswapped_kb=300_000)
+    one = cgroup("a", held_kb=64_000, swap_kb=350_000, zswapped_kb=300_000, zswap_kb=90_000)
     assert estimated(host, a=one) == {"a": (64_000 + 25_000, 25_000)}
 
 
@@ -108,7 +116,7 @@ def test_all_estimates_together_are_never_more_than_the_host_has(
     }
     found = with_estimates(containers, host).values()
     assert all(one.held_kb == 1 + one.held_estimated_kb >= 1 for one in found)
-    most = surplus_kb + zram_kb + (0 if is_v2 else zswap_kb)
+    most = surplus_kb + zram_kb + zswap_kb
     assert sum(one.held_estimated_kb for one in found) <= most
 
 
