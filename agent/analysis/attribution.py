@@ -152,7 +152,7 @@ class _Attributor:
         self._append(process, container_id, basis, verified, by_bpf)
 
     def _add_unresolved(self, process: Process, candidate: Candidate | None) -> None:
-        """One whose cgroup the source was not told and whose namespaces name nobody.
+        """One whose cgroup is unknown to the source and whose namespaces name nobody.
 
         BPF's word alone is believed, unverified. Without it a living process is counted: a
         container that could make its processes unreadable would hide them.
@@ -193,10 +193,10 @@ class _Attributor:
                 return by_cgroup, Basis.ADDED
             return by_cgroup, Basis.CGROUP
         if not by_cgroup:
-            # Of a living one whose cgroup was not told nothing says that it has left the
-            # container's: as a stray its memory would be added to what its cgroup holds.
-            told = self._view.hierarchy.of(process) != 0 or _has_ended(process)
-            basis = Basis.STRAYED if told else Basis.CGROUP
+            # Nothing shows that a living process of unknown cgroup has left its container's: as
+            # an escaped one its memory would be added to what that cgroup holds.
+            is_known = self._view.hierarchy.of(process) != 0 or _has_ended(process)
+            basis = Basis.STRAYED if is_known else Basis.CGROUP
             return self._namespaces.stray_of(candidate), basis
         if by_cgroup in self._view.foreign and (outer := self._namespaces.outer_of(candidate)):
             # Docker inside Docker whose cgroups lie outside the outer container's.

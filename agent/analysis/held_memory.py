@@ -1,4 +1,4 @@
-"""The part of held memory that the kernel tells of the host only, shared out among containers.
+"""The part of held memory that the kernel reports for the whole host only, shared out.
 
 Pure: the host's sums and each container's own counters in, an estimate for each container out. What
 a cgroup's counters say exactly is not in it.
@@ -33,7 +33,7 @@ def with_estimates(
 ) -> dict[str, ContainerCgroup]:
     """The containers, with the estimate added to what each holds; together at most the host's sums.
 
-    Containers whose cgroup does not tell what they hold stay as they are.
+    Containers whose cgroup does not report what they hold stay as they are.
     """
     huge_kb: dict[int, int] = {}
     swap_kb = zswapped_kb = 0
@@ -78,8 +78,8 @@ def _shared_swap_kb(container: ContainerCgroup) -> int:
 def _swap_in_memory_kb(container: ContainerCgroup, host: HostMemory, all_kb: int) -> int:
     """What its swapped-out pages take in zram or zswap; `all_kb` is what all containers have there.
 
-    Which of its pages are where is not told, nor how well they compress: they count as the host's
-    mean.
+    The kernel reports neither which of its pages are where nor how well they compress: they count
+    as the host's mean.
     """
     swap_kb = _shared_swap_kb(container)
     if container.zswapped_kb is None:

@@ -173,17 +173,17 @@ def with_share(
 def with_engine_ooms(
     totals: Iterable[ContainerTotals], ooms: Mapping[str, int], before: Reading
 ) -> tuple[tuple[ContainerTotals, ...], Mapping[str, int]]:
-    """`totals` with the OOM kills that only the engine has told, and `Reading.ooms_ahead`.
+    """`totals` with the OOM kills that only the engine has reported, and `Reading.ooms_ahead`.
 
     `ooms` are the engine's events since the agent began to follow them, by container. A life that
-    began and ended between two ticks took the kernel's counter with it. The engine tells a moment
-    later than the kernel counts: what was counted at the last tick already is not added again.
+    began and ended between two ticks took the kernel's counter with it. The engine reports a
+    moment later than the kernel counts: what was counted at the last tick already is not added again.
     """
     found, ahead = [], {}
     for one in totals:
         key = one.container.id
-        told = max(0, ooms.get(key, 0) - before.engine_ooms.get(key, 0))
-        late = max(0, told - before.ooms_ahead.get(key, 0))
+        reported = max(0, ooms.get(key, 0) - before.engine_ooms.get(key, 0))
+        late = max(0, reported - before.ooms_ahead.get(key, 0))
         kills = one.oom_kills or 0
         if kills > late:
             ahead[key] = kills - late

@@ -106,7 +106,7 @@ class ContainerCgroup:
     swap_kb: int | None = None
     """What is swapped out, uncompressed; None where the kernel does not count it."""
     zswapped_kb: int | None = None
-    """The part of it that is in zswap; None on cgroup v1, which does not tell."""
+    """The part of it that is in zswap; None on cgroup v1, which does not report it."""
     zswap_kb: int = 0
     """What it is charged for that: the compressed size, without what the allocator wastes."""
     hugetlb_kb: Mapping[int, int] = field(default_factory=dict)

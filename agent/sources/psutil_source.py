@@ -84,7 +84,7 @@ def _unreadable(proc: str, error: OSError | ValueError) -> SourceError:
 
 
 _UNKNOWN = -1
-"""A cgroup that its text does not tell."""
+"""A cgroup that its text does not show."""
 
 
 @dataclass(slots=True)

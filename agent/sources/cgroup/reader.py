@@ -42,7 +42,7 @@ class _First:
 
     process: FirstProcess
     paths: Mapping[str, str]
-    """As `procfs.parse_cgroups`; empty where one is too long to be told."""
+    """As `procfs.parse_cgroups`; empty where one is too long to be shown."""
     is_init: bool
     """Pid 1 of a PID namespace that is not the host's."""
 

@@ -56,7 +56,7 @@ def walk(root: str) -> list[Directory]:
 def members(root: str, file: str) -> dict[int, int]:
     """The cgroup's id of every task that the cgroups' `file` names: `tasks` or `cgroup.threads`.
 
-    For what `/proc/PID/cgroup` does not tell: the kernel refuses a path of PATH_MAX bytes or more,
+    For what `/proc/PID/cgroup` does not show: the kernel refuses a path of PATH_MAX bytes or more,
     or cuts it (proc_cgroup_show).
     """
     found: dict[int, int] = {}
@@ -84,8 +84,8 @@ def inode_at(root: str, path: str) -> int:
 
 
 def _visit(root: str) -> Iterator[tuple[Directory, int, str]]:
-    """Each directory with a descriptor and a name: the name leads to it from there, for as long as
-    the next one is not asked for.
+    """Each directory with a descriptor and a name: the name leads to it from there, until the
+    next one is requested.
 
     One descriptor goes down by names and up by `..`, which leads up from a removed directory too: a
     workload may nest them deeper than a path, a stack or a table of descriptors is long.

@@ -1,7 +1,7 @@
-"""What the engine's events tell of containers' lives while the agent follows them.
+"""What the engine's events report of containers' lives while the agent follows them.
 
 The event thread writes, the loop reads. It is what remains of a life that began and ended between
-two ticks: how often the engine said that it ran out of memory, and the id of its cgroup, by which
+two ticks: how often the engine reported that it ran out of memory, and the id of its cgroup, by which
 BPF's records of it are the container's. Both are a lower bound: a life of a few milliseconds may be
 over before its directory is looked at.
 """
@@ -32,7 +32,7 @@ class EngineLives:
         """Paths of containers' cgroups, before and after the id; the newest last."""
 
     def learn(self, paths: Mapping[str, str]) -> None:
-        """The paths of the cgroups that containers have now: the next ones lie beside them."""
+        """The paths of the cgroups that containers have now: new ones have the same parents."""
         with self._lock:
             for container_id, path in paths.items():
                 before, found, after = path.partition(container_id)
@@ -58,7 +58,7 @@ class EngineLives:
             return dict(self._ooms)
 
     def cgroup_ids(self) -> Mapping[int, str]:
-        """The container of each cgroup that was there when a start was told."""
+        """The container of each cgroup that was there when a start was reported."""
         with self._lock:
             return dict(self._cgroups)
 
