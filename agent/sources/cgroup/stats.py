@@ -80,7 +80,7 @@ def memory_v1(directory: str) -> Figures:
 def hugetlb_kb(directory: str, sizes_kb: Iterable[int], *, v1: bool) -> dict[int, int] | None:
     """Huge pages in use by the cgroup and all below, KB by size of page; None without any figure.
 
-    From the hugetlb controller (hugetlb.rst), which does not separate surplus pages from the pool's.
+    From the hugetlb controller (hugetlb.rst), which counts surplus pages and the pool's as one.
     """
     figure = "usage_in_bytes" if v1 else "current"
     found = {
