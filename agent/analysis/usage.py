@@ -177,7 +177,7 @@ def with_engine_ooms(
 
     `ooms` are the engine's events since the agent began to follow them, by container. A life that
     began and ended between two ticks took the kernel's counter with it. The engine reports a
-    moment later than the kernel counts: what was counted at the last tick already is not added again.
+    moment later than the kernel counts: what the last tick counted already is not added again.
     """
     found, ahead = [], {}
     for one in totals:
