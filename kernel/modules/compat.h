@@ -30,10 +30,11 @@ static const int so1_rss_members[] = { MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES
 /*
  * Exact resident pages of one kind.
  *
- * Up to 6.1 every thread keeps counts of its own, which mm->rss_stat does not
- * have yet: shared_mm.h adds them. Since 6.2 (f1a7941243c1 "mm: convert mm's rss
- * stats into percpu_counter") the counter is per CPU and get_mm_counter() reads
- * it without its CPUs' shares; summing them is exact.
+ * Up to 6.1 every thread keeps counts of its own (but in a kernel for few CPUs),
+ * which mm->rss_stat does not have yet: shared_mm.h adds them. Since 6.2
+ * (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter") the counter is
+ * per CPU and get_mm_counter() reads it without its CPUs' shares; summing them is
+ * exact.
  *
  * The mm must not go away: the caller holds task_lock() of a task that uses it.
  */
@@ -41,7 +42,7 @@ static long so1_rss_member(struct mm_struct *mm, int member)
 {
 #if defined(SO1_HAVE_MM_COUNTER_SUM)
 	return get_mm_counter_sum(mm, member);
-#elif defined(SO1_HAVE_TASK_RSS_STAT)
+#elif defined(SO1_HAVE_MM_RSS_ATOMIC)
 	return atomic_long_read(&mm->rss_stat.count[member]);
 #else
 	return percpu_counter_sum(&mm->rss_stat[member]);
