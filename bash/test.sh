@@ -8,7 +8,7 @@ readonly default_guests=(debian12 debian13)
 # Guests that differ by their kernel alone, and the tests that such a difference can fail.
 readonly kernel_guests=(debian12-rt debian13-rt debian13-backports)
 readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
-    tests/vm/test_modules_{figures,names,snapshot,readers,scale,fuzz}.py)
+    tests/vm/test_modules_{figures,sharing,names,snapshot,readers,scale,fuzz}.py)
 readonly engine_root=/var/lib/so1-test engine_run=/run/so1-test
 
 usage() {

@@ -41,7 +41,8 @@ SOURCE_PACKAGE = "linux-source-6.12"
 TESTS = (
     *("tests/vm/test_modules_figures.py", "tests/vm/test_modules_names.py"),
     *("tests/vm/test_modules_snapshot.py", "tests/vm/test_modules_scale.py"),
-    *("tests/vm/test_modules_readers.py", "tests/vm/test_load_modules.py"),
+    *("tests/vm/test_modules_readers.py", "tests/vm/test_modules_sharing.py"),
+    "tests/vm/test_load_modules.py",
     "tests/vm/kernel_debug",
 )
 # What asks for Debian's own kernel: its headers, its lockdown, its package of this release.
