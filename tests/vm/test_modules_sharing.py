@@ -1,4 +1,4 @@
-"""Processes that share an address space: one number, which no other snapshot has, and exact memory."""
+"""Processes that share an address space: one number, in this snapshot only, and exact memory."""
 
 from __future__ import annotations
 
