@@ -107,8 +107,9 @@ static void *so1_pde_data(const struct inode *inode)
 static bool so1_dumpable(struct task_struct *task, struct mm_struct *mm)
 {
 #ifdef SO1_HAVE_TASK_EXEC_STATE
-	return READ_ONCE(rcu_dereference(task->exec_state)->dumpable) ==
-	       TASK_DUMPABLE_OWNER;
+	const struct task_exec_state *state = rcu_dereference(task->exec_state);
+
+	return state && READ_ONCE(state->dumpable) == TASK_DUMPABLE_OWNER;
 #else
 	return !mm || get_dumpable(mm) == SUID_DUMP_USER;
 #endif
