@@ -65,7 +65,11 @@ POINT = "(SELECT punto FROM nivel)"
 
 
 def level(kind: Kind) -> str:
-    """CTE `nivel`: one row with `cubo`, `punto`, and where each table is read from, as `de_…`."""
+    """CTE `nivel`: one row with `cubo`, `punto`, and where each table is read from, as `de_…`.
+
+    `desde` is where the range begins, or the history where that is later: the oldest row of the
+    finest level that reaches as far back as the coarser ones.
+    """
     ticks, buckets = kind.kept
     return f"""nivel AS MATERIALIZED (
   SELECT cubo, max($__interval_ms, cubo) AS punto,
@@ -76,13 +80,14 @@ def level(kind: Kind) -> str:
       ELSE max($__from - 299999, hasta_1h) END AS de_5m,
     CASE cubo WHEN 0 THEN {NEVER} ELSE max($__from, hasta_5m) END AS de_ticks
   FROM (SELECT hasta_5m, hasta_1h, hasta_1d, CASE
-    WHEN $__to - max($__from, dia) <= {kind.ticks_ms}
-      AND (crudo <= $__from OR crudo < cinco + 300000) THEN 0
-    WHEN $__to - max($__from, dia) <= {kind.fine_ms}
-      AND (cinco <= $__from OR cinco < hora + 3600000) THEN 300000
-    WHEN $__to - max($__from, dia) <= {kind.hour_ms}
-      AND (hora <= $__from OR hora < dia + 86400000) THEN 3600000
+    WHEN $__to - desde <= {kind.ticks_ms} AND crudo <= desde THEN 0
+    WHEN $__to - desde <= {kind.fine_ms} AND cinco <= desde THEN 300000
+    WHEN $__to - desde <= {kind.hour_ms} AND hora <= desde THEN 3600000
     WHEN dia IS NULL THEN 0 ELSE 86400000 END AS cubo
+  FROM (SELECT *, max($__from, CASE
+    WHEN NOT coalesce(hora < dia + 86400000, 0) THEN dia
+    WHEN NOT coalesce(cinco < hora + 3600000, 0) THEN hora
+    WHEN NOT coalesce(crudo < cinco + 300000, 0) THEN cinco ELSE crudo END) AS desde
   FROM (SELECT *, coalesce(dia_1, hora) AS dia
   FROM (SELECT *, coalesce(hora_1, cinco) AS hora
   FROM (SELECT *, coalesce(cinco_1, crudo) AS cinco
@@ -92,7 +97,7 @@ def level(kind: Kind) -> str:
     (SELECT min(timestamp) FROM {buckets}_1d) AS dia_1,
     max(until) FILTER (WHERE bucket_ms = 300000) AS hasta_5m,
     max(until) FILTER (WHERE bucket_ms = 3600000) AS hasta_1h,
-    max(until) FILTER (WHERE bucket_ms = 86400000) AS hasta_1d FROM rollup_until)))))
+    max(until) FILTER (WHERE bucket_ms = 86400000) AS hasta_1d FROM rollup_until))))))
 )"""
 
 

@@ -27,7 +27,13 @@ def check(
 ) -> None:
     interval = interval or panel.interval(view)
     frame = plugin.ask(connection, panel.sql, view, interval)
-    expected = ORACLES[panel.dashboard][panel.title](Window(rows, view, interval))
+    compare(panel, frame, Window(rows, view, interval))
+
+
+def compare(panel: Panel, frame: Frame, window: Window) -> None:
+    """Holds an answer against the oracle's for a window."""
+    interval = window.interval
+    expected = ORACLES[panel.dashboard][panel.title](window)
     if isinstance(expected, dict):
         compare_points(plugin.by_point(frame, interval), expected)
     elif panel.kind == "state-timeline":

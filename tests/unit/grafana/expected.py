@@ -152,7 +152,7 @@ def _shares(window: Window) -> Points:
     groups = window.grouped(window.shown(window.all.totals))
     for point, ticks in window.grouped(window.metrics).items():
         group = groups.get(point, [])
-        if not group and ticks[0]["container_count"] is None:
+        if not group and not window.answered(ticks):
             continue
         for place, name in enumerate(names):
             # A cost seen before the cgroup was charged for it is negative, and drawn as nothing.
@@ -165,7 +165,8 @@ def _top(column: str, figure: Callable[[list[float]], float]) -> Callable[[Windo
     def reckon(window: Window) -> Table:
         values: dict[str, list[float]] = defaultdict(list)
         for row in window.shown(window.all.totals):
-            values[row["container_name"]].append(row[column])
+            if row["container_id"]:
+                values[row["container_name"]].append(row[column])
         if not values:
             return [("Ningún contenedor", 0.0)]
         ranked = sorted(((name, figure(one)) for name, one in values.items()), key=_by_value)

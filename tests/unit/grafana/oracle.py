@@ -56,6 +56,13 @@ class Window:
     all: Rows
     view: View
     interval: int
+    bucket: int = 0
+    """Of the level that is read, in milliseconds; 0 where it is ticks."""
+
+    def answered(self, ticks: list[Row]) -> bool:
+        """Whether Docker answered at a point: at its first tick, or at any of its buckets."""
+        known = [row["container_count"] is not None for row in ticks]
+        return any(known) if self.bucket else known[0]
 
     def within(self, rows: Iterable[Row]) -> list[Row]:
         return [row for row in rows if self.view.from_ms <= row["timestamp"] <= self.view.to_ms]
@@ -117,6 +124,7 @@ class Window:
         sums: dict[str, float] = defaultdict(float)
         for row in rows:
             sums[row["container_name"]] += row[value]
+        folded = sums.pop("(otros)", None) is not None
         names = sorted(sums, key=lambda name: (-sums[name], name))
         large = set(names[:keep])
         found: Points = defaultdict(dict)
@@ -124,10 +132,10 @@ class Window:
         for point, at in ticks.items():
             group = groups.get(point, [])
             if not group:
-                if at[0]["container_count"] is not None:
+                if self.answered(at):
                     found["ninguno"][point] = 0.0
                 continue
-            if len(names) > keep:
+            if folded or len(names) > keep:
                 found["(otros)"][point] = 0.0
             for row in group:
                 name = row["container_name"] if row["container_name"] in large else "(otros)"
