@@ -19,7 +19,9 @@ from peewee import fn
 from agent.errors import StoreError
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures
+from agent.store import failures, spans
+from agent.store.rollups import stops_of
+from agent.store.spans import Cell
 from agent.store.tables import (
     AttributionCheck,
     Checks,
@@ -46,6 +48,7 @@ __all__ = [
     "ContainerSpan",
     "Deletion",
     "History",
+    "HostPart",
     "HostProcess",
     "Tick",
     "last_deletions",
@@ -89,6 +92,28 @@ class By(StrEnum):
 
     RAM = "ram"
     CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPart:
+    """The host over a part of a span."""
+
+    part: int
+    ticks: int
+    psutil_ticks: int
+    figures: dict[str, Cell]
+    """By their names in `Tick`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    began_ms: int
+    ended_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +266,55 @@ class History:
         """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""
         query = _newest_first(DeletionRow).where(DeletionRow.timestamp_ms >= timestamp_ms)
         return self._all(Deletion, query.limit(limit))[::-1]
+
+    def host_over(self, from_ms: int, to_ms: int, step_ms: int) -> tuple[HostPart, ...]:
+        """The host from buckets, in parts of `step_ms`; those without ticks are left out."""
+        found = []
+        for row in self._rows(spans.host(from_ms, to_ms, step_ms)):
+            figures = {
+                name: Cell(
+                    row[f"{name}_known"],
+                    row[f"{name}_total"] or 0.0,
+                    row[f"{name}_least"],
+                    row[f"{name}_most"],
+                )
+                for name in spans.FIGURES
+            }
+            found.append(HostPart(row["part"], row["ticks"], row["psutil_ticks"], figures))
+        return tuple(found)
+
+    def containers_over(self, from_ms: int, to_ms: int) -> tuple[ContainerSpan, ...]:
+        """As `containers_since`, from buckets: of those that were among the largest of one."""
+        rows = self._rows(spans.containers(from_ms, to_ms))
+        return tuple(ContainerSpan(**row) for row in rows)
+
+    def verdicts_over(self, from_ms: int, to_ms: int) -> ChecksSpan:
+        """As `checks_over`, from buckets."""
+        (row,) = self._rows(spans.verdicts(from_ms, to_ms))
+        return ChecksSpan(**row)
+
+    def removals_over(self, from_ms: int, to_ms: int) -> dict[tuple[str, str], int]:
+        """As `deletion_counts_since`, from buckets."""
+        rows = self._rows(spans.removals(from_ms, to_ms))
+        return {(row["outcome"], row["reason"]): row["count"] for row in rows}
+
+    def stops_over(self, from_ms: int, to_ms: int) -> tuple[tuple[int, int], ...]:
+        """The times without ticks and the quick restarts: last tick before and first after."""
+        stops = [_Stop(**row) for row in self._rows(spans.stops(from_ms, to_ms))]
+        (closed,) = [_Moment(**row) for row in self._rows(spans.CLOSED_UNTIL)]
+        # What ended in the bucket that is open is told by the rhythm of the ticks before it.
+        newest = _newest_first(Metrics).where(Metrics.timestamp_ms <= to_ms)
+        recent = self._all(Tick, newest.where(Metrics.timestamp_ms >= closed.at_ms))
+        before = self._all(Tick, newest.where(Metrics.timestamp_ms < closed.at_ms).limit(201))
+        ticks = [(one.timestamp_ms, one.tick_ms) for one in (*recent, *before)][::-1]
+        late = [one for one in stops_of(ticks) if one[0] >= from_ms and one[1] >= closed.at_ms]
+        return (*((one.began_ms, one.ended_ms) for one in stops), *late)
+
+    def _rows(self, sql: str) -> list[dict[str, Any]]:
+        with _explained(self._path):
+            cursor = sqlite.plain_connection(self._database).execute(sql)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def _all(self, kind: type[T], query: Any) -> tuple[T, ...]:
         with _explained(self._path):

@@ -23,6 +23,7 @@ from agent.store.queries import (
     ContainerSpan,
     Deletion,
     History,
+    HostPart,
     HostProcess,
     Tick,
 )
@@ -32,8 +33,11 @@ _LONGEST_MS = 366 * 20 * _UNIT_MS["d"]
 _GAP_TICKS = 2.5
 """So many times the usual time between ticks without one are a stop."""
 _CURVE_POINTS = 60
+_RHYTHM_TICKS = 200
 _CURVES_WITHIN_MS = 2 * _UNIT_MS["d"]
 """A longer span has no curve for each container: it is a second's reading for each."""
+_TICKS_WITHIN_MS = 2 * _UNIT_MS["d"]
+"""A longer span is read from buckets: a row a tick of a month would take seconds."""
 _ALL = 10_000_000
 """Rows: more than the database may hold."""
 _TOP = 5
@@ -126,6 +130,8 @@ def parse_since(text: str) -> int:
 def build(history: History, span_ms: int, now_ms: int) -> Report | None:
     """The report of the `span_ms` before `now_ms`, None where no tick is in them."""
     from_ms = now_ms - span_ms
+    if span_ms > _TICKS_WITHIN_MS:
+        return _of_buckets(history, from_ms, now_ms)
     ticks = tuple(
         tick for tick in history.ticks_since(from_ms, _ALL) if tick.timestamp_ms <= now_ms
     )
@@ -154,7 +160,7 @@ def build(history: History, span_ms: int, now_ms: int) -> Report | None:
         psi_memory=curve([tick.psi_memory for tick in ticks]),
         process_count=_sure(curve([tick.process_count for tick in ticks])),
         container_count=curve([tick.container_count for tick in ticks]),
-        removals=_removals(history, from_ms),
+        removals=_removals(history, from_ms, history.deletion_counts_since(from_ms)),
         checks=history.checks_at(last.timestamp_ms),
         verdicts=history.checks_over(from_ms),
         containers=_containers(history, last, from_ms, now_ms),
@@ -163,6 +169,80 @@ def build(history: History, span_ms: int, now_ms: int) -> Report | None:
         top_ram=history.top_processes_at(last.timestamp_ms, _TOP, By.RAM),
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
     )
+
+
+def _of_buckets(history: History, from_ms: int, now_ms: int) -> Report | None:
+    """A span of days to years: the same figures, containers among the largest of each bucket."""
+    step_ms = max(1, (now_ms - from_ms) // _CURVE_POINTS)
+    parts = history.host_over(from_ms, now_ms, step_ms)
+    last = history.last_tick()
+    if not parts or last is None:
+        return None
+    ticks = sum(one.ticks for one in parts)
+    psutil = sum(one.psutil_ticks for one in parts)
+    usual = _usual_ms(history, now_ms)
+    stops = [
+        end - begin
+        for begin, end in history.stops_over(from_ms, now_ms)
+        if end - begin > _GAP_TICKS * usual
+    ]
+    held = history.containers_over(from_ms, now_ms)
+
+    def curve(name: str) -> Curve | None:
+        return _curve_of(parts, name, getattr(last, name))
+
+    return Report(
+        from_ms=from_ms,
+        to_ms=now_ms,
+        ticks=ticks,
+        stops=len(stops),
+        stopped_ms=sum(stops),
+        sources={
+            name: count
+            for name, count in (("modules", ticks - psutil), ("psutil", psutil))
+            if count
+        },
+        last=last,
+        used_kb=_sure(curve("used_kb")),
+        available_kb=_sure(curve("available_kb")),
+        cpu_percent=_sure(curve("cpu_percent")),
+        load1=_sure(curve("load1")),
+        psi_cpu=curve("psi_cpu"),
+        psi_memory=curve("psi_memory"),
+        process_count=_sure(curve("process_count")),
+        container_count=curve("container_count"),
+        removals=_removals(history, from_ms, history.removals_over(from_ms, now_ms)),
+        checks=history.checks_at(last.timestamp_ms),
+        verdicts=history.verdicts_over(from_ms, now_ms),
+        containers=_containers(history, last, from_ms, now_ms),
+        top_held=held[:_TOP],
+        top_container_cpu=tuple(sorted(held, key=lambda span: -span.mean_cpu_percent)[:_TOP]),
+        top_ram=history.top_processes_at(last.timestamp_ms, _TOP, By.RAM),
+        top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
+    )
+
+
+def _curve_of(parts: Sequence[HostPart], name: str, last: float | None) -> Curve | None:
+    """None where no value is known."""
+    cells = {min(one.part, _CURVE_POINTS - 1): one.figures[name] for one in parts}
+    known = [cell for cell in cells.values() if cell.known]
+    if not known:
+        return None
+    means = {part: cell.total / cell.known for part, cell in cells.items() if cell.known}
+    return Curve(
+        last=None if last is None else float(last),
+        least=min(float(cell.least) for cell in known if cell.least is not None),
+        mean=sum(cell.total for cell in known) / sum(cell.known for cell in known),
+        most=max(float(cell.most) for cell in known if cell.most is not None),
+        points=tuple(means.get(part) for part in range(_CURVE_POINTS)),
+    )
+
+
+def _usual_ms(history: History, now_ms: int) -> float:
+    """The time between the last ticks."""
+    times = [tick.timestamp_ms for tick in history.ticks_since(0, _RHYTHM_TICKS)]
+    between = [after - before for before, after in pairwise(times) if after <= now_ms]
+    return median(between) if between else 0.0
 
 
 def worst_verdict(processes: Sequence[ContainerProcess]) -> str:
@@ -238,10 +318,10 @@ def _stops(times: Sequence[int]) -> list[int]:
     return [one for one in between if one > _GAP_TICKS * usual]
 
 
-def _removals(history: History, from_ms: int) -> Removals:
+def _removals(history: History, from_ms: int, counts: dict[tuple[str, str], int]) -> Removals:
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for (outcome, reason), count in history.deletion_counts_since(from_ms).items():
+    for (outcome, reason), count in counts.items():
         outcomes[outcome] += count
         if outcome == "removed":
             reasons[reason] += count
