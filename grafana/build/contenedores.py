@@ -147,8 +147,9 @@ def _ram(grid: Grid) -> None:
                 "Uso de RAM en el Tiempo",
                 "RAM retenida por contenedor, apilada: lo que devolvería su fin. Los 12 mayores "
                 "del rango por su nombre y el resto junto. Cada punto es la media de los ticks "
-                "de su intervalo (en rangos largos, de hasta ocho de ellos), con 0 donde un "
-                "contenedor no estaba. Interrumpida: sin ticks, o Docker no respondió.",
+                "de su intervalo (de hasta ocho de ellos), con 0 donde un contenedor no estaba. "
+                "Más de 12 h se leen por tramos de 5 minutos, una hora o un día, con los 20 mayores "
+                "de cada tramo. Interrumpida: sin ticks, o Docker no respondió.",
                 p.series(sql.stacked("held_mb", p.OTHERS)),
                 p.MIB,
             ).axis_label("retenida")
@@ -216,7 +217,8 @@ ORDER BY 2 DESC LIMIT 15
     grid.add(
         p.ranking(
             "Top $top Contenedores por RAM",
-            "Los que más RAM retuvieron en un tick del rango (su máximo), sobre hasta 200 ticks.",
+            "Los que más RAM retuvieron en un tick del rango (su máximo), sobre hasta 200 ticks; en "
+            "más de 12 h, entre los 20 mayores de cada tramo.",
             p.rows(queries.top("max(held_mb)", "max(held_mb_max)", "held_mb_max")),
             p.MIB,
             "continuous-BlPu",
@@ -228,7 +230,8 @@ ORDER BY 2 DESC LIMIT 15
         p.ranking(
             "Top $top Contenedores por CPU",
             "Los que más CPU gastaron en el rango: media mientras existieron, sobre hasta 200 "
-            "ticks; 100 % es una CPU.",
+            "ticks; en más de 12 h, mientras estuvieron entre los 20 mayores de su tramo. 100 % es "
+            "una CPU.",
             p.rows(
                 queries.top(
                     "avg(cpu_usage)", "sum(cpu_usage_sum) / sum(ticks)", "cpu_usage_sum", "ticks"
