@@ -122,6 +122,8 @@ class PathSettings(_Section, frozen=True):
     install: AbsolutePath = "/opt/so1"
     database: AbsolutePath = "/var/lib/so1/metrics.db"
     build: AbsolutePath = "/var/lib/so1/build"
+    bpf: AbsolutePath = "/var/lib/so1/bpf"
+    """What BCC compiled for this kernel, kept for the next start."""
     run: AbsolutePath = "/run/so1"
     log: AbsolutePath = "/var/log/so1"
 

@@ -46,7 +46,7 @@ def place() -> Iterator[Place]:
         f'docker_host = "{containers.HOST}"\n'
         "[policy]\nmax_containers = 2\nkeep_low = 1\nkeep_high = 1\n"
         f'[paths]\nrun = "{directory}/run"\nlog = "{directory}/log"\n'
-        f'database = "{directory}/metrics.db"\n',
+        f'database = "{directory}/metrics.db"\nbpf = "{directory}/bpf"\n',
         encoding="utf-8",
     )
     yield Place(directory, config, directory / "metrics.db")

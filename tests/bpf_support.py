@@ -167,8 +167,11 @@ def processes() -> dict[int, Told]:
             stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
             # Some sandboxes keep their own first process out of everybody's sight, root's too.
             (entry / "ns" / "pid").readlink()
+            state, *fields = stat.rpartition(")")[2].split()
+            if state in "ZX" and not unified():
+                continue  # v1 says "/" of what has ended (kernel/cgroup/cgroup.c: proc_cgroup_show)
             directory = cgroup_of(entry.name)
-            start = int(stat.rpartition(")")[2].split()[19])
+            start = int(fields[18])
             found[int(entry.name)] = Told(start, directory.stat().st_ino)
         except OSError:
             continue

@@ -133,7 +133,9 @@ class Outside:
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
 
-        return bpf.Witness.start(layout.hierarchy, self.clock)
+        return bpf.Witness.start(
+            layout.hierarchy, self.clock, directory=Path(self.config.paths.bpf)
+        )
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

@@ -73,7 +73,7 @@ def trace(
         duration_s=duration,
         as_json=as_json,
     )
-    return trace_events(wanted, settings.docker_host, SystemClock())
+    return trace_events(wanted, settings.docker_host, SystemClock(), Path(settings.paths.bpf))
 
 
 @app.command()

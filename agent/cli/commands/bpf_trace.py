@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Self
 
@@ -21,7 +22,7 @@ from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.clock import Clock
 from agent.errors import AgentError, EngineUnavailableError
 from agent.sources.bpf import records
-from agent.sources.bpf.loader import Helper, Probes
+from agent.sources.bpf.loader import Probes, Startup
 from agent.sources.bpf.offsets import EVENT_BYTES
 from agent.sources.bpf.programs import TRACE_PROBES, Order
 from agent.sources.bpf.records import EventKind, EventRecord
@@ -54,8 +55,11 @@ class Wanted:
     as_json: bool = False
 
 
-def trace_events(wanted: Wanted, docker_host: str, clock: Clock) -> int:
-    """Prints until Ctrl-C, the duration's end or a closed pipe. Raises AgentError."""
+def trace_events(wanted: Wanted, docker_host: str, clock: Clock, kept: Path) -> int:
+    """Prints until Ctrl-C, the duration's end or a closed pipe. Raises AgentError.
+
+    `kept` is the directory of what was compiled for this kernel.
+    """
     problem = probe_support().problem
     if problem:
         raise AgentError(problem[0][0].upper() + problem[0][1:], problem[1])
@@ -64,7 +68,7 @@ def trace_events(wanted: Wanted, docker_host: str, clock: Clock) -> int:
     with ExitStack() as stack:
         waiting = stack.enter_context(_Waiting())
         names = Names()
-        probes = _start(wanted, str(layout.hierarchy), waiting)
+        probes = _start(wanted, str(layout.hierarchy), kept, waiting)
         if probes is None:
             return 0
         stack.callback(probes.close)
@@ -75,26 +79,29 @@ def trace_events(wanted: Wanted, docker_host: str, clock: Clock) -> int:
         keeper = _NameKeeper(docker_host, clock, names, say)
         keeper.start()
         stack.callback(keeper.close)
-        say(f"Tracing (compiled in {probes.handover.compile_ms / 1000:.1f} s). Ctrl-C ends it.")
+        ready_s = (probes.handover.compile_ms + probes.handover.attach_ms) / 1000
+        say(f"Tracing (ready in {ready_s:.1f} s). Ctrl-C ends it.")
         return _Run(wanted, ring, probes, names, keeper, clock, say, waiting).run()
 
 
-def _start(wanted: Wanted, hierarchy: str, waiting: _Waiting) -> Probes | None:
+def _start(wanted: Wanted, hierarchy: str, kept: Path, waiting: _Waiting) -> Probes | None:
     # Directories tell which container a cgroup is of: they are followed whatever is shown.
     kinds = {EventKind[one.name] for one in wanted.events} or set(TRACE_PROBES)
     kinds |= {EventKind.MKDIR, EventKind.RMDIR}
     macros = (f"-DFILTER_PID={wanted.pid}",) if wanted.pid else ()
     functions = tuple(TRACE_PROBES[kind].function for kind in sorted(kinds))
-    helper = Helper(Order("trace", hierarchy, functions, macros))
+    startup = Startup(Order("trace", hierarchy, functions, macros), kept)
     try:
         for _ in range(_START_S):
-            if (probes := helper.poll()) is not None:
+            if (probes := startup.poll()) is not None:
                 return probes
-            if waiting.wait(1000, helper.fileno()):
+            if waiting.wait(1000, startup.fileno()):
                 return None
-        raise AgentError("The BPF helper took longer than 300 s.", "Look at the host's load.")
+        raise AgentError(
+            "Starting the BPF probes took longer than 300 s.", "Look at the host's load."
+        )
     finally:
-        helper.close()
+        startup.close()
 
 
 def _directories(root: str) -> list[tuple[tuple[int, str], int]]:

@@ -23,7 +23,7 @@ _EXTRA = (
     (0, 0), (1, 0), (0, 0), (3, 0), (0, 3), (0, 3), (0, 2), (0, 0), (0, 0), (0, 0),
     (0, 0), (0, 0), (0, 0), (0, 2), (1, 0), (0, 3), (0, 0), (1, 0), (0, 0), (0, 3),
 )  # fmt: skip
-_PTR, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC_PROTO = 2, 4, 5, 6, 8, 13
+_PTR, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _FUNC_PROTO = 2, 4, 5, 6, 8, 12, 13
 _MODIFIERS = (_TYPEDEF, 9, 10, 11, 18)
 
 
@@ -112,6 +112,18 @@ class Btf:
         if not type_id:
             raise BtfError(f"This kernel has no struct {name}.")
         return type_id
+
+    def typedef(self, name: str) -> int:
+        """Id of the type definition `name`. Raises BtfError."""
+        if type_id := self._find(name, _TYPEDEF):
+            return type_id
+        raise BtfError(f"This kernel has no type {name}.")
+
+    def function(self, name: str) -> int:
+        """Id of the function `name`. Raises BtfError."""
+        if type_id := self._find(name, _FUNC):
+            return type_id
+        raise BtfError(f"This kernel has no function {name}.")
 
     def member(self, struct_id: int, name: str) -> Member | None:
         """The field `name`, also inside the structure's unnamed parts."""

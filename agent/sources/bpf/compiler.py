@@ -1,14 +1,15 @@
-"""The process that compiles the BPF programs with BCC, attaches them, hands them over and ends.
+"""The process that compiles the BPF programs with BCC, writes their instructions down and ends.
 
 BCC keeps some 140 MB resident after a compile and gives none of it back, so the long-running agent
-never loads it. This process sends the descriptors of maps, programs and attachments through a Unix
-socket; with the last descriptor the kernel removes everything, because nothing is pinned.
+never loads it. What this process writes is loaded by the agent itself (`bpf_loader`) and kept for
+later starts (`bpf_kept`).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
-import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -16,83 +17,71 @@ from typing import Any
 
 import msgspec
 
-from agent.clock import SystemClock
 from agent.errors import AgentError, SourceError
 from agent.model.container import Hierarchy
-from agent.sources.bpf import records
 from agent.sources.bpf.btf import Btf
 from agent.sources.bpf.offsets import macros
-from agent.sources.bpf.programs import SETS, Handover, Order, ProgramSet
+from agent.sources.bpf.programs import ITERATOR, SETS, Compiled, MapSpec, Order, Program, ProgramSet
 from agent.sources.bpf.support import SOURCES
-from agent.sources.bpf.syscall import Map, iterate, possible_cpus
 
 TABLE_HEADERS = ("exit_once.h",)
 """Those below `kernel/bpf` that hold a BPF table."""
 
+_INSTRUCTION = struct.Struct("=BBhi")
+_LOAD_WIDE = 0x18
+_MAP_REFERENCE = 1
+"""BPF_PSEUDO_MAP_FD: the instruction's number is a map's descriptor."""
+
 
 class HelperError(SourceError):
-    """The programs could not be compiled, loaded or attached."""
+    """The programs could not be compiled."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`SOCKET ORDER`: the descriptor of a Unix socket and an Order as JSON. Status 0 when sent."""
-    os.nice(5)
-    channel = socket.socket(fileno=int(arguments[0]))
+    """`FD ORDER`: the descriptor of a file to write a Compiled to, and an Order as JSON."""
     order = msgspec.json.decode(arguments[1].encode(), type=Order)
-    descriptors: list[int] = []
     try:
-        handover, descriptors = prepare(order)
+        compiled = compile_order(order)
     except AgentError as error:
-        handover = Handover(failure=error.message, hint=error.hint)
-    try:
-        socket.send_fds(channel, [msgspec.json.encode(handover)], descriptors)
-    except OSError:
-        return 1  # Whoever asked is gone: so are the probes, with this process.
+        compiled = Compiled(failure=error.message, hint=error.hint)
+    with open(int(arguments[0]), "wb") as file:
+        file.write(msgspec.msgpack.encode(compiled))
     return 0
 
 
-def prepare(order: Order) -> tuple[Handover, list[int]]:
-    """Compiles, attaches, lets the iterator run once. Raises AgentError.
-
-    The descriptors come in the order that Handover gives them. They live as long as this process.
-    """
+def compile_order(order: Order) -> Compiled:
+    """The whole program set for the running kernel. Raises AgentError."""
     programs = SETS[order.programs]
-    flags = [f"-I{SOURCES}", *macros(Btf.of_kernel(), Hierarchy(order.hierarchy)), *order.macros]
+    btf = Btf.of_kernel()
+    flags = [f"-I{SOURCES}", *macros(btf, Hierarchy(order.hierarchy)), *order.macros]
     bcc = _import_bcc()
     began = time.monotonic()
     module, headers = _compile(bcc, programs, flags)
-    compiled = time.monotonic()
-    maps = {name: _map_fd(bcc, module, name) for name in programs.maps}
-    wanted = [one for one in programs.probes if not order.probes or one.function in order.probes]
-    loaded: dict[str, int] = {}
-    for probe in wanted:
-        loaded[probe.function] = _load(module, probe.function, bcc.BPF.RAW_TRACEPOINT)
-    iterator = _load(module, programs.iterator, bcc.BPF.TRACING) if programs.iterator else -1
-    if "controls" in programs.maps:
-        mark = records.CONTROL.pack(SystemClock().boot_ns())
-        _map(programs, maps, "controls").update(bytes(4), mark)
-    links = {
-        probe.tracepoint: _attach(bcc, probe.tracepoint, loaded[probe.function]) for probe in wanted
-    }
-    seam = (0, 0, 0)
-    if iterator >= 0:
-        link = bcc.lib.bcc_iter_attach(iterator, None, 0)
-        if link < 0:
-            raise HelperError("The task iterator cannot be attached.")
-        iterate(link)
-        os.close(link)
-        seam = _seam(programs, maps)
-    handover = Handover(
+    _declare(bcc.lib)
+    tables = range(bcc.lib.bpf_num_tables(module.module))
+    maps = [_map(bcc, module, table) for table in tables]
+    places = {bcc.lib.bpf_table_fd_id(module.module, table): table for table in tables}
+    made = [
+        _program(
+            module,
+            probe.function,
+            probe.tracepoint,
+            btf.typedef(f"btf_trace_{probe.tracepoint}") if probe.typed else 0,
+            places,
+        )
+        for probe in programs.probes
+    ]
+    if programs.iterator:
+        made.append(
+            _program(module, programs.iterator, ITERATOR, btf.function("bpf_iter_task"), places)
+        )
+    return Compiled(
         maps=tuple(maps),
-        programs=tuple(loaded),
-        links=tuple(links),
+        programs=tuple(made),
         bcc=getattr(bcc, "__version__", "?"),
         headers=headers,
-        compile_ms=int((compiled - began) * 1000),
-        attach_ms=int((time.monotonic() - compiled) * 1000),
-        seam=seam,
+        compile_ms=int((time.monotonic() - began) * 1000),
     )
-    return handover, [*maps.values(), *loaded.values(), *links.values()]
 
 
 def _import_bcc() -> Any:
@@ -140,50 +129,43 @@ def source_text(programs: ProgramSet) -> bytes:
     return text
 
 
-def _load(module: Any, function: str, kind: int) -> int:
-    try:
-        return int(module.load_func(function.encode(), kind).fd)
-    except Exception as error:
-        raise HelperError(
-            f"This kernel refuses the BPF program {function}: {error}.",
-            "See the log for the verifier's reason.",
-        ) from error
+def _declare(library: Any) -> None:
+    """The functions of libbcc that BCC's own Python leaves undeclared."""
+    library.bpf_num_tables.argtypes = (ctypes.c_void_p,)
+    library.bpf_num_tables.restype = ctypes.c_size_t
+    library.bpf_table_fd_id.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    library.bpf_table_fd_id.restype = ctypes.c_int
+    library.bpf_table_name.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    library.bpf_table_name.restype = ctypes.c_char_p
 
 
-def _map_fd(bcc: Any, module: Any, name: str) -> int:
-    fd = int(bcc.lib.bpf_table_fd(module.module, name.encode()))
-    if fd < 0:
-        raise HelperError(f"BCC made no map {name}.")
-    return fd
+def _map(bcc: Any, module: Any, table: int) -> MapSpec:
+    of = {
+        what: int(getattr(bcc.lib, f"bpf_table_{what}_id")(module.module, table))
+        for what in ("type", "key_size", "leaf_size", "max_entries", "flags")
+    }
+    name = bcc.lib.bpf_table_name(module.module, table).decode("ascii")
+    return MapSpec(
+        name, of["type"], of["key_size"], of["leaf_size"], of["max_entries"], of["flags"]
+    )
 
 
-def _map(programs: ProgramSet, maps: dict[str, int], name: str) -> Map:
-    key, value = programs.maps[name]
-    return Map(maps[name], key, value)
+def _program(
+    module: Any, function: str, tracepoint: str, btf_id: int, places: dict[int, int]
+) -> Program:
+    code = bytes(module.dump_func(function.encode()))
+    references = []
+    for place, (opcode, registers, _, number) in enumerate(_INSTRUCTION.iter_unpack(code)):
+        if opcode == _LOAD_WIDE and _source(registers) == _MAP_REFERENCE:
+            if number not in places:
+                raise HelperError(f"The program {function} names a map that BCC does not have.")
+            references.append((place, places[number]))
+    return Program(function, tracepoint, btf_id, code, tuple(references))
 
 
-def _attach(bcc: Any, tracepoint: str, program: int) -> int:
-    fd = int(bcc.lib.bpf_attach_raw_tracepoint(program, tracepoint.encode()))
-    if fd < 0:
-        raise HelperError(f"The tracepoint {tracepoint} cannot be attached to.")
-    return fd
-
-
-def _seam(programs: ProgramSet, maps: dict[str, int]) -> tuple[int, int, int]:
-    """Who saw the processes that live when the iterator has run."""
-    key, value = programs.maps["counters"]
-    raw = Map(maps["counters"], key, value * possible_cpus()).lookup(bytes(4)) or b""
-    both = snapshot = 0
-    for fields in records.CPU_COUNTERS.iter_unpack(raw):
-        counters = records.CpuCounters(*fields)
-        both += counters.seam_both
-        snapshot += counters.seam_snapshot
-    event = 0
-    for _, values in _map(programs, maps, "processes").chunks():
-        for fields in records.PROCESS_RECORD.iter_unpack(values):
-            record = records.ProcessRecord(*fields)
-            event += record.seen_event and not record.seen_snapshot
-    return both, snapshot, event
+def _source(registers: int) -> int:
+    """The source register of an instruction: which half of the byte depends on the byte order."""
+    return registers >> 4 if sys.byteorder == "little" else registers & 0xF
 
 
 if __name__ == "__main__":

@@ -79,19 +79,25 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
     # Since 6.8 mark_victim hands over the task, before its number.
     if (forms["mark_victim"] or [False])[0]:
         values["OOM_TASK_ARG"] = 1
-    values["HIERARCHY_ID"] = 0
+    values["HIERARCHY_ID"] = hierarchy_number(hierarchy, cgroups=cgroups)
     if hierarchy is Hierarchy.MEMORY_V1:
         subsystem = btf.enum_value("cgroup_subsys_id", "memory_cgrp_id")
         if subsystem is None:
             raise BtfError("This kernel has no memory controller.")
         values["V1_SUBSYS"] = subsystem
-        values["HIERARCHY_ID"] = _v1_hierarchy("memory", cgroups)
     values["MAX_PROCESSES"] = MAX_PROCESSES
     values["MAX_CGROUPS"] = MAX_CGROUPS
     page = os.sysconf("SC_PAGE_SIZE")
     values["PAGE_SIZE"] = page
     values["EVENT_PAGES"] = EVENT_BYTES // page
     return [f"-D{macro}={value}" for macro, value in values.items()]
+
+
+def hierarchy_number(hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroups")) -> int:
+    """The kernel's number for it in this boot; the default hierarchy's is 0. Raises BtfError."""
+    if hierarchy is Hierarchy.MEMORY_V1:
+        return _v1_hierarchy("memory", cgroups)
+    return 0
 
 
 def _v1_hierarchy(controller: str, path: Path) -> int:

@@ -1,6 +1,6 @@
-"""Which BPF programs there are, where they attach and what is handed over: plain data.
+"""Which BPF programs there are, where they attach and what is kept of a compile: plain data.
 
-Shared by the helper that compiles them and by those who use what it hands over.
+Shared by the helper that compiles them, the loader, and those who use what was loaded.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from agent.sources.bpf.records import EventKind
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One function of a source file and the raw tracepoint that it attaches to."""
+    """One function of a source file and the tracepoint that it attaches to."""
 
     tracepoint: str
     function: str
+    typed: bool = False
+    """Whether the kernel checks its accesses by type (`tp_btf`), which saves a helper call each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,12 @@ TRACE = ProgramSet(
 
 SETS = {"witness": WITNESS, "trace": TRACE}
 
+ITERATOR = "iterator"
+"""Stands for a tracepoint's name where a program is the task iterator."""
+
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the helper is asked for."""
+    """What is asked for."""
 
     programs: str
     """A key of SETS."""
@@ -80,21 +85,57 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probes: tuple[str, ...] = ()
     """Functions to attach; all where none is named."""
     macros: tuple[str, ...] = ()
-    """More `-D` options."""
+    """More `-D` options. What is compiled with any is not kept."""
 
 
-class Handover(msgspec.Struct, frozen=True):
-    """What the helper says beside the descriptors: those of maps, then programs, then links."""
+class MapSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What BPF_MAP_CREATE needs."""
 
-    maps: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()
-    links: tuple[str, ...] = ()
+    name: str
+    kind: int
+    """`enum bpf_map_type`."""
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One program's instructions, before the maps have descriptors."""
+
+    function: str
+    tracepoint: str
+    """Or ITERATOR."""
+    btf_id: int
+    """The kernel's type that it attaches to; 0 for a program without types."""
+    code: bytes
+    references: tuple[tuple[int, int], ...]
+    """(instruction, place in Compiled.maps) of every map that it names."""
+
+
+class Compiled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What BCC made of one program set for one kernel, or why it made nothing."""
+
+    maps: tuple[MapSpec, ...] = ()
+    programs: tuple[Program, ...] = ()
     bcc: str = ""
     headers: str = ""
     """`own`, or `kernel` where BCC could compile only with the kernel's."""
     compile_ms: int = 0
-    attach_ms: int = 0
-    seam: tuple[int, int, int] = (0, 0, 0)
-    """Both, snapshot only, event only."""
     failure: str = ""
     hint: str = ""
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """How the programs came to be there."""
+
+    bcc: str = ""
+    headers: str = ""
+    compile_ms: int = 0
+    """0 where kept instructions were loaded."""
+    attach_ms: int = 0
+    """Loading, attaching and the iterator's pass."""
+    seam: tuple[int, int, int] = (0, 0, 0)
+    """Both, snapshot only, event only."""
+    kept: bool = False
+    """Whether nothing had to be compiled."""

@@ -25,8 +25,10 @@ _NUMBERS = {
     "s390x": 351,
     "ppc64le": 361,
 }
+_MAP_CREATE, _PROG_LOAD = 0, 5
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY = 1, 2, 3, 4
 _OBJ_INFO = 15
+_RAW_TRACEPOINT_OPEN, _LINK_CREATE = 17, 28
 _MAP_LOOKUP_BATCH = 24
 _ENABLE_STATS, _ITER_CREATE = 32, 33
 _BATCH = 1024
@@ -41,6 +43,14 @@ class BpfCallError(SourceError):
     def __init__(self, command: str, number: int) -> None:
         super().__init__(f"bpf({command}) failed: {os.strerror(number)}.")
         self.errno = number
+
+
+class VerifierError(BpfCallError):
+    """The kernel refuses a program; `said` is the verifier's log, "" where none was asked for."""
+
+    def __init__(self, number: int, said: str) -> None:
+        super().__init__("PROG_LOAD", number)
+        self.said = said
 
 
 def _call(name: str, command: int, attr: bytes | bytearray) -> int:
@@ -64,6 +74,64 @@ def _raw(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
 
 def _pointer(buffer: ctypes.Array[ctypes.c_char]) -> int:
     return ctypes.addressof(buffer)
+
+
+def create_map(
+    name: str, kind: int, key_size: int, value_size: int, max_entries: int, flags: int
+) -> int:
+    """The descriptor of a new map. Raises BpfCallError."""
+    attr = struct.pack(
+        "=IIIIIII16s", kind, key_size, value_size, max_entries, flags, 0, 0, _name(name)
+    )
+    return _call("MAP_CREATE", _MAP_CREATE, attr)
+
+
+def load_program(
+    name: str, kind: int, code: bytes, *, attach_type: int = 0, btf_id: int = 0, log_bytes: int = 0
+) -> int:
+    """The descriptor of a program. Raises VerifierError."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")
+    said = ctypes.create_string_buffer(max(log_bytes, 1))
+    attr = bytearray(128)
+    struct.pack_into(
+        "=IIQQIIQII16s",
+        attr,
+        0,
+        kind,
+        len(code) // 8,
+        _pointer(instructions),
+        _pointer(licence),
+        1 if log_bytes else 0,
+        log_bytes,
+        _pointer(said) if log_bytes else 0,
+        0,
+        0,
+        _name(name),
+    )
+    struct.pack_into("=I", attr, 68, attach_type)
+    struct.pack_into("=I", attr, 108, btf_id)
+    try:
+        return _call("PROG_LOAD", _PROG_LOAD, attr)
+    except BpfCallError as error:
+        raise VerifierError(error.errno, said.value.decode("utf-8", "replace")) from error
+
+
+def attach_tracepoint(program: int, tracepoint: str) -> int:
+    """The descriptor of the attachment; "" for a program whose type says where. BpfCallError."""
+    name = ctypes.create_string_buffer(tracepoint.encode())
+    attr = struct.pack("=QI", _pointer(name) if tracepoint else 0, program)
+    return _call("RAW_TRACEPOINT_OPEN", _RAW_TRACEPOINT_OPEN, attr)
+
+
+def attach_iterator(program: int, attach_type: int) -> int:
+    """The descriptor of a task iterator's link. Raises BpfCallError."""
+    return _call("LINK_CREATE", _LINK_CREATE, struct.pack("=IIII", program, 0, attach_type, 0))
+
+
+def _name(name: str) -> bytes:
+    """BPF_OBJ_NAME_LEN is 16, its final NUL included."""
+    return name.encode("ascii", "replace")[:15]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from agent.model.bpf import BpfView, CgroupEvents, Seam
 from agent.model.container import Hierarchy
 from agent.model.process import ProcessKey, process_keys
 from agent.sources.bpf import records
-from agent.sources.bpf.loader import HandoverError, Helper, Probes
+from agent.sources.bpf.kept import DIRECTORY
+from agent.sources.bpf.loader import HandoverError, Probes, Startup
 from agent.sources.bpf.programs import Order
 from agent.sources.bpf.support import BpfSupport, probe_support
 from agent.sources.bpf.syscall import Map, possible_cpus, program_runs
@@ -52,10 +53,10 @@ class BpfState:
 
 
 class Witness:
-    """The probes of one agent, from the helper's start to the last descriptor."""
+    """The probes of one agent, from their start to the last descriptor."""
 
-    def __init__(self, helper: Helper | None, state: BpfState, clock: Clock) -> None:
-        self._helper = helper
+    def __init__(self, startup: Startup | None, state: BpfState, clock: Clock) -> None:
+        self._startup = startup
         self._state = state
         self._clock = clock
         self._started_ns = clock.boot_ns()
@@ -69,17 +70,21 @@ class Witness:
 
     @classmethod
     def start(
-        cls, hierarchy: Hierarchy, clock: Clock, support: BpfSupport | None = None
+        cls,
+        hierarchy: Hierarchy,
+        clock: Clock,
+        support: BpfSupport | None = None,
+        directory: Path = DIRECTORY,
     ) -> Witness:
-        """Starts the helper and returns at once; where it cannot work the state says why."""
+        """Returns at once; where it cannot work the state says why.
+
+        `directory` keeps what was compiled for this kernel.
+        """
         problem = (support or probe_support()).problem
         if problem:
             return cls(None, BpfState("off", *problem), clock)
-        try:
-            helper = Helper(Order("witness", str(hierarchy)))
-        except HandoverError as error:
-            return cls(None, BpfState("off", error.message, error.hint), clock)
-        return cls(helper, BpfState("starting"), clock)
+        startup = Startup(Order("witness", str(hierarchy)), directory)
+        return cls(startup, BpfState("starting"), clock)
 
     @property
     def state(self) -> BpfState:
@@ -91,41 +96,44 @@ class Witness:
         return self._probes
 
     def fileno(self) -> int | None:
-        """Readable when the helper's answer is there; None when none is awaited."""
-        return self._helper.fileno() if self._helper else None
+        """Readable when poll() has something to pick up; None when nothing is awaited."""
+        return self._startup.fileno() if self._startup else None
 
     def poll(self) -> BpfState:
         """Picks up the descriptors if they have come. Never blocks, never raises."""
-        if self._helper is None:
+        if self._startup is None:
             return self._state
         try:
-            self._probes = self._helper.poll()
+            self._probes = self._startup.poll()
         except HandoverError as error:
-            self._end_helper(BpfState("off", error.message, error.hint))
+            self._end_startup(BpfState("off", error.message, error.hint))
             return self._state
         if self._probes is None:
             if self._clock.boot_ns() - self._started_ns > _DEADLINE_NS:
                 hint = "Try `agent bpf check`, which shows what the compiler says."
-                self._end_helper(BpfState("off", "The BPF helper took longer than 300 s.", hint))
+                self._end_startup(
+                    BpfState("off", "Starting the BPF probes took longer than 300 s.", hint)
+                )
             return self._state
         handover = self._probes.handover
         self._seam = Seam(*handover.seam)
         self._cpus = possible_cpus()
         log.info(
-            "bpf=ready bcc=%s headers=%s compile_ms=%d attach_ms=%d seam=%d/%d/%d",
+            "bpf=ready kept=%s bcc=%s headers=%s compile_ms=%d attach_ms=%d seam=%d/%d/%d",
+            "yes" if handover.kept else "no",
             handover.bcc,
             handover.headers,
             handover.compile_ms,
             handover.attach_ms,
             *handover.seam,
         )
-        self._end_helper(BpfState("ready"))
+        self._end_startup(BpfState("ready"))
         return self._state
 
-    def _end_helper(self, state: BpfState) -> None:
-        if self._helper is not None:
-            self._helper.close()
-            self._helper = None
+    def _end_startup(self, state: BpfState) -> None:
+        if self._startup is not None:
+            self._startup.close()
+            self._startup = None
         self._state = state
 
     def witness(self, snapshot_ns: int | None = None) -> BpfView:
@@ -209,7 +217,7 @@ class Witness:
 
     def close(self) -> None:
         """Detaches everything. A second call does nothing."""
-        self._end_helper(BpfState("off", "closed"))
+        self._end_startup(BpfState("off", "closed"))
         if self._probes is not None:
             self._probes.close()
             self._probes = None

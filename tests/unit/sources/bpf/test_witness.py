@@ -1,10 +1,11 @@
-"""The witness between its helper's start and its last descriptor, with the kernel left out."""
+"""The witness between its start and its last descriptor, with the kernel left out."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,12 +53,12 @@ class FakeMap:
 
 
 @dataclass
-class FakeHelper:
+class FakeStartup:
     answers: list[Probes | HandoverError | None]
     closed: int = 0
     orders: list[Order] = field(default_factory=list)
 
-    def __call__(self, order: Order) -> FakeHelper:
+    def __call__(self, order: Order, directory: Path) -> FakeStartup:
         self.orders.append(order)
         return self
 
@@ -101,44 +102,42 @@ def clock() -> Clock:
 
 def start(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, *answers: Probes | HandoverError | None
-) -> tuple[bpf.Witness, FakeHelper]:
-    helper = FakeHelper(list(answers))
-    monkeypatch.setattr(bpf, "Helper", helper)
+) -> tuple[bpf.Witness, FakeStartup]:
+    startup = FakeStartup(list(answers))
+    monkeypatch.setattr(bpf, "Startup", startup)
     monkeypatch.setattr(bpf.Witness, "_lost", lambda self, counters: 4)
-    return bpf.Witness.start(Hierarchy.DEFAULT, clock, SUPPORT), helper
+    return bpf.Witness.start(Hierarchy.DEFAULT, clock, SUPPORT), startup
 
 
 def test_it_starts_without_waiting_and_is_ready_when_the_descriptors_come(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    witness, helper = start(monkeypatch, clock, None, probes({}, {}))
+    witness, startup = start(monkeypatch, clock, None, probes({}, {}))
     assert witness.state.status == "starting"
     assert witness.fileno() == 99
     assert witness.poll().status == "starting"
     assert witness.poll().status == "ready"
-    assert (helper.closed, witness.fileno()) == (1, None)
-    assert helper.orders == [Order("witness", "default")]
+    assert (startup.closed, witness.fileno()) == (1, None)
+    assert startup.orders == [Order("witness", "default")]
 
 
-def test_a_helper_that_fails_turns_it_off_with_the_reason(
+def test_a_start_that_fails_turns_it_off_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    witness, helper = start(monkeypatch, clock, HandoverError("No BTF.", "Boot another kernel."))
+    witness, startup = start(monkeypatch, clock, HandoverError("No BTF.", "Boot another kernel."))
     state = witness.poll()
     assert (state.status, state.reason, state.hint) == ("off", "No BTF.", "Boot another kernel.")
-    assert helper.closed == 1
+    assert startup.closed == 1
     assert witness.poll() is state
 
 
-def test_a_helper_that_never_answers_is_ended(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    witness, helper = start(monkeypatch, clock)
+def test_a_start_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    witness, startup = start(monkeypatch, clock)
     clock.now += 299 * 10**9
     assert witness.poll().status == "starting"
     clock.now += 2 * 10**9
     assert witness.poll().status == "off"
-    assert helper.closed == 1
+    assert startup.closed == 1
 
 
 def test_asked_before_it_is_ready_it_refuses(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
@@ -147,13 +146,11 @@ def test_asked_before_it_is_ready_it_refuses(monkeypatch: pytest.MonkeyPatch, cl
         witness.witness()
 
 
-def test_closed_it_is_off_and_ends_the_helper(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    witness, helper = start(monkeypatch, clock)
+def test_closed_it_is_off_and_ends_the_start(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    witness, startup = start(monkeypatch, clock)
     witness.close()
     witness.close()
-    assert (witness.state.status, helper.closed) == ("off", 1)
+    assert (witness.state.status, startup.closed) == ("off", 1)
 
 
 def ready(

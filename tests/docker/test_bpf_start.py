@@ -1,0 +1,88 @@
+"""A start of the probes on this machine's kernel: from what is kept, or from a fresh compile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.sources.bpf import kept, witness
+from agent.sources.bpf.compiler import compile_order
+from agent.sources.bpf.loader import Startup
+from agent.sources.bpf.program_loader import LoadError, load
+from agent.sources.bpf.programs import Order
+from agent.sources.bpf.support import probe_support
+from agent.sources.cgroup import reader
+from tests.containers import wait_until
+
+if TYPE_CHECKING:
+    from agent.sources.bpf.programs import Compiled, Handover
+
+ORDER = Order("witness", str(reader.detect().hierarchy))
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    if problem := probe_support().problem:
+        pytest.skip(f"needs BPF: {problem[0]}")
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def started(directory: Path) -> Handover:
+    """How the witness came to be ready."""
+    one = witness.Witness.start(reader.detect().hierarchy, SystemClock(), directory=directory)
+    try:
+        wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
+        assert one.state.status == "ready", one.state
+        assert one.probes is not None
+        return one.probes.handover
+    finally:
+        one.close()
+
+
+def refuse_to_compile(self: Startup) -> Compiled:
+    raise AssertionError(f"compiled although {self} was kept")
+
+
+def test_what_was_compiled_once_is_loaded_by_every_later_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = started(tmp_path / "bpf")
+    assert (first.kept, first.compile_ms > 0) == (False, True)
+    monkeypatch.setattr(Startup, "_compile", refuse_to_compile)
+    second = started(tmp_path / "bpf")
+    assert (second.kept, second.compile_ms) == (True, 0)
+
+
+def test_a_changed_file_is_refused_and_made_fresh(tmp_path: Path) -> None:
+    started(tmp_path / "bpf")
+    file = tmp_path / "bpf" / kept.file_name(ORDER)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert not started(tmp_path / "bpf").kept
+    assert started(tmp_path / "bpf").kept
+
+
+def test_what_another_kernel_made_is_refused_and_made_fresh(tmp_path: Path) -> None:
+    other = {**kept.made_for(ORDER), "kernel": "6.1.0-50-amd64 #1"}
+    kept.write(tmp_path / "bpf", ORDER, other, compile_order(ORDER))
+    assert not started(tmp_path / "bpf").kept
+
+
+def test_instructions_that_see_nothing_are_refused_though_the_kernel_takes_them(
+    tmp_path: Path,
+) -> None:
+    """As if the key had missed a difference: a start is read from where none is."""
+    blind = compile_order(
+        Order(ORDER.programs, ORDER.hierarchy, macros=("-UTASK_START", "-DTASK_START=TASK_TGID"))
+    )
+    with pytest.raises(LoadError, match="do not see this kernel's processes"):
+        load(blind, ORDER, kept=True)
+    kept.write(tmp_path / "bpf", ORDER, kept.made_for(ORDER), blind)
+    assert not started(tmp_path / "bpf").kept
+    assert started(tmp_path / "bpf").kept
