@@ -6,11 +6,10 @@ is Docker's word, `cgroup.procs`, the numbers that the storms were asked for, an
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +19,7 @@ import pytest
 
 from tests import containers
 from tests.agent_process import AgentProcess, rows
-from tests.bpf_support import Storm, program_ids, programs_there, storm
+from tests.bpf_support import Storm, lying, program_ids, programs_there, storm
 from tests.containers import docker, wait_until
 
 PREFIX = "so1_contenedor_"
@@ -61,8 +60,8 @@ def two(boxes: containers.Containers, image: str, program: Path) -> Iterator[tup
         yield first, second
 
 
-def agent(place: Place, *more: str) -> AgentProcess:
-    return AgentProcess(("--config", str(place.config), *QUIET, *more))
+def agent(place: Place, *more: str, env: Mapping[str, str] | None = None) -> AgentProcess:
+    return AgentProcess(("--config", str(place.config), *QUIET, *more), env or {})
 
 
 def wait_for_row(place: Place, query: str, *values: object, what: str) -> None:
@@ -219,19 +218,14 @@ class BpfAgentCases:
             ]
             liar, named = made[0], made[1]
             lies.write_text(f"{liar.pid} {named.cgroup_id}\n", encoding="ascii")
-            os.environ["SO1_TEST_BPF_DISAGREE"] = str(lies)
-            try:
-                with agent(place, "--interval", "3", "--dry-run", *self.words) as one:
-                    one.wait_for("bpf=ready")
-                    wait_for_row(
-                        place,
-                        "SELECT 1 FROM attribution_checks WHERE conflict > 0",
-                        what="a conflict",
-                    )
-                    one.signal(signal.SIGINT)
-                    assert one.wait_end() == 0, one.output
-            finally:
-                del os.environ["SO1_TEST_BPF_DISAGREE"]
+            words = ("--interval", "3", "--dry-run", *self.words)
+            with agent(place, *words, env=lying(lies)) as one:
+                one.wait_for("bpf=ready")
+                wait_for_row(
+                    place, "SELECT 1 FROM attribution_checks WHERE conflict > 0", what="a conflict"
+                )
+                one.signal(signal.SIGINT)
+                assert one.wait_end() == 0, one.output
             stored = rows(
                 place.database,
                 "SELECT container_id, verified, timestamp FROM container_stats WHERE pid = ?"

@@ -89,19 +89,18 @@ def events(view: BpfView, one: Storm) -> CgroupEvents:
 
 
 def settled(witness: bpf.Witness) -> BpfView:
-    """A view in which everybody who is on the way out now is out.
-
-    The kernel frees a task after a grace period, which on an idle CPU may take its next wake-up.
-    """
-    leaving = [key for key in witness.witness().exiting if not Path(f"/proc/{key.pid}").exists()]
+    """A view in which everybody who is on the way out now is out and settled."""
+    known = witness.witness().cgroup_ids
+    leaving = [key for key in known if not Path(f"/proc/{key.pid}").exists()]
 
     def look() -> BpfView | None:
         for cpu in os.sched_getaffinity(0):
             subprocess.run(["taskset", "-c", str(cpu), "true"], check=True)
         view = witness.witness()
-        return None if any(key in view.exiting for key in leaving) else view
+        unsettled = view.cgroup_ids.keys() - set(view.settled)
+        return None if any(key in unsettled for key in leaving) else view
 
-    view = wait_until(look, "the kernel has freed what ended", timeout_s=120)
+    view = wait_until(look, "what ended is settled", timeout_s=120)
     assert isinstance(view, BpfView)
     return view
 

@@ -24,7 +24,7 @@ import pytest
 
 from tests import containers
 from tests.agent_process import PROJECT, agent_command
-from tests.bpf_support import Storm, storm
+from tests.bpf_support import Storm, lying, storm
 from tests.containers import docker, in_lab, wait_until
 from tests.other_user import need_readable_checkout
 
@@ -58,21 +58,21 @@ def _program_at(place: Path, length: int) -> str:
     return path
 
 
-def command(*words: str) -> list[str]:
+def command(*words: str, env: Mapping[str, str] | None = None) -> list[str]:
     """The command line of `agent bpf WORDS…`, told of the engine that the tests use."""
     host = os.environ.get("DOCKER_HOST")
     if host is None:
-        return [*agent_command(), "bpf", *words]
+        return [*agent_command(env), "bpf", *words]
     config = Path("/var/tmp/so1-test-bpf.toml")
     config.write_text(f'docker_host = "{host}"\n', encoding="utf-8")
-    return [*agent_command(), "bpf", *words, "--config", str(config)]
+    return [*agent_command(env), "bpf", *words, "--config", str(config)]
 
 
 def run(
     *words: str, env: Mapping[str, str] | None = None, timeout_s: float = 300
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words),
+        command(*words, env=env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -416,7 +416,7 @@ class BpfCommandCases:
     ) -> None:
         lies = tmp_path / "lies"
         lies.write_text(f"{storms[0].pid} {storms[1].cgroup_id}\n", encoding="ascii")
-        done = run("check", "--json", env={"SO1_TEST_BPF_DISAGREE": str(lies)})
+        done = run("check", "--json", env=lying(lies))
         assert done.returncode == 1, done.stderr
         rows = {row["pid"]: row for row in json.loads(done.stdout)["rows"]}
         assert rows[storms[0].pid]["verified"] == "conflict"

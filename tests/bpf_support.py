@@ -20,9 +20,16 @@ import pytest
 
 from tests import containers
 
+LIAR = Path(__file__).parent / "liar"
 PROGRAM = Path(__file__).parent / "programs" / "storm.c"
 CGROUPS = Path("/sys/fs/cgroup")
 ANSWER_S = 900.0
+
+
+def lying(lies: Path) -> dict[str, str]:
+    """The environment of an agent whose BPF witness says what the file has."""
+    path = f"{LIAR}{os.pathsep}{Path(__file__).parents[1]}"
+    return {"PYTHONPATH": path, "SO1_TEST_BPF_DISAGREE": str(lies)}
 
 
 def unified() -> bool:

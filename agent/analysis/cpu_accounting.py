@@ -146,7 +146,7 @@ def _stays(
     stays: dict[str, dict[ProcessKey, Stay]] = {}
     for key, cgroup_id in view.cgroup_ids.items():
         container_id = owner.get(cgroup_id)
-        if container_id is None:
+        if container_id is None or key in view.settled:
             continue
         base = view.moved_cpu_ns.get(key, 0)
         ledger = before.ledgers.get(container_id)

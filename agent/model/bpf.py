@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agent.model.process import ProcessKey
@@ -53,6 +53,29 @@ class Seam:
     event_only: int = 0
 
 
+class ProcessExit(NamedTuple):
+    """One process that ended."""
+
+    key: ProcessKey
+    parent: ProcessKey
+    """Whose child it was when it ended."""
+    comm: str
+    parent_comm: str
+    cgroup_id: int
+    ended_ns: int
+    """Boot clock."""
+    exit_code: int
+    """As wait(2) has it: status << 8 | signal."""
+    cpu_ns: int
+    """Of all its life."""
+    charged_ns: int
+    """What its last cgroup's account got of it: without what it spent before it moved there."""
+    max_rss_kb: int
+    oom: bool
+    short_lived: bool
+    """Whether it began and ended between two snapshots."""
+
+
 @dataclass(frozen=True, slots=True)
 class BpfView:
     """What the maps hold at one moment. Cgroup ids are of the hierarchy that was asked for."""
@@ -62,8 +85,7 @@ class BpfView:
     cgroup_ids: Mapping[ProcessKey, int]
     """Every process from its birth until the kernel frees it, zombies too."""
     exiting: Mapping[ProcessKey, int]
-    """Of these the ones whose last thread has ended, with their CPU by then, as far as it was
-    charged; it is in `totals` once the kernel has freed them (zombies: when they are reaped)."""
+    """Of these the ones whose last thread has ended, with all of their CPU; not yet freed."""
     moved_cpu_ns: Mapping[ProcessKey, int]
     """CPU spent before the last move between cgroups; only those that moved."""
     totals: Mapping[int, CgroupEvents]
@@ -75,5 +97,18 @@ class BpfView:
     gone: frozenset[int]
     """Cgroups in `totals` whose directory was removed; they leave at a later reading."""
     lost: int
-    """Records and events that could not be kept, since the probes started."""
+    """Records and events that are gone, since the probes started: what could not be kept, and runs
+    of programs that the kernel skipped (`missed`)."""
     seam: Seam
+    settled: Collection[ProcessKey] = ()
+    """Of `cgroup_ids` the ones whose CPU is in `totals` already: they have ended."""
+    pointer_ids: Mapping[ProcessKey, int] = field(default_factory=dict)
+    """What the task's own pointer said, where that is not what `cgroup_ids` has by its history."""
+    corrected: int = 0
+    """How often a pointer was found to differ from the history, since the probes started."""
+    late: int = 0
+    """Ended processes that were settled, or cleared, without the event that should have done it."""
+    missed: int = 0
+    """Runs of programs that the kernel skipped; they are in `lost` too."""
+    exits: Sequence[ProcessExit] = ()
+    """Processes that ended since the last mark (a stored tick), in no particular order of CPUs."""

@@ -16,20 +16,25 @@ struct process_key {
 };
 
 /*
- * Flags are bytes of their own, not bits of one word: different programs set them on different
- * CPUs without a lock, and none may undo another's.
+ * Where a process is and what it has cost. A record is readable from when its start is written,
+ * which is last, to when its cgroup is set to 0, which is first. Flags are words and bytes of their
+ * own, not bits of one word: different programs set them on different CPUs without a lock.
  */
 struct process_record {
-	__u64 cgroup_id;	/* in the hierarchy the programs were built for */
+	__u64 start_ns;		/* the leader's start_boottime; 0 where nobody is */
+	__u64 cgroup_id;	/* by its history, in the hierarchy the programs were built for */
+	__u64 pointer_id;	/* what the task's own pointer said where that differed, else 0 */
 	__u64 base_cpu_ns;	/* spent before it came into this cgroup by a move */
-	__u64 threads_cpu_ns;	/* of its threads that are gone */
-	__u64 exit_cpu_ns;	/* what the scheduler had charged by the end of its last thread */
+	__u64 threads_cpu_ns;	/* of its threads that have switched for the last time */
+	__u64 exit_cpu_ns;	/* all of its CPU, once it has ended */
+	__u64 claimed;		/* the place is taken */
+	__u64 ended;		/* its threads are gone and its account is settled; not yet freed */
+	__u64 released;		/* by the reader: it has ended and nobody will tell of its freeing */
+	__u32 pid;
 	__u8 seen_event;	/* by fork, exec or attach */
 	__u8 seen_snapshot;	/* by the task iterator */
-	__u8 exited;		/* its last thread ended; the leader is not yet freed */
-	__u8 short_lived;	/* began and ended between two marks */
 	__u8 moved;
-	__u8 reserved[3];
+	__u8 base_partial;	/* it had more threads than a program walks when it was moved */
 };
 
 /* Everything is cumulative since the record was made. */
@@ -48,12 +53,14 @@ struct cgroup_record {
 	__u32 gone;		/* the directory was removed */
 };
 
-/* One a CPU. A record that could not be kept is counted here and nowhere else. */
+/* One a CPU. What could not be kept is counted here and nowhere else. */
 struct cpu_counters {
-	__u64 lost_processes;	/* no room for, or no access to, a process's record */
-	__u64 lost_cgroups;	/* likewise a cgroup's */
-	__u64 lost_events;	/* no room in the ring buffer */
-	__u64 mended;		/* exec found another cgroup than the record had */
+	__u64 lost_processes;	/* no room for a process's record, or its end was never seen */
+	__u64 lost_cgroups;	/* events of a cgroup whose record found no room */
+	__u64 lost_events;	/* no room in the trace's ring buffer */
+	__u64 corrected;	/* a task's own pointer said another cgroup than its history */
+	__u64 late;		/* ended processes that were settled or cleared without their event */
+	__u64 exits;		/* sequence number of the last exit record, given or not */
 	__u64 seam_both;	/* the iterator met a process that an event had told of */
 	__u64 seam_snapshot;	/* it met one that no event had told of */
 };
@@ -61,6 +68,36 @@ struct cpu_counters {
 /* Written by the reader. */
 struct control {
 	__u64 mark_ns;		/* boot clock of its last snapshot of all processes */
+};
+
+enum exit_kind {
+	EXIT_WHOLE = 1,
+	EXIT_REST = 2,		/* more CPU of a process whose exit was given before */
+};
+
+#define EVENT_COMM 16
+
+/* One process that ended. */
+struct exit_record {
+	__u64 sequence;		/* on its CPU, from 1, without gaps where nothing is lost */
+	__u64 start_ns;		/* with pid: the process */
+	__u64 parent_start_ns;	/* with ppid: whose child it was when it ended */
+	__u64 cgroup_id;
+	__u64 ended_ns;		/* boot clock */
+	__u64 cpu_ns;		/* of all its life */
+	__u64 charged_ns;	/* of it what its last cgroup's account got */
+	__u64 max_rss_pages;
+	__u32 cpu;
+	__u32 pid;
+	__u32 ppid;
+	__s32 exit_code;	/* as wait(2) has it: status << 8 | signal */
+	__u8 kind;		/* enum exit_kind */
+	__u8 oom;		/* it was an OOM victim */
+	__u8 short_lived;	/* began and ended between two marks */
+	__u8 moved;
+	__u32 reserved;
+	char comm[EVENT_COMM];
+	char parent_comm[EVENT_COMM];
 };
 
 enum event_kind {
@@ -73,7 +110,6 @@ enum event_kind {
 	EVENT_OOM = 7,
 };
 
-#define EVENT_COMM 16
 #define EVENT_TEXT 80		/* "docker-", 64 digits, ".scope" and a final NUL fit */
 #define EVENT_LONG_TEXT 4160	/* PATH_MAX behind "/dev/fd/" and a number */
 

@@ -23,8 +23,14 @@ print(*load(compile_order(order), order, kept=False).programs)
 """
 
 
-@pytest.mark.parametrize("macros", [(), ("-UGROUP_DEAD_ARG",)], ids=["as it is", "before 6.16"])
-@pytest.mark.parametrize(("programs", "at_exit"), [("witness", "on_exit"), ("trace", "trace_exit")])
+@pytest.mark.parametrize(
+    "macros",
+    [(), ("-UGROUP_DEAD_ARG",), ("-USWITCH_STATE_ARG",)],
+    ids=["as it is", "before 6.16", "before 5.18"],
+)
+@pytest.mark.parametrize(
+    ("programs", "at_exit"), [("witness", "on_switch"), ("trace", "trace_exit")]
+)
 def test_the_kernel_takes_the_programs(
     programs: str, at_exit: str, macros: tuple[str, ...]
 ) -> None:

@@ -79,7 +79,7 @@ def test_instructions_that_see_nothing_are_refused_though_the_kernel_takes_them(
 ) -> None:
     """As if the key had missed a difference: a start is read from where none is."""
     blind = compile_order(
-        Order(ORDER.programs, ORDER.hierarchy, macros=("-UTASK_START", "-DTASK_START=TASK_TGID"))
+        Order(ORDER.programs, ORDER.hierarchy, macros=("-UTASK_START", "-DTASK_START=TASK_RUNTIME"))
     )
     with pytest.raises(LoadError, match="do not see this kernel's processes"):
         load(blind, ORDER, kept=True)

@@ -146,6 +146,7 @@ enabled = false
 install = "/opt/x"
 database = "/srv/x.db"
 build = "/srv/build"
+bpf = "/srv/bpf"
 run = "/run/x"
 log = "/srv/log"
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bpf_cases import BpfCases, boxes, program, storms, witness
+from tests.bpf_history_cases import BpfHistoryCases
 from tests.vm.conftest import Images
 
 # Minutes of guest time: beyond what CI has for one guest.
@@ -20,4 +21,9 @@ def image(images: Images) -> str:
 
 @pytest.mark.usefixtures("image")
 class TestBpf(BpfCases):
+    pass
+
+
+@pytest.mark.usefixtures("image")
+class TestBpfHistory(BpfHistoryCases):
     pass

@@ -72,7 +72,7 @@ def trace_events(wanted: Wanted, docker_host: str, clock: Clock, kept: Path) -> 
         if probes is None:
             return 0
         stack.callback(probes.close)
-        ring = Ring(probes.maps["events"].fd, EVENT_BYTES)
+        ring = Ring(probes.maps["events"].fd, EVENT_BYTES, records.EVENT, EventRecord._make)
         stack.callback(ring.close)
         for directory, parent in _directories(str(layout.root)):
             names.learn_cgroup(directory[0], parent, directory[1])
@@ -209,7 +209,7 @@ class _Run:
     def __init__(
         self,
         wanted: Wanted,
-        ring: Ring,
+        ring: Ring[EventRecord],
         probes: Probes,
         names: Names,
         keeper: _NameKeeper,

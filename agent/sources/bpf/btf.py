@@ -167,6 +167,14 @@ class Btf:
             struct_id = self.strip(member.type_id)
         return total
 
+    def offset_of_first(self, struct_name: str, *names: str) -> int:
+        """Byte offset of the first of these fields that there is. Raises BtfError."""
+        struct_id = self.struct(struct_name)
+        for name in names:
+            if member := self.member(struct_id, name):
+                return member.offset
+        raise BtfError(f"This kernel's struct {struct_name} has no {' or '.join(names)}.")
+
     def enum_value(self, name: str, constant: str) -> int | None:
         """The value of `constant` in the enumeration `name`, None where either is absent."""
         type_id = self._find(name, _ENUM)

@@ -12,8 +12,15 @@ from pathlib import Path
 from agent.model.container import Hierarchy
 from agent.sources.bpf.btf import Btf, BtfError
 
-MAX_PROCESSES = 65_536
+SLOTS = 65_536
+"""Places for processes, by pid: 6 MB."""
+SLOT_BLOCK = 32
+"""Places that the reader looks at together."""
+SPILLED = 8_192
+"""Processes whose place another one has: only where pids go beyond SLOTS."""
 MAX_CGROUPS = 8_192
+EXIT_BYTES = 4 << 20
+"""The witness's ring buffer: some 28,000 exits."""
 EVENT_BYTES = 8 << 20
 """The trace's ring buffer: some 50,000 events."""
 
@@ -27,6 +34,8 @@ _FIELDS = {
     "TASK_SIGNAL": ("task_struct", "signal"),
     "TASK_EXIT_CODE": ("task_struct", "exit_code"),
     "TASK_EXIT_STATE": ("task_struct", "exit_state"),
+    "TASK_FLAGS": ("task_struct", "flags"),
+    "TASK_THREAD_NODE": ("task_struct", "thread_node"),
     "TASK_COMM": ("task_struct", "comm"),
     "TASK_RUNTIME": ("task_struct", "se", "sum_exec_runtime"),
     "SIGNAL_LIVE": ("signal_struct", "live"),
@@ -34,6 +43,8 @@ _FIELDS = {
     "SIGNAL_FLAGS": ("signal_struct", "flags"),
     "SIGNAL_EXIT_CODE": ("signal_struct", "group_exit_code"),
     "SIGNAL_OOM_MM": ("signal_struct", "oom_mm"),
+    "SIGNAL_MAXRSS": ("signal_struct", "maxrss"),
+    "SIGNAL_THREAD_HEAD": ("signal_struct", "thread_head"),
     "SIGNAL_RUNTIME": ("signal_struct", "sum_sched_runtime"),
     "CSS_SET_DFL_CGRP": ("css_set", "dfl_cgrp"),
     "CSS_SET_SUBSYS": ("css_set", "subsys"),
@@ -52,6 +63,7 @@ _TRACEPOINTS = (
     "sched_process_exec",
     "sched_process_exit",
     "sched_process_free",
+    "sched_switch",
     "cgroup_attach_task",
     "cgroup_mkdir",
     "cgroup_rmdir",
@@ -76,6 +88,11 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
     # at once may both look like the last.
     if len(forms["sched_process_exit"] or ()) > 1:
         values["GROUP_DEAD_ARG"] = 1
+    # Since 5.18 sched_switch says itself what the task's state was. Before, its field is read, with
+    # underscores in its name since 5.14.
+    if len(forms["sched_switch"] or ()) > 3:
+        values["SWITCH_STATE_ARG"] = 1
+    values["TASK_STATE"] = btf.offset_of_first("task_struct", "__state", "state")
     # Since 6.8 mark_victim hands over the task, before its number.
     if (forms["mark_victim"] or [False])[0]:
         values["OOM_TASK_ARG"] = 1
@@ -85,11 +102,14 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
         if subsystem is None:
             raise BtfError("This kernel has no memory controller.")
         values["V1_SUBSYS"] = subsystem
-    values["MAX_PROCESSES"] = MAX_PROCESSES
+    values["SLOTS"] = SLOTS
+    values["SLOT_BLOCK"] = SLOT_BLOCK
+    values["SPILLED"] = SPILLED
     values["MAX_CGROUPS"] = MAX_CGROUPS
     page = os.sysconf("SC_PAGE_SIZE")
     values["PAGE_SIZE"] = page
     values["EVENT_PAGES"] = EVENT_BYTES // page
+    values["EXIT_PAGES"] = EXIT_BYTES // page
     return [f"-D{macro}={value}" for macro, value in values.items()]
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from agent.clock import SystemClock
 from agent.errors import SourceError
 from agent.sources.bpf import proof, records
 from agent.sources.bpf.programs import ITERATOR, SETS, Compiled, Handover, MapSpec, Order, Program
@@ -28,6 +29,7 @@ from agent.sources.bpf.syscall import (
     load_program,
     possible_cpus,
 )
+from agent.sources.bpf.table import ProcessTable
 
 _RAW_TRACEPOINT, _TRACING = 17, 26
 """`enum bpf_prog_type`."""
@@ -103,7 +105,7 @@ def _load_all(
         loaded[one.function] = _load(one, made)
         held.append(loaded[one.function])
     if "controls" in maps:
-        mark = records.CONTROL.pack(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        mark = records.CONTROL.pack(SystemClock().boot_ns())
         maps["controls"].update(bytes(4), mark)
     # One by one: what is attached when the next is refused is in the list already.
     held.extend(_attach(one, loaded[one.function]) for one in wanted if one.tracepoint != ITERATOR)
@@ -113,26 +115,33 @@ def _load_all(
             iterator = loaded.pop(one.function)
             held.remove(iterator)
             try:
-                _iterate(iterator)
+                seam = _look(maps, iterator)
             finally:
                 os.close(iterator)
-            seam = _seam(maps)
-            _prove(maps)
     return maps, loaded, seam
 
 
-def _prove(maps: Mapping[str, Map]) -> None:
-    """Holds the iterator's pass against `/proc`. Raises LoadError where it saw something else."""
-    before = proof.processes()
-    known: dict[int, set[int]] = {}
-    for keys, _ in maps["processes"].chunks():
-        for pid, start_ns in records.PROCESS_KEY_ALONE.iter_unpack(keys):
-            known.setdefault(pid, set()).add(start_ns // proof.TICK_NS)
-    if problem := proof.problem(before, known, proof.processes()):
-        raise LoadError(
-            f"The BPF programs do not see this kernel's processes: {problem}.",
-            "Rows stay unverified; report what `agent bpf check` says.",
-        )
+def _look(maps: Mapping[str, Map], iterator: int) -> tuple[int, int, int]:
+    """Lets the iterator run, holds what is known then against `/proc`, and gives the seam.
+
+    Raises LoadError where the programs saw something else.
+    """
+    _iterate(iterator)
+    table = ProcessTable(maps["slots"], maps["generations"], maps["spilled"])
+    try:
+        before = proof.processes()
+        table.read()
+        known: dict[int, set[int]] = {}
+        for key in table.cgroup_ids:
+            known.setdefault(key.pid, set()).add(key.start_ns // proof.TICK_NS)
+        if problem := proof.problem(before, known, proof.processes()):
+            raise LoadError(
+                f"The BPF programs do not see this kernel's processes: {problem}.",
+                "Rows stay unverified; report what `agent bpf check` says.",
+            )
+        return _seam(maps, table)
+    finally:
+        table.close()
 
 
 def _create(spec: MapSpec) -> int:
@@ -209,18 +218,17 @@ def _iterate(program: int) -> None:
         os.close(link)
 
 
-def _seam(maps: Mapping[str, Map]) -> tuple[int, int, int]:
+def _seam(maps: Mapping[str, Map], table: ProcessTable) -> tuple[int, int, int]:
     """Who saw the processes that live when the iterator has run."""
-    counters = maps["counters"]
-    raw = Map(counters.fd, counters.key_size, counters.value_size * possible_cpus())
-    both = snapshot = 0
-    for fields in records.CPU_COUNTERS.iter_unpack(raw.lookup(bytes(4)) or b""):
-        one = records.CpuCounters(*fields)
-        both += one.seam_both
-        snapshot += one.seam_snapshot
-    event = 0
-    for _, values in maps["processes"].chunks():
-        for fields in records.PROCESS_RECORD.iter_unpack(values):
-            record = records.ProcessRecord(*fields)
-            event += record.seen_event and not record.seen_snapshot
+    counted = read_counters(maps["counters"], possible_cpus())
+    both = sum(one.seam_both for one in counted)
+    snapshot = sum(one.seam_snapshot for one in counted)
+    event = sum(one.seen_event and not one.seen_snapshot for one in table.whole())
     return both, snapshot, event
+
+
+def read_counters(counters: Map, cpus: int) -> list[records.CpuCounters]:
+    """What was counted, by CPU. Raises BpfCallError."""
+    per_cpu = Map(counters.fd, counters.key_size, counters.value_size * cpus)
+    raw = per_cpu.lookup(bytes(4)) or b""
+    return [records.CpuCounters(*fields) for fields in records.CPU_COUNTERS.iter_unpack(raw)]

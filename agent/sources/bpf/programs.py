@@ -37,21 +37,24 @@ class ProgramSet:
 WITNESS = ProgramSet(
     source="witness.c",
     maps={
-        "processes": (records.PROCESS_KEY.size, records.PROCESS_RECORD.size),
+        "slots": (4, records.PROCESS_RECORD.size),
+        "spilled": (records.PROCESS_KEY.size, records.PROCESS_RECORD.size),
+        "generations": (4, records.GENERATION.size),
         "cgroups": (records.CGROUP_KEY.size, records.CGROUP_RECORD.size),
+        "exits": (0, 0),
         "counters": (4, records.CPU_COUNTERS.size),
         "controls": (4, records.CONTROL.size),
     },
     probes=(
-        Probe("sched_process_free", "on_free"),
-        Probe("sched_process_exit", "on_exit"),
-        Probe("cgroup_rmdir", "on_rmdir"),
-        Probe("cgroup_mkdir", "on_mkdir"),
-        Probe("cgroup_attach_task", "on_attach"),
-        Probe("sched_process_exec", "on_exec"),
-        Probe("sched_process_fork", "on_fork"),
+        Probe("sched_process_free", "on_free", typed=True),
+        Probe("sched_switch", "on_switch", typed=True),
+        Probe("cgroup_rmdir", "on_rmdir", typed=True),
+        Probe("cgroup_mkdir", "on_mkdir", typed=True),
+        Probe("cgroup_attach_task", "on_attach", typed=True),
+        Probe("sched_process_exec", "on_exec", typed=True),
+        Probe("sched_process_fork", "on_fork", typed=True),
     ),
-    iterator="bpf_iter__task",
+    iterator="on_task",
 )
 
 TRACE_PROBES = {

@@ -11,18 +11,19 @@ from enum import IntEnum
 from typing import NamedTuple
 
 PROCESS_KEY = struct.Struct("=IIQ")
-PROCESS_KEY_ALONE = struct.Struct("=I4xQ")
-"""The pid and start_ns of a `PROCESS_KEY`."""
-PROCESS_RECORD = struct.Struct("=QQQQBBBBB3x")
-PROCESS_PLACE = struct.Struct("=QQ8xQ2xB5x")
-"""The cgroup_id, base_cpu_ns, exit_cpu_ns and exited of a `PROCESS_RECORD`: what a tick wants."""
+PROCESS_RECORD = struct.Struct("=9QI4B")
+PROCESS_PLACE = struct.Struct("=4Q8xQ8xQQI4x")
+"""start_ns, cgroup_id, pointer_id, base_cpu_ns, exit_cpu_ns, ended, released and pid of a
+`PROCESS_RECORD`: what a tick needs."""
+GENERATION = struct.Struct("=Q")
 CGROUP_KEY = struct.Struct("=Q")
 CGROUP_RECORD = struct.Struct("=9QII")
-CPU_COUNTERS = struct.Struct("=6Q")
+CPU_COUNTERS = struct.Struct("=8Q")
 CONTROL = struct.Struct("=Q")
 EVENT_COMM = 16
 EVENT_TEXT = 80
 EVENT_LONG_TEXT = 4160
+EXIT = struct.Struct(f"=8QIIIiBBBBI{EVENT_COMM}s{EVENT_COMM}s")
 EVENT = struct.Struct(f"=QQQQIIIiII{EVENT_COMM}s{EVENT_TEXT}s")
 LONG_EVENT = struct.Struct(f"=QQQQIIIiII{EVENT_COMM}s{EVENT_LONG_TEXT}s")
 """`struct long_event`, its text in one piece."""
@@ -33,15 +34,20 @@ PROCESS_KEY_FIELDS = ("pid", "reserved", "start_ns")
 class ProcessRecord(NamedTuple):
     """`struct process_record`."""
 
+    start_ns: int
     cgroup_id: int
+    pointer_id: int
     base_cpu_ns: int
     threads_cpu_ns: int
     exit_cpu_ns: int
+    claimed: int
+    ended: int
+    released: int
+    pid: int
     seen_event: int
     seen_snapshot: int
-    exited: int
-    short_lived: int
     moved: int
+    base_partial: int
 
 
 class CgroupRecord(NamedTuple):
@@ -66,7 +72,9 @@ class CpuCounters(NamedTuple):
     lost_processes: int = 0
     lost_cgroups: int = 0
     lost_events: int = 0
-    mended: int = 0
+    corrected: int = 0
+    late: int = 0
+    exits: int = 0
     seam_both: int = 0
     seam_snapshot: int = 0
 
@@ -81,6 +89,37 @@ class EventKind(IntEnum):
     MKDIR = 5
     RMDIR = 6
     OOM = 7
+
+
+class ExitKind(IntEnum):
+    """`enum exit_kind`."""
+
+    WHOLE = 1
+    REST = 2
+
+
+class ExitRecord(NamedTuple):
+    """`struct exit_record`."""
+
+    sequence: int
+    start_ns: int
+    parent_start_ns: int
+    cgroup_id: int
+    ended_ns: int
+    cpu_ns: int
+    charged_ns: int
+    max_rss_pages: int
+    cpu: int
+    pid: int
+    ppid: int
+    exit_code: int
+    kind: int
+    oom: int
+    short_lived: int
+    moved: int
+    reserved: int
+    comm: bytes
+    parent_comm: bytes
 
 
 class EventRecord(NamedTuple):

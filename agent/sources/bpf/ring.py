@@ -1,4 +1,4 @@
-"""Reading the trace's ring buffer from its memory, without a callback for each event.
+"""Reading a BPF ring buffer from its memory, without a callback for each record.
 
 The layout is the kernel's (kernel/bpf/ringbuf.c): one page with the reader's position, one with the
 writer's, then the data, mapped twice so that no record is ever cut. A record is preceded by its
@@ -10,21 +10,29 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 from agent.sources.bpf import records
-from agent.sources.bpf.records import EventRecord
+from agent.sources.bpf.barrier import read_barrier
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEADER = 8
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 
+R = TypeVar("R")
 
-class Ring:
+
+class Ring(Generic[R]):
     """The ring buffer behind a descriptor. One reader at a time."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        """Maps it. Raises OSError."""
+    def __init__(
+        self, fd: int, size: int, layout: struct.Struct, make: Callable[[Iterable[Any]], R]
+    ) -> None:
+        """Maps its `size` bytes of records laid out so. Raises OSError."""
+        self._layout = layout
+        self._make = make
         page = os.sysconf("SC_PAGE_SIZE")
         self._size = size
         self._page = page
@@ -35,37 +43,40 @@ class Ring:
             self._mine.close()
             raise
 
-    def read(self, most: int = 1 << 14) -> list[EventRecord]:
-        """The events that are whole, in the order in which they took their places; `most` of them.
+    def read(self, most: int = 1 << 14) -> list[R]:
+        """The records that are whole, in the order in which they took their places; `most` of them.
 
         Where one is still being written those behind it wait with it.
         """
-        unpack, length_of = records.EVENT.unpack_from, _U32.unpack_from
+        unpack, length_of = self._layout.unpack_from, _U32.unpack_from
         unpack_long, long_size = records.LONG_EVENT.unpack_from, records.LONG_EVENT.size
         data, page, mask = self._theirs, self._page, self._size - 1
         position = _U64.unpack_from(self._mine)[0]
         end = _U64.unpack_from(data)[0]
-        found: list[EventRecord] = []
-        make = EventRecord._make
+        read_barrier()
+        found: list[R] = []
+        make = self._make
         while position < end and len(found) < most:
             at = page + (position & mask)
             length = length_of(data, at)[0]
             if length & _BUSY:
                 break
+            read_barrier()
             if length == long_size:
                 found.append(make(unpack_long(data, at + _HEADER)))
             elif not length & _DISCARDED:
                 found.append(make(unpack(data, at + _HEADER)))
             length &= ~_DISCARDED
             position += (length + _HEADER + 7) & ~7
+        read_barrier()
         _U64.pack_into(self._mine, 0, position)
         return found
 
     @property
     def waiting(self) -> int:
-        """About how many events are there to be read."""
+        """About how many records are there to be read."""
         filled: int = _U64.unpack_from(self._theirs)[0] - _U64.unpack_from(self._mine)[0]
-        return filled // ((records.EVENT.size + _HEADER + 7) & ~7)
+        return filled // ((self._layout.size + _HEADER + 7) & ~7)
 
     def close(self) -> None:
         self._mine.close()

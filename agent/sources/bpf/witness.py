@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model.bpf import BpfView, CgroupEvents, Seam
+from agent.model.bpf import BpfView, CgroupEvents, ProcessExit, Seam
 from agent.model.container import Hierarchy
-from agent.model.process import ProcessKey, process_keys
+from agent.model.process import ProcessKey
 from agent.sources.bpf import records
+from agent.sources.bpf.exits import Exits
 from agent.sources.bpf.kept import DIRECTORY
 from agent.sources.bpf.loader import HandoverError, Probes, Startup
+from agent.sources.bpf.offsets import EXIT_BYTES
+from agent.sources.bpf.program_loader import read_counters
 from agent.sources.bpf.programs import Order
 from agent.sources.bpf.support import BpfSupport, probe_support
 from agent.sources.bpf.syscall import Map, possible_cpus, program_runs
+from agent.sources.bpf.table import ProcessTable
 
-__all__ = ["BpfState", "BpfSupport", "BpfView", "CgroupEvents", "Seam", "Witness", "probe_support"]
+__all__ = [
+    "BpfState",
+    "BpfSupport",
+    "BpfView",
+    "CgroupEvents",
+    "ProcessExit",
+    "Seam",
+    "Witness",
+    "probe_support",
+]
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +47,11 @@ _KEEP_GONE_NS = 60 * 10**9
 """A removed cgroup's record stays this long after it was first seen so: its processes are freed
 later than its directory, and every reader of the totals shall have met it."""
 
-_SETTLE_NS = 20 * 10**9
-"""The kernel tells of an ended process's last within a grace period of RCU. One that has been gone
-for this long and was not told of never will be."""
+_TRIES = 3
 
-DISAGREE_VARIABLE = "SO1_TEST_BPF_DISAGREE"
-"""Test hook: names a file of lines `PID CGROUP_ID` that this witness then swears to."""
+_LATE_NS = 20 * 10**9
+"""The kernel tells of an ended process's freeing within a grace period of RCU. One that has been
+gone for this long and was not told of never will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +72,14 @@ class Witness:
         self._clock = clock
         self._started_ns = clock.boot_ns()
         self._probes: Probes | None = None
+        self._table: ProcessTable | None = None
+        self._exits: Exits | None = None
         self._seam = Seam()
+        self._exits_since_mark: list[ProcessExit] = []
         self._cpus = 1
         self._gone_since: dict[int, int] = {}
-        self._exiting_since: dict[ProcessKey, int] = {}
-        self._settled = 0
-        self._settled_cpu_ns: dict[int, int] = {}
+        self._ended_since: dict[ProcessKey, int] = {}
+        self._late = 0
 
     @classmethod
     def start(
@@ -115,7 +128,9 @@ class Witness:
                     BpfState("off", "Starting the BPF probes took longer than 300 s.", hint)
                 )
             return self._state
-        handover = self._probes.handover
+        handover, maps = self._probes.handover, self._probes.maps
+        self._table = ProcessTable(maps["slots"], maps["generations"], maps["spilled"])
+        self._exits = Exits(maps["exits"].fd, EXIT_BYTES)
         self._seam = Seam(*handover.seam)
         self._cpus = possible_cpus()
         log.info(
@@ -149,68 +164,66 @@ class Witness:
             raise SourceError("The BPF probes are not there.", self._state.hint)
         controls = self._probes.maps["controls"]
         controls.update(bytes(4), records.CONTROL.pack(snapshot_ns))
+        self._exits_since_mark.clear()
 
     def read(self) -> BpfView:
         """What the maps hold now.
 
         Raises SourceError while the state is not ready, or where the kernel refuses a reading.
         """
-        if self._probes is None:
+        if self._probes is None or self._table is None or self._exits is None:
             raise SourceError("The BPF probes are not there.", self._state.hint)
-        maps = self._probes.maps
+        maps, table = self._probes.maps, self._table
         read_ns = self._clock.boot_ns()
-        cgroup_ids, exiting, moved = _read_processes(maps["processes"])
-        totals, parents, born, gone = _read_cgroups(maps["cgroups"])
-        self._settle(maps["processes"], cgroup_ids, exiting, moved, read_ns)
-        for cgroup_id, cpu_ns in self._settled_cpu_ns.items():
-            if cgroup_id in totals:
-                totals[cgroup_id] = totals[cgroup_id].plus(CgroupEvents(cpu_ended_ns=cpu_ns))
-        lost = self._settled + self._lost(maps["counters"])
+        table.read()
+        for _ in range(_TRIES):
+            totals, parents, born, gone = _read_cgroups(maps["cgroups"])
+            # Who ended meanwhile would be in the totals and among the living.
+            if not table.read():
+                break
+        counters = read_counters(maps["counters"], self._cpus)
+        self._exits_since_mark += self._exits.read(counters)
+        self._release(table, read_ns)
+        missed = sum(program_runs(fd).missed for fd in self._probes.programs.values())
+        lost = sum(one.lost_processes + one.lost_cgroups for one in counters)
         self._sweep(maps["cgroups"], gone, read_ns)
-        cgroup_ids.update(_sworn(cgroup_ids))
+        gone_keys = table.released
         return BpfView(
-            read_ns, cgroup_ids, exiting, moved, totals, parents, born, gone, lost, self._seam
+            read_ns=read_ns,
+            cgroup_ids=_without(table.cgroup_ids, gone_keys),
+            exiting=_without(table.ended, gone_keys),
+            moved_cpu_ns=_without(table.moved_cpu_ns, gone_keys),
+            totals=totals,
+            parents=parents,
+            born=born,
+            gone=gone,
+            lost=lost + self._exits.lost + missed,
+            seam=self._seam,
+            settled=frozenset(table.ended),
+            pointer_ids=_without(table.pointer_ids, gone_keys),
+            corrected=sum(one.corrected for one in counters),
+            late=self._late + sum(one.late for one in counters),
+            missed=missed,
+            exits=tuple(self._exits_since_mark),
         )
 
-    def _lost(self, counters: Map) -> int:
-        """Everything that could not be kept, programs that did not run included."""
-        per_cpu = Map(counters.fd, counters.key_size, counters.value_size * self._cpus)
-        lost = 0
-        for fields in records.CPU_COUNTERS.iter_unpack(per_cpu.lookup(bytes(4)) or b""):
-            one = records.CpuCounters(*fields)
-            lost += one.lost_processes + one.lost_cgroups + one.mended
-        programs = self._probes.programs.values() if self._probes else ()
-        return lost + sum(program_runs(fd).missed for fd in programs)
-
-    def _settle(
-        self,
-        processes: Map,
-        cgroup_ids: dict[ProcessKey, int],
-        exiting: dict[ProcessKey, int],
-        moved_cpu_ns: dict[ProcessKey, int],
-        now_ns: int,
-    ) -> None:
-        """Closes the accounts of processes whose end was told and whose freeing was not, with what
-        they had cost at their end. Each is a lost event."""
-        since = {key: self._exiting_since.get(key, now_ns) for key in exiting}
-        for key in [key for key, first in since.items() if now_ns - first > _SETTLE_NS]:
-            if _is_there(key.pid):  # a zombie that nobody reaps is no loss
+    def _release(self, table: ProcessTable, now_ns: int) -> None:
+        """Gives up records of ended processes whose freeing was not told; each is `late`."""
+        waiting = table.ended.keys() - table.released
+        since = {key: self._ended_since.get(key, now_ns) for key in waiting}
+        for key in [key for key, first in since.items() if now_ns - first > _LATE_NS]:
+            if _is_there(key.pid):  # a zombie that nobody reaps
                 continue
-            processes.delete(records.PROCESS_KEY.pack(key.pid, 0, key.start_ns))
-            cgroup_id = cgroup_ids.pop(key)
-            cost = exiting.pop(key) - moved_cpu_ns.pop(key, 0)
-            before = self._settled_cpu_ns.get(cgroup_id, 0)
-            self._settled_cpu_ns[cgroup_id] = before + max(0, cost)
-            self._settled += 1
+            table.release(key)
+            self._late += 1
             del since[key]
-        self._exiting_since = since
+        self._ended_since = since
 
     def _sweep(self, cgroups: Map, gone: frozenset[int], now_ns: int) -> None:
         for cgroup_id in gone:
             since = self._gone_since.setdefault(cgroup_id, now_ns)
             if now_ns - since > _KEEP_GONE_NS:
                 cgroups.delete(records.CGROUP_KEY.pack(cgroup_id))
-                self._settled_cpu_ns.pop(cgroup_id, None)
                 del self._gone_since[cgroup_id]
         for cgroup_id in self._gone_since.keys() - gone:
             del self._gone_since[cgroup_id]
@@ -218,29 +231,23 @@ class Witness:
     def close(self) -> None:
         """Detaches everything. A second call does nothing."""
         self._end_startup(BpfState("off", "closed"))
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+        if self._exits is not None:
+            self._exits.close()
+            self._exits = None
         if self._probes is not None:
             self._probes.close()
             self._probes = None
 
 
-def _read_processes(
-    processes: Map,
-) -> tuple[dict[ProcessKey, int], dict[ProcessKey, int], dict[ProcessKey, int]]:
-    cgroup_ids: dict[ProcessKey, int] = {}
-    exiting: dict[ProcessKey, int] = {}
-    moved_cpu_ns: dict[ProcessKey, int] = {}
-    for keys, values in processes.chunks():
-        for key, (cgroup_id, base_cpu_ns, cpu_ns, exits) in zip(
-            process_keys(records.PROCESS_KEY_ALONE.iter_unpack(keys)),
-            records.PROCESS_PLACE.iter_unpack(values),
-            strict=True,
-        ):
-            cgroup_ids[key] = cgroup_id
-            if exits:
-                exiting[key] = cpu_ns
-            if base_cpu_ns:
-                moved_cpu_ns[key] = base_cpu_ns
-    return cgroup_ids, exiting, moved_cpu_ns
+def _without(known: dict[ProcessKey, int], keys: set[ProcessKey]) -> dict[ProcessKey, int]:
+    """A copy that later readings leave as it is."""
+    copy = dict(known)
+    for key in keys:
+        copy.pop(key, None)
+    return copy
 
 
 def _read_cgroups(
@@ -274,15 +281,3 @@ def _is_there(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _sworn(known: dict[ProcessKey, int]) -> dict[ProcessKey, int]:
-    """What the test hook says, for processes that are there."""
-    name = os.environ.get(DISAGREE_VARIABLE)
-    if not name:
-        return {}
-    with suppress(OSError, ValueError):
-        pairs = [line.split() for line in Path(name).read_text(encoding="ascii").splitlines()]
-        said = {int(pid): int(cgroup_id) for pid, cgroup_id in pairs}
-        return {key: said[key.pid] for key in known if key.pid in said}
-    return {}

@@ -21,6 +21,7 @@ RECORDS: dict[str, tuple[struct.Struct, tuple[str, ...]]] = {
     "process_key": (records.PROCESS_KEY, records.PROCESS_KEY_FIELDS),
     "process_record": (records.PROCESS_RECORD, records.ProcessRecord._fields),
     "cgroup_record": (records.CGROUP_RECORD, records.CgroupRecord._fields),
+    "exit_record": (records.EXIT, records.ExitRecord._fields),
     "cpu_counters": (records.CPU_COUNTERS, records.CpuCounters._fields),
     "control": (records.CONTROL, ("mark_ns",)),
     "event": (records.EVENT, records.EventRecord._fields),
@@ -57,11 +58,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
 
 
 def test_what_a_tick_takes_of_a_process_is_what_the_whole_record_says() -> None:
-    key, record = bytes(range(1, 17)), bytes(range(1, 41))
-    pid, _, start_ns = records.PROCESS_KEY.unpack(key)
-    assert records.PROCESS_KEY_ALONE.unpack(key) == (pid, start_ns)
+    record = bytes(range(1, records.PROCESS_RECORD.size + 1))
     whole = records.ProcessRecord(*records.PROCESS_RECORD.unpack(record))
-    taken = (whole.cgroup_id, whole.base_cpu_ns, whole.exit_cpu_ns, whole.exited)
+    taken = (
+        *(whole.start_ns, whole.cgroup_id, whole.pointer_id, whole.base_cpu_ns),
+        *(whole.exit_cpu_ns, whole.ended, whole.released, whole.pid),
+    )
     assert records.PROCESS_PLACE.unpack(record) == taken
 
 
@@ -104,8 +106,11 @@ def test_every_field_is_where_the_compiler_puts_it(
 
 def test_the_kinds_of_event_are_the_headers() -> None:
     text = HEADER.read_text(encoding="ascii")
-    kinds = {name: int(value) for name, value in re.findall(r"EVENT_([A-Z]+) = (\d+)", text)}
-    assert kinds == {kind.name: kind.value for kind in records.EventKind}
+    for prefix, known in (("EVENT", records.EventKind), ("EXIT", records.ExitKind)):
+        found = re.findall(rf"\b{prefix}_([A-Z]+) = (\d+)", text)
+        assert {name: int(value) for name, value in found} == {
+            kind.name: kind.value for kind in known
+        }
 
 
 def test_text_ends_at_its_first_nul_and_stays_text() -> None:

@@ -69,17 +69,19 @@ def writer() -> Iterator[Writer]:
 
 
 @pytest.fixture
-def ring(writer: Writer) -> Iterator[Ring]:
-    one = Ring(writer.fd, SIZE)
+def ring(writer: Writer) -> Iterator[Ring[records.EventRecord]]:
+    one = Ring(writer.fd, SIZE, records.EVENT, records.EventRecord._make)
     yield one
     one.close()
 
 
-def pids(ring: Ring) -> list[int]:
+def pids(ring: Ring[records.EventRecord]) -> list[int]:
     return [event.pid for event in ring.read()]
 
 
-def test_events_come_in_the_order_of_their_places_and_once(writer: Writer, ring: Ring) -> None:
+def test_events_come_in_the_order_of_their_places_and_once(
+    writer: Writer, ring: Ring[records.EventRecord]
+) -> None:
     for pid in (3, 1, 2):
         writer.write(pid)
     assert pids(ring) == [3, 1, 2]
@@ -87,7 +89,9 @@ def test_events_come_in_the_order_of_their_places_and_once(writer: Writer, ring:
     assert writer.consumed == writer.end
 
 
-def test_what_is_still_being_written_holds_back_what_follows(writer: Writer, ring: Ring) -> None:
+def test_what_is_still_being_written_holds_back_what_follows(
+    writer: Writer, ring: Ring[records.EventRecord]
+) -> None:
     writer.write(1)
     at = writer.write(2, BUSY)
     writer.write(3)
@@ -96,7 +100,9 @@ def test_what_is_still_being_written_holds_back_what_follows(writer: Writer, rin
     assert pids(ring) == [2, 3]
 
 
-def test_a_long_text_comes_whole_between_short_ones(writer: Writer, ring: Ring) -> None:
+def test_a_long_text_comes_whole_between_short_ones(
+    writer: Writer, ring: Ring[records.EventRecord]
+) -> None:
     path = b"/" + b"/".join(b"d" * 200 for _ in range(20))
     writer.write(1)
     writer.write_long(path)
@@ -107,13 +113,17 @@ def test_a_long_text_comes_whole_between_short_ones(writer: Writer, ring: Ring) 
     assert records.c_text(found[2].text) == "/bin/sh"
 
 
-def test_a_record_that_was_given_up_is_passed_over(writer: Writer, ring: Ring) -> None:
+def test_a_record_that_was_given_up_is_passed_over(
+    writer: Writer, ring: Ring[records.EventRecord]
+) -> None:
     writer.write(1, DISCARDED)
     writer.write(2)
     assert pids(ring) == [2]
 
 
-def test_a_record_across_the_buffers_end_is_whole(writer: Writer, ring: Ring) -> None:
+def test_a_record_across_the_buffers_end_is_whole(
+    writer: Writer, ring: Ring[records.EventRecord]
+) -> None:
     written, read = [], []
     for pid in range(1, 3 * SIZE // EACH):
         writer.write(pid)
@@ -122,7 +132,9 @@ def test_a_record_across_the_buffers_end_is_whole(writer: Writer, ring: Ring) ->
     assert read == written
 
 
-def test_a_round_takes_no_more_than_it_is_told(writer: Writer, ring: Ring) -> None:
+def test_a_round_takes_no_more_than_it_is_told(
+    writer: Writer, ring: Ring[records.EventRecord]
+) -> None:
     for pid in range(10):
         writer.write(pid)
     assert len(ring.read(most=4)) == 4

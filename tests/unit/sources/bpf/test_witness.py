@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +15,10 @@ from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.loader import HandoverError, Probes
+from agent.sources.bpf.offsets import SLOTS
 from agent.sources.bpf.programs import Handover, Order
 from agent.sources.bpf.support import BpfSupport
+from tests.unit.sources.bpf.memory import PAGE, Memory, exit_record
 
 SUPPORT = BpfSupport(True, True, True, "python3", "none", True, "x86_64")
 ME, OTHER = ProcessKey(7, 700), ProcessKey(8, 800)
@@ -32,24 +33,6 @@ class Clock:
 
     def wall_ns(self) -> int:
         return self.now
-
-
-class FakeMap:
-    """A map of bytes with the reader's interface."""
-
-    def __init__(self, content: dict[bytes, bytes]) -> None:
-        self.content = content
-        self.fd, self.key_size, self.value_size = -1, 4, records.CPU_COUNTERS.size
-
-    def chunks(self) -> Iterator[tuple[bytes, bytes]]:
-        if self.content:
-            yield b"".join(self.content), b"".join(self.content.values())
-
-    def update(self, key: bytes, value: bytes) -> None:
-        self.content[key] = value
-
-    def delete(self, key: bytes) -> bool:
-        return self.content.pop(key, None) is not None
 
 
 @dataclass
@@ -75,24 +58,20 @@ class FakeStartup:
         self.closed += 1
 
 
-def process(key: ProcessKey, cgroup: int, *, base: int = 0, exited: int = 0) -> dict[bytes, bytes]:
-    record = records.PROCESS_RECORD.pack(cgroup, base, 0, 44, 1, 0, exited, 0, 0)
-    return {records.PROCESS_KEY.pack(key.pid, 0, key.start_ns): record}
-
-
 def cgroup(identity: int, *, parent: int = 1, born: int = 0, gone: int = 0) -> dict[bytes, bytes]:
     record = records.CGROUP_RECORD.pack(parent, 5, 4, 3, 1, 2, 1, 60, 40, born, gone)
     return {records.CGROUP_KEY.pack(identity): record}
 
 
-def probes(processes: dict[bytes, bytes], cgroups: dict[bytes, bytes]) -> Probes:
-    maps: dict[str, Any] = {
-        "processes": FakeMap(processes),
-        "cgroups": FakeMap(cgroups),
-        "controls": FakeMap({}),
-        "counters": FakeMap({}),
-    }
-    return Probes(Handover(seam=(1, 2, 3)), maps, {}, ())
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    one = Memory()
+    yield one
+    one.close()
+
+
+def probes(memory: Memory) -> Probes:
+    return Probes(Handover(seam=(1, 2, 3)), memory.maps, {}, ())
 
 
 @pytest.fixture
@@ -105,14 +84,13 @@ def start(
 ) -> tuple[bpf.Witness, FakeStartup]:
     startup = FakeStartup(list(answers))
     monkeypatch.setattr(bpf, "Startup", startup)
-    monkeypatch.setattr(bpf.Witness, "_lost", lambda self, counters: 4)
     return bpf.Witness.start(Hierarchy.DEFAULT, clock, SUPPORT), startup
 
 
 def test_it_starts_without_waiting_and_is_ready_when_the_descriptors_come(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, memory: Memory
 ) -> None:
-    witness, startup = start(monkeypatch, clock, None, probes({}, {}))
+    witness, startup = start(monkeypatch, clock, None, probes(memory))
     assert witness.state.status == "starting"
     assert witness.fileno() == 99
     assert witness.poll().status == "starting"
@@ -153,73 +131,163 @@ def test_closed_it_is_off_and_ends_the_start(monkeypatch: pytest.MonkeyPatch, cl
     assert (witness.state.status, startup.closed) == ("off", 1)
 
 
-def ready(
-    monkeypatch: pytest.MonkeyPatch,
-    clock: Clock,
-    processes: dict[bytes, bytes],
-    cgroups: dict[bytes, bytes],
-) -> tuple[bpf.Witness, Any]:
-    what = probes(processes, cgroups)
-    witness, _ = start(monkeypatch, clock, what)
-    assert witness.poll().status == "ready"
-    return witness, what.maps
+@pytest.fixture
+def witness(monkeypatch: pytest.MonkeyPatch, clock: Clock, memory: Memory) -> Iterator[bpf.Witness]:
+    """One that is ready, on maps of memory."""
+    one, _ = start(monkeypatch, clock, probes(memory))
+    monkeypatch.setattr(bpf, "read_counters", lambda *_: memory.counters)
+    assert one.poll().status == "ready"
+    yield one
+    one.close()
 
 
 def test_the_view_has_every_process_with_what_its_record_says(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
+    witness: bpf.Witness, memory: Memory
 ) -> None:
-    content = process(ME, 10) | process(OTHER, 20, base=33, exited=1)
-    witness, maps = ready(monkeypatch, clock, content, cgroup(10, parent=2, born=1))
+    memory.put(ME, 10)
+    memory.put(OTHER, 20, base_cpu_ns=33, exit_cpu_ns=44, ended=1, pointer_id=21)
+    memory.maps["cgroups"].content |= cgroup(10, parent=2, born=1)
+    memory.counters[0] = records.CpuCounters(lost_processes=3, corrected=5, late=6, seam_both=7)
+    memory.counters[1] = records.CpuCounters(lost_cgroups=1, corrected=2)
     view = witness.witness(snapshot_ns=555)
     assert view.cgroup_ids == {ME: 10, OTHER: 20}
-    assert view.exiting == {OTHER: 44}
-    assert view.moved_cpu_ns == {OTHER: 33}
+    assert (view.exiting, set(view.settled)) == ({OTHER: 44}, {OTHER})
+    assert (view.moved_cpu_ns, view.pointer_ids) == ({OTHER: 33}, {OTHER: 21})
     assert view.totals[10] == bpf.CgroupEvents(5, 4, 3, 1, 2, 1, 60, 40)
     assert (view.totals[10].starts, view.totals[10].cpu_exited_ns) == (5, 100)
     assert (view.parents, view.born, view.gone) == ({10: 2}, {10}, frozenset())
-    assert (view.lost, view.seam) == (4, bpf.Seam(1, 2, 3))
-    assert maps["controls"].content == {bytes(4): records.CONTROL.pack(555)}
+    assert (view.lost, view.corrected, view.late, view.missed) == (4, 7, 6, 0)
+    assert view.seam == bpf.Seam(1, 2, 3)
+    assert memory.maps["controls"].content == {bytes(4): records.CONTROL.pack(555)}
+
+
+def test_a_view_stays_as_it_was_when_the_next_is_read(witness: bpf.Witness, memory: Memory) -> None:
+    memory.put(ME, 10)
+    first = witness.witness()
+    memory.free(ME)
+    memory.put(OTHER, 20)
+    second = witness.witness()
+    assert (first.cgroup_ids, second.cgroup_ids) == ({ME: 10}, {OTHER: 20})
+
+
+def test_a_process_that_is_moved_and_a_pid_that_is_used_again_are_seen_at_the_next_reading(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    memory.put(ME, 10)
+    assert witness.witness().cgroup_ids == {ME: 10}
+    memory.put(ME, 11)
+    assert witness.witness().cgroup_ids == {ME: 11}
+    again = ProcessKey(ME.pid, ME.start_ns + 5)
+    memory.put(again, 12)
+    assert witness.witness().cgroup_ids == {again: 12}
+    assert witness.witness().cgroup_ids == {again: 12}
+
+
+def test_a_record_whose_count_comes_only_later_is_met_by_the_next_reading(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    """As where the kernel is held up between the two; the count belongs to the other's block."""
+    memory.put(ME, 10)
+    witness.witness()
+    memory.put(OTHER, 20, counted=False)
+    assert witness.witness().cgroup_ids == {ME: 10, OTHER: 20}
+
+
+def test_half_a_record_is_none(witness: bpf.Witness, memory: Memory) -> None:
+    memory.put(ME, 0)
+    memory.put(OTHER, 20, start_ns=0)
+    assert witness.witness().cgroup_ids == {}
+
+
+def test_processes_that_found_their_place_taken_are_known_as_well(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    far = ProcessKey(ME.pid + SLOTS, 701)
+    memory.put(ME, 10)
+    memory.spill(far, 30)
+    assert witness.witness().cgroup_ids == {ME: 10, far: 30}
+    memory.maps["spilled"].content.clear()
+    assert witness.witness().cgroup_ids == {ME: 10}
 
 
 def test_a_removed_cgroups_record_stays_a_minute_and_is_then_swept(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
+    witness: bpf.Witness, memory: Memory, clock: Clock
 ) -> None:
-    witness, maps = ready(monkeypatch, clock, {}, cgroup(10, gone=1) | cgroup(11))
+    kept = memory.maps["cgroups"].content
+    kept |= cgroup(10, gone=1) | cgroup(11)
     assert witness.witness().gone == {10}
     clock.now += 59 * 10**9
     witness.witness()
-    assert len(maps["cgroups"].content) == 2
+    assert len(kept) == 2
     clock.now += 2 * 10**9
     witness.witness()
-    assert list(maps["cgroups"].content) == [records.CGROUP_KEY.pack(11)]
+    assert list(kept) == [records.CGROUP_KEY.pack(11)]
 
 
-def test_an_end_whose_freeing_is_never_told_is_settled_and_counted_as_lost(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
+def test_an_ended_process_whose_freeing_is_never_told_gives_up_its_place_and_is_late_not_lost(
+    witness: bpf.Witness, memory: Memory, clock: Clock
 ) -> None:
-    there = ProcessKey(os.getpid(), 900)
-    gone = ProcessKey(1 << 22, 950)  # beyond every pid_max
-    content = process(there, 10, exited=1) | process(gone, 10, base=4, exited=1)
-    witness, maps = ready(monkeypatch, clock, content, cgroup(10))
+    zombie = ProcessKey(os.getpid(), 900)
+    gone = ProcessKey(SLOTS - 1, 950)
+    while Path(f"/proc/{gone.pid}").exists():
+        gone = ProcessKey(gone.pid - 1, 950)
+    for key in (zombie, gone):
+        memory.put(key, 10, exit_cpu_ns=44, ended=1)
     before = witness.witness()
-    assert before.exiting == {there: 44, gone: 44}
+    assert before.exiting == {zombie: 44, gone: 44}
     clock.now += 21 * 10**9
+    witness.witness()
     after = witness.witness()
-    assert after.exiting == {there: 44}
-    assert set(after.cgroup_ids) == {there}
-    assert after.lost == before.lost + 1
-    assert after.totals[10].cpu_ended_ns == before.totals[10].cpu_ended_ns + 40
-    assert len(maps["processes"].content) == 1
-    assert witness.witness().totals == after.totals
+    assert set(after.cgroup_ids) == set(after.exiting) == {zombie}
+    assert (after.late, after.lost) == (before.late + 1, before.lost)
+    assert (memory.at(gone.pid).released, memory.at(zombie.pid).released) == (1, 0)
+    assert witness.witness().late == after.late
 
 
-def test_the_test_hook_makes_it_swear_to_another_cgroup(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock, tmp_path: Any
+def test_an_exit_has_its_names_and_its_cost(witness: bpf.Witness, memory: Memory) -> None:
+    one = exit_record(
+        ME, ppid=3, comm=b"sleep\0x", parent_comm=b"sh", cpu_ns=70, charged_ns=60, oom=1,
+        exit_code=9, short_lived=1, ended_ns=88,
+    )  # fmt: skip
+    memory.exit(one)
+    (got,) = witness.witness().exits
+    assert (got.key, got.parent) == (ME, ProcessKey(3, 5))
+    assert (got.comm, got.parent_comm, got.cgroup_id) == ("sleep", "sh", 10)
+    assert (got.cpu_ns, got.charged_ns, got.exit_code, got.ended_ns) == (70, 60, 9, 88)
+    assert (got.oom, got.short_lived) == (True, True)
+    assert got.max_rss_kb == 25 * PAGE // 1024
+    assert witness.witness().exits == ()
+
+
+def test_cpu_that_comes_after_an_exits_record_is_added_to_it(
+    witness: bpf.Witness, memory: Memory
 ) -> None:
-    witness, _ = ready(monkeypatch, clock, process(ME, 10) | process(OTHER, 20), {})
-    lies = tmp_path / "lies"
-    lies.write_text(f"{ME.pid} 99\n12345 1\n", encoding="ascii")
-    monkeypatch.setitem(os.environ, bpf.DISAGREE_VARIABLE, str(lies))
-    assert witness.witness().cgroup_ids == {ME: 99, OTHER: 20}
-    monkeypatch.delitem(os.environ, bpf.DISAGREE_VARIABLE)
-    assert witness.witness().cgroup_ids == {ME: 10, OTHER: 20}
+    memory.exit(exit_record(ME, sequence=1))
+    memory.exit(exit_record(ME, sequence=2, kind=2, cpu_ns=7, charged_ns=6))
+    (got,) = witness.witness().exits
+    assert (got.cpu_ns, got.charged_ns) == (107, 106)
+
+
+def test_a_gap_in_the_numbers_and_a_tail_that_only_the_count_knows_are_lost_exactly(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    for sequence in (1, 2, 5):
+        memory.exit(exit_record(ProcessKey(sequence, 1), sequence=sequence))
+    memory.exit(exit_record(ProcessKey(9, 1), sequence=2, cpu=1))
+    memory.counters[:] = [records.CpuCounters(exits=9), records.CpuCounters(exits=2)]
+    first = witness.witness()
+    assert (len(first.exits), first.lost) == (4, 2 + 1)
+    assert witness.witness().lost == 2 + 4 + 1
+    memory.exit(exit_record(ProcessKey(10, 1), sequence=10))
+    memory.counters[0] = records.CpuCounters(exits=10)
+    assert witness.witness().lost == 7
+    assert witness.witness().lost == 7
+
+
+def test_a_number_that_is_taken_before_its_record_is_there_is_no_loss(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    memory.counters[0] = records.CpuCounters(exits=1)
+    assert witness.witness().lost == 0
+    memory.exit(exit_record(ME))
+    assert witness.witness().lost == 0

@@ -1,0 +1,90 @@
+"""The records of processes that ended, and exactly how many of them are gone.
+
+Every CPU numbers the exits that happen on it, and counts them whether there is room for a record or
+not. A number that is passed over is a record that was lost; so is one that the count has and that
+never came: without the count a lost tail would go unseen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from agent.model.bpf import ProcessExit
+from agent.model.process import ProcessKey
+from agent.sources.bpf import records
+from agent.sources.bpf.records import CpuCounters, ExitKind, ExitRecord
+from agent.sources.bpf.ring import Ring
+
+_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+_MOST_AT_ONCE = 1 << 14
+
+
+class Exits:
+    """The reader of one ring buffer of exits."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """Maps it. Raises OSError."""
+        self._ring: Ring[ExitRecord] = Ring(fd, size, records.EXIT, ExitRecord._make)
+        self._got: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._counted: dict[int, int] = {}
+        self.lost = 0
+        """Records that are gone since the start, without those counted since the last read()."""
+
+    def read(self, counters: Sequence[CpuCounters]) -> list[ProcessExit]:
+        """What has come since. `counters` by CPU, read just before."""
+        raw: list[ExitRecord] = []
+        while some := self._ring.read(_MOST_AT_ONCE):
+            raw += some
+            if len(some) < _MOST_AT_ONCE:
+                break
+        for one in raw:
+            self._got[one.cpu] = self._got.get(one.cpu, 0) + 1
+            self._last[one.cpu] = max(self._last.get(one.cpu, 0), one.sequence)
+        # A number is taken a moment before its record is there, so the count of the last reading
+        # is held against what has come up to this one.
+        lost = sum(
+            max(self._counted.get(cpu, 0), self._last.get(cpu, 0)) - self._got.get(cpu, 0)
+            for cpu in range(len(counters))
+        )
+        self.lost = max(self.lost, lost)
+        self._counted = {cpu: one.exits for cpu, one in enumerate(counters)}
+        return _whole(raw)
+
+    def close(self) -> None:
+        self._ring.close()
+
+
+def _whole(raw: Sequence[ExitRecord]) -> list[ProcessExit]:
+    """One exit a process: CPU that came after its record is added to it, or stands alone."""
+    found: dict[ProcessKey, ProcessExit] = {}
+    for one in raw:
+        key = ProcessKey(one.pid, one.start_ns)
+        earlier = found.get(key)
+        if earlier is not None:
+            whole = one if one.kind == ExitKind.WHOLE else None
+            found[key] = (earlier if whole is None else _exit(key, whole))._replace(
+                cpu_ns=earlier.cpu_ns + one.cpu_ns,
+                charged_ns=earlier.charged_ns + one.charged_ns,
+            )
+        else:
+            found[key] = _exit(key, one)
+    return list(found.values())
+
+
+def _exit(key: ProcessKey, one: ExitRecord) -> ProcessExit:
+    return ProcessExit(
+        key=key,
+        parent=ProcessKey(one.ppid, one.parent_start_ns),
+        comm=records.c_text(one.comm),
+        parent_comm=records.c_text(one.parent_comm),
+        cgroup_id=one.cgroup_id,
+        ended_ns=one.ended_ns,
+        exit_code=one.exit_code,
+        cpu_ns=one.cpu_ns,
+        charged_ns=one.charged_ns,
+        max_rss_kb=one.max_rss_pages * _KB,
+        oom=bool(one.oom),
+        short_lived=bool(one.short_lived),
+    )

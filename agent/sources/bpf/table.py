@@ -1,0 +1,153 @@
+"""The witness's records of processes, read from the memory that the programs write them to.
+
+A reading looks at what changed since the last one: every block of slots has a count of its
+changes. The programs change a record first and the count afterwards; the reader takes the counts
+first, then the records, and takes those again whose count moved meanwhile. A change whose count
+comes only later is met by the next reading.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+
+from agent.model.process import ProcessKey
+from agent.sources.bpf import records
+from agent.sources.bpf.barrier import read_barrier
+from agent.sources.bpf.offsets import SLOT_BLOCK, SLOTS
+from agent.sources.bpf.syscall import Map
+
+_TRIES = 8
+_RELEASED = 8 * records.ProcessRecord._fields.index("released")
+_WORD = struct.Struct("=Q")
+
+
+class ProcessTable:
+    """The current records; its dictionaries change with each read()."""
+
+    def __init__(self, slots: Map, generations: Map, spilled: Map) -> None:
+        """Maps the memory. Raises OSError."""
+        self._size = slots.value_size
+        self._block_bytes = SLOT_BLOCK * self._size
+        self._spilled = spilled
+        self._slots = mmap.mmap(slots.fd, _pages(SLOTS * self._size))
+        try:
+            blocks = SLOTS // SLOT_BLOCK
+            self._counts = struct.Struct(f"={blocks}Q")
+            self._generations = mmap.mmap(
+                generations.fd, _pages(self._counts.size), prot=mmap.PROT_READ
+            )
+        except BaseException:
+            self._slots.close()
+            raise
+        self._seen: tuple[int, ...] = (0,) * blocks
+        self._again: set[int] = set()
+        self._keys: dict[int, list[ProcessKey]] = {}
+        self.cgroup_ids: dict[ProcessKey, int] = {}
+        """By history."""
+        self.pointer_ids: dict[ProcessKey, int] = {}
+        """What the task's own pointer said, only where that differed."""
+        self.ended: dict[ProcessKey, int] = {}
+        """CPU of those whose account is settled and that are not freed."""
+        self.moved_cpu_ns: dict[ProcessKey, int] = {}
+        self.released: set[ProcessKey] = set()
+
+    def read(self) -> bool:
+        """Brings all of it up to date; whether anything changed. Raises BpfCallError."""
+        due = self._changed() | self._again
+        self._again = set()
+        found = False
+        for _ in range(_TRIES):
+            found |= bool(due)
+            for block in due:
+                self._take(block, self._block(block))
+            self._again |= due
+            read_barrier()
+            due = self._changed()
+            if not due:
+                break
+        self._again |= due
+        return self._read_spilled() or found
+
+    def _changed(self) -> set[int]:
+        counts = self._counts.unpack_from(self._generations)
+        read_barrier()
+        seen, self._seen = self._seen, counts
+        if counts == seen:
+            return set()
+        return {
+            block for block, (now, then) in enumerate(zip(counts, seen, strict=True)) if now != then
+        }
+
+    def _block(self, block: int) -> Iterator[tuple[int, ...]]:
+        start = block * self._block_bytes
+        return records.PROCESS_PLACE.iter_unpack(self._slots[start : start + self._block_bytes])
+
+    def _take(self, block: int, found: Iterator[tuple[int, ...]]) -> None:
+        """Replaces what was known of a block; -1 stands for the records that have no slot."""
+        for key in self._keys.pop(block, ()):
+            del self.cgroup_ids[key]
+            self.pointer_ids.pop(key, None)
+            self.ended.pop(key, None)
+            self.moved_cpu_ns.pop(key, None)
+            self.released.discard(key)
+        keys = []
+        for start_ns, cgroup_id, pointer_id, base_ns, exit_ns, ended, released, pid in found:
+            if not start_ns or not cgroup_id:
+                continue
+            key = ProcessKey(pid, start_ns)
+            keys.append(key)
+            self.cgroup_ids[key] = cgroup_id
+            if pointer_id:
+                self.pointer_ids[key] = pointer_id
+            if base_ns:
+                self.moved_cpu_ns[key] = base_ns
+            if ended:
+                self.ended[key] = exit_ns
+            if released:
+                self.released.add(key)
+        if keys:
+            self._keys[block] = keys
+
+    def _read_spilled(self) -> bool:
+        chunks = [values for _, values in self._spilled.chunks()]
+        if not chunks and -1 not in self._keys:
+            return False
+        self._take(-1, records.PROCESS_PLACE.iter_unpack(b"".join(chunks)))
+        return True
+
+    def release(self, key: ProcessKey) -> None:
+        """Lets another process have the place of one that has ended and will not be freed."""
+        if key in self._keys.get(-1, ()):
+            self._spilled.delete(records.PROCESS_KEY.pack(key.pid, 0, key.start_ns))
+            return
+        start = (key.pid % SLOTS) * self._size
+        record = records.ProcessRecord(*records.PROCESS_RECORD.unpack_from(self._slots, start))
+        if (record.pid, record.start_ns) == key and record.ended:
+            _WORD.pack_into(self._slots, start + _RELEASED, 1)
+            self.released.add(key)
+
+    def whole(self) -> Iterator[records.ProcessRecord]:
+        """Every record with all of its fields, as it is now."""
+        read_barrier()
+        for block in self._keys:
+            if block >= 0:
+                start = block * self._block_bytes
+                raw = self._slots[start : start + self._block_bytes]
+                for fields in records.PROCESS_RECORD.iter_unpack(raw):
+                    if fields[0] and fields[1]:
+                        yield records.ProcessRecord(*fields)
+        for _, values in self._spilled.chunks():
+            for fields in records.PROCESS_RECORD.iter_unpack(values):
+                yield records.ProcessRecord(*fields)
+
+    def close(self) -> None:
+        self._slots.close()
+        self._generations.close()
+
+
+def _pages(size: int) -> int:
+    page = os.sysconf("SC_PAGE_SIZE")
+    return -(-size // page) * page

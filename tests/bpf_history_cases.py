@@ -1,0 +1,382 @@
+"""That the witness has a history of its own, loses nothing unseen, and counts nothing twice.
+
+The same cases run natively and in the guests. What the kernel cannot be made to do on request, an
+event that comes late or never, is done by attaching a program later than the others.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.model.bpf import BpfView, CgroupEvents
+from agent.model.process import ProcessKey
+from agent.sources.bpf import program_loader
+from agent.sources.bpf import witness as bpf
+from agent.sources.bpf.compiler import compile_order
+from agent.sources.bpf.exits import Exits
+from agent.sources.bpf.program_loader import Probes, read_counters
+from agent.sources.bpf.programs import Order, Program
+from agent.sources.bpf.records import CpuCounters
+from agent.sources.bpf.syscall import attach_tracepoint, possible_cpus
+from agent.sources.cgroup import reader
+from tests import containers
+from tests.bpf_cases import children_cpu_ns, events, key_of, settled
+from tests.bpf_support import Storm, identifying_root, storm
+from tests.containers import wait_until
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+_attach_at_once = program_loader._attach
+
+
+def order(*macros: str) -> Order:
+    return Order("witness", str(reader.detect().hierarchy), macros=macros)
+
+
+@contextmanager
+def loaded(one: Order) -> Iterator[Probes]:
+    probes = program_loader.load(compile_order(one), one, kept=False)
+    try:
+        yield probes
+    finally:
+        probes.close()
+
+
+@contextmanager
+def cgroup(name: str) -> Iterator[Path]:
+    """A directory where containers are told apart, empty and gone at the end."""
+    directory = identifying_root() / f"so1-test-{name}-{os.getpid()}"
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        if directory.exists():
+            wait_until(lambda: _is_removed(directory), "the cgroup is empty")
+
+
+def _is_removed(directory: Path) -> bool:
+    with suppress(OSError):
+        directory.rmdir()
+    return not directory.exists()
+
+
+def move(pid: int, to: Path) -> None:
+    (to / "cgroup.procs").write_text(str(pid), encoding="ascii")
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
+def in_all(view: BpfView, directory: Path) -> CgroupEvents:
+    return view.totals.get(directory.stat().st_ino, CgroupEvents())
+
+
+@contextmanager
+def ended_unreaped(burn_s: float, directory: Path) -> Iterator[int]:
+    """A child that burned its CPU in `directory` and is a zombie; reaped at the end."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with suppress(OSError):
+            move(os.getpid(), directory)
+            until = time.process_time() + burn_s
+            while time.process_time() < until:
+                pass
+            status = 0
+        os._exit(status)
+    try:
+        wait_until(lambda: state(pid) == "Z", "the child has ended")
+        yield pid
+    finally:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+BURNER = """
+import threading, time
+def burn():
+    until = time.thread_time() + 1.0
+    while time.thread_time() < until: pass
+    print("burnt", flush=True)
+    forever.wait()
+forever = threading.Event()
+threading.Thread(target=burn, daemon=True).start()
+input()
+"""
+
+
+@pytest.mark.usefixtures("witness")
+class BpfHistoryCases:
+    """Beside the module's probes, some cases load probes of their own."""
+
+    def test_what_living_threads_spent_before_a_move_is_not_the_destinations(
+        self, witness: bpf.Witness, storms: list[Storm]
+    ) -> None:
+        there = storms[0]
+        before = settled(witness)
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", BURNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as burner:
+            assert burner.stdout is not None
+            assert burner.stdout.readline() == "burnt\n"
+            move(burner.pid, there.cgroup)
+            key = key_of(witness.witness(), burner.pid)
+            reaped = children_cpu_ns()
+            burner.communicate("\n")
+        view = settled(witness)
+        told = events(view, there).since(events(before, there))
+        assert children_cpu_ns() - reaped > 1e9
+        assert told.exits == 1
+        assert told.cpu_exited_ns < 0.2e9, key
+
+    def test_an_exec_amid_a_move_leaves_the_move_to_its_event(
+        self, monkeypatch: pytest.MonkeyPatch, storms: list[Storm]
+    ) -> None:
+        """The kernel sets the pointer, a program is executed, and only then the event comes."""
+        here, there = storms[0], storms[1]
+        held: list[int] = []
+
+        def attach_later(program: Program, fd: int) -> int:
+            return os.dup(fd) if program.function == "on_attach" else _attach_at_once(program, fd)
+
+        monkeypatch.setattr(program_loader, "_attach", attach_later)
+        with ExitStack() as stack:
+            one = stack.enter_context(own_witness())
+            assert one.probes is not None
+            shell = subprocess.Popen(
+                ["sh", "-c", "read line; exec sh -c 'echo there; read line'"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            stack.callback(shell.wait)
+            stack.callback(shell.kill)
+            assert shell.stdin is not None
+            assert shell.stdout is not None
+            # The first move is told by nobody.
+            born = one.witness().cgroup_ids[key_of(one.witness(), shell.pid)]
+            move(shell.pid, there.cgroup)
+            shell.stdin.write(b"\n")
+            shell.stdin.flush()
+            assert shell.stdout.readline() == b"there\n"
+            view = one.witness()
+            key = key_of(view, shell.pid)
+            assert view.cgroup_ids[key] == born
+            assert view.pointer_ids[key] == there.cgroup_id
+            assert (view.corrected, view.lost) == (1, 0)
+            held.append(attach_tracepoint(one.probes.programs["on_attach"], ""))
+            stack.callback(os.close, held[0])
+            move(shell.pid, there.cgroup)
+            after = one.witness()
+            assert after.cgroup_ids[key] == there.cgroup_id
+            assert key not in after.pointer_ids
+            told = events(after, there).since(events(view, there))
+            assert (told.moved_in, told.execs) == (1, 0)
+            left = after.totals[born].since(view.totals[born])
+            assert left.moved_out == 1
+            assert left.cpu_ended_ns > 0
+            assert here.cgroup_id != there.cgroup_id
+
+    def test_a_child_starts_where_its_parent_is_by_record_and_not_by_pointer(
+        self, monkeypatch: pytest.MonkeyPatch, storms: list[Storm]
+    ) -> None:
+        def attach_never(program: Program, fd: int) -> int:
+            return os.dup(fd) if program.function == "on_attach" else _attach_at_once(program, fd)
+
+        monkeypatch.setattr(program_loader, "_attach", attach_never)
+        with own_witness() as one:
+            shell = subprocess.Popen(
+                ["sh", "-c", "read line; sleep 600 & echo $!; read line; kill $!"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            try:
+                assert shell.stdin is not None
+                assert shell.stdout is not None
+                born = one.witness().cgroup_ids[key_of(one.witness(), shell.pid)]
+                move(shell.pid, storms[0].cgroup)
+                shell.stdin.write(b"\n")
+                shell.stdin.flush()
+                child = int(shell.stdout.readline())
+                view = one.witness()
+                key = key_of(view, child)
+                assert view.cgroup_ids[key] == born
+                assert view.pointer_ids[key] == storms[0].cgroup_id
+                assert view.corrected >= 1
+                assert view.lost == 0
+            finally:
+                shell.communicate(b"\n")
+
+    def test_a_zombie_that_is_moved_stays_where_it_ended(
+        self, witness: bpf.Witness, storms: list[Storm]
+    ) -> None:
+        """The kernel tells of a move and does not make it: what is ending is left out."""
+        with cgroup("ended") as directory, ended_unreaped(0.0, directory) as pid:
+            before = witness.witness()
+            (key,) = (one for one in before.cgroup_ids if one.pid == pid)
+            move(pid, storms[0].cgroup)
+            after = witness.witness()
+            assert after.cgroup_ids[key] == directory.stat().st_ino
+            assert events(after, storms[0]) == events(before, storms[0])
+
+    def test_a_zombies_cpu_is_counted_at_its_end_and_not_again_when_it_is_reaped(
+        self, witness: bpf.Witness
+    ) -> None:
+        with cgroup("burnt") as directory:
+            with ended_unreaped(0.3, directory) as pid:
+                view = settled(witness)
+                (key,) = (one for one in view.cgroup_ids if one.pid == pid)
+                told = in_all(view, directory)
+                assert told.exits == 1
+                assert told.cpu_exited_ns == pytest.approx(300e6, rel=0.1)
+                assert key in view.settled
+            wait_until(lambda: is_freed(witness, key), "the kernel has freed it", timeout_s=120)
+            assert in_all(witness.witness(), directory) == told
+
+    def test_a_cgroup_removed_with_a_zombie_inside_does_not_come_back(
+        self, witness: bpf.Witness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bpf, "_KEEP_GONE_NS", 0)
+        with cgroup("left") as directory:
+            identity = directory.stat().st_ino
+            with ended_unreaped(0.0, directory) as pid:
+                (key,) = (one for one in witness.witness().cgroup_ids if one.pid == pid)
+                directory.rmdir()
+                wait_until(lambda: identity in witness.witness().gone, "its end is told")
+                wait_until(lambda: identity not in witness.witness().totals, "it is swept")
+            wait_until(lambda: is_freed(witness, key), "the kernel has freed it", timeout_s=120)
+            assert identity not in witness.witness().totals
+
+    def test_a_storm_on_a_healthy_host_loses_nothing_though_some_frees_may_never_be_told(
+        self, witness: bpf.Witness, storms: list[Storm], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bpf, "_LATE_NS", 10**9)
+        before = settled(witness)
+        storms[0].do("fork", 3000)
+        after = settled(witness)
+        dead = [key for key in after.settled if not Path(f"/proc/{key.pid}").exists()]
+
+        def is_cleared() -> bool:
+            there = witness.witness().cgroup_ids
+            return not any(key in there for key in dead)
+
+        wait_until(is_cleared, "all of them are freed or given up", timeout_s=120, pause_s=0.5)
+        end = witness.witness()
+        print(f"\n{end.late - before.late} late, {end.lost - before.lost} lost")
+        assert (end.lost, end.missed) == (before.lost, before.missed)
+        told = events(end, storms[0]).since(events(before, storms[0]))
+        assert (told.forks, told.exits) == (3000, 3000)
+
+    def test_every_exit_is_given_live_with_its_names_its_status_and_its_cost(
+        self, witness: bpf.Witness, storms: list[Storm]
+    ) -> None:
+        settled(witness)
+        script = "(exec -a named sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 3')"
+        shell = subprocess.Popen(["bash", "-c", f"read line; {script}; exit 0"], stdin=-1)
+        move(shell.pid, storms[0].cgroup)
+        reaped = children_cpu_ns()
+        shell.communicate(b"\n")
+        spent = children_cpu_ns() - reaped
+        found = {one.key.pid: one for one in collect(witness, shell.pid)}
+        parent = found[shell.pid]
+        (child,) = (one for one in found.values() if one.parent.pid == shell.pid)
+        assert (parent.comm, child.parent_comm) == ("bash", "bash")
+        assert child.comm == "sh"
+        assert (parent.exit_code, child.exit_code) == (0, 3 << 8)
+        assert {parent.cgroup_id, child.cgroup_id} == {storms[0].cgroup_id}
+        assert parent.cpu_ns + child.cpu_ns == pytest.approx(spent, rel=0.2)
+        assert parent.charged_ns < parent.cpu_ns
+        assert child.charged_ns == child.cpu_ns
+        assert child.max_rss_kb > 500
+        assert parent.parent.pid == os.getpid()
+
+    def test_records_of_exits_that_found_no_room_are_counted_to_the_last_one(
+        self, boxes: containers.Containers, image: str, program: Path
+    ) -> None:
+        with loaded(order("-UEXIT_PAGES", "-DEXIT_PAGES=1")) as probes:
+            exits = Exits(probes.maps["exits"].fd, PAGE)
+            cpus = possible_cpus()
+
+            def counters() -> list[CpuCounters]:
+                return read_counters(probes.maps["counters"], cpus)
+
+            with storm(boxes, image, program) as one:
+                one.do("fork", 1000)
+                got = len(exits.read(counters()))
+                exits.read(counters())
+            exits.read(counters())
+            told = sum(each.exits for each in counters())
+            got += len(exits.read(counters()))
+            assert got < 1000 < told
+            assert exits.lost >= 1000 - got
+            exits.close()
+
+    def test_a_process_without_room_is_lost_once_and_not_again_at_its_exec(
+        self,
+        boxes: containers.Containers,
+        image: str,
+        program: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(program_loader, "_look", lambda *_: (0, 0, 0))
+        small = ("-USLOTS", "-DSLOTS=1", "-USLOT_BLOCK", "-DSLOT_BLOCK=1")
+        with (
+            storm(boxes, image, program) as one,
+            loaded(order(*small, "-USPILLED", "-DSPILLED=1")) as probes,
+        ):
+            cpus = possible_cpus()
+
+            def lost() -> int:
+                counted = read_counters(probes.maps["counters"], cpus)
+                return sum(each.lost_processes for each in counted)
+
+            with ExitStack() as stack:
+                for _ in range(3):  # they have the only places there are
+                    sleeper = stack.enter_context(subprocess.Popen(["sleep", "600"]))
+                    stack.callback(sleeper.kill)
+                before = lost()
+                one.do("exec", 300)
+                # Others on the host are born meanwhile as well.
+                assert 300 <= lost() - before < 450
+
+
+def is_freed(witness: bpf.Witness, key: ProcessKey) -> bool:
+    """Whether its record is gone; wakes every CPU, which an idle one's grace period waits for."""
+    for cpu in os.sched_getaffinity(0):
+        subprocess.run(["taskset", "-c", str(cpu), "true"], check=True)
+    return key not in witness.witness().cgroup_ids
+
+
+def collect(witness: bpf.Witness, pid: int) -> list[bpf.ProcessExit]:
+    """All exits up to that of `pid`."""
+    found: list[bpf.ProcessExit] = []
+
+    def is_there() -> bool:
+        found.extend(witness.witness().exits)
+        return any(one.key.pid == pid for one in found)
+
+    wait_until(is_there, "its exit is given")
+    return found
+
+
+@contextmanager
+def own_witness() -> Iterator[bpf.Witness]:
+    """Probes beside the module's, from a compile of the current programs."""
+    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock())
+    try:
+        wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
+        assert one.state.status == "ready", one.state
+        yield one
+    finally:
+        one.close()

@@ -1,0 +1,29 @@
+"""A BPF witness that names other cgroups than it recorded; found by `PYTHONPATH`, for tests only.
+
+`SO1_TEST_BPF_DISAGREE` names a file of lines `PID CGROUP_ID`. The agent itself has no such door.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.sources.bpf import witness
+
+if TYPE_CHECKING:
+    from agent.model.bpf import BpfView
+
+_honest = witness.Witness.witness
+
+
+def _witness(self: witness.Witness, snapshot_ns: int | None = None) -> BpfView:
+    view = _honest(self, snapshot_ns)
+    lines = Path(os.environ["SO1_TEST_BPF_DISAGREE"]).read_text(encoding="ascii").splitlines()
+    named = {int(pid): int(cgroup_id) for pid, cgroup_id in (line.split() for line in lines)}
+    lies = {key: named[key.pid] for key in view.cgroup_ids if key.pid in named}
+    return replace(view, cgroup_ids={**view.cgroup_ids, **lies})
+
+
+witness.Witness.witness = _witness  # type: ignore[method-assign]
