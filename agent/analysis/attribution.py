@@ -18,6 +18,7 @@ from agent.model.attribution import (
     Basis,
     Verified,
 )
+from agent.model.bpf import NO_LOSSES, Losses
 from agent.model.container import CgroupView, Container
 from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source
 
@@ -32,7 +33,7 @@ def attribute(
     view: CgroupView,
     containers: Sequence[Container],
     second: Mapping[ProcessKey, int] | None = None,
-    events_lost: int = 0,
+    losses: Losses = NO_LOSSES,
 ) -> Attribution:
     """The answer for every process of `snapshot` that is a container's, in the snapshot's order.
 
@@ -40,7 +41,7 @@ def attribute(
     Zombies are rows too, with the memory that they have left (none): they hold a pid of their
     container until somebody reaps them. Kernel threads and pids 0 and 1 are never rows.
     """
-    return _Attributor(snapshot, view, containers, second).answer(events_lost)
+    return _Attributor(snapshot, view, containers, second).answer(losses)
 
 
 def is_kernel_thread(process: Process) -> bool:
@@ -88,7 +89,7 @@ class _Attributor:
         self._dropped = 0
         self._unresolved = 0
 
-    def answer(self, events_lost: int) -> Attribution:
+    def answer(self, losses: Losses) -> Attribution:
         for process in self._not_plainly_hosts():
             if process.pid > 1 and not is_kernel_thread(process):
                 self._add(process)
@@ -104,7 +105,10 @@ class _Attributor:
                 strayed=sum(row.basis is Basis.STRAYED for row in rows),
                 moved=sum(row.basis is Basis.MOVED for row in rows),
                 dropped=self._dropped,
-                events_lost=events_lost,
+                events_lost=losses.lost,
+                events_corrected=losses.corrected,
+                events_late=losses.late,
+                events_missed=losses.missed,
             ),
             doubtful=frozenset(self._doubtful),
             unknown_cgroups=frozenset(self._unknown),

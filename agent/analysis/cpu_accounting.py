@@ -133,7 +133,7 @@ def close_books(
         if cgroup_id in told or owner.get(cgroup_id) in accounted
     }
     known = {cgroup_id: owner[cgroup_id] for cgroup_id in totals if cgroup_id in owner}
-    return shares, Books(ledgers, totals, view.lost, known)
+    return shares, Books(ledgers, totals, view.losses, known)
 
 
 def _stays(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from agent.analysis import attribution, cpu_accounting, usage
 from agent.model.accounts import Books, ContainerShare
 from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
+from agent.model.bpf import NO_LOSSES
 from agent.model.container import CgroupView, Container, ContainerTotals, Governance
 from agent.model.host import HostCounters, HostFigures
 from agent.model.process import ProcessKey
@@ -39,7 +40,7 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
             view,
             containers,
             bpf.cgroup_ids if bpf else None,
-            bpf.lost - previous.accounts.lost if bpf else 0,
+            bpf.losses.since(previous.accounts.lost) if bpf else NO_LOSSES,
         )
     reading = usage.reading(snapshot, view, containers or ())
     shares, accounts = _settle(previous, sample, reading.process_cpu_ns)

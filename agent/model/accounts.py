@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agent.model.bpf import CgroupEvents
+from agent.model.bpf import NO_LOSSES, CgroupEvents, Losses
 from agent.model.process import ProcessKey
 
 
@@ -36,7 +36,7 @@ class Books:
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     totals: Mapping[int, CgroupEvents] | None = None
     """Of each cgroup that was a container's, up to the last tick; None before the first."""
-    lost: int = 0
+    lost: Losses = NO_LOSSES
     owner: Mapping[int, str] = field(default_factory=dict)
     """The container of each cgroup in `totals`: one that has ended since has no directory left."""
 

@@ -55,6 +55,11 @@ class AttributionCounts:
     dropped: int = 0
     """Candidates that are no container's: units with private namespaces."""
     events_lost: int = 0
+    """BPF's records and events that are gone."""
+    events_corrected: int = 0
+    events_late: int = 0
+    events_missed: int = 0
+    """Part of `events_lost`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,25 @@ from typing import NamedTuple
 from agent.model.process import ProcessKey
 
 
+class Losses(NamedTuple):
+    """What BPF's records lack, and what only looks like it; since a start, or in an interval."""
+
+    lost: int = 0
+    """Records and events that are gone, skipped runs included."""
+    corrected: int = 0
+    """A process's own pointer named another cgroup than its history."""
+    late: int = 0
+    """Ended processes that were settled, or cleared, without the event that should have done it."""
+    missed: int = 0
+    """Runs of programs that the kernel skipped."""
+
+    def since(self, earlier: Losses) -> Losses:
+        return Losses(*(now - then for now, then in zip(self, earlier, strict=True)))
+
+
+NO_LOSSES = Losses()
+
+
 class CgroupEvents(NamedTuple):
     """What happened in one cgroup (not below it) since its record was made, or in an interval."""
 
@@ -112,3 +131,7 @@ class BpfView:
     """Runs of programs that the kernel skipped; they are in `lost` too."""
     exits: Sequence[ProcessExit] = ()
     """Processes that ended since the last mark (a stored tick), in no particular order of CPUs."""
+
+    @property
+    def losses(self) -> Losses:
+        return Losses(self.lost, self.corrected, self.late, self.missed)

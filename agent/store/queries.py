@@ -85,6 +85,9 @@ class ChecksSpan:
     most_moved: int
     most_added: int
     events_lost: int
+    events_corrected: int
+    events_late: int
+    events_missed: int
 
 
 class By(StrEnum):
@@ -181,6 +184,9 @@ class History:
             "most_moved": fn.MAX(row.moved),
             "most_added": fn.MAX(row.added),
             "events_lost": fn.SUM(row.events_lost),
+            "events_corrected": fn.SUM(row.events_corrected),
+            "events_late": fn.SUM(row.events_late),
+            "events_missed": fn.SUM(row.events_missed),
         }
         query: Any = row.select(
             *(fn.COALESCE(figure, 0).alias(name) for name, figure in figures.items())

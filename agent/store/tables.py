@@ -195,6 +195,10 @@ class Checks(Stored):
     moved: int = _checks(lambda one: one.moved)
     dropped: int = _checks(lambda one: one.dropped)
     events_lost: int = _checks(lambda one: one.events_lost)
+    """Records and events that are gone."""
+    events_corrected: int = _checks(lambda one: one.events_corrected)
+    events_late: int = _checks(lambda one: one.events_late)
+    events_missed: int = _checks(lambda one: one.events_missed)
 
 
 Metrics = model_of(Tick, "metrics")

@@ -31,10 +31,12 @@ struct process_record {
 	__u64 ended;		/* its threads are gone and its account is settled; not yet freed */
 	__u64 released;		/* by the reader: it has ended and nobody will tell of its freeing */
 	__u32 pid;
+	__u32 spills;		/* of the place, not of who has it: records that found it taken */
 	__u8 seen_event;	/* by fork, exec or attach */
 	__u8 seen_snapshot;	/* by the task iterator */
 	__u8 moved;
 	__u8 base_partial;	/* it had more threads than a program walks when it was moved */
+	__u8 reserved[4];
 };
 
 /* Everything is cumulative since the record was made. */

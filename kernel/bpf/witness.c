@@ -97,6 +97,9 @@ static __always_inline struct process_record *find(u32 pid, u64 start_ns)
 	if (record && record->start_ns == start_ns && record->pid == pid)
 		return record;
 
+	if (!record || !record->spills)
+		return 0;
+
 	struct process_key key = { .pid = pid, .start_ns = start_ns };
 
 	return spilled.lookup(&key);
@@ -146,7 +149,14 @@ static __always_inline bool make(struct process_record *fresh)
 
 	struct process_key key = { .pid = fresh->pid, .start_ns = fresh->start_ns };
 
-	return !spilled.insert(&key, fresh);
+	/* Counted first: whoever looks for the record must not be kept from it. */
+	if (slot)
+		__sync_fetch_and_add(&slot->spills, 1);
+	if (!spilled.insert(&key, fresh))
+		return true;
+	if (slot)
+		__sync_fetch_and_add(&slot->spills, -1);
+	return false;
 }
 
 static __always_inline void clear(struct process_record *record, u32 pid, u64 start_ns)
@@ -166,7 +176,8 @@ static __always_inline void clear(struct process_record *record, u32 pid, u64 st
 
 	struct process_key key = { .pid = pid, .start_ns = start_ns };
 
-	spilled.delete(&key);
+	if (!spilled.delete(&key) && slot)
+		__sync_fetch_and_add(&slot->spills, -1);
 }
 
 /* --- records of cgroups ------------------------------------------------------------------ */

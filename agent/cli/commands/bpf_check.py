@@ -80,6 +80,9 @@ def _document(seen: Tick) -> dict[str, object]:
         "counts": msgspec.to_builtins(seen.attribution.counts),
         "seam": msgspec.to_builtins(bpf_of(seen).seam),
         "lost": bpf_of(seen).lost,
+        "corrected": bpf_of(seen).corrected,
+        "late": bpf_of(seen).late,
+        "missed": bpf_of(seen).missed,
     }
 
 
@@ -106,6 +109,6 @@ def _text(seen: Tick) -> list[str]:
     )
     lines.append(
         f"Seam: {seam.snapshot_only} by the snapshot alone, {seam.event_only} by events alone, "
-        f"{seam.both} by both. Lost: {bpf_of(seen).lost}."
+        f"{seam.both} by both. Lost: {bpf_of(seen).lost}; corrected: {bpf_of(seen).corrected}."
     )
     return lines

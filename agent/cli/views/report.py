@@ -256,6 +256,11 @@ def _notes(report: Report) -> list[str]:
         )
     if verdicts.events_lost:
         notes.append(f"BPF lost {verdicts.events_lost} events.")
+    if verdicts.events_corrected:
+        notes.append(
+            f"BPF met {verdicts.events_corrected} processes in another cgroup than their history "
+            "says."
+        )
     if failed := report.removals.outcomes.get("failed", 0):
         notes.append(f"{failed} removals failed.")
     return notes

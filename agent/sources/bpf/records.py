@@ -11,8 +11,8 @@ from enum import IntEnum
 from typing import NamedTuple
 
 PROCESS_KEY = struct.Struct("=IIQ")
-PROCESS_RECORD = struct.Struct("=9QI4B")
-PROCESS_PLACE = struct.Struct("=4Q8xQ8xQQI4x")
+PROCESS_RECORD = struct.Struct("=9QII4B4x")
+PROCESS_PLACE = struct.Struct("=4Q8xQ8xQQI12x")
 """start_ns, cgroup_id, pointer_id, base_cpu_ns, exit_cpu_ns, ended, released and pid of a
 `PROCESS_RECORD`: what a tick needs."""
 GENERATION = struct.Struct("=Q")
@@ -44,6 +44,7 @@ class ProcessRecord(NamedTuple):
     ended: int
     released: int
     pid: int
+    spills: int
     seen_event: int
     seen_snapshot: int
     moved: int

@@ -9,6 +9,7 @@ import pytest
 
 from agent.analysis.attribution import attribute
 from agent.model.attribution import AttributedProcess, Attribution, Basis, Verified
+from agent.model.bpf import Losses
 from agent.model.container import ForeignCgroup, Hierarchy
 from agent.model.process import Process, ProcessKey, Source
 from tests.unit.analysis.attribution_scene import (
@@ -500,8 +501,10 @@ def test_equal_ids_agree_though_nobody_knows_the_cgroup() -> None:
 
 def test_losses_are_handed_on() -> None:
     scene = Scene()
-    found = attribute(scene.snapshot(), scene.view(), (), None, events_lost=3)
-    assert found.counts.events_lost == 3
+    found = attribute(scene.snapshot(), scene.view(), (), None, Losses(3, 4, 5, 1))
+    counts = found.counts
+    assert (counts.events_lost, counts.events_missed) == (3, 1)
+    assert (counts.events_corrected, counts.events_late) == (4, 5)
 
 
 def test_rows_come_in_the_snapshots_order() -> None:

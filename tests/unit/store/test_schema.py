@@ -39,7 +39,8 @@ DOCUMENTED = {
         oom_kills swap_mb held_estimated_mb""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
         outcome duration_ms error available_before_mb available_after_mb""",
-    "attribution_checks": "agree conflict unverified added strayed moved dropped events_lost",
+    "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
+        events_corrected events_late events_missed""",
 }
 
 FRACTIONAL = {

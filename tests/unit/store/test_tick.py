@@ -64,7 +64,7 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
         ),
         passes=(a_pass(a_removal(1), a_removal(2, Outcome.FAILED, "busy")),),
         deleted_count=1,
-        checks=AttributionCounts(1, 2, 3, 4, 5, 6, 7, 8),
+        checks=AttributionCounts(*range(1, 12)),
     )
     with open_store(path) as store:
         timestamp = store.write_tick(record)
@@ -102,7 +102,7 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
             *("high", 2, "excess-high", 128.5, 99.0, "failed", 340, "busy", 1000.0, 2000.0),
         ),
     ]
-    assert ask(path, "SELECT * FROM attribution_checks") == [(1, timestamp, 1, 2, 3, 4, 5, 6, 7, 8)]
+    assert ask(path, "SELECT * FROM attribution_checks") == [(1, timestamp, *range(1, 12))]
 
 
 def test_fractions_stay_fractions_also_where_the_first_is_whole(path: Path) -> None:

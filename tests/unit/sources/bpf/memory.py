@@ -103,7 +103,7 @@ class Memory:
 
 
 def record(key: ProcessKey, cgroup: int, **fields: int) -> bytes:
-    whole = records.ProcessRecord(key.start_ns, cgroup, 0, 0, 0, 0, 1, 0, 0, key.pid, 1, 0, 0, 0)
+    whole = records.ProcessRecord(key.start_ns, cgroup, 0, 0, 0, 0, 1, 0, 0, key.pid, 0, 1, 0, 0, 0)
     return records.PROCESS_RECORD.pack(*whole._replace(**fields))
 
 
