@@ -151,6 +151,12 @@ class BpfAgentCases:
                 " FROM container_totals WHERE container_id = ? ORDER BY timestamp",
                 identity,
             )
+            commands = rows(
+                place.database,
+                "SELECT parent_name, process_name, count, cpu_ms, peak_rss_mb FROM short_lived"
+                " WHERE container_id = ?",
+                identity,
+            )
             one.signal(signal.SIGTERM)
             assert one.wait_end() == 0, one.output
         cpu = short = unexplained = 0.0
@@ -164,6 +170,14 @@ class BpfAgentCases:
             f"\nCPU {spent:.3f} s by the cgroup; stored {cpu:.3f}, of it short-lived {short:.3f}, "
             f"unexplained {unexplained:+.3f}"
         )
+        named = [row for row in commands if row["process_name"] == "storm"]
+        # Some were there when a snapshot was taken, and are in that.
+        assert 0.95 * number < sum(row["count"] for row in named) <= number + 1
+        assert {row["parent_name"] for row in named} == {"storm"}
+        assert all(row["peak_rss_mb"] > 0 for row in named)
+        assert sum(row["count"] for row in commands if row not in named) == 0
+        named_s = sum(row["cpu_ms"] for row in commands) / 1000
+        assert named_s == pytest.approx(short, rel=0.1, abs=0.02)
         # Wall-clock stamps and readings lie milliseconds apart: the sums are not exact.
         assert cpu == pytest.approx(spent, rel=0.1)
         assert abs(unexplained) <= 0.05 * spent

@@ -7,11 +7,13 @@ explains. Pure: the figures of two moments in, the account out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from agent.analysis import short_lived
 from agent.model.accounts import Books, ContainerShare, Ledger, Stay
 from agent.model.bpf import BpfView, CgroupEvents
-from agent.model.container import CgroupView
+from agent.model.container import CgroupView, ShortLivedCommand
 from agent.model.process import ProcessKey, Snapshot, Source
 
 _PSUTIL_TICK_NS = 10_000_000
@@ -92,6 +94,7 @@ def close_books(
     }
     old = {owner.get(cgroup_id) for cgroup_id in told}
     new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
+    named = _commands(before, view, owner)
     shares: dict[str, ContainerShare] = {}
     ledgers: dict[str, Ledger] = {}
     nothing = CgroupEvents()
@@ -126,6 +129,10 @@ def close_books(
         shares[container_id] = _share(Ledger(0, {}), living, events, usage).plus(
             _share(ledger, past, past_events, None)
         )
+    shares = {
+        container_id: _named(share, named.get(container_id, ()))
+        for container_id, share in shares.items()
+    }
     accounted = usage_ns.keys() | shares.keys()
     totals = {
         cgroup_id: total
@@ -133,7 +140,7 @@ def close_books(
         if cgroup_id in told or owner.get(cgroup_id) in accounted
     }
     known = {cgroup_id: owner[cgroup_id] for cgroup_id in totals if cgroup_id in owner}
-    return shares, Books(ledgers, totals, view.losses, known)
+    return shares, Books(ledgers, totals, view.losses, known, view.short_lived, view.read_ns)
 
 
 def _stays(
@@ -192,6 +199,37 @@ def _is_in(cgroup_id: int, life_id: int, parents: Mapping[int, int]) -> bool:
             break
         cgroup_id = parents.get(cgroup_id, 0)
     return cgroup_id != 0 and cgroup_id == life_id
+
+
+def _named(share: ContainerShare, named: Sequence[ShortLivedCommand]) -> ContainerShare:
+    """With whose its short-lived CPU was."""
+    short_ns = max(0, share.short_lived_ns)
+    return replace(share, commands=short_lived.largest(named, share.events.short_exits, short_ns))
+
+
+def _commands(
+    before: Books, view: BpfView, owner: Mapping[int, str]
+) -> dict[str, list[ShortLivedCommand]]:
+    """What ended unseen since the last tick, by container; one entry for each parent and name."""
+    sums: dict[tuple[str, str, str], ShortLivedCommand] = {}
+    for key, figures in view.short_lived.items():
+        container_id = owner.get(key.cgroup_id)
+        earlier = before.short_lived.get(key)
+        if container_id is None or figures == earlier:
+            continue
+        change = figures.since(earlier)
+        peak_kb = max((kb for at_ns, kb in change.peaks if at_ns > before.read_ns), default=0)
+        name = (container_id, key.parent, key.name)
+        old = sums.get(name, ShortLivedCommand(key.parent, key.name, 0, 0, 0))
+        sums[name] = old._replace(
+            processes=old.processes + change.processes,
+            cpu_ns=old.cpu_ns + change.cpu_ns,
+            peak_rss_kb=max(old.peak_rss_kb or 0, peak_kb),
+        )
+    found: dict[str, list[ShortLivedCommand]] = {}
+    for (container_id, _, _), command in sums.items():
+        found.setdefault(container_id, []).append(command)
+    return found
 
 
 def _share(

@@ -167,6 +167,7 @@ def with_share(
         starts=events.starts,
         exits=events.exits,
         oom_kills=events.oom_kills,
+        short_lived=share.commands,
     )
 
 

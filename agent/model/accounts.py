@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agent.model.bpf import NO_LOSSES, CgroupEvents, Losses
+from agent.model.bpf import NO_LOSSES, CgroupEvents, CommandFigures, CommandKey, Losses
+from agent.model.container import ShortLivedCommand
 from agent.model.process import ProcessKey
 
 
@@ -39,6 +40,9 @@ class Books:
     lost: Losses = NO_LOSSES
     owner: Mapping[int, str] = field(default_factory=dict)
     """The container of each cgroup in `totals`: one that has ended since has no directory left."""
+    short_lived: Mapping[CommandKey, CommandFigures] = field(default_factory=dict)
+    read_ns: int = 0
+    """Boot clock of the last reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class ContainerShare:
     unexplained_ns: int
     """Negative where a cost was seen before the cgroup was charged for it."""
     events: CgroupEvents
+    commands: tuple[ShortLivedCommand, ...] = ()
+    """Whose `short_lived_ns` was; sums up to it."""
     past_ns: int = 0
     """The part of `usage_ns` of a life that has ended since. Its counter went with its cgroup, so
     it is what its processes cost, and nothing of it is unexplained."""

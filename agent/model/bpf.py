@@ -43,6 +43,8 @@ class CgroupEvents(NamedTuple):
     """CPU of processes that began and ended between two snapshots, so were in none."""
     cpu_ended_ns: int = 0
     """CPU of all other stays that are over. A stay is a process's time in one cgroup."""
+    short_exits: int = 0
+    """Of `exits` the ones that began and ended between two snapshots."""
 
     @property
     def starts(self) -> int:
@@ -95,6 +97,31 @@ class ProcessExit(NamedTuple):
     """Whether it began and ended between two snapshots."""
 
 
+class CommandKey(NamedTuple):
+    """Where processes of one name ended, and what started them."""
+
+    cgroup_id: int
+    parent: str
+    name: str
+
+
+class CommandFigures(NamedTuple):
+    """What is known of them since the probes started."""
+
+    processes: int
+    cpu_ns: int
+    peaks: tuple[tuple[int, int], ...]
+    """(boot clock, KB): each ended with more memory than any that ended after it."""
+
+    def since(self, earlier: CommandFigures | None) -> CommandFigures:
+        """Figures that fell belong to a record that was made fresh meanwhile."""
+        if earlier is None or self.processes < earlier.processes or self.cpu_ns < earlier.cpu_ns:
+            return self
+        return self._replace(
+            processes=self.processes - earlier.processes, cpu_ns=self.cpu_ns - earlier.cpu_ns
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class BpfView:
     """What the maps hold at one moment. Cgroup ids are of the hierarchy that was asked for."""
@@ -130,7 +157,9 @@ class BpfView:
     missed: int = 0
     """Runs of programs that the kernel skipped; they are in `lost` too."""
     exits: Sequence[ProcessExit] = ()
-    """Processes that ended since the last mark (a stored tick), in no particular order of CPUs."""
+    """Processes that ended since the last reading, in no particular order of CPUs."""
+    short_lived: Mapping[CommandKey, CommandFigures] = field(default_factory=dict)
+    """Those of them that began and ended between two snapshots, by name; cumulative as `totals`."""
 
     @property
     def losses(self) -> Losses:

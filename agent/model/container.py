@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
+from typing import NamedTuple
 
 from agent.model.process import Candidate, Process
 
@@ -153,6 +154,24 @@ class Tier(StrEnum):
     """Not governed."""
 
 
+OTHERS = "(others)"
+"""Stands for the commands of a container that have no row of their own."""
+
+
+class ShortLivedCommand(NamedTuple):
+    """Processes of one container that lived less than a tick, by what started them and their name.
+
+    Names are the workload's word: the kernel keeps 15 bytes, and any process may set its own.
+    """
+
+    parent: str
+    name: str
+    processes: int
+    cpu_ns: int
+    peak_rss_kb: int | None
+    """The largest resident memory any of them had; None for OTHERS."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerTotals:
     """What one container costs in one tick. CPU in percent of one CPU over the last interval."""
@@ -181,6 +200,8 @@ class ContainerTotals:
     """Swapped out, uncompressed; None where the kernel does not count it."""
     held_estimated_kb: int = 0
     """The part of `held_kb` that is an estimate."""
+    short_lived: tuple[ShortLivedCommand, ...] = ()
+    """Whose `cpu_short_lived_percent` was; sums up to it."""
 
 
 @dataclass(frozen=True, slots=True)

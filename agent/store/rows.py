@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.store.tables import (
     AttributionCheck,
+    CommandOf,
     ContainerStats,
     ContainerTotal,
     DeletionRow,
@@ -15,6 +16,7 @@ from agent.store.tables import (
     PassedRemoval,
     ProcessStats,
     Row,
+    ShortLivedRow,
     values_of,
 )
 
@@ -32,10 +34,17 @@ def of_tick(record: TickRecord, timestamp_ms: int) -> Iterator[tuple[type[Row], 
         (ContainerStats, record.container_processes),
         (ProcessStats, record.processes),
         (ContainerTotal, record.totals),
+        (ShortLivedRow, _commands(record)),
         (AttributionCheck, (record.checks,)),
     )
     for model, rows in sources:
         yield model, values_of(model, repeat(timestamp_ms), rows)
+
+
+def _commands(record: TickRecord) -> list[CommandOf]:
+    return [
+        CommandOf(command, totals) for totals in record.totals for command in totals.short_lived
+    ]
 
 
 def of_passes(passes: Sequence[tuple[int, RemovalPass]]) -> Iterator[Values]:

@@ -32,7 +32,11 @@ from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
-from agent.store.tables import ALL_TABLES, DeletionRow, table_name
+from agent.store.tables import (
+    ALL_TABLES,
+    DeletionRow,
+    table_name,
+)
 from agent.store.watch import Change
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from agent.store.values import clean, mb, mb_or_none, percent, percent_or_none, 
 
 if TYPE_CHECKING:
     from agent.model.attribution import AttributionCounts
-    from agent.model.container import ContainerTotals
+    from agent.model.container import ContainerTotals, ShortLivedCommand
     from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
     from agent.model.removal import Removal, RemovalPass
 
@@ -34,6 +34,7 @@ __all__ = [
     "RAW_TABLES",
     "AttributionCheck",
     "Checks",
+    "CommandOf",
     "ContainerProcess",
     "ContainerRow",
     "ContainerStats",
@@ -45,6 +46,8 @@ __all__ = [
     "PassedRemoval",
     "ProcessStats",
     "Row",
+    "ShortLived",
+    "ShortLivedRow",
     "Tick",
     "columns",
     "fields",
@@ -60,10 +63,18 @@ class PassedRemoval(NamedTuple):
     of: RemovalPass
 
 
+class CommandOf(NamedTuple):
+    """One command, and the container that it ran in."""
+
+    command: ShortLivedCommand
+    of: ContainerTotals
+
+
 _host: Columns[TickRecord] = Columns()
 _inside: Columns[ContainerProcessUsage] = Columns()
 _process: Columns[ProcessUsage] = Columns()
 _total: Columns[ContainerTotals] = Columns()
+_command: Columns[CommandOf] = Columns()
 _removal: Columns[PassedRemoval] = Columns()
 _checks: Columns[AttributionCounts] = Columns()
 
@@ -184,6 +195,19 @@ class Deletion(Stored):
 
 
 @dataclass(frozen=True, slots=True)
+class ShortLived(Stored):
+    """One row for each command of a container that no snapshot saw, and one for the others."""
+
+    container_id: str = _command(lambda one: clean(one.of.container.short_id))
+    container_name: str = _command(lambda one: clean(one.of.container.name))
+    parent_name: str = _command(lambda one: clean(one.command.parent))
+    process_name: str = _command(lambda one: clean(one.command.name))
+    count: int = _command(lambda one: one.command.processes)
+    cpu_ms: float = _command(lambda one: round(one.command.cpu_ns / 10**6, 3))
+    peak_rss_mb: float | None = _command(lambda one: mb_or_none(one.command.peak_rss_kb))
+
+
+@dataclass(frozen=True, slots=True)
 class Checks(Stored):
     """One row a tick: how the witnesses agreed."""
 
@@ -206,9 +230,10 @@ ContainerStats = model_of(ContainerProcess, "container_stats")
 ProcessStats = model_of(HostProcess, "process_stats")
 ContainerTotal = model_of(ContainerRow, "container_totals")
 DeletionRow = model_of(Deletion, "deletions")
+ShortLivedRow = model_of(ShortLived, "short_lived")
 AttributionCheck = model_of(Checks, "attribution_checks")
 
-RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats)
+RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats, ShortLivedRow)
 """Rows a process: many, and kept for hours."""
 
 HISTORY_TABLES: tuple[type[Row], ...] = (

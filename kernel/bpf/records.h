@@ -51,6 +51,7 @@ struct cgroup_record {
 	/* A stay is a process's life in this cgroup: from fork or move in to its end or move out. */
 	__u64 cpu_short_ns;	/* of ended processes that began and ended between two marks */
 	__u64 cpu_ended_ns;	/* of all other ended stays */
+	__u64 short_exits;	/* of `exits` those that began and ended between two marks */
 	__u32 born;		/* its making was seen: the record has all that ever happened in it */
 	__u32 gone;		/* the directory was removed */
 };

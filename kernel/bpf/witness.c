@@ -422,6 +422,8 @@ static __always_inline void settle(struct process_record *record, kptr leader, k
 	if (totals) {
 		if (is_first) {
 			ADD(totals->exits, 1);
+			if (is_short)
+				ADD(totals->short_exits, 1);
 			if (is_oom)
 				ADD(totals->oom_kills, 1);
 		}

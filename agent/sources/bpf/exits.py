@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from agent.model.bpf import ProcessExit
+from agent.model.bpf import CommandFigures, CommandKey, ProcessExit
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf.records import CpuCounters, ExitKind, ExitRecord
@@ -18,6 +18,8 @@ from agent.sources.bpf.ring import Ring
 
 _KB = os.sysconf("SC_PAGE_SIZE") // 1024
 _MOST_AT_ONCE = 1 << 14
+_MOST_NAMES = 4096
+_MOST_PEAKS = 15
 
 
 class Exits:
@@ -54,6 +56,48 @@ class Exits:
 
     def close(self) -> None:
         self._ring.close()
+
+
+class Commands:
+    """What ended unseen, summed by cgroup, parent and name. Bounded: the least recent make room.
+
+    What a name that was dropped had is not lost: it is in its cgroup's own sums.
+    """
+
+    def __init__(self) -> None:
+        self._figures: dict[CommandKey, CommandFigures] = {}
+        self._later: list[ProcessExit] = []
+
+    def add(self, exits: Sequence[ProcessExit], before_ns: int) -> None:
+        """Takes what ended before `before_ns`; the rest, with what ended then, waits for a later
+        call. (Boot clock: when the sums were read that this is held against.)"""
+        due, self._later = [*self._later, *exits], []
+        for one in due:
+            if one.ended_ns > before_ns:
+                self._later.append(one)
+            elif one.short_lived:
+                self._add(one)
+        while len(self._figures) > _MOST_NAMES:
+            del self._figures[next(iter(self._figures))]
+
+    def _add(self, one: ProcessExit) -> None:
+        key = CommandKey(one.cgroup_id, one.parent_comm, one.comm)
+        old = self._figures.pop(key, CommandFigures(0, 0, ()))
+        higher = tuple(peak for peak in old.peaks if peak[1] > one.max_rss_kb)
+        self._figures[key] = CommandFigures(
+            old.processes + 1,
+            old.cpu_ns + one.charged_ns,
+            (*higher[-_MOST_PEAKS:], (one.ended_ns, one.max_rss_kb)),
+        )
+
+    def forget(self, cgroup_id: int) -> None:
+        """A cgroup that is gone."""
+        for key in [key for key in self._figures if key.cgroup_id == cgroup_id]:
+            del self._figures[key]
+
+    def figures(self) -> dict[CommandKey, CommandFigures]:
+        """A copy, which later calls leave as it is."""
+        return dict(self._figures)
 
 
 def _whole(raw: Sequence[ExitRecord]) -> list[ProcessExit]:

@@ -17,7 +17,7 @@ PROCESS_PLACE = struct.Struct("=4Q8xQ8xQQI12x")
 `PROCESS_RECORD`: what a tick needs."""
 GENERATION = struct.Struct("=Q")
 CGROUP_KEY = struct.Struct("=Q")
-CGROUP_RECORD = struct.Struct("=9QII")
+CGROUP_RECORD = struct.Struct("=10QII")
 CPU_COUNTERS = struct.Struct("=8Q")
 CONTROL = struct.Struct("=Q")
 EVENT_COMM = 16
@@ -63,6 +63,7 @@ class CgroupRecord(NamedTuple):
     moved_out: int
     cpu_short_ns: int
     cpu_ended_ns: int
+    short_exits: int
     born: int
     gone: int
 

@@ -18,7 +18,7 @@ from agent.model.bpf import BpfView, CgroupEvents, ProcessExit, Seam
 from agent.model.container import Hierarchy
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
-from agent.sources.bpf.exits import Exits
+from agent.sources.bpf.exits import Commands, Exits
 from agent.sources.bpf.kept import DIRECTORY
 from agent.sources.bpf.loader import HandoverError, Probes, Startup
 from agent.sources.bpf.offsets import EXIT_BYTES
@@ -74,8 +74,8 @@ class Witness:
         self._probes: Probes | None = None
         self._table: ProcessTable | None = None
         self._exits: Exits | None = None
+        self._commands = Commands()
         self._seam = Seam()
-        self._exits_since_mark: list[ProcessExit] = []
         self._cpus = 1
         self._gone_since: dict[int, int] = {}
         self._ended_since: dict[ProcessKey, int] = {}
@@ -164,7 +164,6 @@ class Witness:
             raise SourceError("The BPF probes are not there.", self._state.hint)
         controls = self._probes.maps["controls"]
         controls.update(bytes(4), records.CONTROL.pack(snapshot_ns))
-        self._exits_since_mark.clear()
 
     def read(self) -> BpfView:
         """What the maps hold now.
@@ -177,12 +176,14 @@ class Witness:
         read_ns = self._clock.boot_ns()
         table.read()
         for _ in range(_TRIES):
+            totals_ns = self._clock.boot_ns()
             totals, parents, born, gone = _read_cgroups(maps["cgroups"])
             # Who ended meanwhile would be in the totals and among the living.
             if not table.read():
                 break
         counters = read_counters(maps["counters"], self._cpus)
-        self._exits_since_mark += self._exits.read(counters)
+        exits = self._exits.read(counters)
+        self._commands.add(exits, totals_ns)
         self._release(table, read_ns)
         missed = sum(program_runs(fd).missed for fd in self._probes.programs.values())
         lost = sum(one.lost_processes + one.lost_cgroups for one in counters)
@@ -204,7 +205,8 @@ class Witness:
             corrected=sum(one.corrected for one in counters),
             late=self._late + sum(one.late for one in counters),
             missed=missed,
-            exits=tuple(self._exits_since_mark),
+            exits=tuple(exits),
+            short_lived=self._commands.figures(),
         )
 
     def _release(self, table: ProcessTable, now_ns: int) -> None:
@@ -224,6 +226,7 @@ class Witness:
             since = self._gone_since.setdefault(cgroup_id, now_ns)
             if now_ns - since > _KEEP_GONE_NS:
                 cgroups.delete(records.CGROUP_KEY.pack(cgroup_id))
+                self._commands.forget(cgroup_id)
                 del self._gone_since[cgroup_id]
         for cgroup_id in self._gone_since.keys() - gone:
             del self._gone_since[cgroup_id]
@@ -264,7 +267,7 @@ def _read_cgroups(
             strict=True,
         ):
             record = records.CgroupRecord(*fields)
-            totals[cgroup_id] = CgroupEvents(*record[1:9])
+            totals[cgroup_id] = CgroupEvents(*record[1:10])
             parents[cgroup_id] = record.parent_id
             if record.born:
                 born.append(cgroup_id)

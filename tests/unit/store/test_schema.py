@@ -39,6 +39,7 @@ DOCUMENTED = {
         oom_kills swap_mb held_estimated_mb""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
         outcome duration_ms error available_before_mb available_after_mb""",
+    "short_lived": "container_id container_name parent_name process_name count cpu_ms peak_rss_mb",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -47,11 +48,13 @@ FRACTIONAL = {
     *("cpu_usage", "load1", "psi_memory", "psi_cpu", "ram_usage", "held_mb", "rss_mb", "cache_mb"),
     *("cpu_short_lived", "cpu_unexplained", "available_before_mb", "available_after_mb"),
     *("swap_mb", "held_estimated_mb"),
+    *("cpu_ms", "peak_rss_mb"),
 }
 
 TEXT = {
     *("source", "container_id", "container_name", "process_name", "verified", "basis", "name"),
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
+    "parent_name",
 }
 
 
@@ -120,6 +123,7 @@ READERS = {
         for level in ("5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
+    "short_lived_timestamp": "SELECT * FROM short_lived WHERE timestamp > 1",
     "attribution_checks_timestamp": "SELECT * FROM attribution_checks WHERE timestamp > 1",
     "container_totals_name": (
         "SELECT * FROM container_totals WHERE container_name = 'a' AND timestamp > 1"

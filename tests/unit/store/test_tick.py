@@ -15,7 +15,7 @@ from playhouse.test_utils import assert_query_count
 
 from agent.errors import StoreError
 from agent.model.attribution import AttributionCounts
-from agent.model.container import HeldBasis, Tier
+from agent.model.container import HeldBasis, ShortLivedCommand, Tier
 from agent.model.process import Source
 from agent.model.removal import Outcome
 from tests.unit.store.builders import (
@@ -60,6 +60,10 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
                 held_basis=HeldBasis.CGROUP1,
                 swap_kb=3584,
                 held_estimated_kb=1280,
+                short_lived=(
+                    ShortLivedCommand("sh", "sleep", 3, 4_500_000, 1536),
+                    ShortLivedCommand("", "(others)", 2, 0, None),
+                ),
             ),
         ),
         passes=(a_pass(a_removal(1), a_removal(2, Outcome.FAILED, "busy")),),
@@ -91,6 +95,11 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
             *(1, timestamp, ID_A[:12], "so1_contenedor_1", "alpine:latest", "low", 1, 1, 10.0),
             *("cgroup1", 2.0, 0.5, 12.346, None, None, None, None, 0, 3.5, 1.25),
         )
+    ]
+    box = (timestamp, ID_A[:12], "so1_contenedor_1")
+    assert ask(path, "SELECT * FROM short_lived ORDER BY id") == [
+        (1, *box, "sh", "sleep", 3, 4.5, 1.5),
+        (2, *box, "", "(others)", 2, 0.0, None),
     ]
     assert ask(path, "SELECT * FROM deletions ORDER BY id") == [
         (

@@ -59,7 +59,7 @@ class FakeStartup:
 
 
 def cgroup(identity: int, *, parent: int = 1, born: int = 0, gone: int = 0) -> dict[bytes, bytes]:
-    record = records.CGROUP_RECORD.pack(parent, 5, 4, 3, 1, 2, 1, 60, 40, born, gone)
+    record = records.CGROUP_RECORD.pack(parent, 5, 4, 3, 1, 2, 1, 60, 40, 2, born, gone)
     return {records.CGROUP_KEY.pack(identity): record}
 
 
@@ -153,7 +153,7 @@ def test_the_view_has_every_process_with_what_its_record_says(
     assert view.cgroup_ids == {ME: 10, OTHER: 20}
     assert (view.exiting, set(view.settled)) == ({OTHER: 44}, {OTHER})
     assert (view.moved_cpu_ns, view.pointer_ids) == ({OTHER: 33}, {OTHER: 21})
-    assert view.totals[10] == bpf.CgroupEvents(5, 4, 3, 1, 2, 1, 60, 40)
+    assert view.totals[10] == bpf.CgroupEvents(5, 4, 3, 1, 2, 1, 60, 40, 2)
     assert (view.totals[10].starts, view.totals[10].cpu_exited_ns) == (5, 100)
     assert (view.parents, view.born, view.gone) == ({10: 2}, {10}, frozenset())
     assert (view.lost, view.corrected, view.late, view.missed) == (4, 7, 6, 0)
@@ -291,3 +291,38 @@ def test_a_number_that_is_taken_before_its_record_is_there_is_no_loss(
     assert witness.witness().lost == 0
     memory.exit(exit_record(ME))
     assert witness.witness().lost == 0
+
+
+def test_short_lived_commands_are_summed_by_cgroup_parent_and_name(
+    witness: bpf.Witness, memory: Memory, clock: Clock
+) -> None:
+    for number, rss in ((1, 10), (2, 30), (3, 20)):
+        one = exit_record(ProcessKey(number, 1), sequence=number, short_lived=1, cpu_ns=9)
+        memory.exit(one._replace(charged_ns=7, max_rss_pages=rss, ended_ns=number))
+    memory.exit(exit_record(ProcessKey(4, 1), sequence=4, comm=b"old"))
+    memory.exit(exit_record(ProcessKey(5, 1), sequence=5, short_lived=1, ended_ns=clock.now + 5))
+    (found,) = witness.witness().short_lived.items()
+    assert found[0] == (10, "init", "sh")
+    assert (found[1].processes, found[1].cpu_ns) == (3, 21)
+    assert found[1].peaks == ((2, 30 * PAGE // 1024), (3, 20 * PAGE // 1024))
+    clock.now += 10
+    assert next(iter(witness.witness().short_lived.values())).processes == 4
+
+
+def test_the_sums_of_a_swept_cgroup_and_the_least_recent_of_too_many_are_dropped(
+    witness: bpf.Witness, memory: Memory, clock: Clock
+) -> None:
+    memory.maps["cgroups"].content |= cgroup(10, gone=1)
+    memory.exit(exit_record(ME, short_lived=1))
+    witness.witness()
+    assert len(witness.witness().short_lived) == 1
+    clock.now += 61 * 10**9
+    witness.witness()
+    assert not witness.witness().short_lived
+    for number in range(5000):
+        one = exit_record(ProcessKey(number, 2), sequence=number + 2, short_lived=1)
+        memory.exit(one._replace(comm=b"c%d" % number))
+    names = {key.name for key in witness.witness().short_lived}
+    assert len(names) == 4096
+    assert "c4999" in names
+    assert "c0" not in names
