@@ -44,6 +44,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 TICK_NS = 10**7
 """/proc tells starts in hundredths of a second."""
 
+KEPT = Path("/var/lib/so1-test/bpf")
+"""Where the tests' own compiles are kept: one for all modules."""
+
 EXECS, FORKS, BOXES = 10_000, 20_000, 3
 
 
@@ -66,7 +69,7 @@ def boxes() -> Iterator[containers.Containers]:
 @pytest.fixture(scope="module")
 def witness() -> Iterator[bpf.Witness]:
     """Probes that are ready, for one module."""
-    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock())
+    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock(), directory=KEPT)
     wait_until(lambda: one.poll().status != "starting", "the helper answers", timeout_s=300)
     if one.state.status != "ready" and not containers.in_lab():
         pytest.skip(f"needs BPF: {one.state.reason}")

@@ -21,15 +21,15 @@ from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.process import ProcessKey
 from agent.sources.bpf import program_loader
 from agent.sources.bpf import witness as bpf
-from agent.sources.bpf.compiler import compile_order
 from agent.sources.bpf.exits import Exits
+from agent.sources.bpf.loader import Startup
 from agent.sources.bpf.program_loader import Probes, read_counters
 from agent.sources.bpf.programs import Order, Program
 from agent.sources.bpf.records import CpuCounters
 from agent.sources.bpf.syscall import attach_tracepoint, possible_cpus
 from agent.sources.cgroup import reader
 from tests import containers
-from tests.bpf_cases import children_cpu_ns, events, key_of, settled
+from tests.bpf_cases import KEPT, children_cpu_ns, events, key_of, settled
 from tests.bpf_support import Storm, identifying_root, storm
 from tests.containers import wait_until
 
@@ -43,11 +43,17 @@ def order(*macros: str) -> Order:
 
 @contextmanager
 def loaded(one: Order) -> Iterator[Probes]:
-    probes = program_loader.load(compile_order(one), one, kept=False)
+    """Probes from a compile of their own; BCC stays in its own process."""
+    startup = Startup(one)
     try:
-        yield probes
+        probes = wait_until(startup.poll, "the probes are there", timeout_s=300)
+        assert isinstance(probes, Probes)
+        try:
+            yield probes
+        finally:
+            probes.close()
     finally:
-        probes.close()
+        startup.close()
 
 
 @contextmanager
@@ -74,6 +80,12 @@ def move(pid: int, to: Path) -> None:
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
+def threads_cpu_ns(pid: int) -> int:
+    """What the living threads of a process have run."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(one.read_text(encoding="ascii").split()[0]) for one in threads)
 
 
 def in_all(view: BpfView, directory: Path) -> CgroupEvents:
@@ -131,15 +143,16 @@ class BpfHistoryCases:
         ) as burner:
             assert burner.stdout is not None
             assert burner.stdout.readline() == "burnt\n"
+            elsewhere_ns = threads_cpu_ns(burner.pid)
             move(burner.pid, there.cgroup)
-            key = key_of(witness.witness(), burner.pid)
-            reaped = children_cpu_ns()
+            reaped_ns = children_cpu_ns()
             burner.communicate("\n")
-        view = settled(witness)
-        told = events(view, there).since(events(before, there))
-        assert children_cpu_ns() - reaped > 1e9
+        in_all_ns = children_cpu_ns() - reaped_ns
+        told = events(settled(witness), there).since(events(before, there))
+        assert elsewhere_ns > 1e9
         assert told.exits == 1
-        assert told.cpu_exited_ns < 0.2e9, key
+        # What it ran there is the interpreter's end: half a second where it is emulated.
+        assert told.cpu_exited_ns == pytest.approx(in_all_ns - elsewhere_ns, rel=0.2, abs=0.05e9)
 
     def test_an_exec_amid_a_move_leaves_the_move_to_its_event(
         self, monkeypatch: pytest.MonkeyPatch, storms: list[Storm]
@@ -174,7 +187,8 @@ class BpfHistoryCases:
             key = key_of(view, shell.pid)
             assert view.cgroup_ids[key] == born
             assert view.pointer_ids[key] == there.cgroup_id
-            assert (view.corrected, view.lost) == (1, 0)
+            assert view.corrected >= 1  # others on the host may be moved meanwhile
+            assert view.lost == 0
             held.append(attach_tracepoint(one.probes.programs["on_attach"], ""))
             stack.callback(os.close, held[0])
             move(shell.pid, there.cgroup)
@@ -372,8 +386,8 @@ def collect(witness: bpf.Witness, pid: int) -> list[bpf.ProcessExit]:
 
 @contextmanager
 def own_witness() -> Iterator[bpf.Witness]:
-    """Probes beside the module's, from a compile of the current programs."""
-    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock())
+    """Probes beside the module's, of the same programs."""
+    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock(), directory=KEPT)
     try:
         wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
         assert one.state.status == "ready", one.state

@@ -14,6 +14,8 @@ from agent.clock import SystemClock
 from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
 
+KEPT = Path("/var/lib/so1-test/bpf")
+
 
 def resident_kb() -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -24,7 +26,7 @@ def resident_kb() -> int:
 
 def main() -> int:
     bare = resident_kb()
-    witness = bpf.Witness.start(reader.detect().hierarchy, SystemClock())
+    witness = bpf.Witness.start(reader.detect().hierarchy, SystemClock(), directory=KEPT)
     while witness.poll().status == "starting":
         time.sleep(0.05)
     if witness.state.status == "ready":

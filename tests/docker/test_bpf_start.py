@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from agent.clock import SystemClock
 from agent.sources.bpf import kept, witness
-from agent.sources.bpf.compiler import compile_order
 from agent.sources.bpf.loader import Startup
 from agent.sources.bpf.program_loader import LoadError, load
-from agent.sources.bpf.programs import Order
+from agent.sources.bpf.programs import Compiled, Order
 from agent.sources.bpf.support import probe_support
 from agent.sources.cgroup import reader
 from tests.containers import wait_until
 
 if TYPE_CHECKING:
-    from agent.sources.bpf.programs import Compiled, Handover
+    from agent.sources.bpf.programs import Handover
 
+PROJECT = Path(__file__).resolve().parents[2]
 ORDER = Order("witness", str(reader.detect().hierarchy))
+
+
+CODE = """
+import sys, msgspec
+from agent.sources.bpf.compiler import compile_order
+from agent.sources.bpf.programs import Order
+compiled = compile_order(msgspec.json.decode(sys.argv[1], type=Order))
+sys.stdout.buffer.write(msgspec.msgpack.encode(compiled))
+"""
+
+
+def compile_order(order: Order) -> Compiled:
+    """In a process of its own, as BCC stays in the one that uses it."""
+    words = [sys.executable, "-c", CODE, msgspec.json.encode(order).decode()]
+    done = subprocess.run(words, cwd=PROJECT, stdout=subprocess.PIPE, check=True)
+    return msgspec.msgpack.decode(done.stdout, type=Compiled)
 
 
 @pytest.fixture(autouse=True)
