@@ -152,8 +152,10 @@ static __always_inline bool make(struct process_record *fresh)
 	/* Counted first: whoever looks for the record must not be kept from it. */
 	if (slot)
 		__sync_fetch_and_add(&slot->spills, 1);
-	if (!spilled.insert(&key, fresh))
+	if (!spilled.insert(&key, fresh)) {
+		changed(fresh->pid);
 		return true;
+	}
 	if (slot)
 		__sync_fetch_and_add(&slot->spills, -1);
 	return false;
@@ -178,6 +180,7 @@ static __always_inline void clear(struct process_record *record, u32 pid, u64 st
 
 	if (!spilled.delete(&key) && slot)
 		__sync_fetch_and_add(&slot->spills, -1);
+	changed(pid);
 }
 
 /* --- records of cgroups ------------------------------------------------------------------ */

@@ -50,7 +50,8 @@ def made_for(order: Order, btf_path: Path = BTF_PATH) -> dict[str, str]:
     """Everything that the instructions depend on. Raises SourceError."""
     uname = os.uname()
     try:
-        btf = hashlib.sha256(btf_path.read_bytes()).hexdigest()
+        with btf_path.open("rb") as file:  # megabytes that are not to be kept
+            btf = hashlib.file_digest(file, "sha256").hexdigest()
         notes = Path("/sys/kernel/notes").read_bytes()
         texts = [path for path in sorted(SOURCES.rglob("*")) if path.is_file()]
         texts += [PACKAGE / "sources" / f"{name}.py" for name in _COMPILER]

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 PROCESS_KEY = struct.Struct("=IIQ")
 PROCESS_RECORD = struct.Struct("=9QII4B4x")
-PROCESS_PLACE = struct.Struct("=4Q8xQ8xQQI12x")
-"""start_ns, cgroup_id, pointer_id, base_cpu_ns, exit_cpu_ns, ended, released and pid of a
+PROCESS_PLACE = struct.Struct("=4Q8xQ8xQQII8x")
+"""start_ns, cgroup_id, pointer_id, base_cpu_ns, exit_cpu_ns, ended, released, pid and
+spills of a
 `PROCESS_RECORD`: what a tick needs."""
 GENERATION = struct.Struct("=Q")
 CGROUP_KEY = struct.Struct("=Q")

@@ -1,9 +1,9 @@
 """The witness's records of processes, read from the memory that the programs write them to.
 
 A reading looks at what changed since the last one: every block of slots has a count of its
-changes. The programs change a record first and the count afterwards; the reader takes the counts
-first, then the records, and takes those again whose count moved meanwhile. A change whose count
-comes only later is met by the next reading.
+changes. The programs change a record first and the count afterwards, with an atomic that orders;
+the reader takes the counts first, then the records, and takes those again whose count moved
+meanwhile.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class ProcessTable:
             self._slots.close()
             raise
         self._seen: tuple[int, ...] = (0,) * blocks
-        self._again: set[int] = set()
         self._keys: dict[int, list[ProcessKey]] = {}
+        self._spilling: set[int] = set()
+        """Blocks with a place that some record found taken."""
         self.cgroup_ids: dict[ProcessKey, int] = {}
         """By history."""
         self.pointer_ids: dict[ProcessKey, int] = {}
@@ -56,19 +57,15 @@ class ProcessTable:
 
     def read(self) -> bool:
         """Brings all of it up to date; whether anything changed. Raises BpfCallError."""
-        due = self._changed() | self._again
-        self._again = set()
         found = False
         for _ in range(_TRIES):
-            found |= bool(due)
-            for block in due:
-                self._take(block, self._block(block))
-            self._again |= due
-            read_barrier()
             due = self._changed()
             if not due:
                 break
-        self._again |= due
+            found = True
+            for block in due:
+                self._take(block, self._block(block))
+            read_barrier()
         return self._read_spilled() or found
 
     def _changed(self) -> set[int]:
@@ -93,8 +90,21 @@ class ProcessTable:
             self.ended.pop(key, None)
             self.moved_cpu_ns.pop(key, None)
             self.released.discard(key)
-        keys = []
-        for start_ns, cgroup_id, pointer_id, base_ns, exit_ns, ended, released, pid in found:
+        keys: list[ProcessKey] = []
+        self._spilling.discard(block)
+        for (
+            start_ns,
+            cgroup_id,
+            pointer_id,
+            base_ns,
+            exit_ns,
+            ended,
+            released,
+            pid,
+            spills,
+        ) in found:
+            if spills:
+                self._spilling.add(block)
             if not start_ns or not cgroup_id:
                 continue
             key = ProcessKey(pid, start_ns)
@@ -112,9 +122,10 @@ class ProcessTable:
             self._keys[block] = keys
 
     def _read_spilled(self) -> bool:
-        chunks = [values for _, values in self._spilled.chunks()]
-        if not chunks and -1 not in self._keys:
+        if not self._spilling and -1 not in self._keys:
             return False
+        # A look at an empty hash is a walk over all of its buckets.
+        chunks = [values for _, values in self._spilled.chunks()] if self._spilling else []
         self._take(-1, records.PROCESS_PLACE.iter_unpack(b"".join(chunks)))
         return True
 

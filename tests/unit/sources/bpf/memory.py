@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from agent.model.process import ProcessKey
+
 from agent.sources.bpf import records
 from agent.sources.bpf.offsets import EXIT_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import WITNESS
@@ -15,7 +17,6 @@ from agent.sources.bpf.programs import WITNESS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.model.process import ProcessKey
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _SIZE = records.PROCESS_RECORD.size
@@ -82,6 +83,10 @@ class Memory:
         return records.ProcessRecord(*fields)
 
     def spill(self, key: ProcessKey, cgroup: int) -> None:
+        """A record whose place another one has."""
+        here = self.at(key.pid)
+        first = ProcessKey(here.pid, here.start_ns)
+        self.put(first, here.cgroup_id, spills=here.spills + 1)
         name = records.PROCESS_KEY.pack(key.pid, 0, key.start_ns)
         self.maps["spilled"].content[name] = record(key, cgroup)
 

@@ -62,7 +62,7 @@ def test_what_a_tick_takes_of_a_process_is_what_the_whole_record_says() -> None:
     whole = records.ProcessRecord(*records.PROCESS_RECORD.unpack(record))
     taken = (
         *(whole.start_ns, whole.cgroup_id, whole.pointer_id, whole.base_cpu_ns),
-        *(whole.exit_cpu_ns, whole.ended, whole.released, whole.pid),
+        *(whole.exit_cpu_ns, whole.ended, whole.released, whole.pid, whole.spills),
     )
     assert records.PROCESS_PLACE.unpack(record) == taken
 

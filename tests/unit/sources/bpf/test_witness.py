@@ -15,9 +15,10 @@ from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.loader import HandoverError, Probes
-from agent.sources.bpf.offsets import SLOTS
+from agent.sources.bpf.offsets import SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import Handover, Order
 from agent.sources.bpf.support import BpfSupport
+from agent.sources.bpf.table import ProcessTable
 from tests.unit.sources.bpf.memory import PAGE, Memory, exit_record
 
 SUPPORT = BpfSupport(True, True, True, "python3", "none", True, "x86_64")
@@ -183,14 +184,44 @@ def test_a_process_that_is_moved_and_a_pid_that_is_used_again_are_seen_at_the_ne
     assert witness.witness().cgroup_ids == {again: 12}
 
 
-def test_a_record_whose_count_comes_only_later_is_met_by_the_next_reading(
-    witness: bpf.Witness, memory: Memory
+def test_a_record_that_changes_while_it_is_read_is_read_again(
+    witness: bpf.Witness, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the kernel is held up between the two; the count belongs to the other's block."""
     memory.put(ME, 10)
+    take = ProcessTable._take
+    moves = iter((11, 12))
+
+    def take_and_move(self: ProcessTable, block: int, found: Iterator[tuple[int, ...]]) -> None:
+        take(self, block, found)
+        if (cgroup_id := next(moves, 0)) != 0:
+            memory.put(ME, cgroup_id)
+
+    monkeypatch.setattr(ProcessTable, "_take", take_and_move)
+    assert witness.witness().cgroup_ids == {ME: 12}
+
+
+def test_a_reading_looks_only_at_what_changed(
+    witness: bpf.Witness, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+    take = ProcessTable._block
+
+    def note(self: ProcessTable, block: int) -> Iterator[tuple[int, ...]]:
+        looked_at.append(block)
+        return take(self, block)
+
+    monkeypatch.setattr(ProcessTable, "_block", note)
+    far = ProcessKey(SLOT_BLOCK * 7, 1)
+    for key in (ME, OTHER, far):
+        memory.put(key, 10)
     witness.witness()
-    memory.put(OTHER, 20, counted=False)
-    assert witness.witness().cgroup_ids == {ME: 10, OTHER: 20}
+    assert set(looked_at) == {0, 7}
+    looked_at.clear()
+    witness.witness()
+    assert not looked_at
+    memory.put(far, 11)
+    assert witness.witness().cgroup_ids[far] == 11
+    assert set(looked_at) == {7}
 
 
 def test_half_a_record_is_none(witness: bpf.Witness, memory: Memory) -> None:
