@@ -157,7 +157,7 @@ class BpfView:
     missed: int = 0
     """Runs of programs that the kernel skipped; they are in `lost` too."""
     exits: Sequence[ProcessExit] = ()
-    """Processes that ended since the last reading, in no particular order of CPUs."""
+    """The latest processes that ended since the last reading, at most some thousands."""
     short_lived: Mapping[CommandKey, CommandFigures] = field(default_factory=dict)
     """Those of them that began and ended between two snapshots, by name; cumulative as `totals`."""
 

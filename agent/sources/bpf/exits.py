@@ -8,11 +8,17 @@ never came: without the count a lost tail would go unseen.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
+from agent.errors import SourceError
 from agent.model.bpf import CommandFigures, CommandKey, ProcessExit
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
+from agent.sources.bpf.offsets import EXIT_BYTES
 from agent.sources.bpf.records import CpuCounters, ExitKind, ExitRecord
 from agent.sources.bpf.ring import Ring
 
@@ -20,6 +26,10 @@ _KB = os.sysconf("SC_PAGE_SIZE") // 1024
 _MOST_AT_ONCE = 1 << 14
 _MOST_NAMES = 4096
 _MOST_PEAKS = 15
+_LOOK_S = 1.0
+_MANY = EXIT_BYTES // records.EXIT.size // 4
+MOST_EXITS = 4096
+"""Single exits that wait for a tick: the latest ones. All of them are in the sums."""
 
 
 class Exits:
@@ -54,8 +64,73 @@ class Exits:
         self._counted = {cpu: one.exits for cpu, one in enumerate(counters)}
         return _whole(raw)
 
+    @property
+    def waiting(self) -> int:
+        """About how many records are there to be read."""
+        return self._ring.waiting
+
     def close(self) -> None:
         self._ring.close()
+
+
+class Gatherer:
+    """Takes exits out of their buffer, at each tick and before it is full in between.
+
+    The programs wake nobody: a thread looks once a second how full it is.
+    """
+
+    def __init__(self, exits: Exits, counters: Callable[[], Sequence[CpuCounters]]) -> None:
+        self._exits = exits
+        self._counters = counters
+        self._commands = Commands()
+        self._recent: deque[ProcessExit] = deque(maxlen=MOST_EXITS)
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="bpf-exits", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ending.wait(_LOOK_S):
+            if self._exits.waiting > _MANY:
+                with self._lock, suppress(SourceError):  # the next tick meets it, and says so
+                    self._take(None)
+
+    def gather(self, before_ns: int) -> Gathered:
+        """All there is now. Names are summed of what ended before `before_ns` (boot clock)."""
+        with self._lock:
+            counters = self._take(before_ns)
+            recent = tuple(self._recent)
+            self._recent.clear()
+            return Gathered(counters, recent, self._commands.figures(), self._exits.lost)
+
+    def _take(self, before_ns: int | None) -> Sequence[CpuCounters]:
+        counters = self._counters()
+        exits = self._exits.read(counters)
+        self._recent.extend(exits)
+        self._commands.add(exits, before_ns)
+        return counters
+
+    def forget(self, cgroup_id: int) -> None:
+        """A cgroup that is gone."""
+        with self._lock:
+            self._commands.forget(cgroup_id)
+
+    def close(self) -> None:
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._exits.close()
+
+
+class Gathered(NamedTuple):
+    """What one gathering gave."""
+
+    counters: Sequence[CpuCounters]
+    exits: tuple[ProcessExit, ...]
+    short_lived: Mapping[CommandKey, CommandFigures]
+    lost: int
 
 
 class Commands:
@@ -68,12 +143,12 @@ class Commands:
         self._figures: dict[CommandKey, CommandFigures] = {}
         self._later: list[ProcessExit] = []
 
-    def add(self, exits: Sequence[ProcessExit], before_ns: int) -> None:
-        """Takes what ended before `before_ns`; the rest, with what ended then, waits for a later
+    def add(self, exits: Sequence[ProcessExit], before_ns: int | None) -> None:
+        """Takes what ended before `before_ns`, all where it is None; the rest waits for a later
         call. (Boot clock: when the sums were read that this is held against.)"""
         due, self._later = [*self._later, *exits], []
         for one in due:
-            if one.ended_ns > before_ns:
+            if before_ns is not None and one.ended_ns > before_ns:
                 self._later.append(one)
             elif one.short_lived:
                 self._add(one)

@@ -12,15 +12,15 @@ from pathlib import Path
 from agent.model.container import Hierarchy
 from agent.sources.bpf.btf import Btf, BtfError
 
-SLOTS = 65_536
-"""Places for processes, by pid: 6 MB."""
+SLOTS = 32_768
+"""Places for processes, by pid: 3 MB, all of them resident where they are mapped."""
 SLOT_BLOCK = 32
 """Places that the reader looks at together."""
 SPILLED = 8_192
 """Processes whose place another one has: only where pids go beyond SLOTS."""
 MAX_CGROUPS = 8_192
-EXIT_BYTES = 4 << 20
-"""The witness's ring buffer: some 28,000 exits."""
+EXIT_BYTES = 2 << 20
+"""The witness's ring buffer: some 14,000 exits. It is resident twice where it is mapped."""
 EVENT_BYTES = 8 << 20
 """The trace's ring buffer: some 50,000 events."""
 

@@ -18,7 +18,7 @@ from agent.model.bpf import BpfView, CgroupEvents, ProcessExit, Seam
 from agent.model.container import Hierarchy
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
-from agent.sources.bpf.exits import Commands, Exits
+from agent.sources.bpf.exits import Exits, Gatherer
 from agent.sources.bpf.kept import DIRECTORY
 from agent.sources.bpf.loader import HandoverError, Probes, Startup
 from agent.sources.bpf.offsets import EXIT_BYTES
@@ -73,10 +73,8 @@ class Witness:
         self._started_ns = clock.boot_ns()
         self._probes: Probes | None = None
         self._table: ProcessTable | None = None
-        self._exits: Exits | None = None
-        self._commands = Commands()
+        self._exits: Gatherer | None = None
         self._seam = Seam()
-        self._cpus = 1
         self._gone_since: dict[int, int] = {}
         self._ended_since: dict[ProcessKey, int] = {}
         self._late = 0
@@ -130,9 +128,12 @@ class Witness:
             return self._state
         handover, maps = self._probes.handover, self._probes.maps
         self._table = ProcessTable(maps["slots"], maps["generations"], maps["spilled"])
-        self._exits = Exits(maps["exits"].fd, EXIT_BYTES)
+        cpus = possible_cpus()
+        self._exits = Gatherer(
+            Exits(maps["exits"].fd, EXIT_BYTES), lambda: read_counters(maps["counters"], cpus)
+        )
+        self._exits.start()
         self._seam = Seam(*handover.seam)
-        self._cpus = possible_cpus()
         log.info(
             "bpf=ready kept=%s bcc=%s headers=%s compile_ms=%d attach_ms=%d seam=%d/%d/%d",
             "yes" if handover.kept else "no",
@@ -181,9 +182,8 @@ class Witness:
             # Who ended meanwhile would be in the totals and among the living.
             if not table.read():
                 break
-        counters = read_counters(maps["counters"], self._cpus)
-        exits = self._exits.read(counters)
-        self._commands.add(exits, totals_ns)
+        gathered = self._exits.gather(totals_ns)
+        counters = gathered.counters
         self._release(table, read_ns)
         missed = sum(program_runs(fd).missed for fd in self._probes.programs.values())
         lost = sum(one.lost_processes + one.lost_cgroups for one in counters)
@@ -198,15 +198,15 @@ class Witness:
             parents=parents,
             born=born,
             gone=gone,
-            lost=lost + self._exits.lost + missed,
+            lost=lost + gathered.lost + missed,
             seam=self._seam,
             settled=frozenset(table.ended),
             pointer_ids=_without(table.pointer_ids, gone_keys),
             corrected=sum(one.corrected for one in counters),
             late=self._late + sum(one.late for one in counters),
             missed=missed,
-            exits=tuple(exits),
-            short_lived=self._commands.figures(),
+            exits=gathered.exits,
+            short_lived=gathered.short_lived,
         )
 
     def _release(self, table: ProcessTable, now_ns: int) -> None:
@@ -226,7 +226,8 @@ class Witness:
             since = self._gone_since.setdefault(cgroup_id, now_ns)
             if now_ns - since > _KEEP_GONE_NS:
                 cgroups.delete(records.CGROUP_KEY.pack(cgroup_id))
-                self._commands.forget(cgroup_id)
+                if self._exits is not None:
+                    self._exits.forget(cgroup_id)
                 del self._gone_since[cgroup_id]
         for cgroup_id in self._gone_since.keys() - gone:
             del self._gone_since[cgroup_id]

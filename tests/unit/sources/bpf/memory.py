@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.model.process import ProcessKey
-
 from agent.sources.bpf import records
 from agent.sources.bpf.offsets import EXIT_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import WITNESS
@@ -99,6 +98,15 @@ class Memory:
             self.ring[at : at + len(raw)] = raw
         self._end += len(raw)
         struct.pack_into("=Q", self.ring, PAGE, self._end)
+
+    @property
+    def given(self) -> int:
+        """Bytes of exits so far, of which the reader has `taken`."""
+        return self._end
+
+    @property
+    def taken(self) -> int:
+        return int(struct.unpack_from("=Q", self.ring)[0])
 
     def close(self) -> None:
         for one in (self.slots, self.generations, self.ring):

@@ -14,11 +14,13 @@ from agent.model.container import Hierarchy
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf import witness as bpf
+from agent.sources.bpf.exits import MOST_EXITS
 from agent.sources.bpf.loader import HandoverError, Probes
-from agent.sources.bpf.offsets import SLOT_BLOCK, SLOTS
+from agent.sources.bpf.offsets import EXIT_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import Handover, Order
 from agent.sources.bpf.support import BpfSupport
 from agent.sources.bpf.table import ProcessTable
+from tests.containers import wait_until
 from tests.unit.sources.bpf.memory import PAGE, Memory, exit_record
 
 SUPPORT = BpfSupport(True, True, True, "python3", "none", True, "x86_64")
@@ -357,3 +359,18 @@ def test_the_sums_of_a_swept_cgroup_and_the_least_recent_of_too_many_are_dropped
     assert len(names) == 4096
     assert "c4999" in names
     assert "c0" not in names
+
+
+def test_exits_are_taken_out_between_two_ticks_before_their_buffer_is_full(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    number = EXIT_BYTES // 2 // (records.EXIT.size + 8)
+    for sequence in range(1, number + 1):
+        memory.exit(exit_record(ProcessKey(sequence, 1), sequence=sequence, short_lived=1))
+    memory.counters[0] = records.CpuCounters(exits=number)
+    wait_until(lambda: memory.taken == memory.given, "the buffer is empty", timeout_s=30)
+    view = witness.witness()
+    assert [one.key.pid for one in view.exits] == list(range(number - MOST_EXITS + 1, number + 1))
+    (figures,) = view.short_lived.values()
+    assert figures.processes == number
+    assert witness.witness().lost == 0
