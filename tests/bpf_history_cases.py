@@ -19,13 +19,13 @@ import pytest
 from agent.clock import SystemClock
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.process import ProcessKey
-from agent.sources.bpf import program_loader
+from agent.sources.bpf import loader
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.exits import Exits
-from agent.sources.bpf.loader import Startup
-from agent.sources.bpf.program_loader import Probes, read_counters
+from agent.sources.bpf.loader import Probes, read_counters
 from agent.sources.bpf.programs import Order, Program
 from agent.sources.bpf.records import CpuCounters
+from agent.sources.bpf.startup import Startup
 from agent.sources.bpf.syscall import attach_tracepoint, possible_cpus
 from agent.sources.cgroup import reader
 from tests import containers
@@ -34,7 +34,7 @@ from tests.bpf_support import Storm, identifying_root, storm
 from tests.containers import wait_until
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_attach_at_once = program_loader._attach
+_attach_at_once = loader._attach
 
 
 def order(*macros: str) -> Order:
@@ -164,7 +164,7 @@ class BpfHistoryCases:
         def attach_later(program: Program, fd: int) -> int:
             return os.dup(fd) if program.function == "on_attach" else _attach_at_once(program, fd)
 
-        monkeypatch.setattr(program_loader, "_attach", attach_later)
+        monkeypatch.setattr(loader, "_attach", attach_later)
         with ExitStack() as stack:
             one = stack.enter_context(own_witness())
             assert one.probes is not None
@@ -208,7 +208,7 @@ class BpfHistoryCases:
         def attach_never(program: Program, fd: int) -> int:
             return os.dup(fd) if program.function == "on_attach" else _attach_at_once(program, fd)
 
-        monkeypatch.setattr(program_loader, "_attach", attach_never)
+        monkeypatch.setattr(loader, "_attach", attach_never)
         with own_witness() as one:
             shell = subprocess.Popen(
                 ["sh", "-c", "read line; sleep 600 & echo $!; read line; kill $!"],
@@ -343,7 +343,7 @@ class BpfHistoryCases:
         program: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(program_loader, "_look", lambda *_: (0, 0, 0))
+        monkeypatch.setattr(loader, "_look", lambda *_: (0, 0, 0))
         small = ("-USLOTS", "-DSLOTS=1", "-USLOT_BLOCK", "-DSLOT_BLOCK=1")
         with (
             storm(boxes, image, program) as one,

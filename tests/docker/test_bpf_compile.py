@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 CODE = """
 import sys
 from agent.sources.bpf.compiler import compile_order
-from agent.sources.bpf.program_loader import load
+from agent.sources.bpf.loader import load
 from agent.sources.bpf.programs import Order
 order = Order(programs=sys.argv[1], hierarchy=sys.argv[2], macros=tuple(sys.argv[3:]))
 print(*load(compile_order(order), order, kept=False).programs)

@@ -13,9 +13,9 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.sources.bpf import kept, witness
-from agent.sources.bpf.loader import Startup
-from agent.sources.bpf.program_loader import LoadError, load
+from agent.sources.bpf.loader import LoadError, load
 from agent.sources.bpf.programs import Compiled, Order
+from agent.sources.bpf.startup import Startup
 from agent.sources.bpf.support import probe_support
 from agent.sources.cgroup import reader
 from tests.containers import wait_until

@@ -22,11 +22,11 @@ from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.clock import Clock
 from agent.errors import AgentError, EngineUnavailableError
 from agent.sources.bpf import records
-from agent.sources.bpf.loader import Probes, Startup
 from agent.sources.bpf.offsets import EVENT_BYTES
 from agent.sources.bpf.programs import TRACE_PROBES, Order
 from agent.sources.bpf.records import EventKind, EventRecord
 from agent.sources.bpf.ring import Ring
+from agent.sources.bpf.startup import Probes, Startup
 from agent.sources.bpf.support import probe_support
 from agent.sources.bpf.syscall import Map, possible_cpus
 from agent.sources.cgroup import reader

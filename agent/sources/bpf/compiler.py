@@ -1,8 +1,8 @@
 """The process that compiles the BPF programs with BCC, writes their instructions down and ends.
 
 BCC keeps some 140 MB resident after a compile and gives none of it back, so the long-running agent
-never loads it. What this process writes is loaded by the agent itself (`bpf_loader`) and kept for
-later starts (`bpf_kept`).
+never loads it. What this process writes is loaded by the agent itself (`loader`) and kept for
+later starts (`kept`).
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ DIRECTORY = Path("/var/lib/so1/bpf")
 
 _MAGIC = b"so1 bpf 1\n"
 _MOST_BYTES = 4 << 20
-_COMPILER = ("bpf_btf", "bpf_helper", "bpf_layout", "bpf_programs", "records")
-"""The modules below `agent/sources` that decide what a compile yields."""
+_COMPILER = ("btf", "compiler", "offsets", "programs", "records")
+"""The modules below `agent/sources/bpf` that decide what a compile yields."""
 
 
 class KeptError(SourceError):
@@ -54,7 +54,7 @@ def made_for(order: Order, btf_path: Path = BTF_PATH) -> dict[str, str]:
             btf = hashlib.file_digest(file, "sha256").hexdigest()
         notes = Path("/sys/kernel/notes").read_bytes()
         texts = [path for path in sorted(SOURCES.rglob("*")) if path.is_file()]
-        texts += [PACKAGE / "sources" / f"{name}.py" for name in _COMPILER]
+        texts += [PACKAGE / "sources" / "bpf" / f"{name}.py" for name in _COMPILER]
         sources = hashlib.sha256()
         for path in texts:
             content = path.read_bytes()

@@ -1,171 +1,234 @@
-"""Getting the BPF programs in the background: kept instructions if there are any, else a compile.
+"""Loading compiled BPF programs with bpf(2) itself, attaching them, and proving that they see.
 
-Never blocks whoever waits: a thread reads what is kept, or starts the helper that compiles, and
-loads and proves the result. Whoever owns a Probes object owns the programs: closed, or dead, they
-are gone.
+Needs neither BCC nor libbpf. What was made for another kernel loads without an error and reads the
+wrong fields, so programs that keep records are held against `/proc` before anybody believes them.
 """
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
-import subprocess
-import sys
-import tempfile
-import threading
-from contextlib import suppress
-from pathlib import Path
-from typing import IO
+import resource
+import struct
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import msgspec
-
-from agent.errors import AgentError, SourceError
-from agent.sources.bpf import kept
-from agent.sources.bpf.program_loader import LoadError, Probes, load
-from agent.sources.bpf.programs import Compiled, Order
-from agent.sources.bpf.support import PACKAGE
-from agent.util.subprocess import environment, kill_session
-
-__all__ = ["HandoverError", "Probes", "Startup"]
-
-log = logging.getLogger(__name__)
-
-_START = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from agent.sources.bpf.compiler import main; sys.exit(main(sys.argv[1:]))"
+from agent.clock import SystemClock
+from agent.errors import SourceError
+from agent.sources.bpf import proof, records
+from agent.sources.bpf.programs import ITERATOR, SETS, Compiled, Handover, MapSpec, Order, Program
+from agent.sources.bpf.syscall import (
+    BpfCallError,
+    Map,
+    VerifierError,
+    attach_iterator,
+    attach_tracepoint,
+    create_map,
+    iterate,
+    load_program,
+    possible_cpus,
 )
-_MOST_BYTES = 4 << 20
+from agent.sources.bpf.table import ProcessTable
+
+_RAW_TRACEPOINT, _TRACING = 17, 26
+"""`enum bpf_prog_type`."""
+_TRACE_RAW_TP, _TRACE_ITER = 23, 28
+"""`enum bpf_attach_type`."""
+_LOG_BYTES = 1 << 20
+_NUMBER = struct.Struct("=i")
 
 
-class HandoverError(SourceError):
-    """There will be no probes; message and hint are for a person."""
+class LoadError(SourceError):
+    """The kernel refuses a program or a map; message and hint are for a person."""
 
 
-class Startup:
-    """The way of one program set into the kernel, from its first file to its first proof."""
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """The descriptors that keep the programs attached, and the maps behind them."""
 
-    def __init__(self, order: Order, directory: Path = kept.DIRECTORY) -> None:
-        """Starts it and returns at once. `directory` is where instructions are kept."""
-        self._order = order
-        self._directory = directory
-        self._ready_read, self._ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._result: Probes | Exception | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="bpf-start", daemon=True)
-        self._thread.start()
-
-    def fileno(self) -> int:
-        """Readable when poll() has something to pick up."""
-        return self._ready_read
-
-    def poll(self) -> Probes | None:
-        """The probes once they are there. Raises HandoverError when they never will be."""
-        with self._lock:
-            result = self._result
-            if isinstance(result, Probes):
-                self._result = None
-                return result
-        if isinstance(result, AgentError):
-            raise HandoverError(result.message, result.hint) from result
-        if result is not None:
-            raise result
-        return None
-
-    def _work(self) -> None:
-        result: Probes | Exception
-        try:
-            result = self._probes()
-        except Exception as error:  # noqa: BLE001 - poll() raises it, in the thread that asks
-            result = error
-        with self._lock:
-            if not self._closed:
-                self._result = result
-                os.write(self._ready_write, b"\0")
-            elif isinstance(result, Probes):
-                result.close()
-
-    def _probes(self) -> Probes:
-        order = self._order
-        if order.macros:
-            return load(self._compile(), order, kept=False)
-        made_for = kept.made_for(order)
-        compiled = None
-        try:
-            compiled = kept.read(self._directory, order, made_for)
-            if compiled is not None:
-                return load(compiled, order, kept=True)
-        except (kept.KeptError, LoadError) as error:
-            log.warning("bpf=refused compiling it fresh: %s", error)
-        compiled = self._compile()
-        probes = load(compiled, order, kept=False)
-        try:
-            kept.write(self._directory, order, made_for, compiled)
-        except kept.KeptError as error:
-            log.warning("bpf=unkept the next start compiles again: %s", error)
-        return probes
-
-    def _compile(self) -> Compiled:
-        """What the helper wrote. Raises HandoverError."""
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as said:
-            argv = [sys.executable, "-I", "-c", _START, str(PACKAGE.parent)]
-            argv += [str(output.fileno()), msgspec.json.encode(self._order).decode()]
-            with self._lock:
-                if self._closed:
-                    raise HandoverError("The BPF helper was not needed any more.")
-                try:
-                    self._process = subprocess.Popen(
-                        argv,
-                        stdin=subprocess.DEVNULL,
-                        stdout=said,
-                        stderr=said,
-                        env=environment(),
-                        pass_fds=(output.fileno(),),
-                        start_new_session=True,
-                        cwd="/",
-                    )
-                except OSError as error:
-                    raise HandoverError(
-                        f"The BPF helper cannot be started: {error.strerror}."
-                    ) from error
-            status = self._process.wait()
-            if status != 0:
-                raise HandoverError(
-                    f"The BPF helper ended with status {status}.", _last_words(said)
-                )
-            output.seek(0)
-            try:
-                compiled = msgspec.msgpack.decode(output.read(_MOST_BYTES), type=Compiled)
-            except msgspec.MsgspecError as error:
-                raise HandoverError(f"The BPF helper wrote something else: {error}.") from error
-            if compiled.failure:
-                if words := _last_words(said):
-                    log.warning("bpf=off said=%r", words)
-                raise HandoverError(compiled.failure, compiled.hint)
-            return compiled
+    handover: Handover
+    maps: Mapping[str, Map]
+    programs: Mapping[str, int]
+    descriptors: tuple[int, ...]
 
     def close(self) -> None:
-        """Ends what is still under way, and closes probes that nobody picked up."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._process is not None and self._process.poll() is None:
-                with suppress(ProcessLookupError):
-                    kill_session(self._process)
-        self._thread.join()
-        if isinstance(self._result, Probes):
-            self._result.close()
-            self._result = None
-        os.close(self._ready_read)
-        os.close(self._ready_write)
+        """The kernel detaches and frees all of it once nobody else holds it."""
+        for fd in self.descriptors:
+            os.close(fd)
 
 
-def _last_words(said: IO[bytes]) -> str:
-    """The line of what it printed that says most."""
-    said.seek(0)
-    text = said.read(1 << 20).decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or [""])[0 if errors else -1][:300]
+def load(compiled: Compiled, order: Order, *, kept: bool) -> Probes:
+    """Loads and attaches what `order` names and lets the iterator run once. Raises SourceError."""
+    began = time.monotonic()
+    held: list[int] = []
+    try:
+        maps, programs, seam = _load_all(compiled, order, held)
+    except BaseException:
+        for fd in held:
+            os.close(fd)
+        raise
+    handover = Handover(
+        bcc=compiled.bcc,
+        headers=compiled.headers,
+        compile_ms=0 if kept else compiled.compile_ms,
+        attach_ms=int((time.monotonic() - began) * 1000),
+        seam=seam,
+        kept=kept,
+    )
+    return Probes(handover, maps, programs, tuple(held))
+
+
+def _load_all(
+    compiled: Compiled, order: Order, held: list[int]
+) -> tuple[dict[str, Map], dict[str, int], tuple[int, int, int]]:
+    """The maps, the programs and the seam; every descriptor that is to stay open is in `held`."""
+    sizes = SETS[order.programs].maps
+    made = []
+    for spec in compiled.maps:
+        made.append(_create(spec))
+        held.append(made[-1])
+    maps = {
+        spec.name: Map(fd, *sizes[spec.name])
+        for spec, fd in zip(compiled.maps, made, strict=True)
+        if spec.name in sizes
+    }
+    if maps.keys() != sizes.keys():
+        raise LoadError("The BPF programs have other maps than this agent knows.")
+    wanted = [
+        one
+        for one in compiled.programs
+        if one.tracepoint == ITERATOR or not order.probes or one.function in order.probes
+    ]
+    loaded: dict[str, int] = {}
+    for one in wanted:
+        loaded[one.function] = _load(one, made)
+        held.append(loaded[one.function])
+    if "controls" in maps:
+        mark = records.CONTROL.pack(SystemClock().boot_ns())
+        maps["controls"].update(bytes(4), mark)
+    # One by one: what is attached when the next is refused is in the list already.
+    held.extend(_attach(one, loaded[one.function]) for one in wanted if one.tracepoint != ITERATOR)
+    seam = (0, 0, 0)
+    for one in wanted:
+        if one.tracepoint == ITERATOR:
+            iterator = loaded.pop(one.function)
+            held.remove(iterator)
+            try:
+                seam = _look(maps, iterator)
+            finally:
+                os.close(iterator)
+    return maps, loaded, seam
+
+
+def _look(maps: Mapping[str, Map], iterator: int) -> tuple[int, int, int]:
+    """Lets the iterator run, holds what is known then against `/proc`, and gives the seam.
+
+    Raises LoadError where the programs saw something else.
+    """
+    _iterate(iterator)
+    table = ProcessTable(maps["slots"], maps["generations"], maps["spilled"])
+    try:
+        before = proof.processes()
+        table.read()
+        known: dict[int, set[int]] = {}
+        for key in table.cgroup_ids:
+            known.setdefault(key.pid, set()).add(key.start_ns // proof.TICK_NS)
+        if problem := proof.problem(before, known, proof.processes()):
+            raise LoadError(
+                f"The BPF programs do not see this kernel's processes: {problem}.",
+                "Rows stay unverified; report what `agent bpf check` says.",
+            )
+        return _seam(maps, table)
+    finally:
+        table.close()
+
+
+def _create(spec: MapSpec) -> int:
+    fields = (spec.kind, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
+    try:
+        return create_map(spec.name, *fields)
+    except BpfCallError as error:
+        if error.errno != errno.EPERM:
+            raise LoadError(f"The kernel refuses the BPF map {spec.name}: {error}") from error
+    # Before 5.11 maps count as locked memory.
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    return create_map(spec.name, *fields)
+
+
+def _load(program: Program, maps: list[int]) -> int:
+    code = bytearray(program.code)
+    for instruction, place in program.references:
+        _NUMBER.pack_into(code, 8 * instruction + 4, maps[place])
+    kind = _TRACING if program.btf_id else _RAW_TRACEPOINT
+    attach_type = 0
+    if program.btf_id:
+        attach_type = _TRACE_ITER if program.tracepoint == ITERATOR else _TRACE_RAW_TP
+
+    def load_it(log_bytes: int) -> int:
+        return load_program(
+            program.function,
+            kind,
+            bytes(code),
+            attach_type=attach_type,
+            btf_id=program.btf_id,
+            log_bytes=log_bytes,
+        )
+
+    try:
+        return load_it(0)
+    except VerifierError as error:
+        said = ""
+        if error.errno in (errno.EACCES, errno.EINVAL, errno.E2BIG):
+            said = _verifiers_reason(load_it)
+        raise LoadError(
+            f"This kernel refuses the BPF program {program.function}: {said or error}.",
+            "Try `agent bpf check`, and report what it says.",
+        ) from error
+
+
+def _verifiers_reason(load_it: Callable[[int], int]) -> str:
+    """The last line of the verifier's log that is not its statistics."""
+    try:
+        os.close(load_it(_LOG_BYTES))
+    except VerifierError as error:
+        lines = [line for line in error.said.splitlines() if line and line[0].isalpha()]
+        reasons = [line for line in lines if not line.startswith(("processed ", "from "))]
+        return (reasons or [""])[-1][:300]
+    return ""
+
+
+def _attach(program: Program, fd: int) -> int:
+    try:
+        return attach_tracepoint(fd, "" if program.btf_id else program.tracepoint)
+    except BpfCallError as error:
+        raise LoadError(
+            f"The tracepoint {program.tracepoint} cannot be attached to: {error}"
+        ) from error
+
+
+def _iterate(program: int) -> None:
+    try:
+        link = attach_iterator(program, _TRACE_ITER)
+    except BpfCallError as error:
+        raise LoadError(f"The task iterator cannot be attached: {error}") from error
+    try:
+        iterate(link)
+    finally:
+        os.close(link)
+
+
+def _seam(maps: Mapping[str, Map], table: ProcessTable) -> tuple[int, int, int]:
+    """Who saw the processes that live when the iterator has run."""
+    counted = read_counters(maps["counters"], possible_cpus())
+    both = sum(one.seam_both for one in counted)
+    snapshot = sum(one.seam_snapshot for one in counted)
+    event = sum(one.seen_event and not one.seen_snapshot for one in table.whole())
+    return both, snapshot, event
+
+
+def read_counters(counters: Map, cpus: int) -> list[records.CpuCounters]:
+    """What was counted, by CPU. Raises BpfCallError."""
+    per_cpu = Map(counters.fd, counters.key_size, counters.value_size * cpus)
+    raw = per_cpu.lookup(bytes(4)) or b""
+    return [records.CpuCounters(*fields) for fields in records.CPU_COUNTERS.iter_unpack(raw)]

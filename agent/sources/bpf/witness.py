@@ -20,10 +20,10 @@ from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf.exits import Exits, Gatherer
 from agent.sources.bpf.kept import DIRECTORY
-from agent.sources.bpf.loader import HandoverError, Probes, Startup
+from agent.sources.bpf.loader import read_counters
 from agent.sources.bpf.offsets import EXIT_BYTES
-from agent.sources.bpf.program_loader import read_counters
 from agent.sources.bpf.programs import Order
+from agent.sources.bpf.startup import HandoverError, Probes, Startup
 from agent.sources.bpf.support import BpfSupport, probe_support
 from agent.sources.bpf.syscall import Map, possible_cpus, program_runs
 from agent.sources.bpf.table import ProcessTable

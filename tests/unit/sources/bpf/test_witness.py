@@ -15,9 +15,9 @@ from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.exits import MOST_EXITS
-from agent.sources.bpf.loader import HandoverError, Probes
 from agent.sources.bpf.offsets import EXIT_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import Handover, Order
+from agent.sources.bpf.startup import HandoverError, Probes
 from agent.sources.bpf.support import BpfSupport
 from agent.sources.bpf.table import ProcessTable
 from tests.containers import wait_until
