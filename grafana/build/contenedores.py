@@ -148,8 +148,8 @@ def _ram(grid: Grid) -> None:
                 "RAM retenida por contenedor, apilada: lo que devolvería su fin. Los 12 mayores "
                 "del rango por su nombre y el resto junto. Cada punto es la media de los ticks "
                 "de su intervalo (de hasta ocho de ellos), con 0 donde un contenedor no estaba. "
-                "Más de 12 h se leen por tramos de 5 minutos, una hora o un día, con los 20 mayores "
-                "de cada tramo. Interrumpida: sin ticks, o Docker no respondió.",
+                "Más de 12 h se leen por tramos de 5 minutos, una hora o un día, con los 20 "
+                "mayores de cada tramo. Interrumpida: sin ticks, o Docker no respondió.",
                 p.series(sql.stacked("held_mb", p.OTHERS)),
                 p.MIB,
             ).axis_label("retenida")
@@ -217,8 +217,8 @@ ORDER BY 2 DESC LIMIT 15
     grid.add(
         p.ranking(
             "Top $top Contenedores por RAM",
-            "Los que más RAM retuvieron en un tick del rango (su máximo), sobre hasta 200 ticks; en "
-            "más de 12 h, entre los 20 mayores de cada tramo.",
+            "Los que más RAM retuvieron en un tick del rango (su máximo), sobre hasta 200 ticks; "
+            "en más de 12 h, entre los 20 mayores de cada tramo.",
             p.rows(queries.top("max(held_mb)", "max(held_mb_max)", "held_mb_max")),
             p.MIB,
             "continuous-BlPu",

@@ -36,8 +36,8 @@ def processes(grid: Grid) -> None:
         p.columns(
             "Procesos más Activos",
             "CPU media en todo el rango (100 % es una CPU), sobre hasta 60 ticks repartidos por "
-            "él; un proceso cuenta 0 en los ticks en que no existía. Más de 6 h se leen por tramos, "
-            "con los 20 procesos mayores de cada uno.",
+            "él; un proceso cuenta 0 en los ticks en que no existía. Más de 6 h se leen por "
+            "tramos, con los 20 procesos mayores de cada uno.",
             p.rows(queries.ACTIVE),
             p.PERCENT,
             "proceso",
@@ -53,8 +53,8 @@ def processes(grid: Grid) -> None:
         p.lines(
             "RAM de los Procesos en el Tiempo",
             "Memoria residente (RSS) de los procesos elegidos arriba; con «All», los $top mayores "
-            "del rango. Hasta 120 ticks repartidos por el rango; más de 6 h se leen por tramos, con "
-            "los 20 procesos mayores de cada uno.",
+            "del rango. Hasta 120 ticks repartidos por el rango; más de 6 h se leen por tramos, "
+            "con los 20 procesos mayores de cada uno.",
             p.series(queries.largest("ram_usage")),
             p.MIB,
         )
