@@ -14,7 +14,7 @@ from agent.analysis import attribution, cpu_accounting, usage
 from agent.model.accounts import Books, ContainerShare
 from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
 from agent.model.bpf import NO_LOSSES
-from agent.model.container import CgroupView, Container, ContainerTotals, Governance
+from agent.model.container import CgroupView, Container, ContainerTotals, Governance, Unknown
 from agent.model.host import HostCounters, HostFigures
 from agent.model.process import ProcessKey
 from agent.model.tick import Carried, Sample, Tick
@@ -44,9 +44,8 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
         )
     reading = usage.reading(snapshot, view, containers or ())
     shares, accounts = _settle(previous, sample, reading.process_cpu_ns)
-    totals, ahead = usage.with_engine_ooms(
-        _totals(previous, sample, answer, shares, govern), sample.engine_ooms, previous.reading
-    )
+    totals = _totals(previous, sample, answer, shares, govern)
+    ahead = usage.ooms_ahead(totals, sample.engine_ooms, previous.reading)
     answers = containers is not None
     return Tick(
         sample=sample,
@@ -105,28 +104,27 @@ def _totals(
     rows: dict[str, list[AttributedProcess]] = defaultdict(list)
     for row in answer.rows:
         rows[row.container_id].append(row)
-    totals = []
-    for container in sample.containers.value or ():
-        governance = govern(container)
-        one = usage.container_totals(
+    accounts: dict[str, ContainerShare | Unknown] = dict(shares)
+    unexplained = _why_unexplained(sample)
+    return tuple(
+        usage.container_totals(
             container,
-            governance.tier,
-            governance.governed,
+            govern(container),
             rows.get(container.id, ()),
             view.containers.get(container.id),
             sample.snapshot,
             previous.reading,
+            accounts.get(container.id, unexplained),
+            sample.engine_ooms.get(container.id, 0),
         )
-        totals.append(
-            usage.with_share(
-                one,
-                shares.get(container.id),
-                view,
-                previous.reading,
-                sample.snapshot.snapshot_ns,
-            )
-        )
-    return tuple(totals)
+        for container in sample.containers.value or ()
+    )
+
+
+def _why_unexplained(sample: Sample) -> Unknown:
+    """Why a container has no account: no BPF, or not yet its second tick."""
+    is_there = sample.bpf.value is not None or sample.bpf.pending
+    return Unknown.NOT_YET if is_there else Unknown.CANNOT
 
 
 def _host(before: HostCounters | None, now: HostCounters | None) -> HostFigures | None:

@@ -7,9 +7,8 @@ has no earlier reading and falls back to its life average, as the original's mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from operator import attrgetter
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from agent.model.accounts import ContainerShare, Counters, Reading
 from agent.model.attribution import AttributedProcess, Basis, Verified
@@ -18,8 +17,10 @@ from agent.model.container import (
     Container,
     ContainerCgroup,
     ContainerTotals,
+    Governance,
     HeldBasis,
-    Tier,
+    ShortLivedCommand,
+    Unknown,
 )
 from agent.model.process import Candidate, Process, Snapshot
 from agent.model.record import ContainerProcessUsage, ProcessUsage
@@ -95,113 +96,144 @@ def container_process_usages(
 
 def container_totals(
     container: Container,
-    tier: Tier,
-    governed: bool,
+    governance: Governance,
     rows: Iterable[AttributedProcess],
     cgroup: ContainerCgroup | None,
     snapshot: Snapshot,
     before: Reading,
+    share: ContainerShare | Unknown = Unknown.CANNOT,
+    engine_ooms: int = 0,
 ) -> ContainerTotals:
     """What one container costs. Rows on which the witnesses disagree are kept out.
 
     Held memory is what the container's end gives back: its cgroup's, and beside it the anonymous
-    and shared pages of strays, which die with it though another cgroup is charged for them. (What
-    a stray touched before it was moved stays charged to the old cgroup, and so counts twice.)
+    and shared pages of escaped processes, which die with it though another cgroup is charged for
+    them. (What one touched before it was moved stays charged to the old cgroup, and so counts
+    twice.)
+
+    `share` is what BPF explains of its CPU, or why it explains nothing. `engine_ooms` are the
+    engine's events of running out of memory since the agent began to follow them: a life that began
+    and ended between two ticks took the kernel's counter with it. The engine reports a moment later
+    than the kernel counts: what was counted at the last tick already is not added again.
     """
     sure = [row for row in rows if row.verified is not Verified.CONFLICT]
-    strays = [row for row in sure if row.basis is Basis.STRAYED]
+    escaped = [row for row in sure if row.basis is Basis.STRAYED]
     inside = [row for row in sure if row.basis is not Basis.STRAYED]
     if cgroup is not None and cgroup.held_kb is not None:
-        held_kb = cgroup.held_kb + _unshared_kb(strays)
+        held_kb = cgroup.held_kb + _unshared_kb(escaped)
         held_basis = cgroup.held_basis
     else:
         held_kb = _unshared_kb(sure)
         held_basis = HeldBasis.RSS
     now_ns = snapshot.snapshot_ns
     percent = _container_cpu_percent(container.id, inside, cgroup, now_ns, before)
-    percent += sum(cpu_percent(row.process, now_ns, before) for row in strays)
+    percent += sum(cpu_percent(row.process, now_ns, before) for row in escaped)
+    explained = _explained(container.id, share, cgroup, now_ns, before)
+    kills: int | Unknown = _oom_kills(sure, cgroup, before)
+    if explained.oom_kills is not None:
+        kills = explained.oom_kills
+    late = _late_ooms(container.id, engine_ooms, before)
     return ContainerTotals(
         container=container,
-        tier=tier,
-        governed=governed,
+        tier=governance.tier,
+        governed=governance.governed,
         processes=len(sure),
         held_kb=held_kb,
         held_basis=held_basis,
         rss_kb=sum(process.rss_kb for process in _distinct(sure)),
         cache_kb=cgroup.cache_kb if cgroup else None,
-        cpu_percent=percent,
-        oom_kills=_oom_kills(sure, cgroup, before),
+        cpu_percent=percent + explained.past_percent,
+        cpu_short_lived_percent=explained.short_lived_percent,
+        cpu_unexplained_percent=explained.unexplained_percent,
+        starts=explained.starts,
+        exits=explained.exits,
+        oom_kills=late if late > _number(kills) else kills,
         swap_kb=cgroup.swap_kb if cgroup else None,
         held_estimated_kb=cgroup.held_estimated_kb if cgroup else 0,
+        short_lived=explained.commands,
     )
 
 
-def with_share(
-    totals: ContainerTotals,
-    share: ContainerShare | None,
-    view: CgroupView,
-    before: Reading,
-    now_ns: int = 0,
-) -> ContainerTotals:
-    """`totals` with what BPF explains of them; as they are where it has no account of this one.
+def ooms_ahead(
+    totals: Iterable[ContainerTotals], reported: Mapping[str, int], before: Reading
+) -> Mapping[str, int]:
+    """`Reading.ooms_ahead`: kills that are in `totals` and that the engine has not reported yet.
 
-    `now_ns` is the boot clock for a container whose cgroup is gone.
+    `reported` are the engine's events by container, as `container_totals` was given them.
     """
-    if share is None:
-        return totals
-    cgroup = view.containers.get(totals.container.id)
-    events = share.events
-    earlier = before.counters.get(totals.container.id)
+    ahead = {}
+    for one in totals:
+        key = one.container.id
+        late = _late_ooms(key, reported.get(key, 0), before)
+        if (kills := _number(one.oom_kills)) > late:
+            ahead[key] = kills - late
+    return ahead
+
+
+class _Explained(NamedTuple):
+    """What BPF's account says of one container in one interval."""
+
+    short_lived_percent: float | Unknown
+    unexplained_percent: float | Unknown
+    starts: int | Unknown
+    exits: int | Unknown
+    oom_kills: int | None = None
+    """None: the cgroup's own counter says it."""
+    past_percent: float = 0.0
+    """CPU of a life that has ended since."""
+    commands: tuple[ShortLivedCommand, ...] = ()
+
+
+def _explained(
+    container_id: str,
+    share: ContainerShare | Unknown,
+    cgroup: ContainerCgroup | None,
+    now_ns: int,
+    before: Reading,
+) -> _Explained:
+    """`now_ns` is the boot clock for a container whose cgroup is gone."""
+    if isinstance(share, Unknown):
+        return _Explained(share, share, share, share)
+    not_yet, events = Unknown.NOT_YET, share.events
+    earlier = before.counters.get(container_id)
     read_ns = cgroup.read_ns if cgroup is not None else now_ns
     if earlier is None or read_ns <= earlier.read_ns:
         if cgroup is None:
-            return totals
+            return _Explained(not_yet, not_yet, not_yet, not_yet)
         # Its first tick: there is no interval that its CPU could be held against.
-        return replace(totals, starts=events.starts, exits=events.exits)
+        return _Explained(not_yet, not_yet, events.starts, events.exits)
     elapsed_ns = read_ns - earlier.read_ns
-    return replace(
-        totals,
-        cpu_percent=totals.cpu_percent + _percent(share.past_ns, elapsed_ns),
-        cpu_short_lived_percent=_percent(share.short_lived_ns, elapsed_ns),
-        cpu_unexplained_percent=100.0 * share.unexplained_ns / elapsed_ns,
+    return _Explained(
+        short_lived_percent=_percent(share.short_lived_ns, elapsed_ns),
+        unexplained_percent=100.0 * share.unexplained_ns / elapsed_ns,
         starts=events.starts,
         exits=events.exits,
         oom_kills=events.oom_kills,
-        short_lived=share.commands,
+        past_percent=_percent(share.past_ns, elapsed_ns),
+        commands=share.commands,
     )
 
 
-def with_engine_ooms(
-    totals: Iterable[ContainerTotals], ooms: Mapping[str, int], before: Reading
-) -> tuple[tuple[ContainerTotals, ...], Mapping[str, int]]:
-    """`totals` with the OOM kills that only the engine has reported, and `Reading.ooms_ahead`.
+def _late_ooms(container_id: str, reported: int, before: Reading) -> int:
+    """Kills that the engine has reported since the last tick and that no tick has counted."""
+    since = max(0, reported - before.engine_ooms.get(container_id, 0))
+    return max(0, since - before.ooms_ahead.get(container_id, 0))
 
-    `ooms` are the engine's events since the agent began to follow them, by container. A life that
-    began and ended between two ticks took the kernel's counter with it. The engine reports a
-    moment later than the kernel counts: what the last tick counted already is not added again.
-    """
-    found, ahead = [], {}
-    for one in totals:
-        key = one.container.id
-        reported = max(0, ooms.get(key, 0) - before.engine_ooms.get(key, 0))
-        late = max(0, reported - before.ooms_ahead.get(key, 0))
-        kills = one.oom_kills or 0
-        if kills > late:
-            ahead[key] = kills - late
-        found.append(replace(one, oom_kills=late) if late > kills else one)
-    return tuple(found), ahead
+
+def _number(kills: int | Unknown) -> int:
+    return 0 if isinstance(kills, Unknown) else kills
 
 
 def _oom_kills(
     rows: list[AttributedProcess], cgroup: ContainerCgroup | None, before: Reading
-) -> int | None:
+) -> int | Unknown:
     """OOM kills since the last tick, by the cgroup's own counter.
 
     A container seen for the first time may have had them long ago: they count where all of its
     processes began since the last tick, and are unknown elsewhere.
     """
     if cgroup is None or cgroup.oom_kills is None:
-        return None
+        return Unknown.CANNOT
     earlier = before.counters.get(cgroup.container_id)
     if _is_same_life(earlier, cgroup) and earlier.oom_kills is not None:
         return max(0, cgroup.oom_kills - earlier.oom_kills)
@@ -209,7 +241,7 @@ def _oom_kills(
     is_new = before.snapshot_ns and first_ns >= before.snapshot_ns
     if is_new or not cgroup.oom_kills or _is_next_life(earlier, cgroup):
         return cgroup.oom_kills
-    return None
+    return Unknown.NOT_YET
 
 
 def _container_cpu_percent(

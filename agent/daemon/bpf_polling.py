@@ -41,7 +41,8 @@ class BpfPolling:
             self._reported = True
             self._say(f"bpf: {state.reason} {state.hint}".rstrip() + " Rows are unverified.")
         if state.status != "ready":
-            return Part(None, now_ns, state.reason or state.status)
+            missing = state.reason or state.status
+            return Part(None, now_ns, missing, pending=state.status == "starting")
         try:
             return Part(self._witness.read(), now_ns)
         except SourceError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -154,6 +154,15 @@ class Tier(StrEnum):
     """Not governed."""
 
 
+class Unknown(Enum):
+    """Why there is no figure. Both are NULL in the history."""
+
+    NOT_YET = "not known yet"
+    """It takes a second tick, or probes that are still being started."""
+    CANNOT = "cannot be known"
+    """Nothing on this host tells it."""
+
+
 OTHERS = "(others)"
 """Stands for the commands of a container that have no row of their own."""
 
@@ -187,14 +196,14 @@ class ContainerTotals:
     cache_kb: int | None
     """Page cache; None where the cgroup does not tell."""
     cpu_percent: float
-    cpu_short_lived_percent: float | None = None
-    """Part of `cpu_percent` by processes that lived less than a tick; None without BPF."""
-    cpu_unexplained_percent: float | None = None
-    starts: int | None = None
+    cpu_short_lived_percent: float | Unknown = Unknown.CANNOT
+    """Part of `cpu_percent` by processes that lived less than a tick; it takes BPF."""
+    cpu_unexplained_percent: float | Unknown = Unknown.CANNOT
+    starts: int | Unknown = Unknown.CANNOT
     """Processes born in it since the last tick; its first, and `docker exec`'s, only enter."""
-    exits: int | None = None
+    exits: int | Unknown = Unknown.CANNOT
     """Since the last tick, of those that entered too."""
-    oom_kills: int | None = None
+    oom_kills: int | Unknown = Unknown.CANNOT
     """Since the last tick."""
     swap_kb: int | None = None
     """Swapped out, uncompressed; None where the kernel does not count it."""

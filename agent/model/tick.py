@@ -30,6 +30,8 @@ class Part(Generic[T]):
     """Boot clock when it was asked for."""
     missing: str = ""
     """Why there is no value, "" where there is one."""
+    pending: bool = False
+    """Whether a later sample may have it without anybody's help."""
 
 
 @dataclass(frozen=True, slots=True)

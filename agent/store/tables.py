@@ -20,7 +20,7 @@ from agent.store.description import (
     table_name,
     values_of,
 )
-from agent.store.values import clean, mb, mb_or_none, percent, percent_or_none, process_name
+from agent.store.values import clean, known, mb, mb_or_none, percent, percent_or_none, process_name
 
 if TYPE_CHECKING:
     from agent.model.attribution import AttributionCounts
@@ -148,14 +148,14 @@ class ContainerRow(Stored):
     cache_mb: float | None = _total(lambda one: mb_or_none(one.cache_kb))
     cpu_percent: float = _total(lambda one: percent(one.cpu_percent), "cpu_usage")
     cpu_short_lived_percent: float | None = _total(
-        lambda one: percent_or_none(one.cpu_short_lived_percent), "cpu_short_lived"
+        lambda one: percent_or_none(known(one.cpu_short_lived_percent)), "cpu_short_lived"
     )
     cpu_unexplained_percent: float | None = _total(
-        lambda one: percent_or_none(one.cpu_unexplained_percent), "cpu_unexplained"
+        lambda one: percent_or_none(known(one.cpu_unexplained_percent)), "cpu_unexplained"
     )
-    starts: int | None = _total(lambda one: one.starts)
-    exits: int | None = _total(lambda one: one.exits)
-    oom_kills: int | None = _total(lambda one: one.oom_kills)
+    starts: int | None = _total(lambda one: known(one.starts))
+    exits: int | None = _total(lambda one: known(one.exits))
+    oom_kills: int | None = _total(lambda one: known(one.oom_kills))
     swap_mb: float | None = _total(lambda one: mb_or_none(one.swap_kb))
     """Swapped out, uncompressed."""
     held_estimated_mb: float | None = _total(lambda one: mb(one.held_estimated_kb))

@@ -7,6 +7,11 @@ hold (lone surrogates) or nobody can read (a megabyte of name) is cut or replace
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeVar
+
+from agent.model.container import Unknown
+
+T = TypeVar("T")
 
 _TEXT_LIMIT = 1024
 _NAME_LIMIT = 255
@@ -42,3 +47,8 @@ def mb(kb: float) -> float:
 
 def mb_or_none(kb: float | None) -> float | None:
     return None if kb is None else kb / 1024
+
+
+def known(figure: T | Unknown) -> T | None:
+    """NULL for what is not known, whatever the reason."""
+    return None if isinstance(figure, Unknown) else figure

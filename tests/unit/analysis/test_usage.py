@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.analysis import usage
-from agent.model.accounts import ContainerShare, Reading
+from agent.model.accounts import ContainerShare, Counters, Reading
 from agent.model.attribution import Basis, Verified
 from agent.model.bpf import CgroupEvents
 from agent.model.container import (
     CgroupView,
     ContainerCgroup,
     ContainerTotals,
+    Governance,
     HeldBasis,
     Hierarchy,
     Tier,
+    Unknown,
 )
 from agent.model.process import Process
 from tests.unit.builders import SECOND_NS, candidate, cgroup, container, process, row, snapshot
@@ -36,16 +38,22 @@ def before(*processes: Process, at_s: int = 0, cgroups: tuple[ContainerCgroup, .
 
 
 def totals(
-    *rows: object, cgroup: ContainerCgroup | None = None, earlier: object = NOTHING, at_s: int = 10
+    *rows: object,
+    cgroup: ContainerCgroup | None = None,
+    earlier: object = NOTHING,
+    at_s: int = 10,
+    share: ContainerShare | Unknown = Unknown.CANNOT,
+    engine_ooms: int = 0,
 ) -> ContainerTotals:
     return usage.container_totals(
         container("a"),
-        Tier.LOW,
-        True,
+        Governance(Tier.LOW, governed=True, protected=None),
         rows,  # type: ignore[arg-type]
         cgroup,
         snapshot(at_ns=at_s * SECOND_NS),
         earlier,  # type: ignore[arg-type]
+        share,
+        engine_ooms,
     )
 
 
@@ -172,17 +180,19 @@ def test_oom_kills_are_those_since_the_last_tick() -> None:
 
 def test_oom_kills_from_before_a_container_was_seen_are_not_told_as_new() -> None:
     old = row(process(1, start_ns=0))
-    assert totals(old, cgroup=cgroup("a", oom_kills=5)).oom_kills is None
+    assert totals(old, cgroup=cgroup("a", oom_kills=5)).oom_kills is Unknown.NOT_YET
     assert totals(old, cgroup=cgroup("a", oom_kills=0)).oom_kills == 0
     earlier = before(at_s=5)
-    assert totals(old, cgroup=cgroup("a", oom_kills=5), earlier=earlier).oom_kills is None
+    assert (
+        totals(old, cgroup=cgroup("a", oom_kills=5), earlier=earlier).oom_kills is Unknown.NOT_YET
+    )
     born = row(process(1, start_ns=6 * SECOND_NS))
     assert totals(born, cgroup=cgroup("a", oom_kills=5), earlier=earlier).oom_kills == 5
 
 
 def test_a_cgroup_whose_counter_is_unknown_has_no_oom_kills_to_tell() -> None:
-    assert totals(row(), cgroup=cgroup("a", oom_kills=None)).oom_kills is None
-    assert totals(row(), cgroup=None).oom_kills is None
+    assert totals(row(), cgroup=cgroup("a", oom_kills=None)).oom_kills is Unknown.CANNOT
+    assert totals(row(), cgroup=None).oom_kills is Unknown.CANNOT
 
 
 def test_a_container_that_was_started_again_shows_what_its_new_life_has_used() -> None:
@@ -207,48 +217,53 @@ def test_a_cgroup_that_was_not_seen_for_a_tick_is_not_taken_for_a_new_one() -> N
     earlier = usage.reading(snapshot(at_ns=10 * SECOND_NS), view(), [container("a")])
     old = cgroup("a", life_id=5, cpu_ns=10 * SECOND_NS, oom_kills=3, read_ns=20 * SECOND_NS)
     found = totals(row(process(1, start_ns=0)), cgroup=old, earlier=earlier, at_s=20)
-    assert (found.cpu_percent, found.oom_kills) == (50.0, None)
+    assert (found.cpu_percent, found.oom_kills) == (50.0, Unknown.NOT_YET)
 
 
 def test_what_a_life_that_has_ended_used_is_added_where_bpf_saw_it() -> None:
     old = cgroup("a", life_id=5, cpu_ns=90 * SECOND_NS, read_ns=10 * SECOND_NS)
     new = cgroup("a", life_id=6, cpu_ns=8 * SECOND_NS, read_ns=20 * SECOND_NS)
     earlier = before(cgroups=(old,), at_s=10)
-    plain = totals(row(process(1, start_ns=12 * SECOND_NS)), cgroup=new, earlier=earlier, at_s=20)
     share = replace(SHARE, past_ns=SECOND_NS)
-    assert usage.with_share(plain, share, view(new), earlier).cpu_percent == 90.0  # type: ignore[arg-type]
+    first = row(process(1, start_ns=12 * SECOND_NS))
+    found = totals(first, cgroup=new, earlier=earlier, at_s=20, share=share)
+    assert found.cpu_percent == 90.0
 
 
 def test_a_container_that_has_ended_shows_what_bpf_saw_of_its_last_interval() -> None:
     old = cgroup("a", life_id=5, cpu_ns=90 * SECOND_NS, read_ns=10 * SECOND_NS)
     earlier = before(cgroups=(old,), at_s=10)
     share = replace(SHARE, past_ns=4 * SECOND_NS)
-    plain = totals(cgroup=None, earlier=earlier, at_s=20)
-    found = usage.with_share(plain, share, view(), earlier, 20 * SECOND_NS)  # type: ignore[arg-type]
+    found = totals(cgroup=None, earlier=earlier, at_s=20, share=share)
     assert (found.cpu_percent, found.exits, found.oom_kills) == (40.0, 3, 1)
 
 
-def ooms(*steps: tuple[int | None, int]) -> list[int | None]:
+def ooms(*steps: tuple[int | None, int]) -> list[int | Unknown]:
     """What is stored at each tick, of (what the kernel counted since, the engine's sum)."""
-    earlier, stored = Reading(), []
+    earlier, stored, counted = Reading(), list[int | Unknown](), 0
     for kernel, engine in steps:
-        one = replace(totals(row(), cgroup=None), oom_kills=kernel)
-        (found,), ahead = usage.with_engine_ooms([one], {ID: engine}, earlier)
+        counted += kernel or 0
+        now = None if kernel is None else cgroup("a", life_id=5, oom_kills=counted)
+        found = totals(row(), cgroup=now, earlier=earlier, engine_ooms=engine)
         stored.append(found.oom_kills)
-        earlier = Reading(engine_ooms={ID: engine}, ooms_ahead=ahead)
+        earlier = Reading(
+            counters={ID: Counters(5, 0, 0, counted)},
+            engine_ooms={ID: engine},
+            ooms_ahead=usage.ooms_ahead([found], {ID: engine}, earlier),
+        )
     return stored
 
 
 def test_oom_kills_of_lives_between_two_ticks_are_those_that_the_engine_told() -> None:
-    assert ooms((None, 0), (None, 8), (0, 11), (None, 11)) == [None, 8, 3, None]
+    assert ooms((None, 0), (None, 8), (0, 11), (None, 11)) == [Unknown.CANNOT, 8, 3, Unknown.CANNOT]
 
 
 def test_an_oom_kill_that_the_engine_tells_a_tick_late_is_not_counted_twice() -> None:
-    assert ooms((1, 0), (0, 1), (0, 1), (2, 2), (0, 3)) == [1, 0, 0, 2, 0]
+    assert ooms((0, 0), (1, 0), (0, 1), (0, 1), (2, 2), (0, 3)) == [0, 1, 0, 0, 2, 0]
 
 
 def test_an_oom_kill_told_late_does_not_hide_others_of_the_same_tick() -> None:
-    assert ooms((1, 0), (None, 4)) == [1, 3]
+    assert ooms((0, 0), (1, 0), (None, 4)) == [0, 1, 3]
 
 
 def test_one_that_the_engine_has_forgotten_takes_nothing_back() -> None:
@@ -268,8 +283,7 @@ SHARE = ContainerShare(
 def test_what_bpf_explains_is_percent_of_the_cgroup_s_interval() -> None:
     earlier = before(cgroups=(cgroup("a", cpu_ns=0, read_ns=0),), at_s=0)
     now = cgroup("a", cpu_ns=10 * SECOND_NS, read_ns=20 * SECOND_NS)
-    plain = totals(row(), cgroup=now, earlier=earlier, at_s=20)
-    found = usage.with_share(plain, SHARE, view(now), earlier)  # type: ignore[arg-type]
+    found = totals(row(), cgroup=now, earlier=earlier, at_s=20, share=SHARE)
     assert (found.cpu_percent, found.cpu_short_lived_percent, found.cpu_unexplained_percent) == (
         50.0,
         10.0,
@@ -282,15 +296,25 @@ def test_what_bpf_explains_is_percent_of_the_cgroup_s_interval() -> None:
 def test_without_an_interval_bpf_s_events_are_told_and_no_percentages(read_s: int) -> None:
     now = cgroup("a", cpu_ns=SECOND_NS, read_ns=read_s * SECOND_NS)
     earlier = before(cgroups=(now,)) if read_s else NOTHING
-    found = usage.with_share(totals(row(), cgroup=now), SHARE, view(now), earlier)  # type: ignore[arg-type]
-    assert (found.starts, found.cpu_short_lived_percent) == (4, None)
+    found = totals(row(), cgroup=now, earlier=earlier, share=SHARE)
+    assert (found.starts, found.cpu_short_lived_percent) == (4, Unknown.NOT_YET)
 
 
-def test_without_bpf_or_a_cgroup_nothing_is_explained() -> None:
-    plain = totals(row(), cgroup=None)
-    assert usage.with_share(plain, None, view(), NOTHING) == plain
-    assert usage.with_share(plain, SHARE, view(), NOTHING) == plain
-    assert plain.cpu_short_lived_percent is None
+def test_without_bpf_nothing_can_be_explained() -> None:
+    found = totals(row(), cgroup=cgroup("a"))
+    figures = (found.cpu_short_lived_percent, found.cpu_unexplained_percent, found.starts)
+    assert figures == (Unknown.CANNOT, Unknown.CANNOT, Unknown.CANNOT)
+
+
+def test_probes_that_are_being_started_explain_nothing_yet() -> None:
+    found = totals(row(), cgroup=cgroup("a"), share=Unknown.NOT_YET)
+    figures = (found.cpu_short_lived_percent, found.exits, found.starts)
+    assert figures == (Unknown.NOT_YET, Unknown.NOT_YET, Unknown.NOT_YET)
+
+
+def test_one_without_a_cgroup_or_an_earlier_tick_is_not_explained_yet() -> None:
+    found = totals(row(), cgroup=None, share=SHARE)
+    assert (found.starts, found.cpu_short_lived_percent) == (Unknown.NOT_YET, Unknown.NOT_YET)
 
 
 def test_a_reading_without_cgroups_remembers_the_processes() -> None:
