@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.config import Config, CronSettings
 from agent.errors import AgentError
+from agent.util.subprocess import PATH
 
 FILE_NAME = "so1-agent"
 """No dot in it: Debian's cron reads only names of letters, digits, `_` and `-`."""
@@ -22,7 +23,6 @@ MARKER = "# so1-agent: made by `agent start`, removed by `agent stop`; changes a
 DEFAULT_PROC = Path("/proc")
 
 _ASIDE_NAME = ".so1-agent.new"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@:,=-]*")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9._/+@:,=-]+")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -115,7 +115,7 @@ def cron_text(script: Path, environment: Mapping[str, str]) -> str:
             f"The path {str(script)!r} has characters that cron or the shell would read.",
             "Install the agent below a path of letters, digits and . _ / + @ : , = -.",
         )
-    lines = [MARKER, "SHELL=/bin/sh", f"PATH={_PATH}", 'MAILTO=""']
+    lines = [MARKER, "SHELL=/bin/sh", f"PATH={PATH}", 'MAILTO=""']
     for name, value in sorted(environment.items()):
         if not _NAME.fullmatch(name) or not _PLAIN_VALUE.fullmatch(value):
             raise CronError(

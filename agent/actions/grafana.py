@@ -10,7 +10,6 @@ import fcntl
 import logging
 import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -27,7 +26,7 @@ from agent.actions.grafana_password import settle_password
 from agent.engine_api import client as dockerapi
 from agent.errors import AgentError
 from agent.util.flock import open_lock_file, try_flock
-from agent.util.subprocess import CommandError, run
+from agent.util.subprocess import CommandError, find, run
 from agent.util.terminal import printable
 
 if TYPE_CHECKING:
@@ -305,7 +304,7 @@ def compose_command() -> list[str]:
     """
     candidates = (["docker", "compose"], ["docker-compose"])
     for command in candidates:
-        if shutil.which(command[0]) is None:
+        if find(command[0]) is None:
             continue
         try:
             done = run([*command, "version"], timeout_s=30.0, check=False)

@@ -7,7 +7,6 @@ cannot be had is one line with its cause, and the loop runs without.
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ from agent.daemon.lock import GeneratorLock
 from agent.daemon.outside import Outside
 from agent.daemon.signals import Stopper
 from agent.errors import AgentError
-from agent.util.subprocess import kill_session
+from agent.util.subprocess import Program, kill_session
 from agent.util.undo import UndoStack
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class Auxiliary:
         self._stopper = stopper
         self._undo = undo
         self._generator = generator
-        self._first_generation: subprocess.Popen[bytes] | None = None
+        self._first_generation: Program | None = None
         self._grafana = outside.grafana()
         self._grafana_start: threading.Thread | None = None
         self.words = {"cron": "off", "grafana": "off"}

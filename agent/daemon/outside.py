@@ -8,7 +8,6 @@ test says, in no time.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +36,7 @@ from agent.sources.engine.inventory import Engine
 from agent.sources.process_source import Loading
 from agent.store.installation import installation_id
 from agent.store.store import Store
-from agent.util.subprocess import environment
+from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
 
 if TYPE_CHECKING:
@@ -155,22 +154,16 @@ class Outside:
         """What keeps our file from being read."""
         return cron.daemon_problem()
 
-    def start_generator(self) -> subprocess.Popen[bytes]:
+    def start_generator(self) -> Program:
         """One generation of load, now. Raises AgentError where it cannot be started."""
         script = _generator()
         cron.check_trusted(script)
-        try:
-            return subprocess.Popen(
-                ["bash", str(script)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment(cron.generator_environment(self.config)),
-                start_new_session=True,
-                cwd="/",
-            )
-        except OSError as error:
-            raise AgentError(f"bash cannot be run: {error.strerror}.", "Install bash.") from error
+        return begin(
+            ["bash", str(script)],
+            stdout=DISCARDED,
+            stderr=DISCARDED,
+            env=cron.generator_environment(self.config),
+        )
 
 
 def _generator() -> Path:

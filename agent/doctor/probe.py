@@ -32,10 +32,10 @@ from agent.doctor.probe_kernel import (
     cgroup_facts,
     module_facts,
     signing_facts,
-    which,
 )
 from agent.errors import AgentError
 from agent.sources import procfs
+from agent.util.subprocess import find
 
 _DOCKER_TIMEOUT_S = 10.0
 _STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}
@@ -79,7 +79,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
 def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
     """The engine, and of its containers how many are this installation's and whether Grafana is."""
     compose = _compose()
-    lacks = tuple(package for tool, package in _STAND_IN_PACKAGES.items() if which(tool) is None)
+    lacks = tuple(package for tool, package in _STAND_IN_PACKAGES.items() if find(tool) is None)
     try:
         import docker.errors
 
@@ -193,7 +193,7 @@ def _cron(*, root: bool) -> tuple[str | None, str]:
     problem = cron.daemon_problem()
     if problem is None:
         return "", ""
-    if not root and which("cron") is not None:
+    if not root and find("cron") is not None:
         return None, ""
     return problem.message, problem.hint
 

@@ -6,7 +6,6 @@ import dataclasses
 import gzip
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from agent.actions import kernel_modules
 from agent.config import Config
 from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, SigningFacts
 from agent.errors import AgentError
-from agent.util.subprocess import CommandError, environment, run
+from agent.util.subprocess import CommandError, find, run
 
 _TOOL_TIMEOUT_S = 60.0
 _EFI = Path("/sys/firmware/efi")
@@ -25,11 +24,6 @@ _KEYS = (
 )
 """Key and certificate, in the order in which `load_modules.sh` looks for them."""
 _DEBIAN_COMPILER = re.compile(r"^override CC = .*[ )]([a-z][^ )\n]*)$", re.MULTILINE)
-
-
-def which(program: str) -> str | None:
-    """Where a program is that the agent would start, by the agent's own path."""
-    return shutil.which(program, path=environment()["PATH"])
 
 
 def module_facts(config: Config) -> ModuleFacts:
@@ -45,7 +39,7 @@ def module_facts(config: Config) -> ModuleFacts:
         takes_modules=Path("/proc/modules").exists(),
         disabled=None if disabled is None else disabled == "1",
         headers=(headers / "Makefile").exists(),
-        missing_tools=tuple(tool for tool in wanted if which(tool) is None),
+        missing_tools=tuple(tool for tool in wanted if find(tool) is None),
         built=built,
         loaded=loaded,
         ours=_are_ours(loaded, target, built),
@@ -67,7 +61,7 @@ def signing_facts() -> SigningFacts:
         enrolled=None,
         certificate=str(certificate),
     )
-    if not facts.required or not facts.key or which("mokutil") is None:
+    if not facts.required or not facts.key or find("mokutil") is None:
         return facts
     try:
         done = run(

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO, TypeAlias
 
 from agent.errors import AgentError
 
 log = logging.getLogger(__name__)
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for: by the agent, by what it starts, and by its line of cron."""
+DISCARDED = subprocess.DEVNULL
+"""Output that nobody reads."""
+
 _KILLED_S = 5.0
 """How long the end of a killed program is waited for: one inside the kernel may not end at all."""
 _KEPT_BYTES = 64 << 10
 """Of a background program's output, the end."""
+
+Program: TypeAlias = "subprocess.Popen[bytes]"
+"""A program that was begun: its `pid`, `poll` and `wait`; `kill_session` ends and reaps it."""
 
 
 class CommandError(AgentError):
@@ -51,7 +60,12 @@ class Finished:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a program that the agent starts sees of the environment."""
-    return {"PATH": _PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": "/root", **(extra or {})}
+    return {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": "/root", **(extra or {})}
+
+
+def find(program: str) -> str | None:
+    """Where a program that the agent would start lies, None where there is none of that name."""
+    return shutil.which(program, path=PATH)
 
 
 def run(
@@ -68,7 +82,9 @@ def run(
     its session), or, with `check`, ends with a status other than 0.
     """
     name = argv[0]
-    process = _begin(argv, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds)
+    process = begin(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds
+    )
     try:
         out, err = process.communicate(timeout=timeout_s)
     except BaseException as error:
@@ -91,19 +107,20 @@ def run(
     return finished
 
 
-def _begin(
+def begin(
     argv: Sequence[str],
     *,
-    stderr: int,
-    env: Mapping[str, str] | None,
+    stdout: int | IO[bytes],
+    stderr: int | IO[bytes],
+    env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
-    """Starts a program. Raises CommandError where that cannot be."""
+) -> Program:
+    """Starts a program, whose owner has to reap it. Raises CommandError where that cannot be."""
     try:
         return subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             env=environment(env),
             start_new_session=True,
@@ -130,7 +147,7 @@ class Running:
         self._deadline_s = time.monotonic() + timeout_s
         self._said = b""
         self._finished: Finished | None = None
-        self._process = _begin(argv, stderr=subprocess.STDOUT, env=env)
+        self._process = begin(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
         try:
             self._pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:
@@ -190,8 +207,8 @@ def _overrun(name: str, timeout_s: float) -> CommandError:
     )
 
 
-def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kills a program that `run` or `start` began, with everything in its session, and reaps it.
+def kill_session(process: Program) -> None:
+    """Kills a program that was begun here, with everything in its session, and reaps it.
 
     One that was reaped before gets no signal: its number may be another's by now. One that hangs
     inside the kernel is left there after some seconds, and reported.

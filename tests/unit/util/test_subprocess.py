@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.util.subprocess import CommandError, Finished, Running, environment, kill_session, run
+from agent.util.subprocess import (
+    DISCARDED,
+    CommandError,
+    Finished,
+    Running,
+    begin,
+    environment,
+    find,
+    kill_session,
+    run,
+)
 from tests.containers import wait_until
 
 if TYPE_CHECKING:
@@ -231,3 +241,31 @@ def test_a_program_that_was_reaped_gets_no_signal_by_its_number(
     monkeypatch.setattr(os, "killpg", lambda pid, _: sent.append(pid))
     kill_session(process)
     assert sent == []
+
+
+def test_a_program_that_was_begun_sees_the_clean_environment_and_no_output_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SO1_SECRET", "1")
+    seen = tmp_path / "seen"
+    script = f"env > {seen}; readlink /proc/self/fd/0 /proc/self/fd/1 >> {seen}"
+    process = begin(
+        ["sh", "-c", script], stdout=DISCARDED, stderr=DISCARDED, env={"SO1_GIVEN": "2"}
+    )
+    assert process.wait(PATIENCE_S) == 0
+    lines = seen.read_text().splitlines()
+    assert "SO1_GIVEN=2" in lines
+    assert "LANG=C.UTF-8" in lines
+    assert not [line for line in lines if line.startswith("SO1_SECRET")]
+    assert "/dev/null" in lines
+
+
+def test_a_program_is_found_by_the_path_that_it_would_be_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "so1-no-such-program"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find(own.name) is None
+    assert find("sh") is not None

@@ -1,0 +1,56 @@
+"""What there shall be one of in `agent/`, read from its source text: a door, a path, a pattern.
+
+A second one comes unnoticed, and then one of the two is fixed.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[2] / "agent"
+SOURCES = {
+    str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {name: ast.parse(text) for name, text in SOURCES.items()}
+
+
+def modules_with(text: str) -> list[str]:
+    return [name for name, source in SOURCES.items() if text in source]
+
+
+def modules_that_import(library: str) -> list[str]:
+    """Those that import a top-level library, by either form of the statement."""
+    found = set()
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            if any(one.split(".")[0] == library for one in names):
+                found.add(name)
+    return sorted(found)
+
+
+def calls_of(*names: str) -> dict[str, list[str]]:
+    """Module → which of the dotted names it calls."""
+    found: dict[str, list[str]] = {}
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
+                found.setdefault(module, []).append(ast.unparse(node.func))
+    return found
+
+
+def test_other_programs_are_started_and_looked_for_by_one_module() -> None:
+    assert modules_that_import("subprocess") == ["util/subprocess.py"]
+    assert calls_of("shutil.which") == {"util/subprocess.py": ["shutil.which"]}
+    assert calls_of("os.system", "os.popen", "os.posix_spawn", "os.execv", "os.execve") == {}
+
+
+def test_there_is_one_path_for_programs() -> None:
+    assert modules_with("/sbin:/") == ["util/subprocess.py"]
