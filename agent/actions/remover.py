@@ -37,13 +37,14 @@ from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy import governance
+from agent.util.backoff import Backoff
 from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 
 MAX_PARALLEL = 16
-FIRST_PAUSE_NS = 20 * 10**9
-LONGEST_PAUSE_NS = 3600 * 10**9
+BACKOFF = Backoff(first_ns=20 * 10**9, longest_ns=3600 * 10**9)
+"""After refusals."""
 MAX_REMEMBERED = 4096
 """Refused containers whose pause is kept in mind; the one refused longest ago goes first."""
 STOP_LIMIT_S = 180.0
@@ -188,7 +189,7 @@ class Remover:
         if ending.outcome is not Outcome.FAILED and not left_alone:
             return
         failures = before.failures + 1 if before else 1
-        pause_ns = min(FIRST_PAUSE_NS << min(failures - 1, 20), LONGEST_PAUSE_NS)
+        pause_ns = BACKOFF.pause_ns(failures)
         if left_alone and failures == 1:
             # It changed since it was decided on. Decided on again as it is now, it may go at once.
             pause_ns = 0

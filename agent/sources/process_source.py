@@ -15,11 +15,12 @@ from agent.clock import Clock
 from agent.config import SourceChoice
 from agent.errors import AgentError, ModulesError, SourceError
 from agent.model.process import Snapshot, Source
+from agent.util.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_NS = 60 * 10**9
-_LONGEST_PAUSE_NS = 3600 * 10**9
+_BACKOFF = Backoff(first_ns=60 * 10**9, longest_ns=3600 * 10**9)
+"""Between two loadings: each may be a build of minutes."""
 _PATIENCE_S = 20.0
 """How long a reading waits for modules that it began to load: they are built as a rule, and ready
 within a second, or several on a slow host."""
@@ -61,7 +62,7 @@ class ProcessReader:
         self._wait = wait
         self._clock = clock
         self._loading: Loading | None = None
-        self._pause_ns = _FIRST_PAUSE_NS
+        self._failures = 0
         self._this_pause_ns = 0
         self._load_again_ns = 0
         self._not_loaded: tuple[str, str] | None = None
@@ -116,7 +117,7 @@ class ProcessReader:
         if snapshot.odd and not self.odd:
             log.warning("source=%s odd=%d entries are not whole", Source.MODULES, snapshot.odd)
         self.odd = snapshot.odd
-        self._pause_ns = _FIRST_PAUSE_NS
+        self._failures = 0
         return snapshot
 
     def _read_or_reload(self) -> Snapshot:
@@ -173,9 +174,9 @@ class ProcessReader:
         self._load_again_ns = self._clock.boot_ns() + self._this_pause_ns
 
     def _postpone(self) -> None:
-        self._this_pause_ns = self._pause_ns
+        self._failures += 1
+        self._this_pause_ns = _BACKOFF.pause_ns(self._failures)
         self._load_again_ns = self._clock.boot_ns() + self._this_pause_ns
-        self._pause_ns = min(2 * self._pause_ns, _LONGEST_PAUSE_NS)
 
     def _say(self, problem: str) -> None:
         if not self.problem:

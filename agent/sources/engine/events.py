@@ -14,13 +14,13 @@ from typing import Any
 from agent.clock import Clock
 from agent.engine_api.client import EventsRefusedError, EventStream
 from agent.errors import EngineUnavailableError
+from agent.util.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
 _EVENTS = ("create", "start", "pause", "unpause", "die", "destroy", "rename", "oom")
 _OPEN_TIMEOUT_S = 5.0
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 5.0
+_BACKOFF = Backoff(first_ns=2 * 10**8, longest_ns=5 * 10**9)
 _JOIN_S = 5.0
 
 
@@ -81,7 +81,7 @@ class EngineEvents:
 
     def _follow(self) -> None:
         """The thread's life. Whatever goes wrong, it tries again: nobody else would."""
-        pause_s = _FIRST_PAUSE_S
+        failures = 0
         while not self._ending.is_set():
             try:
                 self._follow_once()
@@ -93,11 +93,9 @@ class EngineEvents:
                 self._note_failure(str(error), logging.DEBUG)
             except Exception as error:  # noqa: BLE001 - no descriptor for a socket, or our own error
                 self._note_failure(f"{type(error).__name__}: {error}", logging.WARNING)
-            if self._opened:
-                pause_s = _FIRST_PAUSE_S
+            failures = 1 if self._opened else failures + 1
             self._missed = True
-            self._ending.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._ending.wait(_BACKOFF.pause_ns(failures) / 10**9)
 
     def _follow_once(self) -> None:
         """One stream from its begin to its end. Raises EngineUnavailableError, OSError."""
