@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.config import Config, CronSettings
 from agent.errors import AgentError
+from agent.util import files
 from agent.util.subprocess import PATH
 
 FILE_NAME = "so1-agent"
@@ -22,7 +23,6 @@ FILE_NAME = "so1-agent"
 MARKER = "# so1-agent: made by `agent start`, removed by `agent stop`; changes are lost."
 DEFAULT_PROC = Path("/proc")
 
-_ASIDE_NAME = ".so1-agent.new"
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+@:,=-]*")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9._/+@:,=-]+")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -68,9 +68,7 @@ def install(config: Config, script: Path) -> Path:
             f"{target} is there and is not ours.", f"Look at it, then `sudo rm {target}`."
         )
     try:
-        _write_aside(directory / _ASIDE_NAME, text)
-        (directory / _ASIDE_NAME).rename(target)
-        _sync(directory)
+        files.replace(target, text.encode("ascii"), 0o644, durable=True)
     except OSError as error:
         raise CronError(
             f"{target} cannot be written: {error.strerror}.", "Check the disk and the directory."
@@ -86,11 +84,10 @@ def remove(settings: CronSettings) -> bool:
     directory = Path(settings.directory)
     target = directory / FILE_NAME
     try:
-        (directory / _ASIDE_NAME).unlink(missing_ok=True)
+        files.aside_of(target).unlink(missing_ok=True)
         if not _is_ours(target):
             return False
-        target.unlink(missing_ok=True)
-        _sync(directory)
+        files.remove(target, durable=True)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -221,24 +218,3 @@ def check_trusted(path: Path) -> None:
                 f"{place} can be changed by others than root, so cron must not run what is there.",
                 "Install the agent below /opt/so1: `./bash/start.sh`.",
             )
-
-
-def _write_aside(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb", closefd=False) as file:
-            file.write(text.encode("ascii"))
-        os.fchown(fd, os.geteuid(), os.getegid())
-        os.fchmod(fd, 0o644)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

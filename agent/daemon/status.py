@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from agent.errors import AgentError
+from agent.util import files
 
 FILE_NAME = "status.json"
-_ASIDE_NAME = f".{FILE_NAME}.new"
 
 
 class TickStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,11 +54,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(run_dir: Path, status: Status) -> None:
     """Replaces the file whole. Raises OSError where the directory is gone or full."""
-    aside = run_dir / _ASIDE_NAME
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o640)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(status) + b"\n")
-    aside.rename(run_dir / FILE_NAME)
+    text = msgspec.json.encode(status) + b"\n"
+    files.replace(run_dir / FILE_NAME, text, 0o640, durable=False)
 
 
 def read(run_dir: Path) -> Status | None:
@@ -85,5 +81,4 @@ def clear(run_dir: Path) -> None:
 
     Raises OSError.
     """
-    for name in (FILE_NAME, _ASIDE_NAME):
-        (run_dir / name).unlink(missing_ok=True)
+    files.remove(run_dir / FILE_NAME)

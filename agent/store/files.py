@@ -13,6 +13,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from agent.errors import StoreError
+from agent.util.files import create
 
 APPLICATION_ID = 0x536F3141
 """`So1A` in SQLite's header, which tells our databases from all others."""
@@ -122,14 +123,7 @@ def _refuse_others(directory: Path, found: os.stat_result, *, is_last: bool) -> 
 def create_file(path: Path) -> None:
     """An empty 0640 file at `path`, whatever the umask. Raises StoreError."""
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, FILE_MODE)
-        try:
-            os.fchmod(descriptor, FILE_MODE)
-            if os.geteuid() == 0:
-                os.fchown(descriptor, 0, 0)
-        finally:
-            os.close(descriptor)
+        os.close(create(path, FILE_MODE))
     except OSError as error:
         raise StoreError(
             f"The database {path} cannot be made: {error.strerror}.",

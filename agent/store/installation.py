@@ -12,11 +12,12 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import StoreError
 from agent.store.files import FILE_MODE, INSTALLATION_FILE, prepare_directory
+from agent.util.files import put_new
 
 _ID = re.compile(rb"[0-9a-f]{32}\n?")
 
@@ -103,22 +104,8 @@ def _alone(directory: Path) -> Iterator[None]:
 
 def _create(path: Path, value: str) -> None:
     """The whole file or none: written aside, made durable, linked to its name if that is free."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(aside, flags, FILE_MODE)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, FILE_MODE)
-                if os.geteuid() == 0:
-                    os.fchown(descriptor, 0, 0)
-                file.write(value.encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(descriptor)
-            with suppress(FileExistsError):
-                os.link(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        put_new(path, value.encode("ascii") + b"\n", FILE_MODE)
     except OSError as error:
         raise StoreError(
             f"The installation's id {path} cannot be made: {error.strerror}.",

@@ -54,3 +54,11 @@ def test_other_programs_are_started_and_looked_for_by_one_module() -> None:
 
 def test_there_is_one_path_for_programs() -> None:
     assert modules_with("/sbin:/") == ["util/subprocess.py"]
+
+
+def test_files_are_made_and_replaced_by_one_module() -> None:
+    """`store/files.py` renames too: a damaged database with its side files, which it writes not."""
+    renaming = [name for name, text in SOURCES.items() if ".rename(" in text or "os.link(" in text]
+    assert renaming == ["store/files.py", "util/files.py"]
+    assert modules_with("O_EXCL") == ["util/files.py"]
+    assert calls_of("os.replace", "os.rename", "tempfile.mkstemp", "shutil.move") == {}
