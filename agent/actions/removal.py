@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
 
 import docker
 import docker.errors
@@ -21,6 +20,7 @@ from agent.engine_api.client import Labels, answering, connect, label_text, lear
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState
+from agent.model.container_id import FullId
 from agent.model.removal import Decision, Outcome, Reason
 from agent.util.terminal import printable
 
@@ -63,7 +63,7 @@ class _SeenImage(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct, frozen=True):
     """What is used of `GET /containers/<id>/json`."""
 
-    Id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    Id: FullId
     Created: str
     State: _SeenState
     Config: _SeenConfig

@@ -11,14 +11,13 @@ so all of it counts.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from agent.model.attribution import AttributedProcess
 from agent.model.container import ContainerCgroup
+from agent.model.container_id import ids_in
 
-_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ENGINES_FILES = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
 """Bind mounts of `<storage>/containers/<id>/hostname` and so on (Docker, podman)."""
 
@@ -63,11 +62,11 @@ def ids_of(cgroup: str, mountinfo: str) -> frozenset[str]:
 
     Of the mounts only the engine's own files count: a host's table of mounts names every container.
     """
-    found = set(_ID.findall(cgroup))
+    found = set(ids_in(cgroup))
     for line in mountinfo.split("\n"):
         fields = line.split(" ")
         if len(fields) >= 5 and fields[4] in _ENGINES_FILES:
-            found.update(_ID.findall(fields[3]))
+            found.update(ids_in(fields[3]))
     return frozenset(found)
 
 

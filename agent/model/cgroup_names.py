@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 
+from agent.model import container_id
+
 _FORM = re.compile(
     # containerd's `slice:cri-containerd:<id>`, where it was given systemd's path and no systemd.
     r"^(?:(?:[^:]+:)?(?P<runtime>docker|libpod|libpod-payload|cri-containerd|crio|nerdctl)[-:])?"
-    r"(?P<id>[0-9a-f]{64})"
+    rf"(?P<id>{container_id.PATTERN})"
     r"(?:\.scope)?$"
 )
 
@@ -21,5 +23,5 @@ def container_like(name: str) -> tuple[str, str] | None:
 
     None for everything else, monitors and pods of podman and CRI-O among them.
     """
-    match = _FORM.match(name) if len(name) >= 64 else None
+    match = _FORM.match(name) if len(name) >= container_id.LENGTH else None
     return (match["runtime"] or "", match["id"]) if match else None

@@ -62,3 +62,10 @@ def test_files_are_made_and_replaced_by_one_module() -> None:
     assert renaming == ["store/files.py", "util/files.py"]
     assert modules_with("O_EXCL") == ["util/files.py"]
     assert calls_of("os.replace", "os.rename", "tempfile.mkstemp", "shutil.move") == {}
+
+
+def test_there_is_one_pattern_of_a_containers_id() -> None:
+    assert modules_with("{64}") == []
+    assert modules_with("== 64") == []
+    assert modules_with(">= 64") == []
+    assert modules_with("LENGTH = 64") == ["model/container_id.py"]

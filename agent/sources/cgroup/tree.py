@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.model.cgroup_names import container_like
+from agent.model.container_id import ids_in
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,6 @@ MAX_DEPTH = 128
 MAX_DIRECTORIES = 200_000
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _NEVER_DOCKERS = re.compile(r"^(libpod|cri-containerd|crio)-")
 
 
@@ -172,10 +171,9 @@ def choose(
     ids = frozenset(wanted)
     candidates: dict[str, list[int]] = {}
     for place, directory in enumerate(directories):
-        if len(directory.name) >= 64:
-            for container_id in _ID.findall(directory.name):
-                if container_id in ids:
-                    candidates.setdefault(container_id, []).append(place)
+        for container_id in ids_in(directory.name):
+            if container_id in ids:
+                candidates.setdefault(container_id, []).append(place)
 
     def rank(container_id: str, place: int) -> tuple[bool, bool, int, str]:
         directory = directories[place]

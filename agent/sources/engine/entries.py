@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from agent.engine_api.client import Labels, learn_shapes
+from agent.model.container_id import FullId
 
-FullId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 T = TypeVar("T", bound=msgspec.Struct)
 
 

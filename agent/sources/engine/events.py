@@ -14,6 +14,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.engine_api.client import EventsRefusedError, EventStream
 from agent.errors import EngineUnavailableError
+from agent.model.container_id import is_full_id
 from agent.util.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class EngineEvents:
             return
         kind, actor = event.get("Action"), event.get("Actor")
         container_id = actor.get("ID") if isinstance(actor, dict) else None
-        if kind in _EVENTS and isinstance(container_id, str) and len(container_id) == 64:
-            self._callback(str(kind), container_id)
+        if kind in _EVENTS and is_full_id(container_id):
+            self._callback(str(kind), str(container_id))
         else:
             self.odd_events += 1
