@@ -14,13 +14,12 @@ from http import HTTPStatus
 
 import docker
 import docker.errors
-import msgspec
 
-from agent.engine_api.client import Labels, answering, connect, label_text, learn_shapes
-from agent.engine_api.timestamps import parse_time_ns
+from agent.engine_api import schema
+from agent.engine_api.client import answering, connect
+from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container, ContainerState
-from agent.model.container_id import FullId
+from agent.model.container import Container
 from agent.model.removal import Decision, Outcome, Reason
 from agent.util.terminal import printable
 
@@ -45,56 +44,13 @@ class Ending:
     error: str = ""
 
 
-class _SeenState(msgspec.Struct, frozen=True):
-    Status: str = ""
-    Running: bool = False
-    Pid: int = 0
-
-
-class _SeenConfig(msgspec.Struct, frozen=True):
-    Image: str = ""
-    Labels: Labels = None
-
-
-class _SeenImage(msgspec.Struct, frozen=True):
-    Config: _SeenConfig | None = None
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """What is used of `GET /containers/<id>/json`."""
-
-    Id: FullId
-    Created: str
-    State: _SeenState
-    Config: _SeenConfig
-    Name: str = ""
-    Image: str = ""
-    """The image's id."""
-
-    def container(self) -> Container:
-        """The same as a value of the model. Raises ValueError for a creation time that is none."""
-        known = self.State.Status in ContainerState.__members__.values()
-        return Container(
-            id=self.Id,
-            name=printable(self.Name.removeprefix("/")),
-            image=printable(self.Config.Image),
-            created_ns=parse_time_ns(self.Created),
-            state=ContainerState(self.State.Status) if known else ContainerState.UNKNOWN,
-            first_pid=self.State.Pid,
-            labels=label_text(self.Config.Labels),
-        )
-
-
-learn_shapes(Seen, _SeenImage)
-
-
-def look_up(api: docker.APIClient, container_id: str) -> Seen | None:
+def look_up(api: docker.APIClient, container_id: str) -> Inspected | None:
     """The container with this full id, None where there is none.
 
     Docker takes a name or the beginning of an id as well: only an answer with the very id counts.
     """
     try:
-        seen = msgspec.convert(api.inspect_container(container_id), Seen)
+        seen = schema.inspected(api.inspect_container(container_id))
     except docker.errors.NotFound:
         return None
     return seen if seen.Id == container_id else None
@@ -102,8 +58,7 @@ def look_up(api: docker.APIClient, container_id: str) -> Seen | None:
 
 def image_labels(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
     """The labels that containers of this image inherit. Raises docker.errors.NotFound."""
-    image = msgspec.convert(api.inspect_image(image_id), _SeenImage)  # type: ignore[no-untyped-call]
-    return label_text(image.Config.Labels if image.Config else None)
+    return schema.image_labels(api.inspect_image(image_id))  # type: ignore[no-untyped-call]
 
 
 def attempt(
@@ -128,7 +83,7 @@ def attempt(
         return Ending(Outcome.FAILED, error.message[:MAX_ERROR])
 
 
-def _another(decision: Decision, seen: Seen, still_allowed: StillAllowed | None) -> str:
+def _another(decision: Decision, seen: Inspected, still_allowed: StillAllowed | None) -> str:
     """Why what Docker has under this id is not what was decided on any more, "" where it is."""
     now = seen.container()
     if now.created_ns != decision.created_ns:

@@ -24,7 +24,6 @@ from agent.actions.removal import (
     CALL_TIMEOUT_S,
     MAX_ERROR,
     Ending,
-    Seen,
     StillAllowed,
     attempt,
     image_labels,
@@ -33,6 +32,7 @@ from agent.actions.removal import (
 from agent.clock import Clock, SystemClock
 from agent.engine_api import own_container
 from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
+from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
@@ -303,7 +303,7 @@ def _ids(answer: Any) -> list[str | None]:
 
 def _may_go(
     api: docker.APIClient,
-    seen: Seen,
+    seen: Inspected,
     installation: str,
     own_ids: frozenset[str],
     progress: Callable[[str], object],

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -34,8 +34,6 @@ from agent.util.terminal import printable
 log = logging.getLogger(__name__)
 
 INSTALLATION_LABEL = "so1.installation"
-Labels = dict[str, str | int | float | bool | None] | None
-"""Text for Docker; another engine's number or `true` is taken for the text that it would be."""
 MAX_ANSWER_BYTES = 64 << 20
 """One answer: the list of some ten thousand containers."""
 MAX_EVENT_BYTES = 1 << 20
@@ -114,27 +112,6 @@ class _Client(docker.APIClient):
             super()._raise_for_status(response)  # type: ignore[misc]  # the stubs lack it
         except (KeyError, TypeError):
             raise ValueError(f"a refusal ({response.status_code}) without a message") from None
-
-
-def label_text(labels: Labels) -> Mapping[str, str]:
-    """All of them, with what steers a terminal as escapes.
-
-    None is left out: a bound here would be one before a decision on them. The answer's size is one.
-    """
-    return {
-        printable(key): "" if value is None else printable(str(value))
-        for key, value in (labels or {}).items()
-    }
-
-
-def learn_shapes(*shapes: Any) -> None:
-    """Has msgspec learn what it will convert to; for the import of the module that defines them.
-
-    What it learns at a type's first use is visible to other threads before it is complete: two
-    first uses at once end the process (SIGSEGV, msgspec 0.22).
-    """
-    for shape in shapes:
-        msgspec.json.Decoder(shape)
 
 
 def socket_path(docker_host: str) -> str:

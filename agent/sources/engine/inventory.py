@@ -20,16 +20,12 @@ import msgspec
 import requests.exceptions
 
 from agent.clock import Clock
-from agent.engine_api.client import (
-    INSTALLATION_LABEL,
-    answering,
-    connect,
-    label_text,
-)
+from agent.engine_api import schema
+from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
+from agent.engine_api.schema import Inspected, Listed, label_text
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container, ContainerState
-from agent.sources.engine.entries import Inspected, Listed, take, take_image, take_listed
+from agent.model.container import Container
 from agent.sources.engine.uptime import at_least_up_ns
 from agent.util.terminal import printable
 
@@ -130,7 +126,7 @@ class Engine:
         odd: set[str] = set()
         for number, entry in enumerate(listed):
             try:
-                entries.append(take_listed(entry))
+                entries.append(schema.take_listed(entry))
             except (msgspec.ValidationError, RecursionError) as error:
                 name = entry.get("Id") if isinstance(entry, dict) else None
                 who = printable(name)[:12] if isinstance(name, str) else f"number {number}"
@@ -155,7 +151,7 @@ class Engine:
         known = self._inspected(listed, ends)
         if known is None:
             return None
-        state = _state(listed.State)
+        state = schema.container_state(listed.State)
         inspected = known.inspected
         return Container(
             id=listed.Id,
@@ -178,7 +174,7 @@ class Engine:
         known = self._known.get(listed.Id)
         if known is not None and known.state == listed.State:
             # Only the first process changes, and only a running container has one.
-            settled = not _state(listed.State).is_running
+            settled = not schema.container_state(listed.State).is_running
             if settled or now_ns - known.read_ns < at_least_up_ns(listed.Status):
                 return known
         look_s = LOOK_AGAIN_S if listed.Id in self._mute else LOOK_DEADLINE_S
@@ -186,7 +182,7 @@ class Engine:
             inspected = self._ask(
                 min(ends, time.monotonic() + look_s),
                 lambda api: api.inspect_container(listed.Id),
-                lambda answer: take(answer, Inspected),
+                schema.take_inspected,
             )
             created_ns = parse_time_ns(inspected.Created)
         except docker.errors.NotFound:
@@ -223,7 +219,7 @@ class Engine:
         shown = printable(reason)[:200]
         log.log(level, "container=%s outcome=undescribed %s", listed.Id[:12], shown)
         return _Known(
-            Inspected(listed.Id, ""),
+            schema.unseen(listed.Id),
             listed.Created * 10**9,
             "",
             listed.State,
@@ -243,10 +239,10 @@ class Engine:
             return ""
         if image not in self._image_labels:
             try:
-                answer = self._ask(
+                labels = self._ask(
                     min(ends, time.monotonic() + LOOK_DEADLINE_S),
                     lambda api: api.inspect_image(image),  # type: ignore[no-untyped-call]
-                    take_image,
+                    schema.image_labels,
                 )
             except docker.errors.NotFound:
                 return ""
@@ -254,7 +250,6 @@ class Engine:
                 if time.monotonic() >= ends:
                     raise
                 return None
-            labels = label_text(answer.Config.Labels if answer.Config else None)
             self._image_labels[image] = labels.get(INSTALLATION_LABEL, "")
         return "" if self._image_labels[image] == own else own
 
@@ -263,13 +258,6 @@ def _a_list(answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list):
         raise ValueError("its list of containers is not one")  # noqa: TRY004 - Docker's value
     return answer
-
-
-def _state(text: str) -> ContainerState:
-    try:
-        return ContainerState(text)
-    except ValueError:
-        return ContainerState.UNKNOWN
 
 
 def _name(listed: Listed, inspected: Inspected) -> str:

@@ -34,10 +34,7 @@ print("alive")
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "shape"),
-    [("agent.actions.removal", "Seen"), ("agent.sources.engine.entries", "Inspected")],
-)
+@pytest.mark.parametrize(("module", "shape"), [("agent.engine_api.schema", "Inspected")])
 def test_the_first_answers_of_several_threads_end_nothing(module: str, shape: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, module, shape],

@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from agent.actions.removal import Seen
 from agent.config import Scope
+from agent.engine_api import schema
 from agent.engine_api.client import other_docker_host
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
@@ -168,7 +167,7 @@ def test_what_is_decided_on_is_what_is_found_before_the_removal(
     about = inspected("a", Name="/" + values["name"], Config=config)
     offer(fake, (listed("a", Names=["/" + values["name"]]), about))
     (decided,) = engine.list().containers
-    now = msgspec.convert({**about, "State": {"Status": "running"}}, Seen).container()
+    now = schema.inspected({**about, "State": {"Status": "running"}}).container()
     assert (decided.name, decided.image, decided.labels) == (now.name, now.image, now.labels)
     assert decided.created_ns == now.created_ns
 
@@ -424,7 +423,7 @@ def test_one_created_in_the_year_1_by_both_answers_is_the_same_at_its_removal(
     about = inspected("a", Created=year_1)
     offer(fake, (listed("a", Created=-62135596800, State="exited"), about))
     (one,) = engine.list().containers
-    assert one.created_ns == msgspec.convert(about, Seen).container().created_ns
+    assert one.created_ns == schema.inspected(about).container().created_ns
 
 
 @pytest.mark.parametrize(
