@@ -24,6 +24,7 @@ from docker.errors import APIError, NotFound
 
 from agent.actions.grafana_password import settle_password
 from agent.engine_api import client as dockerapi
+from agent.engine_api import ownership
 from agent.errors import AgentError
 from agent.util.flock import open_lock_file, try_flock
 from agent.util.subprocess import CommandError, find, run
@@ -34,13 +35,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROJECT = "so1-grafana"
+PROJECT = ownership.GRAFANA_PROJECT
 CONTAINER = "grafana_so1"
 LOCK_NAME = "compose.lock"
 IMAGE = "grafana/grafana:13.2.2"
 """The default of `grafana/docker-compose.yml`."""
 
-_PROJECT_LABEL = "com.docker.compose.project"
 _COMPOSE_TIMEOUT_S = 120.0
 _STOP_GRACE_S = 10
 _HEALTH_TIMEOUT_S = 180.0
@@ -257,7 +257,7 @@ class Grafana:
 
     def _remove(self, engine: docker.APIClient) -> None:
         """What `compose down` does, without needing compose or its file."""
-        mine = {"label": f"{_PROJECT_LABEL}={PROJECT}"}
+        mine = {"label": ownership.GRAFANA_FILTER}
         for container in engine.containers(all=True, filters=mine):
             _remove_container(engine, container["Id"])
         for network in engine.networks(filters=mine):
@@ -356,7 +356,7 @@ def _inspect(engine: docker.APIClient, name: str) -> dict[str, Any] | None:
 
 def _is_ours(container: dict[str, Any]) -> bool:
     labels = container.get("Config", {}).get("Labels") or {}
-    return bool(labels.get(_PROJECT_LABEL) == PROJECT)
+    return ownership.is_our_grafana(labels)
 
 
 def _remove_container(engine: docker.APIClient, container_id: str) -> None:

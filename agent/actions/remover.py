@@ -30,8 +30,8 @@ from agent.actions.removal import (
     look_up,
 )
 from agent.clock import Clock, SystemClock
-from agent.engine_api import own_container
-from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
+from agent.engine_api import own_container, ownership
+from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, ContainerState, Tier
@@ -268,7 +268,7 @@ def _own(
     try:
         with answering(docker_host), closing(connect(docker_host, CALL_TIMEOUT_S)) as api:
             listed = api.containers(
-                all=True, filters={"label": f"{INSTALLATION_LABEL}={installation}"}
+                all=True, filters={"label": ownership.installation_filter(installation)}
             )
             for number, container_id in enumerate(_ids(listed), start=1):
                 if container_id is None:
@@ -311,21 +311,22 @@ def _may_go(
     """Whether it is unprotected and the label its own: an image that has it too, or is gone, tells
     nothing."""
     container = seen.container()
-    if container.labels.get(INSTALLATION_LABEL) != installation:
+    claimed = ownership.claimed(container.labels)
+    if claimed != installation:
         return False
     name = container.name
     if protected := governance.protection(container, own_ids):
         progress(f"{name} is this installation's, but protected ({protected}): left alone.")
         return False
     try:
-        inherited = image_labels(api, seen.Image)
+        of_image = ownership.claimed(image_labels(api, seen.Image))
     except docker.errors.NotFound:
         progress(
             f"{name} carries this installation's label, but its image is gone and may have had it "
             f"too: left alone. If it is yours: `sudo docker rm -f {seen.Id[:12]}`."
         )
         return False
-    return inherited.get(INSTALLATION_LABEL) != installation
+    return ownership.own_installation(claimed, of_image) == installation
 
 
 def _words(error: Exception) -> str:

@@ -83,9 +83,9 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
     try:
         import docker.errors
 
-        from agent.actions.grafana import IMAGE, PROJECT
+        from agent.actions.grafana import IMAGE
+        from agent.engine_api import ownership
         from agent.engine_api.client import (
-            INSTALLATION_LABEL,
             answering,
             connect_briefly,
             other_docker_host,
@@ -117,9 +117,9 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
             )
             installation = _installation(config)
             containers = (
-                _count(client, f"{INSTALLATION_LABEL}={installation}") if installation else 0
+                _count(client, ownership.installation_filter(installation)) if installation else 0
             )
-            grafana = _count(client, f"com.docker.compose.project={PROJECT}") > 0
+            grafana = _count(client, ownership.GRAFANA_FILTER) > 0
             return facts, None if installation is None else containers, grafana
     except AgentError as error:
         problem, hint = error.message, error.hint

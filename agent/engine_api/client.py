@@ -33,7 +33,6 @@ from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 
-INSTALLATION_LABEL = "so1.installation"
 MAX_ANSWER_BYTES = 64 << 20
 """One answer: the list of some ten thousand containers."""
 MAX_EVENT_BYTES = 1 << 20

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from agent.config import Scope
+from agent.engine_api import ownership
 from agent.model.container import Container, Governance, Tier
 from agent.model.removal import Decision
 
 NAME_PREFIX = "so1_contenedor_"
 """Names of generated containers, as the original called them."""
-INSTALLATION_LABEL = "so1.installation"
 PROTECT_LABEL = "so1.protect"
 PROTECT_YES = frozenset({"", "1", "true", "yes", "on", "y", "t"})
 """A bare label (`--label so1.protect`) has the value ""."""
 PROTECT_NO = frozenset({"0", "false", "no", "off", "n", "f"})
-COMPOSE_PROJECT_LABEL = "com.docker.compose.project"
-COMPOSE_PROJECT = "so1-grafana"
 LOW_IMAGE = "alpine"
 
 
@@ -55,8 +53,8 @@ def protection(container: Container, own_ids: Collection[str] = ()) -> str | Non
     if protect is not None and protect not in PROTECT_NO:
         shown = f"={protect}" if protect in PROTECT_YES and protect else ""
         return f"label {PROTECT_LABEL}{shown}"
-    if container.labels.get(COMPOSE_PROJECT_LABEL) == COMPOSE_PROJECT:
-        return f"compose project {COMPOSE_PROJECT}"
+    if ownership.is_our_grafana(container.labels):
+        return f"compose project {ownership.GRAFANA_PROJECT}"
     return "Grafana" if is_grafana(container) else None
 
 
@@ -75,7 +73,7 @@ def _protect_value(container: Container) -> str | None:
 
 def is_grafana(container: Container) -> bool:
     """Whether it is a Grafana, ours or anybody's: never removed, never counted."""
-    return container.labels.get(COMPOSE_PROJECT_LABEL) == COMPOSE_PROJECT or any(
+    return ownership.is_our_grafana(container.labels) or any(
         "grafana" in text.casefold() for text in (container.name, container.image)
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from agent.engine_api import ownership
 from agent.model.container import Container
 from agent.model.removal import Outcome, Removal
 from agent.policy import governance
@@ -30,7 +31,7 @@ def owner_of(container: Container, installation: str) -> str:
     for label in _SWARM_LABELS:
         if labels.get(label):
             return f"Swarm service {labels[label]}"
-    project = labels.get(governance.COMPOSE_PROJECT_LABEL)
+    project = labels.get(ownership.COMPOSE_PROJECT_LABEL)
     service = labels.get(_COMPOSE_SERVICE_LABEL)
     if project and service:
         return f"compose service {project}/{service}"

@@ -69,3 +69,8 @@ def test_there_is_one_pattern_of_a_containers_id() -> None:
     assert modules_with("== 64") == []
     assert modules_with(">= 64") == []
     assert modules_with("LENGTH = 64") == ["model/container_id.py"]
+
+
+def test_the_labels_that_say_whose_a_container_is_are_read_by_one_module() -> None:
+    for label in ('"so1.installation', '"com.docker.compose.project', '"so1-grafana"'):
+        assert modules_with(label) == ["engine_api/ownership.py"], label

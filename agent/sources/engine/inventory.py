@@ -20,8 +20,8 @@ import msgspec
 import requests.exceptions
 
 from agent.clock import Clock
-from agent.engine_api import schema
-from agent.engine_api.client import INSTALLATION_LABEL, answering, connect
+from agent.engine_api import ownership, schema
+from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected, Listed, label_text
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
@@ -77,7 +77,7 @@ class Engine:
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
-        self._image_labels: dict[str, str] = {}
+        self._claims_of_images: dict[str, str] = {}
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
         self._undescribed = 0
@@ -229,15 +229,12 @@ class Engine:
     def _own_installation(self, listed: Listed, inspected: Inspected, ends: float) -> str | None:
         """The installation's label where the container itself carries it, None where its image
         cannot be looked at.
-
-        A container inherits its image's labels: one that the image carries too proves nothing, and
-        where the image is gone nothing can be proved.
         """
-        own = label_text(inspected.Config.Labels).get(INSTALLATION_LABEL, "")
+        claimed = ownership.claimed(label_text(inspected.Config.Labels))
         image = inspected.Image or listed.ImageID
-        if not own or not image:
-            return ""
-        if image not in self._image_labels:
+        if not claimed or not image:
+            return ownership.own_installation(claimed, None)
+        if image not in self._claims_of_images:
             try:
                 labels = self._ask(
                     min(ends, time.monotonic() + LOOK_DEADLINE_S),
@@ -245,13 +242,13 @@ class Engine:
                     schema.image_labels,
                 )
             except docker.errors.NotFound:
-                return ""
+                return ownership.own_installation(claimed, None)
             except (docker.errors.APIError, requests.exceptions.Timeout, TimeoutError, *_ODD):
                 if time.monotonic() >= ends:
                     raise
                 return None
-            self._image_labels[image] = labels.get(INSTALLATION_LABEL, "")
-        return "" if self._image_labels[image] == own else own
+            self._claims_of_images[image] = ownership.claimed(labels)
+        return ownership.own_installation(claimed, self._claims_of_images[image])
 
 
 def _a_list(answer: Any) -> Sequence[Any]:
