@@ -1,4 +1,4 @@
-"""The values of a removal: what the policy decided, with all that decided it, and how it ended."""
+"""The values of a removal: what the policy decided, and how it ended."""
 
 from __future__ import annotations
 
@@ -19,20 +19,8 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """What was known of one container when a decision was taken."""
-
-    container_id: str
-    container_name: str
-    tier: Tier
-    held_mb: float
-    cpu_percent: float
-    kept: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
-    """One container to remove, with all that decided it. Carried out by id *and* creation time."""
+    """One container to remove, and its figures then. Carried out by id *and* creation time."""
 
     id: str
     container_id: str
@@ -45,7 +33,6 @@ class Decision:
     reason: Reason
     held_mb: float
     cpu_percent: float
-    figures: tuple[Figure, ...] = ()
 
 
 class Outcome(StrEnum):

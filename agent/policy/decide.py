@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from agent.config import PolicySettings
 from agent.model.container import ContainerState, ContainerTotals, Tier
-from agent.model.removal import Decision, Figure, Reason
+from agent.model.removal import Decision, Reason
 from agent.policy.governance import protection
 
 KB_PER_MB = 1024
@@ -51,11 +51,7 @@ def decide(
         if one.container.state in _ENDED and one.container.id not in doubtful
     ]
     chosen = sorted(excess, key=_hunger) + sorted(ended, key=_hunger)
-    gone = frozenset(one.container.id for one in chosen)
-    figures = tuple(_figure(one, gone) for one in sorted(governed, key=_hunger))
-    return tuple(
-        _decision(one, rank, figures, decision_id()) for rank, one in enumerate(chosen, start=1)
-    )
+    return tuple(_decision(one, rank, decision_id()) for rank, one in enumerate(chosen, start=1))
 
 
 def _may_go(totals: ContainerTotals) -> bool:
@@ -102,20 +98,7 @@ def _reason(totals: ContainerTotals) -> Reason:
     return Reason.EXCESS_LOW if totals.tier is Tier.LOW else Reason.EXCESS_HIGH
 
 
-def _figure(totals: ContainerTotals, gone: frozenset[str]) -> Figure:
-    return Figure(
-        container_id=totals.container.id,
-        container_name=totals.container.name,
-        tier=totals.tier,
-        held_mb=totals.held_kb / KB_PER_MB,
-        cpu_percent=_cpu(totals),
-        kept=totals.container.id not in gone,
-    )
-
-
-def _decision(
-    totals: ContainerTotals, rank: int, figures: tuple[Figure, ...], decision_id: str
-) -> Decision:
+def _decision(totals: ContainerTotals, rank: int, decision_id: str) -> Decision:
     container = totals.container
     return Decision(
         id=decision_id,
@@ -128,5 +111,4 @@ def _decision(
         reason=_reason(totals),
         held_mb=totals.held_kb / KB_PER_MB,
         cpu_percent=_cpu(totals),
-        figures=figures,
     )
