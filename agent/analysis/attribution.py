@@ -20,12 +20,10 @@ from agent.model.attribution import (
 )
 from agent.model.bpf import NO_LOSSES, Losses
 from agent.model.container import CgroupView, Container
-from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source
+from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source, in_clock_ticks
 
 _ZOMBIE_OR_DEAD = 0x20 | 0x10
 _KTHREADD = 2
-_PSUTIL_TICK_NS = 10_000_000
-"""The fallback source knows starts in clock ticks, the kernel's `USER_HZ` of 100."""
 
 
 def attribute(
@@ -257,7 +255,4 @@ def _by_source(
     """BPF's record under the keys of the source: psutil's are cut to clock ticks."""
     if second is None or source is not Source.PSUTIL:
         return second
-    return {
-        ProcessKey(key.pid, key.start_ns - key.start_ns % _PSUTIL_TICK_NS): cgroup_id
-        for key, cgroup_id in second.items()
-    }
+    return {in_clock_ticks(key): cgroup_id for key, cgroup_id in second.items()}

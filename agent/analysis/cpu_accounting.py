@@ -14,10 +14,7 @@ from agent.analysis import short_lived
 from agent.model.accounts import Books, ContainerShare, Ledger, Stay
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.container import CgroupView, ShortLivedCommand
-from agent.model.process import ProcessKey, Snapshot, Source
-
-_PSUTIL_TICK_NS = 10_000_000
-"""The kernel's `USER_HZ` of 100 (`/proc/PID/stat`)."""
+from agent.model.process import ProcessKey, Snapshot, Source, in_clock_ticks
 
 
 def owners(
@@ -57,11 +54,7 @@ def process_cpu_ns(
         cpu_ns = {process.key: process.cpu_ns for process in snapshot.processes}
     if snapshot.source is not Source.PSUTIL:
         return cpu_ns
-    return {
-        key: cpu_ns[cut]
-        for key in view.cgroup_ids
-        if (cut := ProcessKey(key.pid, key.start_ns - key.start_ns % _PSUTIL_TICK_NS)) in cpu_ns
-    }
+    return {key: cpu_ns[cut] for key in view.cgroup_ids if (cut := in_clock_ticks(key)) in cpu_ns}
 
 
 def close_books(

@@ -32,6 +32,15 @@ class ProcessKey(NamedTuple):
     """Start on the boot clock, nanoseconds (`task_struct.start_boottime`)."""
 
 
+CLOCK_TICK_NS = 10_000_000
+"""The kernel's `USER_HZ` of 100, in which `/proc/PID/stat` has starts."""
+
+
+def in_clock_ticks(key: ProcessKey) -> ProcessKey:
+    """The key as a source that reads `/proc/PID/stat` has it."""
+    return _new_tuple(ProcessKey, (key.pid, key.start_ns - key.start_ns % CLOCK_TICK_NS))
+
+
 def process_keys(pairs: Iterable[tuple[int, int]]) -> tuple[ProcessKey, ...]:
     """The keys of (pid, start_ns) pairs, in the same order."""
     # A list is made faster than a generator is drained.
