@@ -45,7 +45,7 @@ def entries(settings: ModulesSettings) -> dict[str, str]:
     return {name: path.name for name, path in paths.items() if path.parent == Path("/proc")}
 
 
-class Loading:
+class ScriptAtWork:
     """The script at work: it builds if need be, which may take minutes, loads and verifies both."""
 
     def __init__(self, script_at_work: Running) -> None:
@@ -76,13 +76,13 @@ class Loading:
         self._script.close()
 
 
-def begin_loading(build_root: Path, settings: ModulesSettings) -> Loading:
+def begin_loading(build_root: Path, settings: ModulesSettings) -> ScriptAtWork:
     """Starts the script in the background, for the names that `settings` has for /proc.
 
     Raises ModulesError where it cannot be started.
     """
     try:
-        return Loading(
+        return ScriptAtWork(
             Running(
                 ["bash", str(script())],
                 timeout_s=_BUILD_TIMEOUT_S,

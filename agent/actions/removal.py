@@ -56,7 +56,7 @@ def look_up(api: docker.APIClient, container_id: str) -> Inspected | None:
     return seen if seen.Id == container_id else None
 
 
-def image_labels(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
+def labels_of_image(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
     """The labels that containers of this image inherit. Raises docker.errors.NotFound."""
     return schema.image_labels(api.inspect_image(image_id))  # type: ignore[no-untyped-call]
 

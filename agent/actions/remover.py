@@ -26,7 +26,7 @@ from agent.actions.removal import (
     Ending,
     StillAllowed,
     attempt,
-    image_labels,
+    labels_of_image,
     look_up,
 )
 from agent.clock import Clock, SystemClock
@@ -319,7 +319,7 @@ def _may_go(
         progress(f"{name} is this installation's, but protected ({protected}): left alone.")
         return False
     try:
-        of_image = ownership.claimed(image_labels(api, seen.Image))
+        of_image = ownership.claimed(labels_of_image(api, seen.Image))
     except docker.errors.NotFound:
         progress(
             f"{name} carries this installation's label, but its image is gone and may have had it "

@@ -23,7 +23,7 @@ from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
-from agent.daemon.status_writer import State, StatusWriter
+from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
 from agent.sources.engine.kept_list import KeptList
@@ -240,7 +240,7 @@ class _Run:
         self._auxiliary.look()
         self._status.look()
 
-    def _state(self) -> State:
+    def _state(self) -> Condition:
         """What is there and what is not working, apart from any tick."""
         stored = self._store.state
         problems = [
@@ -254,7 +254,7 @@ class _Run:
         if problem := self._bpf.problem:
             problems.append(problem)
         words = self._auxiliary.words
-        return State(
+        return Condition(
             words["grafana"],
             words["cron"],
             self._bpf.word,

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Condition:
     """What the status file says beside the last tick."""
 
     grafana: str
@@ -38,7 +38,7 @@ class StatusWriter:
         *,
         dry_run: bool,
         since_ms: int,
-        state: Callable[[], State],
+        state: Callable[[], Condition],
     ) -> None:
         """`since_ms` is the wall clock at the run's begin."""
         self._run_dir = run_dir
@@ -47,7 +47,7 @@ class StatusWriter:
         self._since_ms = since_ms
         self._state = state
         self._report: TickReport | None = None
-        self._written: State | None = None
+        self._written: Condition | None = None
 
     def ticked(self, report: TickReport) -> None:
         """Writes what a tick did."""
@@ -64,7 +64,7 @@ class StatusWriter:
         """Takes the file away: nobody runs any more."""
         status.clear(self._run_dir)
 
-    def _write(self, report: TickReport, state: State) -> None:
+    def _write(self, report: TickReport, state: Condition) -> None:
         """A full disk there must not stop the agent."""
         self._written = state
         value = status.Status(

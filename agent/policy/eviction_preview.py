@@ -44,7 +44,7 @@ class TotalsRow(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Contender:
     """One governed container in the order in which the policy would take it."""
 
     container_id: str
@@ -57,12 +57,12 @@ class Candidate:
     why: str
 
 
-def candidates(
+def contenders(
     rows: Sequence[TotalsRow],
     doubtful: Collection[str],
     gone: Collection[str],
     settings: PolicySettings,
-) -> tuple[Candidate, ...]:
+) -> tuple[Contender, ...]:
     """Every governed container that is still there, those that go first.
 
     `doubtful` are ids that a conflict between the witnesses names, `gone` those removed since the
@@ -75,13 +75,13 @@ def candidates(
     ]
     unsure = frozenset(doubtful)
     going = {one.container_id: one for one in _decide(totals, unsure, settings)}
-    found: list[Candidate] = []
+    found: list[Contender] = []
     places: dict[str, int] = {}
     for one in _order(totals):
         places[one.tier] = places.get(one.tier, 0) + 1
         goes = one.container_id in going
         found.append(
-            Candidate(
+            Contender(
                 one.container_id,
                 one.container_name,
                 str(one.tier),
@@ -91,7 +91,7 @@ def candidates(
             )
         )
     found += [
-        Candidate(row.container_id, row.container_name, row.tier, 0, False, _NO_PROCESS)
+        Contender(row.container_id, row.container_name, row.tier, 0, False, _NO_PROCESS)
         for row in rows
         if row.governed and row.container_id not in gone and not row.processes
     ]

@@ -35,7 +35,7 @@ from agent.store.tables import (
     Metrics,
     ProcessStats,
     Row,
-    Tick,
+    TickRow,
     fields,
 )
 
@@ -155,15 +155,15 @@ class History:
     def close(self) -> None:
         sqlite.close(self._database)
 
-    def last_tick(self) -> Tick | None:
+    def last_tick(self) -> TickRow | None:
         """The newest tick, None where none is stored."""
         newest = _newest_first(Metrics).limit(1)
-        return next(iter(self._all(Tick, newest)), None)
+        return next(iter(self._all(TickRow, newest)), None)
 
-    def ticks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Tick, ...]:
+    def ticks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[TickRow, ...]:
         """Ticks at or after `timestamp_ms`, the newest `limit` of them, oldest first."""
         newest = _newest_first(Metrics).where(Metrics.timestamp_ms >= timestamp_ms).limit(limit)
-        return self._all(Tick, newest)[::-1]
+        return self._all(TickRow, newest)[::-1]
 
     def checks_at(self, timestamp_ms: int) -> Checks | None:
         """How the witnesses agreed in the tick of `timestamp_ms`, None without such a tick."""
@@ -310,8 +310,8 @@ class History:
         (closed,) = [_Moment(**row) for row in self._rows(spans.CLOSED_UNTIL)]
         # What ended in the bucket that is open is told by the rhythm of the ticks before it.
         newest = _newest_first(Metrics).where(Metrics.timestamp_ms <= to_ms)
-        recent = self._all(Tick, newest.where(Metrics.timestamp_ms >= closed.at_ms))
-        before = self._all(Tick, newest.where(Metrics.timestamp_ms < closed.at_ms).limit(201))
+        recent = self._all(TickRow, newest.where(Metrics.timestamp_ms >= closed.at_ms))
+        before = self._all(TickRow, newest.where(Metrics.timestamp_ms < closed.at_ms).limit(201))
         ticks = [(one.timestamp_ms, one.tick_ms) for one in (*recent, *before)][::-1]
         late = [one for one in stops_of(ticks) if one[0] >= from_ms and one[1] >= closed.at_ms]
         return (*((one.began_ms, one.ended_ms) for one in stops), *late)

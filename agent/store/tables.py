@@ -48,7 +48,7 @@ __all__ = [
     "Row",
     "ShortLived",
     "ShortLivedRow",
-    "Tick",
+    "TickRow",
     "columns",
     "fields",
     "table_name",
@@ -80,7 +80,7 @@ _checks: Columns[AttributionCounts] = Columns()
 
 
 @dataclass(frozen=True, slots=True)
-class Tick(Stored):
+class TickRow(Stored):
     """One row a tick: the host. Memory in KB."""
 
     total_kb: int = _host(lambda one: one.memory.total_kb, "total_ram")
@@ -225,7 +225,7 @@ class Checks(Stored):
     events_missed: int = _checks(lambda one: one.events_missed)
 
 
-Metrics = model_of(Tick, "metrics")
+Metrics = model_of(TickRow, "metrics")
 ContainerStats = model_of(ContainerProcess, "container_stats")
 ProcessStats = model_of(HostProcess, "process_stats")
 ContainerTotal = model_of(ContainerRow, "container_totals")

@@ -74,3 +74,13 @@ def test_there_is_one_pattern_of_a_containers_id() -> None:
 def test_the_labels_that_say_whose_a_container_is_are_read_by_one_module() -> None:
     for label in ('"so1.installation', '"com.docker.compose.project', '"so1-grafana"'):
         assert modules_with(label) == ["engine_api/ownership.py"], label
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    """`Meta` is peewee's word for a table's settings."""
+    places: dict[str, list[str]] = {}
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name != "Meta":
+                places.setdefault(node.name.lstrip("_"), []).append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -81,7 +81,7 @@ def trace_events(wanted: Wanted, docker_host: str, clock: Clock, kept: Path) -> 
         stack.callback(keeper.close)
         ready_s = (probes.handover.compile_ms + probes.handover.attach_ms) / 1000
         say(f"Tracing (ready in {ready_s:.1f} s). Ctrl-C ends it.")
-        return _Run(wanted, ring, probes, names, keeper, clock, say, waiting).run()
+        return _Trace(wanted, ring, probes, names, keeper, clock, say, waiting).run()
 
 
 def _start(wanted: Wanted, hierarchy: str, kept: Path, waiting: _Waiting) -> Probes | None:
@@ -203,7 +203,7 @@ class _NameKeeper:
         self._due.set()
 
 
-class _Run:
+class _Trace:
     """One trace, from the first event to the totals."""
 
     def __init__(

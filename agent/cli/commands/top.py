@@ -22,7 +22,7 @@ from agent.errors import AgentError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.cli.views.top import Snapshot, State
+    from agent.cli.views.top import Choice, LastTick
 
 _LOOK_EVERY_S = 1.0
 _MS_NS = 10**6
@@ -49,7 +49,7 @@ def top(
     from agent.util.terminal import is_terminal
 
     settings = with_overrides(load_config(config), paths__database=database)
-    state = view.State(sort=sort)
+    state = view.Choice(sort=sort)
     if once or not is_terminal() or not sys.stdin.isatty():
         streams.out(view.plain(_read(settings), state, _now_ms()))
         return 0
@@ -64,35 +64,35 @@ def top(
     return 0
 
 
-def _watch(settings: Config, state: State, console: Console) -> None:
+def _watch(settings: Config, state: Choice, console: Console) -> None:
     """Looks for a new tick every second, and at the keys in between."""
     from rich.live import Live
 
     from agent.cli.views import top as view
 
-    snapshot = _read(settings)
+    last = _read(settings)
     read_s = time.monotonic()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while state.running:
             live.update(
-                view.frame(snapshot, state, _now_ms(), settings.interval_s, console.height),
+                view.frame(last, state, _now_ms(), settings.interval_s, console.height),
                 refresh=True,
             )
             for key in pressed(sys.stdin.fileno(), _LOOK_EVERY_S):
-                state = view.press(state, key, snapshot)
+                state = view.press(state, key, last)
             if time.monotonic() - read_s >= _LOOK_EVERY_S:
-                snapshot = _read(settings)
+                last = _read(settings)
                 read_s = time.monotonic()
 
 
-def _read(settings: Config) -> Snapshot:
+def _read(settings: Config) -> LastTick:
     from agent.cli.views import top as view
 
     path = Path(settings.paths.database)
-    snapshot = view.read(path, settings.policy)
-    if snapshot is None:
+    last = view.read(path, settings.policy)
+    if last is None:
         raise AgentError(f"No tick is stored in {path} yet.", "Start the agent: sudo agent start")
-    return snapshot
+    return last
 
 
 def _now_ms() -> int:

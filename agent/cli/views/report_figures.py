@@ -25,7 +25,7 @@ from agent.store.queries import (
     History,
     HostPart,
     HostProcess,
-    Tick,
+    TickRow,
 )
 
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -56,7 +56,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Removals:
+class RemovalSummary:
     """What went in the span."""
 
     outcomes: dict[str, int]
@@ -93,7 +93,7 @@ class Report:
     stopped_ms: int
     sources: dict[str, int]
     """Ticks by where processes were read."""
-    last: Tick
+    last: TickRow
     used_kb: Curve
     available_kb: Curve
     cpu_percent: Curve
@@ -103,7 +103,7 @@ class Report:
     process_count: Curve
     container_count: Curve | None
     """None where Docker never answered."""
-    removals: Removals
+    removals: RemovalSummary
     checks: Checks | None
     """How the witnesses agreed at the last tick."""
     verdicts: ChecksSpan
@@ -252,7 +252,7 @@ def worst_verdict(processes: Sequence[ContainerProcess]) -> str:
 
 
 def _containers(
-    history: History, last: Tick, from_ms: int, now_ms: int
+    history: History, last: TickRow, from_ms: int, now_ms: int
 ) -> tuple[ContainerNow, ...]:
     processes: dict[str, list[ContainerProcess]] = {}
     for one in history.container_processes_at(last.timestamp_ms):
@@ -318,7 +318,7 @@ def _stops(times: Sequence[int]) -> list[int]:
     return [one for one in between if one > _GAP_TICKS * usual]
 
 
-def _removals(history: History, from_ms: int, counts: dict[tuple[str, str], int]) -> Removals:
+def _removals(history: History, from_ms: int, counts: dict[tuple[str, str], int]) -> RemovalSummary:
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for (outcome, reason), count in counts.items():
@@ -326,7 +326,7 @@ def _removals(history: History, from_ms: int, counts: dict[tuple[str, str], int]
         if outcome == "removed":
             reasons[reason] += count
     last = history.last_deletions(_REMOVALS)
-    return Removals(
+    return RemovalSummary(
         dict(outcomes),
         dict(reasons),
         tuple(one for one in last if one.timestamp_ms >= from_ms),

@@ -17,8 +17,8 @@ from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES, Cell, Sheet, dra
 from agent.cli.views.report_figures import worst_verdict
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
-from agent.policy.eviction_preview import Candidate, candidates
-from agent.store.queries import ContainerProcess, ContainerRow, History, Tick
+from agent.policy.eviction_preview import Contender, contenders
+from agent.store.queries import ContainerProcess, ContainerRow, History, TickRow
 from agent.util.terminal import printable
 
 _KB_PER_GB = 1024 * 1024
@@ -35,19 +35,19 @@ _SORTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class LastTick:
     """Everything that is known of the last tick."""
 
-    tick: Tick
+    tick: TickRow
     containers: tuple[ContainerRow, ...]
     processes: tuple[ContainerProcess, ...]
     gone: frozenset[str]
     """Ids of containers that were removed, in that tick or since."""
-    candidates: tuple[Candidate, ...]
+    contenders: tuple[Contender, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Choice:
     """What a person has chosen. `selected` is a container's id, "" until one is chosen."""
 
     sort: Sort = Sort.RAM
@@ -57,7 +57,7 @@ class State:
     running: bool = True
 
 
-def read(path: Path, settings: PolicySettings) -> Snapshot | None:
+def read(path: Path, settings: PolicySettings) -> LastTick | None:
     """The last tick, None where none is stored. Raises StoreError where it cannot be read."""
     with History.open(path) as history:
         tick = history.last_tick()
@@ -68,10 +68,10 @@ def read(path: Path, settings: PolicySettings) -> Snapshot | None:
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
     gone = frozenset(one.container_id for one in removals if one.is_away)
     doubtful = {one.container_id for one in processes if one.verified == "conflict"}
-    return Snapshot(tick, rows, processes, gone, candidates(rows, doubtful, gone, settings))
+    return LastTick(tick, rows, processes, gone, contenders(rows, doubtful, gone, settings))
 
 
-def press(state: State, key: Key, snapshot: Snapshot) -> State:
+def press(state: Choice, key: Key, last: LastTick) -> Choice:
     """What the view is after a key."""
     if key is Key.QUIT:
         return replace(state, running=False)
@@ -79,7 +79,7 @@ def press(state: State, key: Key, snapshot: Snapshot) -> State:
         return replace(state, sort=_SORTS[key])
     if key is Key.BACK:
         return replace(state, inside=False)
-    order = [row.container_id for row in in_order(snapshot.containers, state.sort)]
+    order = [row.container_id for row in in_order(last.containers, state.sort)]
     if not order:
         return replace(state, selected="", inside=False)
     place = order.index(state.selected) if state.selected in order else -1
@@ -102,15 +102,15 @@ def in_order(rows: Sequence[ContainerRow], sort: Sort) -> list[ContainerRow]:
 
 
 def frame(
-    snapshot: Snapshot, state: State, now_ms: int, interval_s: float, height: int = 0
+    last: LastTick, state: Choice, now_ms: int, interval_s: float, height: int = 0
 ) -> RenderableType:
     """The whole screen; `height` lines at most, 0 for no limit."""
-    age_ms = now_ms - snapshot.tick.timestamp_ms
+    age_ms = now_ms - last.tick.timestamp_ms
     stale = age_ms > _STALE_INTERVALS * interval_s * 1000
-    head = _line(headline(snapshot, now_ms), "bold red" if stale else "bold")
-    below = _inside(snapshot, state) if state.inside else _next(snapshot)
+    head = _line(headline(last, now_ms), "bold red" if stale else "bold")
+    below = _inside(last, state) if state.inside else _next(last)
     room = max(3, height - 9) if height else 10_000
-    upper = _cut(_containers(snapshot, state), room * 2 // 3, state.selected, snapshot, state.sort)
+    upper = _cut(_containers(last, state), room * 2 // 3, state.selected, last, state.sort)
     lower = _cut(below, max(1, room - len(upper.rows)))
     keys = "r RAM  c CPU  p processes  n name   up/down choose  enter processes  esc back  q quit"
     return Group(head, Text(), draw(upper), Text(), draw(lower), Text(), _line(keys, "dim"))
@@ -121,15 +121,15 @@ def _line(text: str, style: str) -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
-def plain(snapshot: Snapshot, state: State, now_ms: int) -> str:
+def plain(last: LastTick, state: Choice, now_ms: int) -> str:
     """The same without a terminal."""
-    lines = [headline(snapshot, now_ms), "", *plain_sheet(_containers(snapshot, state))]
-    return "\n".join([*lines, "", *plain_sheet(_next(snapshot))])
+    lines = [headline(last, now_ms), "", *plain_sheet(_containers(last, state))]
+    return "\n".join([*lines, "", *plain_sheet(_next(last))])
 
 
-def headline(snapshot: Snapshot, now_ms: int) -> str:
+def headline(last: LastTick, now_ms: int) -> str:
     """The host in one line, and how old all of this is."""
-    tick = snapshot.tick
+    tick = last.tick
     containers = (
         "containers unknown"
         if tick.container_count is None
@@ -143,15 +143,15 @@ def headline(snapshot: Snapshot, now_ms: int) -> str:
     )
 
 
-def _containers(snapshot: Snapshot, state: State) -> Sheet:
+def _containers(last: LastTick, state: Choice) -> Sheet:
     mine: dict[str, list[ContainerProcess]] = {}
-    for one in snapshot.processes:
+    for one in last.processes:
         mine.setdefault(one.container_id, []).append(one)
     rows = []
-    for row in in_order(snapshot.containers, state.sort):
+    for row in in_order(last.containers, state.sort):
         word = worst_verdict(mine.get(row.container_id, []))
         chosen = row.container_id == state.selected
-        removed = row.container_id in snapshot.gone
+        removed = row.container_id in last.gone
         style = "reverse" if chosen else "dim strike" if removed else ""
         name = printable(row.container_name) + (" (removed)" if removed else "")
         rows.append(
@@ -174,12 +174,12 @@ def _containers(snapshot: Snapshot, state: State) -> Sheet:
         tuple(rows),
         frozenset({1, 2, 3, 4, 5}),
         "none is running"
-        if snapshot.tick.container_count is not None
+        if last.tick.container_count is not None
         else "unknown: Docker did not answer",
     )
 
 
-def _next(snapshot: Snapshot) -> Sheet:
+def _next(last: LastTick) -> Sheet:
     rows = tuple(
         (
             Cell(_when(one), "bold red" if one.goes else "dim"),
@@ -187,7 +187,7 @@ def _next(snapshot: Snapshot) -> Sheet:
             Cell(printable(one.container_name)),
             Cell(one.why, "" if one.goes else "dim"),
         )
-        for one in snapshot.candidates
+        for one in last.contenders
     )
     return Sheet(
         "Next to be removed, and why",
@@ -198,16 +198,16 @@ def _next(snapshot: Snapshot) -> Sheet:
     )
 
 
-def _when(one: Candidate) -> str:
+def _when(one: Contender) -> str:
     if one.goes:
         return "goes"
     return f"{one.place}." if one.place else "?"
 
 
-def _inside(snapshot: Snapshot, state: State) -> Sheet:
-    names = {row.container_id: row.container_name for row in snapshot.containers}
+def _inside(last: LastTick, state: Choice) -> Sheet:
+    names = {row.container_id: row.container_name for row in last.containers}
     name = printable(names.get(state.selected, "a container that is gone"))
-    order = [one for one in snapshot.processes if one.container_id == state.selected]
+    order = [one for one in last.processes if one.container_id == state.selected]
     if state.sort is Sort.CPU:
         order.sort(key=lambda one: -one.cpu_percent)
     return Sheet(
@@ -233,15 +233,15 @@ def _cut(
     sheet: Sheet,
     room: int,
     selected: str = "",
-    snapshot: Snapshot | None = None,
+    last: LastTick | None = None,
     sort: Sort = Sort.RAM,
 ) -> Sheet:
     """At most `room` rows, the selected one among them; how many more there are is said."""
     if len(sheet.rows) <= room:
         return sheet
     first = 0
-    if snapshot is not None:
-        order = [row.container_id for row in in_order(snapshot.containers, sort)]
+    if last is not None:
+        order = [row.container_id for row in in_order(last.containers, sort)]
         if selected in order:
             first = min(max(0, order.index(selected) - room + 1), len(sheet.rows) - room)
     left = len(sheet.rows) - room

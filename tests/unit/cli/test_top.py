@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from agent.cli.commands import top as command
 from agent.cli.views import top as view
-from agent.cli.views.top import State, press
+from agent.cli.views.top import Choice, press
 from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import PolicySettings
 from tests.unit.grafana.make_db import make
@@ -55,7 +55,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def snapshot(file: Path) -> view.Snapshot:
+def snapshot(file: Path) -> view.LastTick:
     found = view.read(file, PolicySettings())
     assert found is not None
     return found
@@ -100,16 +100,16 @@ def test_only_a_container_that_is_away_is_shown_as_removed(
     found = view.read(path, PolicySettings())
     assert found is not None
     assert (identity in found.gone) is away
-    assert (identity in {one.container_id for one in found.candidates}) is not away
+    assert (identity in {one.container_id for one in found.contenders}) is not away
 
 
-def text_of(snapshot: view.Snapshot, state: State, width: int = 160, height: int = 0) -> str:
+def text_of(snapshot: view.LastTick, state: Choice, width: int = 160, height: int = 0) -> str:
     console = Console(file=io.StringIO(), width=width, height=200, markup=False)
     console.print(view.frame(snapshot, state, END_MS, 20.0, height))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def names(snapshot: view.Snapshot, sort: Sort) -> list[str]:
+def names(snapshot: view.LastTick, sort: Sort) -> list[str]:
     return [row.container_name for row in view.in_order(snapshot.containers, sort)]
 
 
@@ -122,11 +122,11 @@ def names(snapshot: view.Snapshot, sort: Sort) -> list[str]:
         (Key.BY_NAME, Sort.NAME),
     ],
 )
-def test_a_key_sorts(key: Key, sort: Sort, snapshot: view.Snapshot) -> None:
-    assert press(State(), key, snapshot).sort is sort
+def test_a_key_sorts(key: Key, sort: Sort, snapshot: view.LastTick) -> None:
+    assert press(Choice(), key, snapshot).sort is sort
 
 
-def test_the_greatest_come_first_and_names_from_a_to_z(snapshot: view.Snapshot) -> None:
+def test_the_greatest_come_first_and_names_from_a_to_z(snapshot: view.LastTick) -> None:
     held = [row.held_mb for row in view.in_order(snapshot.containers, Sort.RAM)]
     cpu = [row.cpu_percent for row in view.in_order(snapshot.containers, Sort.CPU)]
 
@@ -135,9 +135,9 @@ def test_the_greatest_come_first_and_names_from_a_to_z(snapshot: view.Snapshot) 
     assert names(snapshot, Sort.NAME) == sorted(names(snapshot, Sort.NAME))
 
 
-def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.Snapshot) -> None:
+def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.LastTick) -> None:
     order = [row.container_id for row in view.in_order(snapshot.containers, Sort.RAM)]
-    state = State()
+    state = Choice()
 
     state = press(state, Key.DOWN, snapshot)
     assert state.selected == order[0]
@@ -151,15 +151,15 @@ def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.Snapshot) -> Non
 
 
 def test_the_choice_stays_with_its_container_when_the_order_changes(
-    snapshot: view.Snapshot,
+    snapshot: view.LastTick,
 ) -> None:
-    chosen = press(press(State(), Key.DOWN, snapshot), Key.DOWN, snapshot)
+    chosen = press(press(Choice(), Key.DOWN, snapshot), Key.DOWN, snapshot)
 
     assert press(chosen, Key.BY_NAME, snapshot).selected == chosen.selected
 
 
-def test_enter_shows_the_processes_of_the_chosen_one(snapshot: view.Snapshot) -> None:
-    state = press(press(State(), Key.DOWN, snapshot), Key.OPEN, snapshot)
+def test_enter_shows_the_processes_of_the_chosen_one(snapshot: view.LastTick) -> None:
+    state = press(press(Choice(), Key.DOWN, snapshot), Key.OPEN, snapshot)
     chosen = view.in_order(snapshot.containers, Sort.RAM)[0]
     mine = [one for one in snapshot.processes if one.container_id == chosen.container_id]
 
@@ -171,11 +171,11 @@ def test_enter_shows_the_processes_of_the_chosen_one(snapshot: view.Snapshot) ->
     assert "Next to be removed" in text_of(snapshot, press(state, Key.BACK, snapshot))
 
 
-def test_what_goes_next_is_told_with_its_reason(snapshot: view.Snapshot) -> None:
-    goes = [one for one in snapshot.candidates if one.goes]
+def test_what_goes_next_is_told_with_its_reason(snapshot: view.LastTick) -> None:
+    goes = [one for one in snapshot.contenders if one.goes]
     assert goes
 
-    text = text_of(snapshot, State())
+    text = text_of(snapshot, Choice())
 
     for one in goes:
         line = next(
@@ -184,17 +184,17 @@ def test_what_goes_next_is_told_with_its_reason(snapshot: view.Snapshot) -> None
         assert "that stay, and holds more" in line
 
 
-def test_an_old_tick_says_its_age(snapshot: view.Snapshot) -> None:
+def test_an_old_tick_says_its_age(snapshot: view.LastTick) -> None:
     now_ms = snapshot.tick.timestamp_ms + 3_600_000 + 120_000
 
     assert "tick 1 h 2 min ago" in view.headline(snapshot, now_ms)
 
 
 def test_a_small_terminal_keeps_the_chosen_row_and_says_how_many_are_left_out(
-    snapshot: view.Snapshot,
+    snapshot: view.LastTick,
 ) -> None:
     last = view.in_order(snapshot.containers, Sort.RAM)[-1]
-    state = State(selected=last.container_id)
+    state = Choice(selected=last.container_id)
 
     text = text_of(snapshot, state, width=80, height=18)
 
@@ -213,9 +213,9 @@ def test_a_hostile_name_does_nothing(file: Path, tmp_path: Path) -> None:
     found = view.read(path, PolicySettings())
     assert found is not None
 
-    shown = text_of(found, State(selected=found.containers[0].container_id, inside=True))
+    shown = text_of(found, Choice(selected=found.containers[0].container_id, inside=True))
 
-    for text in (shown, view.plain(found, State(), END_MS)):
+    for text in (shown, view.plain(found, Choice(), END_MS)):
         assert "\x1b" not in text
         assert "\\x1b[2J[bold]x[/bold]" in text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.config import PolicySettings
-from agent.policy.eviction_preview import Candidate, candidates
+from agent.policy.eviction_preview import Contender, contenders
 
 SETTINGS = PolicySettings()
 
@@ -31,11 +31,11 @@ class Row:
         return "alpine:latest" if self.tier == "low" else "polinux/stress"
 
 
-def ask(*rows: Row, doubtful: str = "", gone: str = "") -> tuple[Candidate, ...]:
-    return candidates(rows, set(doubtful), set(gone), SETTINGS)
+def ask(*rows: Row, doubtful: str = "", gone: str = "") -> tuple[Contender, ...]:
+    return contenders(rows, set(doubtful), set(gone), SETTINGS)
 
 
-def going(found: tuple[Candidate, ...]) -> list[str]:
+def going(found: tuple[Contender, ...]) -> list[str]:
     return [one.container_id for one in found if one.goes]
 
 
