@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.cli.views.tables import aligned
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -43,18 +45,15 @@ def is_alive(lines: Sequence[Line]) -> bool:
 
 def text(lines: Sequence[Line]) -> list[str]:
     """Fixed columns, the free text last."""
-    rows = [f"{'WHAT':<34} {'ASKED':>12} {'MEASURED':>12} {'ERROR':>8}    "]
+    rows = [("WHAT", "ASKED", "MEASURED", "ERROR", "", "")]
     for line in lines:
         asked = "-" if line.asked is None else _figure(line.asked, line.unit)
         error = "-" if line.error is None else f"{100 * line.error:+.2f}%"
         mark = "ok" if line.is_right else "OFF"
         if line.asked is None:
             mark = ""
-        rows.append(
-            f"{line.what:<34} {asked:>12} {_figure(line.measured, line.unit):>12} {error:>8} "
-            f"{mark:<3} {line.note}".rstrip()
-        )
-    return rows
+        rows.append((line.what, asked, _figure(line.measured, line.unit), error, mark, line.note))
+    return aligned(rows, right=frozenset({1, 2, 3}), least=(34, 12, 12, 8, 3), gap=1)
 
 
 def _figure(value: float, unit: str) -> str:

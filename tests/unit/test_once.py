@@ -84,3 +84,10 @@ def test_no_class_has_the_name_of_another() -> None:
             if isinstance(node, ast.ClassDef) and node.name != "Meta":
                 places.setdefault(node.name.lstrip("_"), []).append(module)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_tables_are_aligned_by_one_module_and_drawn_by_one() -> None:
+    """A line of `agent bpf trace` is written before the next one is known, so it has widths."""
+    assert modules_with("rich.table") == ["cli/views/drawing.py"]
+    assert modules_with(".rjust(") == ["cli/views/tables.py"]
+    assert [name for name, text in SOURCES.items() if ":>" in text] == ["cli/views/trace.py"]

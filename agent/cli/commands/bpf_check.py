@@ -10,6 +10,7 @@ import sys
 
 import msgspec
 
+from agent.cli.views.tables import aligned
 from agent.clock import Clock
 from agent.config import Config
 from agent.daemon.watch import bpf_of, cgroups_of, watching
@@ -88,18 +89,25 @@ def _document(seen: Tick) -> dict[str, object]:
 
 def _text(seen: Tick) -> list[str]:
     source = "MODULE" if seen.sample.snapshot.source is Source.MODULES else "PROC"
-    header = ("COMM", source, "BPF", "NS", "VERIFIED", "BASIS", "CONTAINER")
-    lines = ["{:>7} {:<15} {:>8} {:>8} {:<7} {:<10} {:<7} {}".format("PID", *header)]
+    table = [("PID", "COMM", source, "BPF", "NS", "VERIFIED", "BASIS", "CONTAINER")]
     for row in _rows(seen):
         told = str(row["container"])
         if row["verified"] == str(Verified.CONFLICT):
             told += f" (BPF: {str(row['bpf_container'] or 'none')[:12]})"
         by_bpf = "-" if row["bpf_cgroup"] is None else row["bpf_cgroup"]
-        lines.append(
-            f"{row['pid']:>7} {printable(str(row['name'])):<15} {row['source_cgroup']:>8} "
-            f"{by_bpf:>8} {row['namespaces']:<7} {row['verified']:<10} {row['basis']:<7} "
-            f"{printable(told)}"
+        table.append(
+            (
+                str(row["pid"]),
+                printable(str(row["name"])),
+                str(row["source_cgroup"]),
+                str(by_bpf),
+                str(row["namespaces"]),
+                str(row["verified"]),
+                str(row["basis"]),
+                printable(told),
+            )
         )
+    lines = aligned(table, right=frozenset({0, 2, 3}), least=(7, 15, 8, 8, 7, 10, 7), gap=1)
     counts, seam = seen.attribution.counts, bpf_of(seen).seam
     of = len({row.container_id for row in seen.attribution.rows})
     lines.append(

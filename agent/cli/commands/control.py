@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
 from agent.cli.views import status as render
+from agent.cli.views.drawing import folded
+from agent.cli.views.tables import Cell
 from agent.config import Config
 from agent.daemon import status as status_file
 from agent.daemon import teardown
@@ -92,7 +92,9 @@ def status(config: Config, *, as_json: bool) -> int:
     rows += [("not working", printable(problem)) for problem in problems]
     rows += [("removed" if one.is_away else "not removed", _deletion(one)) for one in deletions]
     if is_terminal():
-        _table(rows)
+        styles = {"not working": "red"}
+        cells = [(Cell(name, "bold"), Cell(value, styles.get(name, ""))) for name, value in rows]
+        Console().print(folded(cells))
     else:
         streams.out(render.plain(rows))
     return exit_status
@@ -156,13 +158,3 @@ def _deletion(one: Deletion) -> str:
         f"{render.moment(one.timestamp_ms)} {printable(one.container_name)} ({one.tier}, "
         f"{one.held_mb:.1f} MB held): {one.ending}{why}, {one.reason}"
     )
-
-
-def _table(rows: list[tuple[str, str]]) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        style = "red" if name == "not working" else ""
-        table.add_row(Text(name), Text(value, style=style))
-    Console().print(table)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from agent.cli.views.drawing import folded
+from agent.cli.views.tables import Cell, aligned
 from agent.config import Config, load_config, with_overrides
 from agent.doctor import Check, Facts, State, can_run, judge
 from agent.doctor.probe import probe
@@ -32,7 +32,16 @@ def doctor(path: Path | None, database: str | None, *, as_json: bool) -> int:
     if as_json:
         streams.out(document(facts, checks))
     elif is_terminal():
-        _table(checks)
+        cells = [
+            (
+                Cell(check.name),
+                Cell(check.state, _STYLES[check.state]),
+                Cell(printable(check.finding)),
+                Cell(printable(check.mend)),
+            )
+            for check in checks
+        ]
+        Console().print(folded(cells, ("check", "state", "finding", "mend")))
     else:
         streams.out(plain(checks))
     if not as_json:
@@ -52,14 +61,12 @@ def document(facts: Facts, checks: Sequence[Check]) -> str:
 
 def plain(checks: Sequence[Check]) -> str:
     """Aligned lines for a pipe: name, state, finding, and below it the command that mends it."""
-    names = max(len(check.name) for check in checks)
-    states = max(len(state) for state in State)
-    lines = []
+    rows: list[tuple[str, str, str]] = []
     for check in checks:
-        lines.append(f"{check.name:<{names}}  {check.state:<{states}}  {printable(check.finding)}")
+        rows.append((check.name, check.state, printable(check.finding)))
         if check.mend:
-            lines.append(f"{'':<{names}}  {'':<{states}}  → {printable(check.mend)}")
-    return "\n".join(lines)
+            rows.append(("", "", f"→ {printable(check.mend)}"))
+    return "\n".join(aligned(rows, least=(0, max(map(len, State)))))
 
 
 def verdict(checks: Sequence[Check]) -> str:
@@ -69,17 +76,3 @@ def verdict(checks: Sequence[Check]) -> str:
         return f"The main job cannot run here: {count[State.MISSING]} missing."
     less = [f"{count[state]} {state}" for state in (State.DEGRADED, State.UNKNOWN) if count[state]]
     return f"The main job can run here{': ' + ', '.join(less) if less else ''}."
-
-
-def _table(checks: Sequence[Check]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("check", "state", "finding", "mend"):
-        table.add_column(header, overflow="fold")
-    for check in checks:
-        table.add_row(
-            Text(check.name),
-            Text(check.state, style=_STYLES[check.state]),
-            Text(printable(check.finding)),
-            Text(printable(check.mend)),
-        )
-    Console().print(table)

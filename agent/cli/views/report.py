@@ -7,18 +7,15 @@ markup.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from agent.cli.views.drawing import draw
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
-from agent.util.terminal import fit, printable
+from agent.cli.views.tables import Cell, Sheet, sheet_lines
+from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"
@@ -35,27 +32,6 @@ OUTCOME_STYLES = {
     "left alone": "yellow",
     "dry-run": "cyan",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One value of a table; `style` is for terminals alone."""
-
-    text: str
-    style: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """One table, before anybody decides how it is drawn."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    right: frozenset[int] = field(default_factory=frozenset)
-    """Columns of figures."""
-    empty: str = "none"
-    """What is said where there are no rows."""
 
 
 def sparkline(points: Sequence[float | None], ascii_only: bool = False, width: int = _WIDTH) -> str:
@@ -144,23 +120,8 @@ def plain(report: Report, ascii_only: bool = False) -> str:
     """Aligned columns without colour, for a pipe."""
     lines = [_headline(report), *_notes(report)]
     for sheet in sheets(report, ascii_only):
-        lines += ["", *plain_sheet(sheet)]
+        lines += ["", *sheet_lines(sheet)]
     return "\n".join(lines)
-
-
-def plain_sheet(sheet: Sheet) -> list[str]:
-    """A sheet as lines with aligned columns."""
-    if not sheet.rows:
-        return [sheet.title, f"  {sheet.empty}"]
-    table = [tuple(Cell(name) for name in sheet.columns), *sheet.rows]
-    widths = [max(len(row[place].text) for row in table) for place in range(len(sheet.columns))]
-
-    def aligned(place: int, text: str) -> str:
-        width = widths[place]
-        return text.rjust(width) if place in sheet.right else text.ljust(width)
-
-    lines = ["  ".join(aligned(*pair) for pair in enumerate(c.text for c in row)) for row in table]
-    return [sheet.title, *(f"  {line}".rstrip() for line in lines)]
 
 
 def show(report: Report, console: Console) -> None:
@@ -172,50 +133,6 @@ def show(report: Report, console: Console) -> None:
         parts.append(Text())
         parts.append(draw(sheet))
     console.print(Group(*parts))
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A name in whatever room a table has for it, both ends kept."""
-
-    text: str
-    style: str = ""
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        whole = cell_len(self.text)
-        return Measurement(min(8, whole), whole)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = options.max_width
-        fits = cell_len(self.text) <= room
-        text = self.text if fits else fit(self.text, room)
-        yield Text(text, self.style, no_wrap=True, overflow="ellipsis")
-
-
-def draw(sheet: Sheet) -> RenderableType:
-    """A sheet as a table of rich, its cells as text and never as markup."""
-    title = Text(sheet.title, style="bold")
-    if not sheet.rows:
-        return Group(title, Padding(Text(sheet.empty, style="dim"), (0, 0, 0, 2)))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for place, name in enumerate(sheet.columns):
-        last = place == len(sheet.columns) - 1
-        table.add_column(
-            Text(name),
-            justify="right" if place in sheet.right else "left",
-            # What may wrap gives way first, and a name never does wrap.
-            no_wrap=name != "NAME",
-            overflow="ellipsis" if last else "crop",
-            min_width=8 if name == "NAME" else min(len(name), 8),
-        )
-    for row in sheet.rows:
-        table.add_row(
-            *(
-                (_Name if name == "NAME" else Text)(cell.text, cell.style)
-                for name, cell in zip(sheet.columns, row, strict=True)
-            )
-        )
-    return Group(title, Padding(table, (0, 0, 0, 2)))
 
 
 def moment(timestamp_ms: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from agent.cli.views.tables import aligned
 from agent.daemon.status import Status
 from agent.daemon.tick import TickReport
 from agent.util.terminal import printable
@@ -74,8 +75,7 @@ def moment(wall_ms: int) -> str:
 
 def plain(rows: Sequence[tuple[str, str]]) -> str:
     """Aligned lines for a pipe."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(aligned(rows))
 
 
 def _verdicts(report: TickReport) -> str:

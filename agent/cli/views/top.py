@@ -13,8 +13,10 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES, Cell, Sheet, draw, plain_sheet, span
+from agent.cli.views.drawing import draw
+from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES, span
 from agent.cli.views.report_figures import worst_verdict
+from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
 from agent.policy.eviction_preview import Contender, contenders
@@ -123,8 +125,8 @@ def _line(text: str, style: str) -> Text:
 
 def plain(last: LastTick, state: Choice, now_ms: int) -> str:
     """The same without a terminal."""
-    lines = [headline(last, now_ms), "", *plain_sheet(_containers(last, state))]
-    return "\n".join([*lines, "", *plain_sheet(_next(last))])
+    lines = [headline(last, now_ms), "", *sheet_lines(_containers(last, state))]
+    return "\n".join([*lines, "", *sheet_lines(_next(last))])
 
 
 def headline(last: LastTick, now_ms: int) -> str:

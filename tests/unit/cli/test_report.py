@@ -26,6 +26,8 @@ from typer.testing import CliRunner
 from agent.cli.commands.report import report as command
 from agent.cli.views import report
 from agent.cli.views import report_figures as reports
+from agent.cli.views.drawing import draw
+from agent.cli.views.tables import Cell, Sheet
 from agent.errors import ConfigError
 from agent.store.queries import History
 from tests.other_user import NOBODY, need_readable_checkout
@@ -141,9 +143,9 @@ def test_one_that_was_left_alone_is_not_told_as_gone(value: reports.Report, rows
 
 def test_names_can_be_told_apart_on_a_narrow_terminal() -> None:
     names = [f"so1_contenedor_{number}" for number in (4294967295, 4294967294)]
-    rows = tuple((report.Cell("1.0"), report.Cell(name)) for name in names)
+    rows = tuple((Cell("1.0"), Cell(name)) for name in names)
     console = Console(file=io.StringIO(), width=22, markup=False)
-    console.print(report.draw(report.Sheet("x", ("MB", "NAME"), rows)))
+    console.print(draw(Sheet("x", ("MB", "NAME"), rows)))
     lines = console.file.getvalue().splitlines()[2:]  # type: ignore[attr-defined]
     assert len({line.split()[-1] for line in lines}) == 2, lines
     assert all(len(line) <= 22 for line in lines)
