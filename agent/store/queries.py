@@ -50,7 +50,7 @@ __all__ = [
     "History",
     "HostPart",
     "HostProcess",
-    "Tick",
+    "TickRow",
     "last_deletions",
 ]
 
