@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -13,6 +12,7 @@ from agent import __version__
 from agent.cli.commands import bpf
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
+from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 from agent.util import streams
@@ -26,16 +26,6 @@ app = typer.Typer(
 )
 
 app.add_typer(bpf.app)
-
-ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
-    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
-DatabaseOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--database", metavar="PATH", help="The SQLite file, /var/lib/so1/metrics.db."),
-]
 
 
 def _version(wanted: bool) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from agent.cli.options import ConfigOption, JsonOption
 from agent.config import load_config
 from agent.errors import ConfigError
 
@@ -16,11 +16,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
-    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
-]
 
 
 @app.command()
@@ -82,7 +77,7 @@ def check(
         bool,
         typer.Option("--canary", help="Prove it with a throw-away container of known life."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> int:
     """What each witness says of every containerised process. Exit status 1: a conflict stands."""

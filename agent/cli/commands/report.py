@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
+from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
 from agent.config import load_config, with_overrides
 
 _MS_NS = 10**6
@@ -18,15 +19,9 @@ def report(
     since: Annotated[
         str, typer.Option("--since", metavar="SPAN", help="How far back: 90s, 30m, 6h, 7d.")
     ] = "1h",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
-        typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
-    ] = None,
-    database: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--database", metavar="PATH", help="The SQLite file."),
-    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
 ) -> int:
     """What the host and its containers used, what was removed and why. Exit status 1: no ticks."""
     from agent.cli.views import report as report_text

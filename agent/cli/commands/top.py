@@ -11,10 +11,11 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.cli.options import ConfigOption, DatabaseOption
 from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import Config, load_config, with_overrides
 from agent.errors import AgentError
@@ -34,14 +35,8 @@ def top(
         Sort, typer.Option("--sort", help="What the containers are sorted by.")
     ] = Sort.RAM,
     once: Annotated[bool, typer.Option("--once", help="Print the last tick and end.")] = False,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
-        typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
-    ] = None,
-    database: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--database", metavar="PATH", help="The SQLite file."),
-    ] = None,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
 ) -> int:
     """Containers and their processes at the last tick, live, and which one would go next."""
     from agent.cli.views import top as view
