@@ -23,7 +23,7 @@ import pytest
 from agent.analysis.cpu_accounting import owners
 from agent.clock import SystemClock
 from agent.model.bpf import BpfView, CgroupEvents
-from agent.model.container import CgroupView, ContainerCgroup
+from agent.model.container import DOCKER, CgroupView, ContainerCgroup, ContainerKey
 from agent.model.process import ProcessKey
 from agent.sources.bpf import witness as bpf
 from agent.sources.cgroup import reader
@@ -334,9 +334,10 @@ class BpfCases:
         assert view.totals[identity].exits == 4
         assert identity in view.born
         assert identity in view.gone
-        cgroup = ContainerCgroup(one.container, "", frozenset({one.cgroup_id}))
-        known = CgroupView(reader.detect().hierarchy, {one.container: cgroup})
-        assert owners(view, known)[identity] == one.container
+        key = ContainerKey(DOCKER, one.container)
+        cgroup = ContainerCgroup(key, "", frozenset({one.cgroup_id}))
+        known = CgroupView(reader.detect().hierarchy, {key: cgroup})
+        assert owners(view, known)[identity] == key
 
     def test_the_helper_is_gone_and_the_reader_is_small(self, witness: bpf.Witness) -> None:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")

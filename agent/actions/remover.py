@@ -34,7 +34,7 @@ from agent.engine_api import own_container, ownership
 from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container, ContainerState, Tier
+from agent.model.container import Container, ContainerKey, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy import governance
 from agent.util.backoff import Backoff
@@ -81,9 +81,9 @@ class Remover:
         self._still_allowed = still_allowed
         self._changed = threading.Condition()
         self._queue: deque[Decision] = deque()
-        self._pending: dict[str, Decision] = {}
+        self._pending: dict[ContainerKey, Decision] = {}
         self._ended: list[Removal] = []
-        self._pauses: dict[str, _Pause] = {}
+        self._pauses: dict[ContainerKey, _Pause] = {}
         self._workers = 0
         self._closed = False
         self.not_attempted: tuple[Decision, ...] = ()
@@ -102,11 +102,11 @@ class Remover:
         now_ns = self._clock.boot_ns()
         with self._changed:
             wanted = [one for one in decisions if self._may_begin(one, now_ns)]
-            begun = {one.container_id for one in wanted}
-            self.not_attempted = tuple(one for one in decisions if one.container_id not in begun)
+            begun = {one.container for one in wanted}
+            self.not_attempted = tuple(one for one in decisions if one.container not in begun)
             for decision in wanted:
                 announce(decision)
-                self._pending[decision.container_id] = decision
+                self._pending[decision.container] = decision
                 self._queue.append(decision)
             self._start_workers(min(len(wanted), MAX_PARALLEL - self._workers))
             left_s = max(0.0, (deadline_ns - self._clock.boot_ns()) / 10**9)
@@ -127,7 +127,7 @@ class Remover:
         with self._changed:
             self._closed = True
             for decision in self._queue:
-                self._pending.pop(decision.container_id, None)
+                self._pending.pop(decision.container, None)
                 self._ended.append(_unfinished(decision, "the agent stopped before it began"))
             self._queue.clear()
             self._changed.wait_for(lambda: not self._pending, wait_s)
@@ -147,12 +147,12 @@ class Remover:
             log.warning("removals=short of threads workers=%d %s", self._workers, error)
             while self._queue and not self._workers:
                 decision = self._queue.popleft()
-                del self._pending[decision.container_id]
+                del self._pending[decision.container]
                 self._ended.append(_unfinished(decision, f"no thread could be started: {error}"))
 
     def _may_begin(self, decision: Decision, now_ns: int) -> bool:
-        pause = self._pauses.get(decision.container_id)
-        if self._closed or decision.container_id in self._pending:
+        pause = self._pauses.get(decision.container)
+        if self._closed or decision.container in self._pending:
             return False
         return pause is None or now_ns >= pause.until_ns
 
@@ -178,13 +178,13 @@ class Remover:
         duration_ms = (now_ns - began_ns) // 10**6
         with self._changed:
             # After `close` its ending was told already.
-            if self._pending.pop(decision.container_id, None) is not None:
+            if self._pending.pop(decision.container, None) is not None:
                 self._ended.append(Removal(decision, ending.outcome, duration_ms, ending.error))
-            self._remember(decision.container_id, ending, now_ns)
+            self._remember(decision.container, ending, now_ns)
             self._changed.notify_all()
 
-    def _remember(self, container_id: str, ending: Ending, now_ns: int) -> None:
-        before = self._pauses.pop(container_id, None)
+    def _remember(self, container: ContainerKey, ending: Ending, now_ns: int) -> None:
+        before = self._pauses.pop(container, None)
         left_alone = ending.outcome is Outcome.GONE and ending.error != ""
         if ending.outcome is not Outcome.FAILED and not left_alone:
             return
@@ -193,7 +193,7 @@ class Remover:
         if left_alone and failures == 1:
             # It changed since it was decided on. Decided on again as it is now, it may go at once.
             pause_ns = 0
-        self._pauses[container_id] = _Pause(failures, now_ns + pause_ns)
+        self._pauses[container] = _Pause(failures, now_ns + pause_ns)
         while len(self._pauses) > MAX_REMEMBERED:
             del self._pauses[next(iter(self._pauses))]
 
@@ -350,6 +350,7 @@ def _decision(container: Container, rank: int) -> Decision:
         reason=Reason.STOP,
         held_mb=0.0,
         cpu_percent=0.0,
+        engine=container.engine,
     )
 
 

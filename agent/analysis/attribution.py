@@ -19,7 +19,7 @@ from agent.model.attribution import (
     Verified,
 )
 from agent.model.bpf import NO_LOSSES, Losses
-from agent.model.container import CgroupView, Container
+from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source, in_clock_ticks
 
 _ZOMBIE_OR_DEAD = 0x20 | 0x10
@@ -70,19 +70,19 @@ class _Attributor:
         self._snapshot = snapshot
         self._view = view
         self._second = _by_source(second, snapshot.source)
-        self._names = {one.id: one.name for one in containers}
-        self._names.update({one.id: one.name for one in view.foreign.values()})
-        self._owner: dict[int, str] = {}
+        self._names = {one.key: one.name for one in containers}
+        self._names.update({one.container: one.name for one in view.foreign.values()})
+        self._owner: dict[int, ContainerKey] = {}
         for foreign in view.foreign.values():
-            self._owner.update(dict.fromkeys(foreign.ids, foreign.id))
+            self._owner.update(dict.fromkeys(foreign.ids, foreign.container))
         for cgroup in view.containers.values():
-            self._owner.update(dict.fromkeys(cgroup.ids, cgroup.container_id))
+            self._owner.update(dict.fromkeys(cgroup.ids, cgroup.container))
         self._owner.pop(0, None)
         self._host_ids = view.host_ids.difference(self._owner)
         self._candidates = {candidate.key: candidate for candidate in snapshot.candidates}
         self._namespaces = Namespaces(snapshot, view, containers)
         self._rows: list[AttributedProcess] = []
-        self._doubtful: set[str] = set()
+        self._doubtful: set[ContainerKey] = set()
         self._unknown: set[int] = set()
         self._dropped = 0
         self._unresolved = 0
@@ -132,26 +132,26 @@ class _Attributor:
 
     def _add(self, process: Process) -> None:
         cgroup_id = self._view.hierarchy.of(process)
-        by_cgroup = self._owner.get(cgroup_id, "")
+        by_cgroup = self._owner.get(cgroup_id)
         candidate = self._candidates.get(process.key)
         if not by_cgroup:
             self._note_unknown(cgroup_id, candidate)
-        container_id, basis = self._decide(process, candidate, by_cgroup)
-        if not (cgroup_id or container_id):
+        container, basis = self._decide(process, candidate, by_cgroup)
+        if not (cgroup_id or container):
             self._add_unresolved(process, candidate)
             return
         # 0: the source was not told (a zombie on pure cgroup v1); then its namespaces speak.
-        said = by_cgroup if cgroup_id else container_id
+        said = by_cgroup if cgroup_id else container
         verified, by_bpf = self._verify(process, cgroup_id, said)
         if verified is Verified.CONFLICT:
-            self._doubtful.update(one for one in (by_cgroup, by_bpf, container_id) if one)
-            if not container_id:
+            self._doubtful.update(one for one in (by_cgroup, by_bpf, container) if one)
+            if not container:
                 # One that only BPF puts into a container is shown there, as the conflict it is.
-                container_id, basis = by_bpf, Basis.CGROUP
-        if not container_id:
+                container, basis = by_bpf, Basis.CGROUP
+        if not container:
             self._dropped += candidate is not None
             return
-        self._append(process, container_id, basis, verified, by_bpf)
+        self._append(process, container, basis, verified, by_bpf)
 
     def _add_unresolved(self, process: Process, candidate: Candidate | None) -> None:
         """One whose cgroup is unknown to the source and whose namespaces name nobody.
@@ -160,8 +160,8 @@ class _Attributor:
         container that could make its processes unreadable would hide them.
         """
         second_id = (self._second or {}).get(process.key, 0)
-        if container_id := self._owner.get(second_id, ""):
-            self._append(process, container_id, Basis.CGROUP, Verified.UNVERIFIED)
+        if container := self._owner.get(second_id):
+            self._append(process, container, Basis.CGROUP, Verified.UNVERIFIED)
         elif not second_id and not _has_ended(process):
             self._unresolved += 1
         else:
@@ -170,26 +170,26 @@ class _Attributor:
     def _append(
         self,
         process: Process,
-        container_id: str,
+        container: ContainerKey,
         basis: Basis,
         verified: Verified,
-        by_bpf: str = "",
+        by_bpf: ContainerKey | None = None,
     ) -> None:
         self._rows.append(
             AttributedProcess(
                 process=process,
-                container_id=container_id,
-                container_name=self._names.get(container_id, container_id[:12]),
+                container=container,
+                container_name=self._names.get(container, container.short_id),
                 basis=basis,
                 verified=verified,
-                bpf_container_id=by_bpf if verified is Verified.CONFLICT else None,
+                bpf_container_id=_named(by_bpf) if verified is Verified.CONFLICT else None,
             )
         )
 
     def _decide(
-        self, process: Process, candidate: Candidate | None, by_cgroup: str
-    ) -> tuple[str, Basis]:
-        """The container, "" for none, and on what that rests."""
+        self, process: Process, candidate: Candidate | None, by_cgroup: ContainerKey | None
+    ) -> tuple[ContainerKey | None, Basis]:
+        """The container, None for none, and on what that rests."""
         if candidate is None:
             if by_cgroup and self._is_added(process, by_cgroup):
                 return by_cgroup, Basis.ADDED
@@ -208,7 +208,7 @@ class _Attributor:
             return by_cgroup, Basis.MOVED
         return by_cgroup, Basis.CGROUP
 
-    def _is_added(self, process: Process, container_id: str) -> bool:
+    def _is_added(self, process: Process, container: ContainerKey) -> bool:
         """Whether a process that is not among the candidates has the host's namespaces.
 
         Processes and candidates are two readings. Where the candidates were read after the
@@ -216,7 +216,7 @@ class _Attributor:
         may have been born in between, which its start tells. A zombie has lost its UTS namespace,
         one of which only the main thread has ended has not.
         """
-        if self._namespaces.are_hosts(container_id):
+        if self._namespaces.are_hosts(container):
             return True
         if _has_ended(process):
             return False
@@ -225,14 +225,16 @@ class _Attributor:
             return True
         return process.start_ns < candidates_ns < self._snapshot.snapshot_ns
 
-    def _verify(self, process: Process, cgroup_id: int, said: str) -> tuple[Verified, str]:
+    def _verify(
+        self, process: Process, cgroup_id: int, said: ContainerKey | None
+    ) -> tuple[Verified, ContainerKey | None]:
         """What BPF says of the container that was `said`, and which one it names itself."""
         if self._second is None:
-            return Verified.UNVERIFIED, ""
+            return Verified.UNVERIFIED, None
         second_id = self._second.get(process.key)
         if second_id is None or not (cgroup_id or said):
-            return Verified.UNVERIFIED, ""
-        by_bpf = self._owner.get(second_id, "")
+            return Verified.UNVERIFIED, None
+        by_bpf = self._owner.get(second_id)
         if second_id == cgroup_id or by_bpf == said:
             return Verified.AGREE, said
         return Verified.CONFLICT, by_bpf
@@ -247,6 +249,10 @@ class _Attributor:
             return
         if candidate is not None or self._view.host_ids:
             self._unknown.add(cgroup_id)
+
+
+def _named(container: ContainerKey | None) -> str:
+    return container.id if container else ""
 
 
 def _by_source(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from agent.analysis import short_lived
 from agent.model.accounts import Books, ContainerShare, Ledger, Stay
 from agent.model.bpf import BpfView, CgroupEvents
-from agent.model.container import CgroupView, ShortLivedCommand
+from agent.model.container import CgroupView, ContainerKey, ShortLivedCommand
 from agent.model.process import ProcessKey, Snapshot, Source, in_clock_ticks
 
 
@@ -21,17 +21,17 @@ def owners(
     view: BpfView,
     cgroups: CgroupView,
     before: Books | None = None,
-    seen: Mapping[int, str] | None = None,
-) -> dict[int, str]:
-    """Container (its full id) by cgroup id, of all cgroups that a container has or had.
+    seen: Mapping[int, ContainerKey] | None = None,
+) -> dict[int, ContainerKey]:
+    """Container by cgroup id, of all cgroups that a container has or had.
 
     Directories that came and went between two ticks are found through their parents, those of a
     container that has ended or was started again through what `before` knew, and those of lives
     between two ticks through `seen`: ids that somebody saw when they began.
     """
     owner = {**(seen or {}), **(before.owner if before is not None else {})}
-    for container_id, cgroup in cgroups.containers.items():
-        owner.update(dict.fromkeys(cgroup.ids, container_id))
+    for container, cgroup in cgroups.containers.items():
+        owner.update(dict.fromkeys(cgroup.ids, container))
     for start in view.parents:
         line: list[int] = []
         cgroup_id = start
@@ -60,11 +60,11 @@ def process_cpu_ns(
 def close_books(
     before: Books,
     view: BpfView,
-    owner: Mapping[int, str],
+    owner: Mapping[int, ContainerKey],
     cpu_ns: Mapping[ProcessKey, int],
-    usage_ns: Mapping[str, int],
-    lives: Mapping[str, int] | None = None,
-) -> tuple[dict[str, ContainerShare], Books]:
+    usage_ns: Mapping[ContainerKey, int],
+    lives: Mapping[ContainerKey, int] | None = None,
+) -> tuple[dict[ContainerKey, ContainerShare], Books]:
     """The account of every container known since the last tick, and the books to go on with.
 
     A container has an account from its second tick on, or at once if the probes saw it begin.
@@ -88,43 +88,42 @@ def close_books(
     old = {owner.get(cgroup_id) for cgroup_id in told}
     new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
     named = _commands(before, view, owner)
-    shares: dict[str, ContainerShare] = {}
-    ledgers: dict[str, Ledger] = {}
+    shares: dict[ContainerKey, ContainerShare] = {}
+    ledgers: dict[ContainerKey, Ledger] = {}
     nothing = CgroupEvents()
-    for container_id in {**usage_ns, **before.ledgers, **dict.fromkeys(sorted(fresh))}:
-        usage = usage_ns.get(container_id)
-        life_id = lives.get(container_id, 0)
-        now = stays.get(container_id, {})
-        ledger = before.ledgers.get(container_id)
+    for container in {**usage_ns, **before.ledgers, **dict.fromkeys(sorted(fresh))}:
+        usage = usage_ns.get(container)
+        life_id = lives.get(container, 0)
+        now = stays.get(container, {})
+        ledger = before.ledgers.get(container)
         if usage is not None:
-            ledgers[container_id] = Ledger(usage, now, life_id)
+            ledgers[container] = Ledger(usage, now, life_id)
         if ledger is None:
             if usage is None:
                 # It had no cgroup at the last tick and has none now, but lives in between.
-                is_known = looked and not life_id and container_id in fresh
+                is_known = looked and not life_id and container in fresh
             else:
                 # Its birth was seen: of a container that was not known, or of this life.
-                is_known = container_id in new or (life_id in view.born and life_id not in told)
+                is_known = container in new or (life_id in view.born and life_id not in told)
             if before.totals is None or not is_known:
                 continue
             ledger = Ledger(0, {})
         elif life_id == ledger.life_id and usage is None:
             continue
-        past_events = changed.get((container_id, False), nothing)
-        events = changed.get((container_id, True), nothing)
+        past_events = changed.get((container, False), nothing)
+        events = changed.get((container, True), nothing)
         if life_id == ledger.life_id and usage is not None:
             spent_ns = usage - ledger.usage_ns
-            shares[container_id] = _share(ledger, now, events.plus(past_events), spent_ns)
+            shares[container] = _share(ledger, now, events.plus(past_events), spent_ns)
             continue
         mine = {key for key in now if _is_in(view.cgroup_ids[key], life_id, view.parents)}
         past = {key: stay for key, stay in now.items() if key not in mine}
         living = {key: stay for key, stay in now.items() if key in mine}
-        shares[container_id] = _share(Ledger(0, {}), living, events, usage).plus(
+        shares[container] = _share(Ledger(0, {}), living, events, usage).plus(
             _share(ledger, past, past_events, None)
         )
     shares = {
-        container_id: _named(share, named.get(container_id, ()))
-        for container_id, share in shares.items()
+        container: _named(share, named.get(container, ())) for container, share in shares.items()
     }
     accounted = usage_ns.keys() | shares.keys()
     totals = {
@@ -139,32 +138,32 @@ def close_books(
 def _stays(
     before: Books,
     view: BpfView,
-    owner: Mapping[int, str],
+    owner: Mapping[int, ContainerKey],
     cpu_ns: Mapping[ProcessKey, int],
-) -> dict[str, dict[ProcessKey, Stay]]:
+) -> dict[ContainerKey, dict[ProcessKey, Stay]]:
     """The stays that are not over, by container."""
-    stays: dict[str, dict[ProcessKey, Stay]] = {}
+    stays: dict[ContainerKey, dict[ProcessKey, Stay]] = {}
     for key, cgroup_id in view.cgroup_ids.items():
-        container_id = owner.get(cgroup_id)
-        if container_id is None or key in view.settled:
+        container = owner.get(cgroup_id)
+        if container is None or key in view.settled:
             continue
         base = view.moved_cpu_ns.get(key, 0)
-        ledger = before.ledgers.get(container_id)
+        ledger = before.ledgers.get(container)
         earlier = ledger.stays.get(key) if ledger else None
         counted = earlier.counted_ns if earlier and earlier.base_ns == base else base
         # Not in the snapshot: born after it, or ended and not yet freed.
         spent = cpu_ns.get(key, view.exiting.get(key, counted))
         stay = Stay(base, max(counted, spent))
-        stays.setdefault(container_id, {})[key] = stay
+        stays.setdefault(container, {})[key] = stay
     return stays
 
 
 def _changes(
     before: Books,
     view: BpfView,
-    owner: Mapping[int, str],
-    lives: Mapping[str, int],
-) -> dict[tuple[str, bool], CgroupEvents]:
+    owner: Mapping[int, ContainerKey],
+    lives: Mapping[ContainerKey, int],
+) -> dict[tuple[ContainerKey, bool], CgroupEvents]:
     """What happened since the last tick, by container and whether it was in the life that it has
     now; since its birth in a cgroup that was not known then.
 
@@ -172,15 +171,15 @@ def _changes(
     late in a cgroup of one that had no account was counted before.
     """
     told = before.totals or {}
-    changes: dict[tuple[str, bool], CgroupEvents] = {}
+    changes: dict[tuple[ContainerKey, bool], CgroupEvents] = {}
     nothing = CgroupEvents()
     for cgroup_id, total in view.totals.items():
-        container_id = owner.get(cgroup_id)
-        if container_id is None or (cgroup_id in told and container_id not in before.ledgers):
+        container = owner.get(cgroup_id)
+        if container is None or (cgroup_id in told and container not in before.ledgers):
             continue
-        is_now = _is_in(cgroup_id, lives.get(container_id, 0), view.parents)
+        is_now = _is_in(cgroup_id, lives.get(container, 0), view.parents)
         change = total.since(told.get(cgroup_id, nothing))
-        key = (container_id, is_now)
+        key = (container, is_now)
         changes[key] = changes.get(key, nothing).plus(change)
     return changes
 
@@ -201,27 +200,27 @@ def _named(share: ContainerShare, named: Sequence[ShortLivedCommand]) -> Contain
 
 
 def _commands(
-    before: Books, view: BpfView, owner: Mapping[int, str]
-) -> dict[str, list[ShortLivedCommand]]:
+    before: Books, view: BpfView, owner: Mapping[int, ContainerKey]
+) -> dict[ContainerKey, list[ShortLivedCommand]]:
     """What ended unseen since the last tick, by container; one entry for each parent and name."""
-    sums: dict[tuple[str, str, str], ShortLivedCommand] = {}
+    sums: dict[tuple[ContainerKey, str, str], ShortLivedCommand] = {}
     for key, figures in view.short_lived.items():
-        container_id = owner.get(key.cgroup_id)
+        container = owner.get(key.cgroup_id)
         earlier = before.short_lived.get(key)
-        if container_id is None or figures == earlier:
+        if container is None or figures == earlier:
             continue
         change = figures.since(earlier)
         peak_kb = max((kb for at_ns, kb in change.peaks if at_ns > before.read_ns), default=0)
-        name = (container_id, key.parent, key.name)
+        name = (container, key.parent, key.name)
         old = sums.get(name, ShortLivedCommand(key.parent, key.name, 0, 0, 0))
         sums[name] = old._replace(
             processes=old.processes + change.processes,
             cpu_ns=old.cpu_ns + change.cpu_ns,
             peak_rss_kb=max(old.peak_rss_kb or 0, peak_kb),
         )
-    found: dict[str, list[ShortLivedCommand]] = {}
-    for (container_id, _, _), command in sums.items():
-        found.setdefault(container_id, []).append(command)
+    found: dict[ContainerKey, list[ShortLivedCommand]] = {}
+    for (container, _, _), command in sums.items():
+        found.setdefault(container, []).append(command)
     return found
 
 

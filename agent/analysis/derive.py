@@ -14,7 +14,14 @@ from agent.analysis import attribution, cpu_accounting, usage
 from agent.model.accounts import Books, ContainerShare
 from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
 from agent.model.bpf import NO_LOSSES
-from agent.model.container import CgroupView, Container, ContainerTotals, Governance, Unknown
+from agent.model.container import (
+    CgroupView,
+    Container,
+    ContainerKey,
+    ContainerTotals,
+    Governance,
+    Unknown,
+)
 from agent.model.host import HostCounters, HostFigures
 from agent.model.process import ProcessKey
 from agent.model.tick import Carried, Sample, Tick
@@ -69,7 +76,7 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
 
 def _settle(
     previous: Carried, sample: Sample, process_cpu_ns: Mapping[ProcessKey, int]
-) -> tuple[dict[str, ContainerShare], Books]:
+) -> tuple[dict[ContainerKey, ContainerShare], Books]:
     """Each container's CPU account where BPF saw its processes, else none and the old ones."""
     bpf, view = sample.bpf.value, sample.cgroups.value
     if bpf is None or view is None:
@@ -84,7 +91,7 @@ def _settle(
     )
 
 
-def container_cpu_ns(view: CgroupView) -> dict[str, int]:
+def container_cpu_ns(view: CgroupView) -> dict[ContainerKey, int]:
     """By container: CPU time by its cgroup's own counter, where there is one."""
     return {
         key: cgroup.cpu_ns for key, cgroup in view.containers.items() if cgroup.cpu_ns is not None
@@ -95,27 +102,27 @@ def _totals(
     previous: Carried,
     sample: Sample,
     answer: Attribution,
-    shares: dict[str, ContainerShare],
+    shares: dict[ContainerKey, ContainerShare],
     govern: Govern,
 ) -> tuple[ContainerTotals, ...]:
     view = sample.cgroups.value
     if view is None:
         return ()
-    rows: dict[str, list[AttributedProcess]] = defaultdict(list)
+    rows: dict[ContainerKey, list[AttributedProcess]] = defaultdict(list)
     for row in answer.rows:
-        rows[row.container_id].append(row)
-    accounts: dict[str, ContainerShare | Unknown] = dict(shares)
+        rows[row.container].append(row)
+    accounts: dict[ContainerKey, ContainerShare | Unknown] = dict(shares)
     unexplained = _why_unexplained(sample)
     return tuple(
         usage.container_totals(
             container,
             govern(container),
-            rows.get(container.id, ()),
-            view.containers.get(container.id),
+            rows.get(container.key, ()),
+            view.containers.get(container.key),
             sample.snapshot,
             previous.reading,
-            accounts.get(container.id, unexplained),
-            sample.engine_ooms.get(container.id, 0),
+            accounts.get(container.key, unexplained),
+            sample.engine_ooms.get(container.key, 0),
         )
         for container in sample.containers.value or ()
     )

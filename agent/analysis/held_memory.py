@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.model.container import ContainerCgroup
+from agent.model.container import ContainerCgroup, ContainerKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class HostMemory:
 
 
 def with_estimates(
-    containers: Mapping[str, ContainerCgroup], host: HostMemory
-) -> dict[str, ContainerCgroup]:
+    containers: Mapping[ContainerKey, ContainerCgroup], host: HostMemory
+) -> dict[ContainerKey, ContainerCgroup]:
     """The containers, with the estimate added to what each holds; together at most the host's sums.
 
     Containers whose cgroup does not report what they hold stay as they are.
@@ -42,7 +42,7 @@ def with_estimates(
         zswapped_kb += one.zswapped_kb or 0
         for size_kb, used_kb in one.hugetlb_kb.items():
             huge_kb[size_kb] = huge_kb.get(size_kb, 0) + used_kb
-    estimated: dict[str, ContainerCgroup] = {}
+    estimated: dict[ContainerKey, ContainerCgroup] = {}
     for key, one in containers.items():
         extra_kb = (
             _surplus_kb(one, host, huge_kb)

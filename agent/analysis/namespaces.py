@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.model.container import CgroupView, Container
+from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.process import Candidate, Snapshot
 
-_NOBODY: frozenset[str] = frozenset()
+_NOBODY: frozenset[ContainerKey] = frozenset()
 
 
 class Namespaces:
@@ -21,14 +21,14 @@ class Namespaces:
         self, snapshot: Snapshot, view: CgroupView, containers: Sequence[Container]
     ) -> None:
         self._view = view
-        self._containers = {one.id: one for one in containers}
-        self._pid: dict[int, frozenset[str]] = {}
-        self._uts: dict[int, frozenset[str]] = {}
+        self._containers = {one.key: one for one in containers}
+        self._pid: dict[int, frozenset[ContainerKey]] = {}
+        self._uts: dict[int, frozenset[ContainerKey]] = {}
         # Without the host's numbers a namespace cannot be told from the host's: nobody owns any.
         if view.host_pid_ns and view.host_uts_ns:
             for cgroup in view.containers.values():
-                _claim(self._pid, cgroup.pid_ns, view.host_pid_ns, cgroup.container_id)
-                _claim(self._uts, cgroup.uts_ns, view.host_uts_ns, cgroup.container_id)
+                _claim(self._pid, cgroup.pid_ns, view.host_pid_ns, cgroup.container)
+                _claim(self._uts, cgroup.uts_ns, view.host_uts_ns, cgroup.container)
         self._candidates = {candidate.key: candidate for candidate in snapshot.candidates}
         self._processes = {process.pid: process for process in snapshot.processes}
         self._init = {
@@ -36,23 +36,23 @@ class Namespaces:
             for candidate in snapshot.candidates
             if candidate.ns_pid == 1
         }
-        self._nested: dict[int, frozenset[str]] = {}
+        self._nested: dict[int, frozenset[ContainerKey]] = {}
 
-    def are_hosts(self, container_id: str) -> bool:
+    def are_hosts(self, key: ContainerKey) -> bool:
         """Whether the container's first process is in the host's PID and UTS namespaces."""
-        cgroup = self._view.containers.get(container_id)
+        cgroup = self._view.containers.get(key)
         return (
             cgroup is not None
             and self._view.host_pid_ns != 0
             and (cgroup.pid_ns, cgroup.uts_ns) == (self._view.host_pid_ns, self._view.host_uts_ns)
         )
 
-    def named_by(self, candidate: Candidate) -> frozenset[str]:
+    def named_by(self, candidate: Candidate) -> frozenset[ContainerKey]:
         """The containers that own the candidate's PID or UTS namespace; a shared one names all."""
         return self._pid_owners(candidate.pid_ns) | self._uts.get(candidate.uts_ns, _NOBODY)
 
-    def stray_of(self, candidate: Candidate) -> str:
-        """The container in whose PID namespace a candidate is, "" for none.
+    def stray_of(self, candidate: Candidate) -> ContainerKey | None:
+        """The container in whose PID namespace a candidate is, None for none.
 
         Where containers share it (`--pid=container:X`) the UTS namespace decides, then which of
         them made it: with that one's first process all in it end.
@@ -60,21 +60,23 @@ class Namespaces:
         owners = self._pid_owners(candidate.pid_ns)
         if len(owners) > 1:
             owners = (owners & self._uts.get(candidate.uts_ns, _NOBODY)) or owners
-        return min(owners, key=lambda owner: self._made_later(owner, candidate), default="")
+        return min(owners, key=lambda owner: self._made_later(owner, candidate), default=None)
 
-    def outer_of(self, candidate: Candidate) -> str:
-        """The container inside which the candidate's PID namespace was made, "" for none."""
-        return "" if candidate.pid_ns in self._pid else self.stray_of(candidate)
+    def outer_of(self, candidate: Candidate) -> ContainerKey | None:
+        """The container inside which the candidate's PID namespace was made, None for none."""
+        return None if candidate.pid_ns in self._pid else self.stray_of(candidate)
 
-    def _made_later(self, container_id: str, candidate: Candidate) -> tuple[bool, int, str]:
-        container = self._containers.get(container_id)
+    def _made_later(
+        self, key: ContainerKey, candidate: Candidate
+    ) -> tuple[bool, int, ContainerKey]:
+        container = self._containers.get(key)
         init = self._init.get(candidate.pid_ns)
         if container is None:
-            return True, 0, container_id
+            return True, 0, key
         made_it = init is not None and init.pid == container.first_pid
-        return not made_it, container.created_ns, container_id
+        return not made_it, container.created_ns, key
 
-    def _pid_owners(self, pid_ns: int) -> frozenset[str]:
+    def _pid_owners(self, pid_ns: int) -> frozenset[ContainerKey]:
         """The owners of a PID namespace, or of the nearest one around it that has an owner.
 
         The parent of a namespace's init is in the namespace around it: the kernel hands orphans to
@@ -105,6 +107,8 @@ class Namespaces:
         return self._candidates.get(parent.key) if parent else None
 
 
-def _claim(owners: dict[int, frozenset[str]], namespace: int, hosts: int, who: str) -> None:
+def _claim(
+    owners: dict[int, frozenset[ContainerKey]], namespace: int, hosts: int, who: ContainerKey
+) -> None:
     if namespace not in (0, hosts):
         owners[namespace] = owners.get(namespace, _NOBODY) | {who}

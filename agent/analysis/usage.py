@@ -16,6 +16,7 @@ from agent.model.container import (
     CgroupView,
     Container,
     ContainerCgroup,
+    ContainerKey,
     ContainerTotals,
     Governance,
     HeldBasis,
@@ -40,7 +41,7 @@ def reading(
     return Reading(
         snapshot_ns=snapshot.snapshot_ns,
         process_cpu_ns=dict(zip(snapshot.keys, map(_cpu_ns, snapshot.processes), strict=True)),
-        counters={one.id: none for one in listed}
+        counters={one.key: none for one in listed}
         | {
             key: Counters(cgroup.life_id, cgroup.read_ns, cgroup.cpu_ns, cgroup.oom_kills)
             for key, cgroup in containers.items()
@@ -126,13 +127,13 @@ def container_totals(
         held_kb = _unshared_kb(sure)
         held_basis = HeldBasis.RSS
     now_ns = snapshot.snapshot_ns
-    percent = _container_cpu_percent(container.id, inside, cgroup, now_ns, before)
+    percent = _container_cpu_percent(container.key, inside, cgroup, now_ns, before)
     percent += sum(cpu_percent(row.process, now_ns, before) for row in escaped)
-    explained = _explained(container.id, share, cgroup, now_ns, before)
+    explained = _explained(container.key, share, cgroup, now_ns, before)
     kills: int | Unknown = _oom_kills(sure, cgroup, before)
     if explained.oom_kills is not None:
         kills = explained.oom_kills
-    late = _late_ooms(container.id, engine_ooms, before)
+    late = _late_ooms(container.key, engine_ooms, before)
     return ContainerTotals(
         container=container,
         tier=governance.tier,
@@ -155,15 +156,15 @@ def container_totals(
 
 
 def ooms_ahead(
-    totals: Iterable[ContainerTotals], reported: Mapping[str, int], before: Reading
-) -> Mapping[str, int]:
+    totals: Iterable[ContainerTotals], reported: Mapping[ContainerKey, int], before: Reading
+) -> Mapping[ContainerKey, int]:
     """`Reading.ooms_ahead`: kills that are in `totals` and that the engine has not reported yet.
 
     `reported` are the engine's events by container, as `container_totals` was given them.
     """
     ahead = {}
     for one in totals:
-        key = one.container.id
+        key = one.container.key
         late = _late_ooms(key, reported.get(key, 0), before)
         if (kills := _number(one.oom_kills)) > late:
             ahead[key] = kills - late
@@ -185,7 +186,7 @@ class _Explained(NamedTuple):
 
 
 def _explained(
-    container_id: str,
+    container: ContainerKey,
     share: ContainerShare | Unknown,
     cgroup: ContainerCgroup | None,
     now_ns: int,
@@ -195,7 +196,7 @@ def _explained(
     if isinstance(share, Unknown):
         return _Explained(share, share, share, share)
     not_yet, events = Unknown.NOT_YET, share.events
-    earlier = before.counters.get(container_id)
+    earlier = before.counters.get(container)
     read_ns = cgroup.read_ns if cgroup is not None else now_ns
     if earlier is None or read_ns <= earlier.read_ns:
         if cgroup is None:
@@ -214,10 +215,10 @@ def _explained(
     )
 
 
-def _late_ooms(container_id: str, reported: int, before: Reading) -> int:
+def _late_ooms(container: ContainerKey, reported: int, before: Reading) -> int:
     """Kills that the engine has reported since the last tick and that no tick has counted."""
-    since = max(0, reported - before.engine_ooms.get(container_id, 0))
-    return max(0, since - before.ooms_ahead.get(container_id, 0))
+    since = max(0, reported - before.engine_ooms.get(container, 0))
+    return max(0, since - before.ooms_ahead.get(container, 0))
 
 
 def _number(kills: int | Unknown) -> int:
@@ -234,7 +235,7 @@ def _oom_kills(
     """
     if cgroup is None or cgroup.oom_kills is None:
         return Unknown.CANNOT
-    earlier = before.counters.get(cgroup.container_id)
+    earlier = before.counters.get(cgroup.container)
     if _is_same_life(earlier, cgroup) and earlier.oom_kills is not None:
         return max(0, cgroup.oom_kills - earlier.oom_kills)
     first_ns = min((row.process.start_ns for row in rows), default=0)
@@ -245,7 +246,7 @@ def _oom_kills(
 
 
 def _container_cpu_percent(
-    container_id: str,
+    container: ContainerKey,
     rows: list[AttributedProcess],
     cgroup: ContainerCgroup | None,
     now_ns: int,
@@ -254,7 +255,7 @@ def _container_cpu_percent(
     """Of the life that it has: what one that ended since has used went with its counter."""
     if cgroup is None or cgroup.cpu_ns is None:
         return sum(cpu_percent(row.process, now_ns, before) for row in rows)
-    earlier = before.counters.get(container_id)
+    earlier = before.counters.get(container)
     first_ns = min((row.process.start_ns for row in rows), default=cgroup.read_ns)
     if earlier is not None:
         if _is_same_life(earlier, cgroup) and earlier.cpu_ns is not None:

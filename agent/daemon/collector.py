@@ -7,7 +7,7 @@ pass that holds the limit between two of them, `agent bpf check` and the canary.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from agent.clock import Clock
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import EngineUnavailableError
 from agent.model.bpf import BpfView
-from agent.model.container import CgroupView, Container
+from agent.model.container import DOCKER, CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
 from agent.model.process import Snapshot
 from agent.model.tick import Carried, Part, Sample, Tick
@@ -78,7 +78,7 @@ class Collector:
         self._stopwatch = stopwatch
         self._clock = stopwatch.clock
         self._lives = lives
-        self._odd_labels: frozenset[str] = frozenset()
+        self._odd_labels: frozenset[ContainerKey] = frozenset()
         self.left_out = 0
         """Entries of the engine's last list that were odd."""
         self.engine_problem = ""
@@ -128,7 +128,7 @@ class Collector:
                 now_ns,
             )
         if self._lives is not None and view.value is not None:
-            self._lives.learn({key: one.path for key, one in view.value.containers.items()})
+            self._lives.learn({key.id: one.path for key, one in view.value.containers.items()})
         now_ns = self._clock.boot_ns()
         host: Part[HostCounters] = Part(None, now_ns, BETWEEN_TICKS)
         if for_tick:
@@ -139,8 +139,12 @@ class Collector:
             bpf=bpf,
             cgroups=view,
             host=host,
-            engine_ooms=self._lives.ooms() if self._lives is not None else {},
-            cgroup_owners=self._lives.cgroup_ids() if self._lives is not None else {},
+            engine_ooms=_docker(self._lives.ooms()) if self._lives is not None else {},
+            cgroup_owners=(
+                {one: ContainerKey(DOCKER, key) for one, key in self._lives.cgroup_ids().items()}
+                if self._lives is not None
+                else {}
+            ),
             interruptions=interruptions,
             interruptions_after=self.interruptions,
         )
@@ -164,7 +168,7 @@ class Collector:
         return Part(listing.containers, listing.read_ns)
 
     def _warn_of_odd_labels(self, containers: Sequence[Container]) -> None:
-        odd = {one.id: (one, governance.odd_protection(one)) for one in containers}
+        odd = {one.key: (one, governance.odd_protection(one)) for one in containers}
         odd = {key: pair for key, pair in odd.items() if pair[1] is not None}
         for key in odd.keys() - self._odd_labels:
             container, value = odd[key]
@@ -203,9 +207,13 @@ def look(
         log.warning(
             "attribution=conflict rows=%d containers=%s",
             tick.attribution.counts.conflict,
-            ",".join(sorted(identity[:12] for identity in tick.attribution.doubtful)),
+            ",".join(sorted(one.short_id for one in tick.attribution.doubtful)),
         )
     return tick
+
+
+def _docker(by_id: Mapping[str, T]) -> dict[ContainerKey, T]:
+    return {ContainerKey(DOCKER, key): value for key, value in by_id.items()}
 
 
 def _is_unexplained(tick: Tick) -> bool:

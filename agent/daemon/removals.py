@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.errors import StoreError
+from agent.model.container import ContainerKey
 from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.sources.host_metrics import available_kb
 from agent.store.store import Store
@@ -33,7 +34,7 @@ class Removals:
         self._wait_ns = int(wait_s * 10**9)
         self._passes: list[RemovalPass] = []
         """Carried out, and not with the store yet: a tick may fail in between."""
-        self._recorded_dry: set[str] = set()
+        self._recorded_dry: set[ContainerKey] = set()
         self.removed_since_row = 0
         self.failed_since_row = 0
 
@@ -43,10 +44,10 @@ class Removals:
         return tuple(self._passes)
 
     @property
-    def away_since_row(self) -> frozenset[str]:
-        """Full ids of those of them that are away, whoever took them."""
+    def away_since_row(self) -> frozenset[ContainerKey]:
+        """Those of them that are away, whoever took them."""
         return frozenset(
-            removal.decision.container_id
+            removal.decision.container
             for one in self._passes
             for removal in one.removals
             if removal.is_away
@@ -70,9 +71,9 @@ class Removals:
         self._ended(removals, before_kb)
         return removals
 
-    def forget_all_but(self, container_ids: set[str]) -> None:
+    def forget_all_but(self, containers: set[ContainerKey]) -> None:
         """A dry run's memory is of containers that are still there."""
-        self._recorded_dry &= container_ids
+        self._recorded_dry &= containers
 
     def handed_over(self) -> None:
         """The store has the passes now, and keeps what it cannot write."""
@@ -102,8 +103,8 @@ class Removals:
 
     def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
         """A dry run would decide the same at every tick: each container is recorded once."""
-        new = [one for one in decisions if one.container_id not in self._recorded_dry]
-        self._recorded_dry.update(one.container_id for one in new)
+        new = [one for one in decisions if one.container not in self._recorded_dry]
+        self._recorded_dry.update(one.container for one in new)
         for one in new:
             _log_decision(one)
         return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]

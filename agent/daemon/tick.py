@@ -18,7 +18,7 @@ from agent.daemon.removals import Removals
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
 from agent.model.attribution import AttributionCounts
-from agent.model.container import Container, ContainerTotals, Governance, Tier
+from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, Tier
 from agent.model.host import HostFigures
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal
@@ -180,7 +180,7 @@ class Ticker:
     def _look(self, *, for_tick: bool) -> Tick:
         tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
         if tick.engine_answers:
-            self._removals.forget_all_but({one.id for one in tick.containers})
+            self._removals.forget_all_but({one.key for one in tick.containers})
             for owner in self.recreations.seen(tick.containers, self._clock.boot_ns()):
                 log.warning("outcome=owner-recreates owner=%r", owner[:_MAX_SHOWN])
         return tick
@@ -224,21 +224,21 @@ class Ticker:
 _NO_HOST_FIGURES = HostFigures(0.0, 1, 0.0, None, None)
 
 
-def _running_count(tick: Tick, gone: frozenset[str]) -> int | None:
+def _running_count(tick: Tick, gone: frozenset[ContainerKey]) -> int | None:
     """Running containers without Grafana that remain; None while the engine does not answer."""
     if not tick.engine_answers:
         return None
     return sum(
         container.state.is_running
-        and container.id not in gone
+        and container.key not in gone
         and not governance.is_grafana(container)
         for container in tick.containers
     )
 
 
-def _by_tier(totals: Sequence[ContainerTotals], gone: frozenset[str]) -> dict[str, int]:
+def _by_tier(totals: Sequence[ContainerTotals], gone: frozenset[ContainerKey]) -> dict[str, int]:
     counts = {str(tier): 0 for tier in Tier}
     for one in totals:
-        if one.container.state.is_running and one.container.id not in gone:
+        if one.container.state.is_running and one.container.key not in gone:
             counts[one.tier] += 1
     return counts

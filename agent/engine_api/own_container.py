@@ -45,7 +45,7 @@ class OwnContainer:
         `root` is where the hierarchy is mounted. Each container is looked at once: the agent's own
         was there before the agent was.
         """
-        paths = {one.container_id: one.path for one in cgroups if one.path}
+        paths = {one.container.id: one.path for one in cgroups if one.path}
         for container_id in paths.keys() - self._looked_at:
             if _is_within(Path(f"{root}{paths[container_id]}")):
                 self.ids |= {container_id}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agent.model.bpf import NO_LOSSES, CgroupEvents, CommandFigures, CommandKey, Losses
-from agent.model.container import ShortLivedCommand
+from agent.model.container import ContainerKey, ShortLivedCommand
 from agent.model.process import ProcessKey
 
 
@@ -34,11 +34,11 @@ class Ledger:
 class Books:
     """What the next tick needs to know of this one."""
 
-    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    ledgers: Mapping[ContainerKey, Ledger] = field(default_factory=dict)
     totals: Mapping[int, CgroupEvents] | None = None
     """Of each cgroup that was a container's, up to the last tick; None before the first."""
     lost: Losses = NO_LOSSES
-    owner: Mapping[int, str] = field(default_factory=dict)
+    owner: Mapping[int, ContainerKey] = field(default_factory=dict)
     """The container of each cgroup in `totals`: one that has ended since has no directory left."""
     short_lived: Mapping[CommandKey, CommandFigures] = field(default_factory=dict)
     read_ns: int = 0
@@ -99,9 +99,9 @@ class Reading:
 
     snapshot_ns: int = 0
     process_cpu_ns: Mapping[ProcessKey, int] = field(default_factory=dict)
-    counters: Mapping[str, Counters] = field(default_factory=dict)
+    counters: Mapping[ContainerKey, Counters] = field(default_factory=dict)
     """By container."""
-    engine_ooms: Mapping[str, int] = field(default_factory=dict)
+    engine_ooms: Mapping[ContainerKey, int] = field(default_factory=dict)
     """By container: as `with_engine_ooms` was given them."""
-    ooms_ahead: Mapping[str, int] = field(default_factory=dict)
+    ooms_ahead: Mapping[ContainerKey, int] = field(default_factory=dict)
     """By container: kills that the kernel counted and the engine may not have told yet."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from agent.model.container import ContainerKey
 from agent.model.process import Candidate, Process
 
 
@@ -34,13 +35,17 @@ class AttributedProcess(msgspec.Struct, frozen=True, gc=False):
     """One process that is a container's."""
 
     process: Process | Candidate
-    container_id: str
-    """Full id; that of the cgroup's own name for a container Docker does not list."""
+    container: ContainerKey
     container_name: str
     basis: Basis
     verified: Verified
     bpf_container_id: str | None = None
     """What BPF named where it disagreed ("" for: no container)."""
+
+    @property
+    def container_id(self) -> str:
+        """Full id; that of the cgroup's own name for a container Docker does not list."""
+        return self.container.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Attribution:
     rows: tuple[AttributedProcess, ...]
     """Conflicting rows are in it: they are stored, but kept out of totals."""
     counts: AttributionCounts
-    doubtful: frozenset[str] = frozenset()
+    doubtful: frozenset[ContainerKey] = frozenset()
     """Containers that a conflict names on either side: not to be removed in this pass."""
     unknown_cgroups: frozenset[int] = frozenset()
     """Cgroup ids of candidates that no container claims: a reason to ask Docker once more."""

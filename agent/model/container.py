@@ -29,6 +29,23 @@ class ContainerState(StrEnum):
         return self in (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING)
 
 
+DOCKER = "docker"
+"""The engine that the agent governs."""
+
+
+class ContainerKey(NamedTuple):
+    """A container among those of all engines: an id is one engine's word alone."""
+
+    engine: str
+    """`docker`; for a container that no engine lists, its runtime by the cgroup's name, or ""."""
+    id: str
+    """Full id, 64 hexadecimal digits."""
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container as Docker tells it. Names, images and labels are the workload's words."""
@@ -46,6 +63,11 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
+    engine: str = DOCKER
+
+    @property
+    def key(self) -> ContainerKey:
+        return ContainerKey(self.engine, self.id)
 
     @property
     def short_id(self) -> str:
@@ -88,7 +110,7 @@ class HeldBasis(StrEnum):
 class ContainerCgroup:
     """A container's cgroup directory with all below it, read once in a tick."""
 
-    container_id: str
+    container: ContainerKey
     path: str
     ids: frozenset[int]
     """Inodes of the directory and every directory below."""
@@ -125,8 +147,8 @@ class ContainerCgroup:
 class ForeignCgroup:
     """A container that Docker does not list (podman, containerd): stored, never governed."""
 
-    id: str
-    """The 64-digit id in its name."""
+    container: ContainerKey
+    """The runtime and the id in its name."""
     name: str
     path: str
     ids: frozenset[int]
@@ -137,9 +159,8 @@ class CgroupView:
     """Which cgroup ids are whose, in the one hierarchy that identifies containers here."""
 
     hierarchy: Hierarchy
-    containers: Mapping[str, ContainerCgroup]
-    """By full container id."""
-    foreign: Mapping[str, ForeignCgroup] = field(default_factory=dict)
+    containers: Mapping[ContainerKey, ContainerCgroup]
+    foreign: Mapping[ContainerKey, ForeignCgroup] = field(default_factory=dict)
     host_pid_ns: int = 0
     host_uts_ns: int = 0
     host_ids: frozenset[int] = frozenset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.model.container import Tier
+from agent.model.container import DOCKER, ContainerKey, Tier
 
 
 class Reason(StrEnum):
@@ -33,6 +33,11 @@ class Decision:
     reason: Reason
     held_mb: float
     cpu_percent: float
+    engine: str = DOCKER
+
+    @property
+    def container(self) -> ContainerKey:
+        return ContainerKey(self.engine, self.container_id)
 
 
 class Outcome(StrEnum):

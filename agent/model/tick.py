@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from agent.model.accounts import Books, ContainerShare, Reading
 from agent.model.attribution import Attribution
 from agent.model.bpf import BpfView
-from agent.model.container import CgroupView, Container, ContainerTotals
+from agent.model.container import CgroupView, Container, ContainerKey, ContainerTotals
 from agent.model.host import HostCounters, HostFigures
 from agent.model.process import Snapshot
 from agent.model.record import ContainerProcessUsage, ProcessUsage
@@ -48,10 +48,10 @@ class Sample:
     """Missing without the engine's list: nothing else says which cgroups are a container's."""
     host: Part[HostCounters]
     """Missing in a look between two ticks, which stores no row of the host."""
-    engine_ooms: Mapping[str, int] = field(default_factory=dict)
+    engine_ooms: Mapping[ContainerKey, int] = field(default_factory=dict)
     """By container: how often the engine said that it ran out of memory, since its events are
     followed."""
-    cgroup_owners: Mapping[int, str] = field(default_factory=dict)
+    cgroup_owners: Mapping[int, ContainerKey] = field(default_factory=dict)
     """The container of each cgroup that was there when the engine told of a start."""
     interruptions: int = 0
     """How often the engine had been away when the reading began."""
@@ -80,7 +80,7 @@ class Tick:
     attribution: Attribution
     totals: tuple[ContainerTotals, ...]
     """One for each container of the engine's list; none while the engine is away."""
-    cpu_shares: Mapping[str, ContainerShare]
+    cpu_shares: Mapping[ContainerKey, ContainerShare]
     """By container: whose its CPU was, where BPF saw its processes."""
     processes: tuple[ProcessUsage, ...]
     container_processes: tuple[ContainerProcessUsage, ...]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from agent.config import PolicySettings
-from agent.model.container import ContainerState, ContainerTotals, Tier
+from agent.model.container import ContainerKey, ContainerState, ContainerTotals, Tier
 from agent.model.removal import Decision, Reason
 from agent.policy.governance import protection
 
@@ -28,14 +28,14 @@ def over_limit(running_governed: int, settings: PolicySettings) -> bool:
 
 def decide(
     totals: Sequence[ContainerTotals],
-    doubtful: frozenset[str],
+    doubtful: frozenset[ContainerKey],
     settings: PolicySettings,
     decision_id: Callable[[], str],
 ) -> tuple[Decision, ...]:
     """Which containers go in this pass, rank 1 first. `totals` has each container once.
 
     Of the running governed containers of a tier the hungriest beyond the settings' floor go; then
-    the governed ones that have ended. `doubtful` are full ids that a conflict between the witnesses
+    the governed ones that have ended. `doubtful` are those that a conflict between the witnesses
     names: they are spared, and no other goes in their place. They count as if they were the
     hungriest, so whoever is chosen would have been chosen whatever the doubtful ones really hold.
     """
@@ -48,7 +48,7 @@ def decide(
     ended = [
         one
         for one in governed
-        if one.container.state in _ENDED and one.container.id not in doubtful
+        if one.container.state in _ENDED and one.container.key not in doubtful
     ]
     chosen = sorted(excess, key=_hunger) + sorted(ended, key=_hunger)
     return tuple(_decision(one, rank, decision_id()) for rank, one in enumerate(chosen, start=1))
@@ -60,11 +60,11 @@ def _may_go(totals: ContainerTotals) -> bool:
 
 
 def _excess(
-    running: Sequence[ContainerTotals], tier: Tier, keep: int, doubtful: frozenset[str]
+    running: Sequence[ContainerTotals], tier: Tier, keep: int, doubtful: frozenset[ContainerKey]
 ) -> list[ContainerTotals]:
     """The hungriest of `tier` beyond `keep`, with the doubtful ones holding the first places."""
     of_tier = [one for one in running if one.tier is tier]
-    sure = sorted((one for one in of_tier if one.container.id not in doubtful), key=_hunger)
+    sure = sorted((one for one in of_tier if one.container.key not in doubtful), key=_hunger)
     places = len(of_tier) - keep - (len(of_tier) - len(sure))
     return sure[: max(0, places)]
 
@@ -111,4 +111,5 @@ def _decision(totals: ContainerTotals, rank: int, decision_id: str) -> Decision:
         reason=_reason(totals),
         held_mb=totals.held_kb / KB_PER_MB,
         cpu_percent=_cpu(totals),
+        engine=container.engine,
     )

@@ -13,7 +13,15 @@ from itertools import count
 from typing import Protocol
 
 from agent.config import PolicySettings
-from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.container import (
+    DOCKER,
+    Container,
+    ContainerKey,
+    ContainerState,
+    ContainerTotals,
+    HeldBasis,
+    Tier,
+)
 from agent.model.removal import Decision
 from agent.policy import decide
 
@@ -73,13 +81,13 @@ def contenders(
         for row in rows
         if row.governed and row.processes and row.container_id not in gone
     ]
-    unsure = frozenset(doubtful)
-    going = {one.container_id: one for one in _decide(totals, unsure, settings)}
+    unsure = frozenset(ContainerKey(DOCKER, one) for one in doubtful)
+    going = {one.container for one in _decide(totals, unsure, settings)}
     found: list[Contender] = []
     places: dict[str, int] = {}
     for one in _order(totals):
         places[one.tier] = places.get(one.tier, 0) + 1
-        goes = one.container_id in going
+        goes = one.container in going
         found.append(
             Contender(
                 one.container_id,
@@ -87,7 +95,7 @@ def contenders(
                 str(one.tier),
                 places[one.tier],
                 goes,
-                _why(one, goes, one.container_id in unsure, settings),
+                _why(one, goes, one.container in unsure, settings),
             )
         )
     found += [
@@ -105,7 +113,7 @@ def _order(totals: Sequence[ContainerTotals]) -> tuple[Decision, ...]:
 
 
 def _decide(
-    totals: Sequence[ContainerTotals], doubtful: frozenset[str], settings: PolicySettings
+    totals: Sequence[ContainerTotals], doubtful: frozenset[ContainerKey], settings: PolicySettings
 ) -> tuple[Decision, ...]:
     numbers = count(1)
     return decide.decide(totals, doubtful, settings, lambda: str(next(numbers)))

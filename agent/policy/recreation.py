@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.engine_api import ownership
-from agent.model.container import Container
+from agent.model.container import Container, ContainerKey
 from agent.model.removal import Outcome, Removal
 from agent.policy import governance
 
@@ -59,23 +59,23 @@ class Recreations:
 
     def __init__(self, installation: str) -> None:
         self._installation = installation
-        self._owner_of: dict[str, str] = {}
-        """Of the containers of the last list, by full id."""
+        self._owner_of: dict[ContainerKey, str] = {}
+        """Of the containers of the last list."""
         self._owners: dict[str, _Owner] = {}
         self._reported: frozenset[str] = frozenset()
 
     def removed(self, removals: Iterable[Removal], now_ns: int) -> None:
         """Notes what the agent took away."""
         for removal in removals:
-            owner = self._owner_of.get(removal.decision.container_id)
+            owner = self._owner_of.get(removal.decision.container)
             if owner and removal.outcome is Outcome.REMOVED:
                 self._owners.setdefault(owner, _Owner()).pending.append(now_ns)
 
     def seen(self, containers: Iterable[Container], now_ns: int) -> tuple[str, ...]:
         """Notes all that there are now; the owners that are to be reported for the first time."""
-        now = {one.id: owner_of(one, self._installation) for one in containers}
-        for container_id in now.keys() - self._owner_of.keys():
-            owner = self._owners.get(now[container_id])
+        now = {one.key: owner_of(one, self._installation) for one in containers}
+        for key in now.keys() - self._owner_of.keys():
+            owner = self._owners.get(now[key])
             if owner and owner.pending:
                 owner.pending.pop(0)
                 owner.returns.append(now_ns)

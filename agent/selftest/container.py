@@ -23,6 +23,7 @@ import docker.errors
 
 from agent.engine_api.client import answering, connect
 from agent.errors import AgentError
+from agent.model.container import DOCKER, ContainerKey
 
 LABEL = "so1.canary"
 _IMAGE = "so1-canary"
@@ -113,6 +114,10 @@ class Canary:
             host_config=config,
         )
         return str(created["Id"])
+
+    @property
+    def key(self) -> ContainerKey:
+        return ContainerKey(DOCKER, self.id)
 
     def ask(self, do: str, **arguments: int) -> dict[str, int]:
         """One request and its answer. Raises CanaryError where none comes in time."""

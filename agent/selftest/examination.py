@@ -109,7 +109,7 @@ class _Examination:
     def _moment(self) -> _Moment | None:
         """None while Docker or the kernel does not show the container yet."""
         seen = self._watch.look()
-        cgroup = cgroups_of(seen).containers.get(self._bird.id)
+        cgroup = cgroups_of(seen).containers.get(self._bird.key)
         if cgroup is None or not cgroup.path:
             return None
         return _Moment(seen, cgroup, self._events(bpf_of(seen), seen))
@@ -118,7 +118,7 @@ class _Examination:
         owner = owners(view, cgroups_of(seen))
         total = CgroupEvents()
         for cgroup_id, events in view.totals.items():
-            if owner.get(cgroup_id) == self._bird.id:
+            if owner.get(cgroup_id) == self._bird.key:
                 total = total.plus(events)
         return total
 
@@ -183,7 +183,7 @@ class _Examination:
     def _attribution(self) -> list[Line]:
         moment = self._now()
         pids = self._processes(moment)
-        rows = [row for row in moment.seen.attribution.rows if row.container_id == self._bird.id]
+        rows = [row for row in moment.seen.attribution.rows if row.container == self._bird.key]
         right = [
             row
             for row in rows
@@ -223,7 +223,7 @@ class _Examination:
         )
         burnt = after.events.since(before.events).cpu_exited_ns
         lines = [Line("CPU burnt by a child", spent / 1e6, burnt / 1e6, "ms", 0.02)]
-        share = self._watch.against(before.seen.carried, after.seen).cpu_shares.get(self._bird.id)
+        share = self._watch.against(before.seen.carried, after.seen).cpu_shares.get(self._bird.key)
         if share and after.seen.sample.snapshot.source is Source.MODULES:
             explained = share.usage_ns - share.unexplained_ns
             lines.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.model.container import ContainerCgroup, HeldBasis
+from agent.model.container import DOCKER, ContainerCgroup, ContainerKey, HeldBasis
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests.attribution_support import directories_of, identifying_root
@@ -33,7 +33,7 @@ def engine(docker: PrivateEngine) -> Iterator[Engine]:
 
 
 def look(engine: Engine, layout: reader.CgroupLayout, key: str) -> ContainerCgroup:
-    return reader.read(layout, engine.list().containers).containers[key]
+    return reader.read(layout, engine.list().containers).containers[ContainerKey(DOCKER, key)]
 
 
 def test_held_memory_is_what_was_put_in_and_tmpfs_counts(
@@ -111,6 +111,6 @@ def test_every_containers_directory_is_found_with_all_below(
     for box in boxes:
         (place,) = directories_of(box)
         expected = {place.stat().st_ino, *(one.stat().st_ino for one in place.rglob("*/"))}
-        assert view.containers[box].ids == expected
+        assert view.containers[ContainerKey(DOCKER, box)].ids == expected
     (directory / "inner" / "deep").rmdir()
     (directory / "inner").rmdir()

@@ -415,8 +415,8 @@ class FakeOutside(Outside):
 
     def read_cgroups(self, layout: Any, containers: Any, unknown_ids: Any) -> CgroupView:
         found = {
-            one.id: replace(
-                builders.cgroup(), container_id=one.id, held_kb=1024 * (number + 1), ids=frozenset()
+            one.key: replace(
+                builders.cgroup(), container=one.key, held_kb=1024 * (number + 1), ids=frozenset()
             )
             for number, one in enumerate(sorted(containers, key=lambda one: str(one.name)))
         }

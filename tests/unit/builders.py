@@ -7,7 +7,14 @@ from typing import Any
 from agent.daemon.status import Status, TickStatus
 from agent.daemon.tick import TickReport
 from agent.model.attribution import AttributedProcess, AttributionCounts, Basis, Verified
-from agent.model.container import Container, ContainerCgroup, ContainerState, HeldBasis
+from agent.model.container import (
+    DOCKER,
+    Container,
+    ContainerCgroup,
+    ContainerKey,
+    ContainerState,
+    HeldBasis,
+)
 from agent.model.host import Memory
 from agent.model.process import Candidate, Process, Snapshot, Source
 
@@ -58,6 +65,10 @@ def snapshot(*processes: Process, at_ns: int = 10 * SECOND_NS) -> Snapshot:
     return Snapshot(Source.MODULES, at_ns, Memory(8192, 4096, 4096, 6144), processes, ())
 
 
+def container_key(letter: str) -> ContainerKey:
+    return ContainerKey(DOCKER, letter * 64)
+
+
 def container(letter: str = "a", **changed: Any) -> Container:
     values: dict[str, Any] = {
         "name": f"so1_contenedor_{letter}",
@@ -78,12 +89,12 @@ def cgroup(letter: str = "a", **changed: Any) -> ContainerCgroup:
         "cpu_ns": 0,
         "read_ns": 10 * SECOND_NS,
     }
-    return ContainerCgroup(container_id=letter * 64, **(values | changed))
+    return ContainerCgroup(container=container_key(letter), **(values | changed))
 
 
 def row(one: Process | Candidate | None = None, **changed: Any) -> AttributedProcess:
     values: dict[str, Any] = {
-        "container_id": "a" * 64,
+        "container": container_key("a"),
         "container_name": "so1_contenedor_a",
         "basis": Basis.CGROUP,
         "verified": Verified.AGREE,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.model.container import ContainerCgroup
+from agent.model.container import DOCKER, ContainerCgroup, ContainerKey
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests import containers
@@ -280,7 +280,7 @@ def _held_and_given_back(
     engine, layout = Engine(containers.HOST, SystemClock(), 60.0), reader.detect()
 
     def cgroup() -> ContainerCgroup:
-        return reader.read(layout, engine.list().containers).containers[box]
+        return reader.read(layout, engine.list().containers).containers[ContainerKey(DOCKER, box)]
 
     def held_kb() -> int:
         found = cgroup().held_kb

@@ -19,6 +19,7 @@ from agent.model.container import (
     CgroupView,
     Container,
     ContainerCgroup,
+    ContainerKey,
     ContainerState,
     ForeignCgroup,
     Hierarchy,
@@ -84,9 +85,9 @@ def read(
     host = host_memory.read(layout.proc, layout.sys)
     elsewhere = _Elsewhere(layout, living, firsts, host)
     present = frozenset(directory.inode for directory in directories)
-    found: dict[str, ContainerCgroup] = {}
+    found: dict[ContainerKey, ContainerCgroup] = {}
     last_ids: dict[str, frozenset[int]] = {}
-    for key in living:
+    for key, one in living.items():
         own = frozenset(ids.get(key, ()))
         last_ids[key] = own
         # What was removed since the last reading still names its zombies.
@@ -95,8 +96,8 @@ def read(
         # process's namespaces still tell whose they are.
         if known or key in namespaces:
             own_place = directories[chosen[key]] if key in chosen else None
-            found[key] = _container_cgroup(
-                layout, key, own_place, known, namespaces.get(key), elsewhere, clock
+            found[one.key] = _container_cgroup(
+                layout, one.key, own_place, known, namespaces.get(key), elsewhere, clock
             )
     layout.memo.last_ids = last_ids
     listed = frozenset(one.id for one in containers)
@@ -235,7 +236,7 @@ def _namespaces(
 
 def _container_cgroup(
     layout: CgroupLayout,
-    container_id: str,
+    container: ContainerKey,
     place: tree.Directory | None,
     ids: frozenset[int],
     first: FirstProcess | None,
@@ -250,10 +251,10 @@ def _container_cgroup(
         directory = os.fspath(layout.root) + path
         v1 = layout.hierarchy is Hierarchy.MEMORY_V1
         memory = figures.memory_v1(directory) if v1 else figures.memory_v2(directory)
-        cpu_ns = elsewhere.cpu_ns(container_id, path)
-        hugetlb_kb = elsewhere.hugetlb_kb(container_id, path)
+        cpu_ns = elsewhere.cpu_ns(container.id, path)
+        hugetlb_kb = elsewhere.hugetlb_kb(container.id, path)
     return ContainerCgroup(
-        container_id=container_id,
+        container=container,
         path=printable(path),
         ids=ids,
         life_id=place.inode if place is not None else 0,
@@ -343,7 +344,7 @@ class _OtherHierarchy:
 
 def _foreign(
     layout: CgroupLayout, strangers: Sequence[tree.Unlisted], unknown_ids: frozenset[int]
-) -> tuple[dict[str, ForeignCgroup], frozenset[int]]:
+) -> tuple[dict[ContainerKey, ForeignCgroup], frozenset[int]]:
     """Foreign containers, and the ids of directories that Docker has yet to be asked for."""
     foreign: dict[str, ForeignCgroup] = {}
     pending: set[int] = set()
@@ -354,13 +355,13 @@ def _foreign(
             continue
         before = foreign.get(stranger.id)
         foreign[stranger.id] = ForeignCgroup(
-            id=stranger.id,
+            container=(before.container if before else ContainerKey(stranger.runtime, stranger.id)),
             name=printable(f"{stranger.runtime or 'cgroup'}-{stranger.id[:12]}"),
             path=before.path if before else printable(stranger.path),
             ids=stranger.inodes | (before.ids if before else frozenset()),
         )
     layout.memo.foreign = set(foreign)
-    return foreign, frozenset(pending)
+    return {one.container: one for one in foreign.values()}, frozenset(pending)
 
 
 def _host_namespaces(proc: str) -> tuple[int, int]:

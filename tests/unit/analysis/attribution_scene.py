@@ -12,12 +12,14 @@ from agent.model.container import (
     CgroupView,
     Container,
     ContainerCgroup,
+    ContainerKey,
     ContainerState,
     ForeignCgroup,
     Hierarchy,
 )
 from agent.model.host import Memory
 from agent.model.process import Candidate, Process, ProcessKey, Snapshot, Source
+from tests.unit.builders import container_key
 
 HOST_PID_NS = 4026531836
 HOST_UTS_NS = 4026531838
@@ -63,7 +65,7 @@ class Scene:
     procs: list[Proc] = field(default_factory=list)
     containers: dict[str, Container] = field(default_factory=dict)
     cgroups: dict[str, ContainerCgroup] = field(default_factory=dict)
-    foreign: dict[str, ForeignCgroup] = field(default_factory=dict)
+    foreign: dict[ContainerKey, ForeignCgroup] = field(default_factory=dict)
     host_ids: frozenset[int] = frozenset()
     host_pid_ns: int = HOST_PID_NS
     _next: int = 100
@@ -101,7 +103,7 @@ class Scene:
             first_pid=first.pid,
         )
         self.cgroups[letter] = ContainerCgroup(
-            container_id=key,
+            container=container_key(letter),
             path=f"/docker/{key}",
             ids=frozenset({number, *below}),
             pid_ns=own_pid_ns,
@@ -172,7 +174,7 @@ class Scene:
     def view(self) -> CgroupView:
         return CgroupView(
             hierarchy=self.hierarchy,
-            containers={one.container_id: one for one in self.cgroups.values()},
+            containers={one.container: one for one in self.cgroups.values()},
             foreign=self.foreign,
             host_pid_ns=self.host_pid_ns,
             host_uts_ns=HOST_UTS_NS,

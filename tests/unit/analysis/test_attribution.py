@@ -10,7 +10,7 @@ import pytest
 from agent.analysis.attribution import attribute
 from agent.model.attribution import AttributedProcess, Attribution, Basis, Verified
 from agent.model.bpf import Losses
-from agent.model.container import ForeignCgroup, Hierarchy
+from agent.model.container import ContainerKey, ForeignCgroup, Hierarchy
 from agent.model.process import Process, ProcessKey, Source
 from tests.unit.analysis.attribution_scene import (
     HOST_CGROUP,
@@ -21,6 +21,7 @@ from tests.unit.analysis.attribution_scene import (
     Scene,
     full_id,
 )
+from tests.unit.builders import container_key
 
 Second = dict[ProcessKey, int]
 
@@ -352,16 +353,16 @@ def test_kernel_threads_and_pid_1_are_nobodys_even_in_a_containers_cgroup() -> N
 
 def test_a_foreign_container_is_stored_under_its_own_id() -> None:
     scene = Scene()
-    key = full_id("f")
+    key = ContainerKey("libpod", full_id("f"))
     scene.foreign = {key: ForeignCgroup(key, "libpod-ffff", "/x", frozenset({600, 601}))}
     inside = scene.proc(cgroup=601, pid_ns=950, uts_ns=951, ns_pid=1)
     row = row_of(answer(scene), inside)
-    assert (row.container_id, row.container_name, row.basis) == (key, "libpod-ffff", Basis.CGROUP)
+    assert (row.container, row.container_name, row.basis) == (key, "libpod-ffff", Basis.CGROUP)
 
 
 def test_docker_inside_docker_belongs_to_the_outer_one_wherever_its_cgroups_are() -> None:
     scene = Scene()
-    key = full_id("f")
+    key = ContainerKey("docker", full_id("f"))
     scene.foreign = {key: ForeignCgroup(key, "docker-ffff", "/docker/f", frozenset({600}))}
     outer = scene.container("a")
     inner = scene.child(outer, pid_ns=900, ns_pid=1, uts_ns=902, cgroup=600)
@@ -370,7 +371,7 @@ def test_docker_inside_docker_belongs_to_the_outer_one_wherever_its_cgroups_are(
 
 def test_a_docker_process_in_a_foreign_containers_cgroup_is_moved() -> None:
     scene = Scene()
-    key = full_id("f")
+    key = ContainerKey("libpod", full_id("f"))
     scene.foreign = {key: ForeignCgroup(key, "libpod-ffff", "/x", frozenset({600}))}
     first = scene.container("a")
     moved = scene.child(first, cgroup=600)
@@ -442,7 +443,7 @@ def test_a_conflict_names_both_and_makes_them_doubtful(second: int, named: str) 
     row = row_of(found, first)
     assert (row.container_id, row.verified) == (full_id("a"), Verified.CONFLICT)
     assert row.bpf_container_id == (full_id(named) if named else "")
-    assert found.doubtful == {full_id("a")} | ({full_id(named)} if named else set())
+    assert found.doubtful == {container_key("a")} | ({container_key(named)} if named else set())
     assert found.counts.conflict == 1
 
 
@@ -454,7 +455,7 @@ def test_a_process_that_only_bpf_puts_into_a_container_is_shown_as_a_conflict_th
     row = row_of(found, host)
     assert (row.container_id, row.verified) == (full_id("a"), Verified.CONFLICT)
     assert row.bpf_container_id == full_id("a")
-    assert found.doubtful == {full_id("a")}
+    assert found.doubtful == {container_key("a")}
 
 
 def test_where_the_source_was_not_told_the_cgroup_the_namespaces_stand_before_bpf() -> None:

@@ -14,7 +14,15 @@ from hypothesis import event, given, settings
 
 from agent.analysis.attribution import attribute
 from agent.model.attribution import AttributedProcess, Basis, Verified
-from agent.model.container import CgroupView, Container, ContainerCgroup, ContainerState, Hierarchy
+from agent.model.container import (
+    DOCKER,
+    CgroupView,
+    Container,
+    ContainerCgroup,
+    ContainerKey,
+    ContainerState,
+    Hierarchy,
+)
 from agent.model.host import Memory
 from agent.model.process import ProcessKey, Snapshot, Source
 from tests.unit.analysis.attribution_scene import (
@@ -351,8 +359,8 @@ def view_of(world: World) -> tuple[CgroupView, tuple[Container, ...]]:
     view = CgroupView(
         hierarchy=Hierarchy.DEFAULT,
         containers={
-            box.key: ContainerCgroup(
-                container_id=box.key,
+            ContainerKey(DOCKER, box.key): ContainerCgroup(
+                container=ContainerKey(DOCKER, box.key),
                 path="",
                 ids=frozenset(box.cgroups),
                 pid_ns=box.pid_ns,
@@ -492,5 +500,5 @@ def test_two_witnesses_agree_exactly_where_they_name_the_same_container(
         assert row.verified is Verified.CONFLICT
         assert row.bpf_container_id == other
         doubtful |= {key for key in (one, other, row.container_id) if key}
-    assert found.doubtful == doubtful
+    assert found.doubtful == {ContainerKey(DOCKER, key) for key in doubtful}
     assert found.counts.agree + found.counts.conflict == len(found.rows)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from agent.analysis.cpu_accounting import close_books, owners, process_cpu_ns
 from agent.model.accounts import Books, ContainerShare, Ledger
 from agent.model.bpf import BpfView, CgroupEvents, Seam
-from agent.model.container import CgroupView, ContainerCgroup, Hierarchy
+from agent.model.container import CgroupView, ContainerCgroup, ContainerKey, Hierarchy
 from agent.model.process import ProcessKey, Source
 from tests.unit import builders
 
-A, B = "a" * 64, "b" * 64
+A, B = builders.container_key("a"), builders.container_key("b")
+NOBODY = ContainerKey("", "host")
 HOST, IN_A, BELOW_A, IN_B = 1, 10, 11, 20
 CGROUPS = CgroupView(
     hierarchy=Hierarchy.DEFAULT,
@@ -49,11 +50,11 @@ class Kernel:
     records: dict[ProcessKey, Record] = field(default_factory=dict)
     unreaped: set[ProcessKey] = field(default_factory=set)
     events: dict[int, Counter[str]] = field(default_factory=dict)
-    usage: Counter[str] = field(default_factory=Counter)
-    unseen: Counter[str] = field(default_factory=Counter)
+    usage: Counter[ContainerKey] = field(default_factory=Counter)
+    unseen: Counter[ContainerKey] = field(default_factory=Counter)
     """The oracle of short-lived CPU: of processes that no snapshot has had."""
     seen: set[ProcessKey] = field(default_factory=set)
-    owner: dict[int, str] = field(default_factory=lambda: dict(OWNER))
+    owner: dict[int, ContainerKey] = field(default_factory=lambda: dict(OWNER))
 
     def count(self, cgroup: int, name: str, amount: int = 1) -> None:
         self.events.setdefault(cgroup, Counter())[name] += amount
@@ -70,7 +71,7 @@ class Kernel:
         record = self.records[key]
         if not record.exited:
             record.cpu += cpu
-            self.usage[self.owner.get(record.cgroup, "host")] += cpu
+            self.usage[self.owner.get(record.cgroup, NOBODY)] += cpu
 
     def move(self, key: ProcessKey, cgroup: int) -> None:
         record = self.records[key]
@@ -98,7 +99,7 @@ class Kernel:
             spent = record.cpu - record.base
             self.count(record.cgroup, "cpu_short_ns" if record.short else "cpu_ended_ns", spent)
             if key not in self.seen:
-                self.unseen[self.owner.get(record.cgroup, "host")] += spent
+                self.unseen[self.owner.get(record.cgroup, NOBODY)] += spent
             del self.records[key]
 
     def end(self, key: ProcessKey) -> None:
@@ -147,8 +148,8 @@ def view(
 
 
 def tick(
-    kernel: Kernel, books: Books, usage: dict[str, int] | None = None
-) -> tuple[dict[str, ContainerShare], Books]:
+    kernel: Kernel, books: Books, usage: dict[ContainerKey, int] | None = None
+) -> tuple[dict[ContainerKey, ContainerShare], Books]:
     shown = kernel.snapshot()
     return close_books(
         books, kernel.view(), OWNER, shown, usage or {A: kernel.usage[A], B: kernel.usage[B]}
@@ -388,7 +389,7 @@ def test_what_a_container_used_before_it_ended_is_in_its_last_account() -> None:
 def test_lives_between_two_ticks_are_in_the_account_once() -> None:
     """Docker starts a container again and again, and no tick meets it with a cgroup."""
     kernel = Kernel()
-    seen: dict[int, str] = {}
+    seen: dict[int, ContainerKey] = {}
     books = Books(totals={HOST: CgroupEvents()})
     nobody = CgroupView(hierarchy=Hierarchy.DEFAULT, containers={})
     told = []

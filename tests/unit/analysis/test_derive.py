@@ -17,9 +17,9 @@ from agent.model.container import (
 from agent.model.host import HostCounters
 from agent.model.process import Process, ProcessKey
 from agent.model.tick import Carried, Part, Sample
-from tests.unit.builders import SECOND_NS, cgroup, container, process, snapshot
+from tests.unit.builders import SECOND_NS, cgroup, container, container_key, process, snapshot
 
-A = "a" * 64
+A = container_key("a")
 MS = 10**6
 
 
@@ -181,3 +181,35 @@ def test_events_that_bpf_lost_are_counted_since_the_last_stored_tick() -> None:
 
     assert first.attribution.counts.events_lost == 3
     assert second.attribution.counts.events_lost == 2
+
+
+def test_two_engines_containers_with_one_id_have_figures_of_their_own() -> None:
+    ours, theirs = container("a"), container("a", engine="other")
+    first = process(7, cgroup_id=5, start_ns=0, rss_kb=100)
+    second = process(8, cgroup_id=6, start_ns=0, rss_kb=900)
+
+    def at(at_s: int, ours_ms: int, theirs_ms: int) -> Sample:
+        now = at_s * SECOND_NS
+        cgroups = {
+            ours.key: cgroup("a", ids=frozenset({5}), cpu_ns=ours_ms * MS, read_ns=now),
+            theirs.key: replace(
+                cgroup("a", ids=frozenset({6}), cpu_ns=theirs_ms * MS, read_ns=now),
+                container=theirs.key,
+            ),
+        }
+        ids = {first.key: 5, second.key: 5}
+        return sample(
+            at_s,
+            first,
+            second,
+            containers=Part((ours, theirs), now),
+            cgroups=Part(CgroupView(Hierarchy.DEFAULT, cgroups), now),
+            bpf=Part(bpf_view(at_s, cgroup_ids=ids), now),
+        )
+
+    tick = derive(derive(Carried(), at(10, 0, 0), govern).carried, at(20, 1000, 5000), govern)
+
+    assert [round(one.cpu_percent) for one in tick.totals] == [10, 50]
+    # BPF contradicts the second process alone; both containers are named by that.
+    assert [one.processes for one in tick.totals] == [1, 0]
+    assert tick.attribution.doubtful == {ours.key, theirs.key}

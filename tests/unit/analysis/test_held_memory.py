@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.analysis.held_memory import HostMemory, with_estimates
-from agent.model.container import ContainerCgroup
+from agent.model.container import DOCKER, ContainerCgroup, ContainerKey
 from tests.unit.builders import cgroup
 
 HUGE_KB = 2048
@@ -15,9 +15,9 @@ HUGE_KB = 2048
 
 def estimated(host: HostMemory, **each: ContainerCgroup) -> dict[str, tuple[int | None, int]]:
     """(held, estimated part) by letter."""
-    found = with_estimates({one.container_id: one for one in each.values()}, host)
+    found = with_estimates({one.container: one for one in each.values()}, host)
     return {
-        letter: (found[one.container_id].held_kb, found[one.container_id].held_estimated_kb)
+        letter: (found[one.container].held_kb, found[one.container].held_estimated_kb)
         for letter, one in each.items()
     }
 
@@ -105,7 +105,7 @@ def test_all_estimates_together_are_never_more_than_the_host_has(
     """Whatever the counters say of one moment, each read at its own."""
     host = HostMemory({HUGE_KB: surplus_kb}, swap_used_kb, zram_kb, zswap_kb, zswapped_kb)
     containers = {
-        str(number): cgroup(
+        ContainerKey(DOCKER, str(number)): cgroup(
             "a",
             held_kb=1,
             hugetlb_kb={HUGE_KB: huge},

@@ -9,9 +9,9 @@ from agent.analysis.cpu_accounting import close_books
 from agent.analysis.short_lived import MOST, largest
 from agent.model.accounts import Books
 from agent.model.bpf import BpfView, CgroupEvents, CommandFigures, CommandKey, Seam
-from agent.model.container import OTHERS, ShortLivedCommand
+from agent.model.container import DOCKER, OTHERS, ContainerKey, ShortLivedCommand
 
-BOX, OTHER = "a" * 64, "b" * 64
+BOX, OTHER = ContainerKey(DOCKER, "a" * 64), ContainerKey(DOCKER, "b" * 64)
 OWNER = {10: BOX, 11: BOX, 20: OTHER}
 
 

@@ -13,8 +13,10 @@ from agent.model.accounts import ContainerShare, Counters, Reading
 from agent.model.attribution import Basis, Verified
 from agent.model.bpf import CgroupEvents
 from agent.model.container import (
+    DOCKER,
     CgroupView,
     ContainerCgroup,
+    ContainerKey,
     ContainerTotals,
     Governance,
     HeldBasis,
@@ -25,12 +27,12 @@ from agent.model.container import (
 from agent.model.process import Process
 from tests.unit.builders import SECOND_NS, candidate, cgroup, container, process, row, snapshot
 
-ID = "a" * 64
+ID = ContainerKey(DOCKER, "a" * 64)
 NOTHING = Reading()
 
 
 def view(*cgroups: ContainerCgroup) -> CgroupView:
-    return CgroupView(Hierarchy.DEFAULT, {one.container_id: one for one in cgroups})
+    return CgroupView(Hierarchy.DEFAULT, {one.container: one for one in cgroups})
 
 
 def before(*processes: Process, at_s: int = 0, cgroups: tuple[ContainerCgroup, ...] = ()) -> object:
@@ -99,7 +101,7 @@ def test_a_row_of_a_container_s_process_carries_what_is_known_of_it() -> None:
     (found,) = usage.container_process_usages([one], snapshot(), NOTHING)
     assert (found.pid, found.name, found.rss_kb) == (9, "sh", 77)
     assert (found.verified, found.basis) == (Verified.CONFLICT, Basis.MOVED)
-    assert (found.container_id, found.container_name) == (ID, "so1_contenedor_a")
+    assert (found.container_id, found.container_name) == (ID.id, "so1_contenedor_a")
 
 
 def test_held_memory_is_the_cgroup_s_where_there_is_a_controller() -> None:

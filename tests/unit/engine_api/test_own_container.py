@@ -9,10 +9,16 @@ import pytest
 
 from agent.engine_api.own_container import OwnContainer, ids_of
 from agent.model.attribution import Basis
+from agent.model.container import DOCKER, ContainerKey
 from tests.unit import builders
 from tests.unit.builders import process, row
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
+
+
+def docker(container_id: str) -> ContainerKey:
+    return ContainerKey(DOCKER, container_id)
+
 
 V2 = f"0::/system.slice/docker-{A}.scope\n"
 V1 = f"12:memory:/docker/{A}\n4:cpu,cpuacct:/docker/{A}\n0::/docker/{A}\n"
@@ -76,14 +82,19 @@ def proc(tmp_path: Path) -> Path:
 def test_where_proc_says_nothing_the_attribution_of_the_own_process_does(proc: Path) -> None:
     own = OwnContainer(proc)
     assert own.ids == frozenset()
-    own.learn([row(process(7), container_id=B), row(process(4242), container_id=A)])
-    own.learn([row(process(7), container_id=C)])
+    own.learn(
+        [
+            row(process(7), container=docker(B)),
+            row(process(4242), container=docker(A)),
+        ]
+    )
+    own.learn([row(process(7), container=docker(C))])
     assert own.ids == {A}
 
 
 def test_one_that_was_moved_out_of_its_container_is_still_that_containers(proc: Path) -> None:
     own = OwnContainer(proc)
-    own.learn([row(process(4242), container_id=A, basis=Basis.STRAYED)])
+    own.learn([row(process(4242), container=docker(A), basis=Basis.STRAYED)])
     assert own.ids == {A}
 
 

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import PolicySettings, Scope
-from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.container import (
+    DOCKER,
+    Container,
+    ContainerKey,
+    ContainerState,
+    ContainerTotals,
+    HeldBasis,
+    Tier,
+)
 from agent.model.removal import Decision, Reason
 from agent.policy import decide as policy
 from agent.policy import governance
@@ -78,7 +86,8 @@ def decide(
     doubtful: frozenset[str] = NOBODY,
     settings: PolicySettings = DEFAULTS,
 ) -> tuple[Decision, ...]:
-    return policy.decide(all_of_them, doubtful, settings, ids_in_turn())
+    keys = frozenset(ContainerKey(DOCKER, one) for one in doubtful)
+    return policy.decide(all_of_them, keys, settings, ids_in_turn())
 
 
 def names(decisions: Sequence[Decision]) -> list[str]:
@@ -242,6 +251,12 @@ class TestDecide:
     def test_a_doubtful_one_that_has_ended_is_spared_too(self) -> None:
         ended = totals(container(1, state=ContainerState.EXITED))
         assert decide([ended], frozenset({ended.container.id})) == ()
+
+    def test_a_doubtful_one_of_another_engine_spares_no_other_of_its_id(self) -> None:
+        ended = totals(container(1, state=ContainerState.EXITED))
+        other = ContainerKey("other", ended.container.id)
+        (gone,) = policy.decide([ended], frozenset({other}), DEFAULTS, ids_in_turn())
+        assert gone.container == ended.container.key
 
     def test_keeping_none_is_possible(self) -> None:
         both = [totals(container(1)), totals(container(2), tier=Tier.HIGH)]
