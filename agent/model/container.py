@@ -64,10 +64,11 @@ class Container:
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
     engine: str = DOCKER
+    key: ContainerKey = field(init=False, repr=False, compare=False)
+    """Made once: a tick goes by it some ten times for each container."""
 
-    @property
-    def key(self) -> ContainerKey:
-        return ContainerKey(self.engine, self.id)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ContainerKey(self.engine, self.id))
 
     @property
     def short_id(self) -> str:
