@@ -1,4 +1,4 @@
-"""`agent top`: the last tick, live. The terminal and its keys; what they mean is `agent.cli.views.top`."""
+"""`agent top`: the last tick, live. The terminal and its keys; what they mean is `views.top`."""
 
 from __future__ import annotations
 
