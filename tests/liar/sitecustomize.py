@@ -15,15 +15,15 @@ from agent.sources.bpf import witness
 if TYPE_CHECKING:
     from agent.model.bpf import BpfView
 
-_honest = witness.Witness.witness
+_honest = witness.Witness.read
 
 
-def _witness(self: witness.Witness, snapshot_ns: int | None = None) -> BpfView:
-    view = _honest(self, snapshot_ns)
+def _read(self: witness.Witness) -> BpfView:
+    view = _honest(self)
     lines = Path(os.environ["SO1_TEST_BPF_DISAGREE"]).read_text(encoding="ascii").splitlines()
     named = {int(pid): int(cgroup_id) for pid, cgroup_id in (line.split() for line in lines)}
     lies = {key: named[key.pid] for key in view.cgroup_ids if key.pid in named}
     return replace(view, cgroup_ids={**view.cgroup_ids, **lies})
 
 
-witness.Witness.witness = _witness  # type: ignore[method-assign]
+witness.Witness.read = _read  # type: ignore[method-assign]
