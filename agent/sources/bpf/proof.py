@@ -12,6 +12,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
+from agent.clock import BOOT_OFFSET_NS
+
 TICK_NS = 10_000_000
 """The kernel's `USER_HZ` of 100: `/proc` tells starts in hundredths of a second."""
 
@@ -26,7 +28,9 @@ def processes() -> dict[int, int]:
         if name.isdigit():
             with suppress(OSError):
                 stat = Path("/proc", name, "stat").read_bytes()
-                found[int(name)] = int(stat.rpartition(b")")[2].split()[19])
+                start = int(stat.rpartition(b")")[2].split()[19])
+                # In the host's boot clock, also where the reader is in a time namespace.
+                found[int(name)] = (start * TICK_NS - BOOT_OFFSET_NS) // TICK_NS
     return found
 
 
