@@ -168,6 +168,39 @@ def test_every_setting_of_a_file_arrives_as_it_was_written() -> None:
     assert differs(read, defaults), "a setting is left at its default here"
 
 
+def test_the_documents_name_the_default_of_every_setting() -> None:
+    """Written out a second time on purpose: who changes a default changes what users have."""
+    assert msgspec.to_builtins(Config()) == {
+        "interval_s": 20.0,
+        "source": "auto",
+        "docker_host": "unix:///var/run/docker.sock",
+        "policy": {
+            "max_containers": 10,
+            "keep_low": 3,
+            "keep_high": 2,
+            "scope": "managed",
+            "stop_grace_s": 1,
+        },
+        "retention": {"raw_hours": 24, "history_days": 30, "max_database_mb": 2048},
+        "images": {"low": "alpine:latest", "high": "polinux/stress"},
+        "grafana": {"enabled": True, "keep": False, "port": 3000, "admin_password": "admin"},
+        "modules": {
+            "keep": False,
+            "sysinfo_path": "/proc/sysinfo_so1_202300539",
+            "continfo_path": "/proc/continfo_so1_202300539",
+        },
+        "cron": {"enabled": True, "directory": "/etc/cron.d"},
+        "bpf": {"enabled": True},
+        "paths": {
+            "install": "/opt/so1",
+            "database": "/var/lib/so1/metrics.db",
+            "build": "/var/lib/so1/build",
+            "run": "/run/so1",
+            "log": "/var/log/so1",
+        },
+    }
+
+
 REFUSED = {
     "an unknown key": ("intervall_s = 20", "intervall_s"),
     "an unknown key in a section": ("[policy]\nkeep_lo = 3", "keep_lo"),

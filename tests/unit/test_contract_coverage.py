@@ -1,15 +1,17 @@
-"""Everything that the contract lets a row, a decision or an exit status say is in some test.
+"""Everything that the contract lets a row, a decision or an exit status say is compared by a test.
 
 Read from the tests' own source text: a new verdict, basis, outcome, setting or command that no test
-names makes this one fail. It says nothing of how well it is tested.
+compares with a value makes this one fail. It says nothing of how well it is tested.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -20,6 +22,9 @@ from agent.doctor import State, judge
 from agent.model import attribution, container, process, removal
 from agent.store.tables import ALL_TABLES, columns, table_name
 from tests.unit.doctor.doctor_host import GOOD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TESTS = Path(__file__).resolve().parents[1]
 VALUES = (
@@ -41,30 +46,43 @@ NOT_TESTS = {"builders.py", Path(__file__).name}
 
 
 @cache
+def trees() -> tuple[ast.Module, ...]:
+    return tuple(
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(TESTS.rglob("*.py"))
+        if path.name not in NOT_TESTS
+    )
+
+
+@cache
 def named() -> frozenset[str]:
-    """`Name.ATTRIBUTE`, and every word of every string in the tests that is no docstring."""
+    """What tests compare with a value: names and whole strings inside a comparison.
+
+    A string is not split into words, but for a query, whose columns are what is compared. Rows of
+    a parametrised test and fields of a value that is built for a comparison count as well.
+    """
     found: set[str] = set()
-    for path in sorted(TESTS.rglob("*.py")):
-        if path.name in NOT_TESTS:
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        docstrings = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
-            and node.body
-            and isinstance(node.body[0], ast.Expr)
-        }
+    for tree in trees():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute):
-                found.add(ast.unparse(node))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if id(node) not in docstrings:
-                    found.add(node.value)
-                    found.update(word.strip(",;()'\"=") for word in node.value.split())
-            elif isinstance(node, ast.keyword) and node.arg:
-                found.update((node.arg, *node.arg.split("__")))
+            if isinstance(node, ast.Compare):
+                found.update(words_of(node))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("parametrize"):
+                for rows in node.args[1:]:
+                    found.update(words_of(rows))
     return frozenset(found)
+
+
+def words_of(node: ast.AST) -> Iterator[str]:
+    for one in ast.walk(node):
+        if isinstance(one, ast.Attribute):
+            yield ast.unparse(one)
+            yield one.attr
+        elif isinstance(one, ast.keyword) and one.arg:
+            yield one.arg
+        elif isinstance(one, ast.Constant) and isinstance(one.value, str):
+            yield one.value
+            if one.value.lstrip().casefold().startswith("select "):
+                yield from re.findall(r"\w+", one.value)
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda values: values.__name__)
@@ -114,11 +132,7 @@ def test_every_kind_of_error_has_a_status_of_its_own_and_a_test() -> None:
 @cache
 def names_used() -> frozenset[str]:
     return frozenset(
-        node.id
-        for path in TESTS.rglob("*.py")
-        if path.name not in NOT_TESTS
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Name)
+        node.id for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Name)
     )
 
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
+from agent.cli import app
 from agent.cli.commands.report import report as command
 from agent.cli.views import report
 from agent.cli.views import report_figures as reports
@@ -272,10 +273,30 @@ def test_the_command_gives_json_in_ascii(fresh: Path) -> None:
     assert len(found["used_kb"]["points"]) == 60
 
 
-def test_a_time_without_ticks_is_one_sentence_and_a_status(file: Path) -> None:
-    done = run("--database", str(file), "--since", "1s")
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """The history of an agent that stopped two hours ago."""
+    path = tmp_path / "metrics.db"
+    ended_ms = time.time_ns() // 10**6 - 2 * HOUR_MS
+    make(path, Plan(hours=0.5, processes=5, end_ms=ended_ms))
+    return path
 
-    assert done.exit_code == 0 or "No tick in the last 1s." in done.output
+
+def test_a_time_without_ticks_is_one_sentence_and_a_status(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["report", "--database", str(stopped), "--since", "1s"]) == 1
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("No tick in the last 1s.\nThe last one is 2")
+
+
+def test_a_time_without_ticks_is_null_for_a_program_and_the_same_status(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["report", "--json", "--database", str(stopped), "--since", "1s"]) == 1
+    assert capsys.readouterr() == ("null\n", "")
 
 
 @pytest.mark.allow_subprocess

@@ -41,6 +41,16 @@ def test_every_check_has_a_name_of_its_own() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
+    """Their names are in the JSON, so a script may ask for one by it."""
+    assert [one.name for one in judge(GOOD, Config())] == [
+        *("privileges", "configuration", "python", "installation", "/proc"),
+        *("kernel", "headers", "build tools", "module signing", "modules", "BPF", "BCC"),
+        *("cgroups", "memory controller", "Docker", "images", "compose", "cron"),
+        *("disk", "database", "clock", "agent"),
+    ]
+
+
 @pytest.mark.parametrize("what", TABLE)
 def test_what_is_wrong_is_told_by_one_check_with_what_mends_it(what: str) -> None:
     changed, name, state, finding, mend = TABLE[what]

@@ -114,6 +114,28 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
     assert ask(path, "SELECT * FROM attribution_checks") == [(1, timestamp, *range(1, 12))]
 
 
+def test_each_part_of_a_container_s_cost_is_stored_under_its_own_name(path: Path) -> None:
+    cost = replace(
+        totals(held_kb=10_240),
+        rss_kb=7168,
+        cache_kb=512,
+        cpu_percent=12.5,
+        cpu_short_lived_percent=3.25,
+        cpu_unexplained_percent=-1.0004,
+        starts=40,
+        exits=38,
+        oom_kills=2,
+    )
+    with open_store(path) as store:
+        store.write_tick(a_tick(totals=(cost,)))
+
+    assert ask(path, "SELECT held_mb, rss_mb, cache_mb FROM container_totals") == [(10.0, 7.0, 0.5)]
+    assert ask(
+        path, "SELECT cpu_usage, cpu_short_lived, cpu_unexplained FROM container_totals"
+    ) == [(12.5, 3.25, -1.0)]
+    assert ask(path, "SELECT starts, exits, oom_kills FROM container_totals") == [(40, 38, 2)]
+
+
 def test_fractions_stay_fractions_also_where_the_first_is_whole(path: Path) -> None:
     with open_store(path) as store:
         store.write_tick(a_tick(processes=(a_process(1, rss_kb=1024), a_process(2, rss_kb=1))))
