@@ -36,7 +36,9 @@ class FakeWitness:
         pass
 
 
-class FakeEngine:
+class OneContainer:
+    """An engine whose list has one container."""
+
     def __init__(self) -> None:
         self.asked = 0
 
@@ -51,9 +53,9 @@ class FakeEngine:
 class FakeOutside(Outside):
     """A host whose processes and engine are a test's, and whose cgroups are real directories."""
 
-    def __init__(self, host: FakeHost, seen: Snapshot, fake_engine: FakeEngine) -> None:
+    def __init__(self, host: FakeHost, seen: Snapshot, engine: OneContainer) -> None:
         super().__init__(Config(), SystemClock(), lambda _: None)  # type: ignore[arg-type]
-        self._host, self._seen, self._engine = host, seen, fake_engine
+        self._host, self._seen, self._engine = host, seen, engine
 
     def own_container(self) -> OwnContainer:
         return OwnContainer(self._host.proc / "nobody")
@@ -71,18 +73,20 @@ def host(tmp_path: Path) -> FakeHost:
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def engine() -> OneContainer:
+    return OneContainer()
 
 
 def watch(
-    host: FakeHost, engine: FakeEngine, seen: Snapshot, cgroup_ids: dict[ProcessKey, int]
+    host: FakeHost, engine: OneContainer, seen: Snapshot, cgroup_ids: dict[ProcessKey, int]
 ) -> Watch:
     witness = cast("Witness", FakeWitness(cgroup_ids))
     return Watch(FakeOutside(host, seen, engine), host.layout(), witness)
 
 
-def test_a_container_of_another_docker_is_in_the_table(host: FakeHost, engine: FakeEngine) -> None:
+def test_a_container_of_another_docker_is_in_the_table(
+    host: FakeHost, engine: OneContainer
+) -> None:
     own = host.cgroup(f"/system.slice/docker-{full_id('a')}.scope")
     other = host.cgroup(f"/other/docker-{full_id('f')}.scope")
     processes = [process(pid, cgroup_id=group) for pid, group in ((7, own), (8, other))]
@@ -102,7 +106,7 @@ def test_a_container_of_another_docker_is_in_the_table(host: FakeHost, engine: F
 
 
 def test_docker_is_asked_once_more_and_not_for_ever_for_what_it_does_not_explain(
-    host: FakeHost, engine: FakeEngine
+    host: FakeHost, engine: OneContainer
 ) -> None:
     unit = host.cgroup("/system.slice/private.service")
     seen = dataclasses.replace(

@@ -78,16 +78,21 @@ class FakeEngine:
         try:
             with connection, connection.makefile("rb") as lines:
                 while (first := lines.readline()).strip():
-                    while lines.readline().strip():
-                        pass
-                    self._answer(connection, first.split()[1].decode())
+                    length = 0
+                    while line := lines.readline().strip():
+                        name, _, value = line.partition(b":")
+                        if name.lower() == b"content-length":
+                            length = int(value)
+                    lines.read(length)
+                    method, target = first.decode().split()[:2]
+                    self.requests.append(target)
+                    self._answer(connection, method, target)
         except OSError:
             return
         finally:
             self._open.discard(connection)
 
-    def _answer(self, connection: socket.socket, target: str) -> None:
-        self.requests.append(target)
+    def _answer(self, connection: socket.socket, method: str, target: str) -> None:
         path = target.partition("?")[0]
         for end, answer in self.answers.items():
             if path.endswith(end):
