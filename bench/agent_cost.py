@@ -185,9 +185,7 @@ def measure_start(command: list[str], repetitions: int, *, cold: bool) -> list[R
 def _start_ms(command: list[str]) -> float:
     began = time.perf_counter()
     with running_agent(command) as agent:
-        while not agent.rows():
-            agent.check_alive()
-            time.sleep(0.02)
+        agent.wait_for_first_row()
         return (time.perf_counter() - began) * 1000
 
 

@@ -99,9 +99,7 @@ def measure_policy(command: list[str], image: str, limit: int = 10, rounds: int 
             command, "--interval", "3600", "--no-bpf", dry_run=False,
             settings=f"[policy]\nmax_containers = {limit}\n",
         ) as agent:  # fmt: skip
-            while not agent.rows():
-                agent.check_alive()
-                time.sleep(0.05)
+            agent.wait_for_first_row()
             with governed(image, limit) as (label, start_one):
                 began = time.perf_counter()
                 start_one()

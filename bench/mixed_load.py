@@ -173,9 +173,8 @@ def _watch(agent: RunningAgent, lasting: dict[str, str], seconds: float) -> dict
 
 def _first_accounts(agent: RunningAgent, wanted: set[str]) -> int:
     """The timestamp of the first tick that has a closed account of every lasting container."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        agent.check_alive()
+
+    def closed_for_all() -> int:
         for (timestamp,) in agent.ask(
             "SELECT DISTINCT timestamp FROM container_totals WHERE cpu_unexplained IS NOT NULL "
             "ORDER BY timestamp"
@@ -187,8 +186,10 @@ def _first_accounts(agent: RunningAgent, wanted: set[str]) -> int:
             )
             if wanted <= {identity for (identity,) in closed}:
                 return int(timestamp)
-        time.sleep(1)
-    raise RuntimeError("no tick closed the account of every container")
+        return 0
+
+    failure = "no tick closed the account of every container"
+    return agent.wait_until(closed_for_all, failure, 600, pause_s=1)
 
 
 def accounts(

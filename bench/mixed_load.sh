@@ -1,17 +1,9 @@
 #!/usr/bin/env bash
 # Loads the modules where the kernel takes some, brings the stand-in image, and runs the mixed load.
 set -euo pipefail
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=bench/common.sh
-source "$here/common.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-case ${1:-} in
-    -h | --help)
-        echo "Usage: bench/mixed_load.sh [OPTIONS OF python -m bench.mixed_load]"
-        exit 0
-        ;;
-esac
+help_of bench.mixed_load "" "$@"
 load_modules_if_had
-bring_image
-cd "$here/.."
-exec "$python" -m bench.mixed_load --image "$image" "$@"
+run_bench bench.mixed_load --image "$image" "$@"

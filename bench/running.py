@@ -13,11 +13,13 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _PARENT = Path("/var/lib/so1-bench")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -70,26 +72,43 @@ class RunningAgent:
 
         Gives how they are. Raises RuntimeError when neither comes, or the agent ends.
         """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if (word := str(self.status().get("bpf", ""))) and not word.startswith("starting"):
-                return word
-            self.check_alive()
-            time.sleep(0.2)
-        raise RuntimeError("BPF neither came up nor said why not")
+
+        def word() -> str:
+            found = str(self.status().get("bpf", ""))
+            return "" if found.startswith("starting") else found
+
+        return self.wait_until(word, "BPF neither came up nor said why not", timeout_s)
 
     def wait_for_checkpoint(self, timeout_s: float = 600) -> None:
         """Until the log was brought into the database for the first time, and is written over.
 
         Raises RuntimeError when that does not happen, or the agent ends.
         """
-        deadline = time.monotonic() + timeout_s
         size = self.database.stat().st_size
-        while self.database.stat().st_size == size:
+        self.wait_until(
+            lambda: self.database.stat().st_size != size,
+            "the database's log was never brought into the file",
+            timeout_s,
+        )
+
+    def wait_for_first_row(self, timeout_s: float = 600) -> None:
+        """Until the first tick is stored. Raises RuntimeError as the other waits do."""
+        self.wait_until(self.rows, "no tick was stored", timeout_s, pause_s=0.02)
+
+    def wait_until(
+        self, condition: Callable[[], T], failure: str, timeout_s: float, pause_s: float = 0.2
+    ) -> T:
+        """The first true answer of `condition`.
+
+        Raises RuntimeError with `failure` at the deadline, and at once where the agent ends.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (answer := condition()):
             if time.monotonic() > deadline:
-                raise RuntimeError("the database's log was never brought into the file")
+                raise RuntimeError(failure)
             self.check_alive()
-            time.sleep(0.2)
+            time.sleep(pause_s)
+        return answer
 
     def check_alive(self) -> None:
         """Raises RuntimeError, with its last words, where it has ended."""
