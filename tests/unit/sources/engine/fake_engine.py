@@ -28,6 +28,9 @@ class FakeEngine:
         self.host = f"unix://{self.path}"
         self.answers: dict[str, Any] = {"/version": VERSION}
         self.requests: list[str] = []
+        """Each path that was asked for, with its query."""
+        self.calls: list[str] = []
+        """Each request's method and the path behind the version, without its query."""
         self._open: set[socket.socket] = set()
         self._ending = threading.Event()
         self.start()
@@ -86,6 +89,8 @@ class FakeEngine:
                     lines.read(length)
                     method, target = first.decode().split()[:2]
                     self.requests.append(target)
+                    path = target.partition("?")[0]
+                    self.calls.append(f"{method} {path[path.find('/', 1) :]}")
                     self._answer(connection, method, target)
         except OSError:
             return
