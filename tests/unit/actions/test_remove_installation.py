@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,52 @@ def test_the_clean_up_looks_again_for_one_that_docker_was_still_making(
     assert [one.decision.container_id for one in told] == ids[:2]
     assert {one.outcome for one in told} == {Outcome.REMOVED}
     assert {one.decision.reason for one in told} == {Reason.STOP}
+
+
+@pytest.mark.parametrize("installation", ["", "x", "a" * 65, OURS.upper(), "*", "../"])
+def test_what_is_no_installation_s_id_asks_docker_for_nothing(
+    engine: RemovalEngine, installation: str
+) -> None:
+    assert remove_installation(engine.host, installation, progress=print) == ()
+    assert engine.order == []
+
+
+def test_an_engine_that_refuses_the_list_is_a_sentence(engine: RemovalEngine) -> None:
+    engine.kinds["list"] = lambda n: (403, {"message": "not you"})
+    with pytest.raises(EngineUnavailableError, match="refuses: not you"):
+        remove_installation(engine.host, OURS, progress=print)
+
+
+@pytest.mark.parametrize(
+    ("labels", "image", "goes"),
+    [
+        ({"so1.installation": OURS}, {"Labels": {"other": "x"}}, True),
+        ({"so1.installation": OURS}, {"Labels": {"so1.installation": OURS}}, False),
+        ({"so1.installation": OURS, "so1.protect": "true"}, {"Labels": None}, False),
+        ({"so1.installation": "f" * 32}, {"Labels": None}, False),
+        (None, {"Labels": None}, False),
+    ],
+    ids=["its own", "its image's too", "protected", "another's", "none"],
+)
+def test_only_a_label_of_the_container_s_own_proves_it_ours(
+    engine: RemovalEngine, labels: dict[str, str] | None, image: dict[str, Any], goes: bool
+) -> None:
+    engine.kinds["list"] = lambda n: (200, [{"Id": ID}])
+    engine.kinds["look"] = lambda n: (200, about(Config={"Image": "alpine", "Labels": labels}))
+    engine.kinds["image"] = lambda n: (200, {"Config": image})
+    ended = remove_installation(engine.host, OURS, progress=print)
+    assert [one.outcome for one in ended] == ([Outcome.REMOVED] if goes else [])
+    assert engine.count("delete") == goes
+
+
+def test_one_whose_image_is_gone_proves_nothing_and_is_said_once(engine: RemovalEngine) -> None:
+    labelled = {"Image": "alpine", "Labels": {"so1.installation": OURS}}
+    ids = [ID, "cd" * 32]
+    engine.kinds["list"] = lambda n: (200, [{"Id": one} for one in ids])
+    looks = itertools.cycle(ids)
+    engine.kinds["look"] = lambda n: (200, about(Id=next(looks), Config=labelled))
+    engine.kinds["image"] = lambda n: (404, {"message": "No such image"})
+    said: list[str] = []
+    assert remove_installation(engine.host, OURS, progress=said.append) == ()
+    assert len(said) == 2
+    assert all("its image is gone" in line and "sudo docker rm -f" in line for line in said)

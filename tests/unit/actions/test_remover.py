@@ -11,7 +11,7 @@ import pytest
 from agent.actions import removal
 from agent.actions.remover import MAX_PARALLEL, Remover
 from agent.model.removal import Decision, Outcome
-from tests.unit.actions.removal_engine import Answer, RemovalEngine, decision
+from tests.unit.actions.removal_engine import ID, Answer, RemovalEngine, decision
 
 
 class FrozenClock:
@@ -139,3 +139,43 @@ def test_a_host_without_threads_to_give_fails_the_removals_and_they_are_made_lat
     assert "can't start new thread" in told.error
     (told,) = remover.remove([decision()], clock.now_ns + 60 * 10**9)
     assert told.outcome is Outcome.REMOVED
+
+
+def test_a_removal_that_was_begun_is_waited_for_at_the_stop_and_then_reported_as_not_done(
+    engine: RemovalEngine,
+) -> None:
+    reached, release = threading.Event(), threading.Event()
+
+    def hold(_: int) -> Answer:
+        reached.set()
+        release.wait(60)
+        return (404, {"message": "gone"})
+
+    engine.kinds["look"] = hold
+    remover = Remover(engine.host, FrozenClock(), grace_s=0)
+    remover.remove([decision()], deadline_ns=0)
+    assert reached.wait(30)
+    (told,) = remover.close(0)
+    release.set()
+    assert (told.outcome, told.error) == (Outcome.FAILED, "not done when the agent stopped")
+    assert remover.collect() == ()
+
+
+def test_one_that_is_under_way_is_not_begun_a_second_time(engine: RemovalEngine) -> None:
+    reached, release = threading.Event(), threading.Event()
+
+    def hold(_: int) -> Answer:
+        reached.set()
+        release.wait(60)
+        return (404, {"message": "gone"})
+
+    engine.kinds["look"] = hold
+    remover = Remover(engine.host, FrozenClock(), grace_s=0)
+    remover.remove([decision()], deadline_ns=0)
+    assert reached.wait(30)
+    assert remover.remove([decision()], deadline_ns=0) == ()
+    assert [one.container_id for one in remover.not_attempted] == [ID]
+    release.set()
+    (told,) = remover.close(30)
+    assert told.outcome is Outcome.GONE
+    assert engine.count("look") == 1

@@ -301,3 +301,12 @@ def test_the_doctor_needs_no_rights_and_says_what_it_could_not_look_at() -> None
     assert said.status in (0, 1)
     assert "Traceback" not in said.err
     assert "sudo agent doctor" in said.out
+
+
+@pytest.mark.parametrize("given", ["fork,nonsense", "FORK", "lost"])
+def test_an_event_that_is_none_is_named_with_those_that_there_are(
+    agent: Callable[..., Said], given: str
+) -> None:
+    said = agent("bpf", "trace", "--event", given)
+    one_sentence(said, "is no kind of event", "fork, exec, exit, attach, mkdir, rmdir, oom")
+    assert said.status == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli.commands import doctor as command
 from agent.cli.commands.doctor import document, plain, verdict
 from agent.config import Config
 from agent.doctor import Check, State, can_run, judge
@@ -205,3 +207,31 @@ def test_the_plain_table_is_aligned_and_steers_no_terminal() -> None:
         r"long  missing   \x1b[2J",
         "                → mend it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "last"),
+    [
+        ({}, 0, "The main job can run here."),
+        ({"docker__version": "", "docker__problem": "Away."}, 1, "cannot run here: 1 missing."),
+    ],
+)
+def test_on_a_terminal_the_table_has_the_same_rows_and_the_verdict_is_the_status(
+    changed: dict[str, Any],
+    status: int,
+    last: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "probe", lambda config, problem: facts(**changed))
+    monkeypatch.setattr(command, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "agent.toml"
+    path.write_text("")
+    assert command.doctor(path, None, as_json=False) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["check", "state", "finding", "mend"]
+    for one in judge(facts(**changed), Config()):
+        assert any(line.startswith(one.name) and one.state in line for line in lines)
+    assert lines[-1].endswith(last)
