@@ -24,7 +24,7 @@ from agent.daemon.lock import (
     signal_agent,
     signal_holder,
 )
-from agent.errors import AgentError, LockedError
+from agent.errors import AgentError, LockedError, PrivilegeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,3 +307,74 @@ def test_a_link_in_place_of_the_directory_is_refused(run_dir: Path, tmp_path: Pa
 def test_looking_for_an_agent_leaves_no_trace(run_dir: Path) -> None:
     assert not agent_is_running(run_dir)
     assert not run_dir.exists()
+
+
+def test_taking_a_lock_that_is_held_already_changes_nothing(run_dir: Path) -> None:
+    lock = AgentLock(run_dir).acquire(wait_s=0)
+    text = lock.path.read_text()
+    assert lock.acquire(wait_s=0) is lock
+    assert lock.path.read_text() == text
+    lock.release()
+    assert not agent_is_running(run_dir)
+
+
+def test_a_disk_that_takes_no_word_of_the_holder_leaves_no_lock_behind(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            AgentLock(run_dir).acquire(wait_s=0)
+    assert not agent_is_running(run_dir)
+    with AgentLock(run_dir):
+        assert holder_pid(run_dir) == os.getpid()
+
+
+def test_a_generator_that_gets_no_signal_is_waited_for_all_the_same(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir.mkdir()
+    held = open_lock(run_dir / "generator.lock", fcntl.LOCK_EX)
+
+    def refuse(path: Path, pid: int, number: int) -> bool:
+        os.close(held)  # it ends by itself meanwhile
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("agent.daemon.lock.signal_holder", refuse)
+    lock = GeneratorLock(run_dir)
+    assert lock.acquire(wait_s=30)
+    lock.release()
+    assert "signal=TERM error=Operation not permitted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (PermissionError(13, "Permission denied"), PrivilegeError),
+        (OSError(30, "Read-only file system"), AgentError),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_a_sentence(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, refusal: OSError, kind: type[AgentError]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(type(run_dir), "mkdir", refuse)
+    with pytest.raises(kind, match=str(refusal.strerror)) as raised:
+        AgentLock(run_dir).acquire(wait_s=0)
+    assert raised.value.hint
+
+
+def test_a_process_that_ends_before_its_signal_got_none(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise ProcessLookupError
+
+    with AgentLock(run_dir) as lock:
+        monkeypatch.setattr(signal, "pidfd_send_signal", gone)
+        assert signal_holder(lock.path, os.getpid(), signal.SIGTERM) is False
