@@ -146,3 +146,37 @@ def test_only_what_is_away_is_told_as_removed(
         assert line.startswith(ENDINGS[outcome, error] + "  ")
         assert error in line
         assert not error or " gone" not in line
+
+
+@needs_root
+def test_on_a_terminal_the_same_rows_are_a_table_that_no_name_can_steer(
+    config: Config,
+    held: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make(Path(config.paths.database), Plan(hours=0.5, processes=5, incidents=False))
+    _, plain = told(config, capsys)
+    monkeypatch.setattr(control, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "400")
+    _, table = told(config, capsys)
+    assert "\x1b[2J" not in table
+
+    def words(text: str) -> list[str]:
+        return [" ".join(line.split()) for line in text.splitlines() if "not running" not in line]
+
+    assert [line.partition(" ")[0] for line in words(table)] == [
+        line.partition(" ")[0] for line in words(plain)
+    ]
+    assert "number 41" in table
+
+
+@needs_root
+def test_an_agent_whose_first_tick_is_not_done_says_so(
+    config: Config, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(Path(config.paths.database), Plan(hours=0.5, processes=5, incidents=False))
+    (held / status_file.FILE_NAME).unlink()
+    code, text = told(config, capsys)
+    assert code == 0
+    assert "running, its first tick is not done yet" in text

@@ -40,6 +40,9 @@ class Life:
         self._asked.flush()
 
     def close(self) -> None:
+        if self.process.poll() is None and not self._asked.closed:
+            self.tell("end")
+            self.process.wait(60)
         self._asked.close()
         self._done.close()
         if self.process.poll() is None:
