@@ -7,10 +7,10 @@ unless a test wants a full disk, and the signals.
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,302 +18,30 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config, with_overrides
+from agent.daemon.composition import Options, start
 from agent.daemon.outside import Outside
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.engine_api.own_container import OwnContainer
-from agent.errors import AgentError, EngineUnavailableError, ModulesError, SourceError, StoreError
+from agent.errors import AgentError, ModulesError, SourceError
 from agent.model.container import CgroupView, Container, Hierarchy
 from agent.model.host import HostCounters, Memory
 from agent.model.process import Snapshot, Source
-from agent.model.removal import Decision, Outcome, Removal, RemovalPass
-from agent.sources.engine.inventory import Listing
 from tests.unit import builders
-
-SECOND_NS = 10**9
-WALL_NS = 1_700_000_000 * SECOND_NS
-INSTALLATION = "0123456789abcdef0123456789abcdef"
-
-
-class VirtualTime:
-    """A clock that only waiting moves, and what is to happen at moments of it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1000 * SECOND_NS
-        self._began_ns = self.now_ns
-        self._events: list[tuple[int, Callable[[], object]]] = []
-
-    def wall_ns(self) -> int:
-        return WALL_NS + self.now_ns - self._began_ns
-
-    def boot_ns(self) -> int:
-        return self.now_ns
-
-    @property
-    def passed_s(self) -> float:
-        return (self.now_ns - self._began_ns) / SECOND_NS
-
-    def at(self, seconds: float, happens: Callable[[], object]) -> None:
-        """`happens` is called while somebody waits, so long after the begin."""
-        self._events.append((self._began_ns + int(seconds * SECOND_NS), happens))
-        self._events.sort(key=lambda one: one[0])
-
-    def sleep(self, seconds: float, woken: Callable[[], bool] = lambda: False) -> None:
-        """Time passes, with what happens in it, until it is over or somebody is woken."""
-        ends_ns = self.now_ns + int(seconds * SECOND_NS)
-        while self._events and self._events[0][0] <= ends_ns and not woken():
-            moment_ns, happens = self._events.pop(0)
-            self.now_ns = max(self.now_ns, moment_ns)
-            happens()
-        if not woken():
-            self.now_ns = ends_ns
-
-
-class ScriptedStopper(Stopper):
-    """Real signals and a real pipe; the sleeping is virtual."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        super().__init__()
-        self._time = time
-        self._woken = False
-
-    def wake(self) -> None:
-        self._woken = True
-        super().wake()
-
-    def wait(self, timeout_s: float, *also: int) -> None:
-        assert timeout_s != float("inf"), "nobody would notice anything else"
-        assert not self.stopping, "the agent sleeps though it is to stop"
-        self._time.sleep(timeout_s, lambda: self._woken)
-        self._woken = False
-        super().wait(0)
-
-
-@dataclass
-class Build:
-    """A loading of the modules; see `agent.sources.process_source.Loading`."""
-
-    host: Host
-    done_ns: int
-    cancelled: bool = False
-
-    def fileno(self) -> int:
-        return -1
-
-    def poll(self) -> bool:
-        if self.host.time.now_ns < self.done_ns:
-            return False
-        if not self.host.loadable:
-            raise ModulesError("The headers are missing.", "Install them.")
-        self.host.modules = True
-        return True
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Events:
-    """Docker's events."""
-
-    def __init__(self, callback: Callable[[str, str], None]) -> None:
-        self.send = callback
-        self.quiet_since_ns: int | None = None
-        self.problem = ""
-        self.refusal = ""
-        self.running = False
-
-    def start(self) -> None:
-        self.running = True
-
-    def close(self) -> None:
-        self.running = False
-
-
-class Docker:
-    """The engine's list, and what removes from it."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        self._time = time
-        self.containers: dict[str, Container] = {}
-        self.away = False
-        self.slow = False
-        """Removals end only once `finish` is called."""
-        self.refuses = False
-        self.left_out = 0
-        """Odd entries of its list."""
-        self.removed: list[str] = []
-        self._ended: deque[Removal] = deque()
-        self._pending: list[Decision] = []
-
-    def run(self, *containers: Container) -> None:
-        self.containers |= {one.id: one for one in containers}
-
-    def list(self) -> Listing:
-        if self.away:
-            raise EngineUnavailableError("Docker does not answer.", "Start it.")
-        return Listing(tuple(self.containers.values()), self._time.boot_ns(), 0, self.left_out)
-
-    def finish(self) -> None:
-        """The removals that are under way end."""
-        for decision in self._pending:
-            outcome = Outcome.FAILED if self.refuses else Outcome.REMOVED
-            if outcome is Outcome.REMOVED:
-                self.containers.pop(decision.container_id, None)
-                self.removed.append(decision.container_name)
-            self._ended.append(Removal(decision, outcome, 7, "no" if self.refuses else ""))
-        self._pending.clear()
-
-    def remove(
-        self,
-        decisions: Sequence[Decision],
-        deadline_ns: int,
-        announce: Callable[[Decision], object] = lambda _: None,
-    ) -> Sequence[Removal]:
-        del deadline_ns
-        under_way = {one.container_id for one in self._pending}
-        for one in decisions:
-            if one.container_id not in under_way:
-                announce(one)
-                self._pending.append(one)
-        if not self.slow:
-            self.finish()
-        return self.collect()
-
-    def collect(self) -> Sequence[Removal]:
-        ended = tuple(self._ended)
-        self._ended.clear()
-        return ended
-
-    def close(self, wait_s: float) -> Sequence[Removal]:
-        del wait_s
-        self.finish()
-        return self.collect()
-
-
-class FullDisk:
-    """A store that cannot write while `full`; it keeps removals as the real one does."""
-
-    def __init__(self) -> None:
-        self.full = False
-        self.unstored_ticks = 0
-        self.rows: list[Any] = []
-        self.deletions: list[Removal] = []
-        self.uncounted = 0
-        self._pending: list[RemovalPass] = []
-        self.closed = False
-
-    @property
-    def state(self) -> Any:
-        problem = "The disk is full." if self.full else ""
-        return type("State", (), {"problem": problem, "retention": ""})
-
-    def write_tick(self, record: Any) -> int:
-        self._pending += record.passes
-        if self.full:
-            self.unstored_ticks += 1
-            raise StoreError("The disk is full.", "Make room.")
-        self.rows.append(record)
-        self._settle()
-        return 0
-
-    def write_removals(self, removal_pass: RemovalPass, wall_ns: int, uncounted: int = 0) -> None:
-        del wall_ns
-        self._pending.append(removal_pass)
-        if self.full:
-            raise StoreError("The disk is full.", "Make room.")
-        self.uncounted += uncounted
-        self._settle()
-
-    def _settle(self) -> None:
-        self.deletions += [removal for one in self._pending for removal in one.removals]
-        self._pending.clear()
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Grafana:
-    """Ours; `up` runs in a thread of the agent."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self.error: BaseException | None = None
-
-    def up(self, progress: Callable[[str], None]) -> str:
-        progress("Grafana: starting …")
-        if self.error is not None:
-            raise self.error
-        self._host.did.append("grafana up")
-        return "http://localhost:3000"
-
-    def cancel(self) -> None:
-        self._host.did.append("grafana cancelled")
-
-    def down(self) -> None:
-        self._host.did.append("grafana down")
-
-
-class Generation:
-    """The first generation's process."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self.pid = 1 << 30
-        self.returncode: int | None = None
-        self.ended: int | None = None
-        self.stdout = self.stderr = None
-        self.args = ["generator"]
-
-    def poll(self) -> int | None:
-        if self.ended is not None and self.returncode is None:
-            self.returncode = self.ended
-            self._host.did.append("generator reaped")
-        return self.returncode
-
-    def communicate(self, timeout: float | None = None) -> tuple[None, None]:
-        del timeout
-        self.ended = 0 if self.ended is None else self.ended
-        self.poll()
-        return None, None
-
-
-class Witness:
-    """BPF."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def poll(self) -> Any:
-        if self._host.bpf != "off":
-            return type("State", (), {"status": "ready", "reason": "", "hint": ""})
-        return type("State", (), {"status": "off", "reason": "No BTF.", "hint": "Install it."})
-
-    def read(self) -> Any:
-        if self._host.bpf == "unreadable":
-            raise SourceError("A map cannot be read.")
-        return None
-
-    def mark(self, snapshot_ns: int) -> None:
-        self._host.marks_ns.append(snapshot_ns)
-
-    def close(self) -> None:
-        self._host.did.append("bpf closed")
-
-
-class Watchdog(Notifier):
-    """What systemd would see: at which moments the agent gave a sign of life, and its states."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        super().__init__("/nowhere", watchdog_s=180.0)
-        self._time = time
-        self.alive_s: list[float] = []
-        self.words: list[str] = []
-
-    def _send(self, *words: str) -> bool:
-        self.words += words
-        if "WATCHDOG=1" in words:
-            self.alive_s.append(self._time.passed_s)
-        return True
+from tests.unit.agent_parts import (
+    INSTALLATION,
+    SECOND_NS,
+    Build,
+    Docker,
+    Events,
+    FullDisk,
+    Generation,
+    Grafana,
+    ScriptedStopper,
+    VirtualTime,
+    Watchdog,
+    Witness,
+)
 
 
 @dataclass
@@ -495,3 +223,18 @@ def alpine(number: int, **changed: Any) -> Container:
     """A governed container of the tier `low`."""
     values: dict[str, Any] = {"name": f"so1_contenedor_{number}", "image": "alpine:latest"}
     return replace(builders.container(), id=f"{number:064x}", **(values | changed))
+
+
+def run(host: Host, options: Options = Options(), **settings: object) -> int:  # noqa: B008 - frozen
+    outside = host.outside(**settings)
+    return start(outside.config, options, outside.clock, outside.say, outside)
+
+
+def stop_after(host: Host, seconds: float) -> None:
+    host.time.at(seconds, signal_self)
+
+
+def status(host: Host) -> dict[str, Any]:
+    """What `agent status` would read at this moment."""
+    value: dict[str, Any] = json.loads((host.directory / "run/status.json").read_text())
+    return value
