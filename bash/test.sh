@@ -9,7 +9,8 @@ readonly default_guests=(debian12 debian13)
 readonly kernel_guests=(debian12-rt debian13-rt debian13-backports)
 readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
     tests/vm/test_modules_{figures,sharing,names,snapshot,readers,scale,fuzz}.py)
-readonly engine_root=/var/lib/so1-test engine_run=/run/so1-test
+# shellcheck source=bash/lib/test_engine.sh
+source "$root/bash/lib/test_engine.sh"
 
 usage() {
     cat <<'TEXT'
@@ -17,6 +18,7 @@ Usage: ./bash/test.sh [--fast | --full]
        ./bash/test.sh lint
        ./bash/test.sh unit   [-k EXPR]
        ./bash/test.sh docker [-k EXPR]
+       ./bash/test.sh coverage [-k EXPR]
        ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
 
 Without arguments: everything that CI runs. Installs what is missing (apt, through sudo where you
@@ -27,6 +29,9 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
            with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
+
+  coverage unit and docker, measured: which lines and branches of agent/ none of them runs
+           (agents that tests start are measured too, but for one that is killed)
 
   --fast   lint and unit only
   --full   all, with what is too long for CI and the other guests
@@ -123,82 +128,6 @@ make_environment() {
     touch "$directory/.complete"
 }
 
-# --- the Docker engine ----------------------------------------------------------------------
-
-engine_pid=""
-
-engine_answers() { as_root docker version >/dev/null 2>&1; }
-
-# Uses the engine that answers, else starts one with directories and a socket of its own.
-start_engine() {
-    local -a network=()
-    local try
-    engine_answers && return 0
-    export DOCKER_HOST=unix://$engine_run/docker.sock
-    as_root mkdir -p "$engine_root" "$engine_run"
-    for try in plain without-iptables; do
-        [[ $try == plain ]] || network=(--iptables=false --ip6tables=false)
-        say "starting an engine of our own ($try)"
-        # In a session of its own: a Ctrl-C in the terminal is ours to handle.
-        as_root setsid dockerd --data-root "$engine_root/data" --exec-root "$engine_run/exec" \
-            --pidfile "$engine_run/docker.pid" -H "$DOCKER_HOST" "${network[@]}" \
-            >"$results/dockerd-$try.log" 2>&1 </dev/null &
-        for _ in $(seq 60); do
-            if engine_answers; then
-                engine_pid=$(as_root cat "$engine_run/docker.pid")
-                return 0
-            fi
-            jobs %% >/dev/null 2>&1 || break
-            sleep 0.5
-        done
-        stop_engine
-    done
-    tail -n 5 "$results"/dockerd-*.log >&2
-    return 1
-}
-
-stop_engine() {
-    local pid=$engine_pid
-    engine_pid=""
-    [[ -n $pid ]] || pid=$(as_root cat "$engine_run/docker.pid" 2>/dev/null) || return 0
-    as_root kill "$pid" 2>/dev/null || true
-    for _ in $(seq 60); do
-        as_root kill -0 "$pid" 2>/dev/null || break
-        sleep 0.5
-    done
-    # An engine that was killed leaves its mounts, and then nothing below them can be removed.
-    awk -v root="$engine_root/" -v run="$engine_run/" \
-        'index($2, root) == 1 || index($2, run) == 1 {print $2}' /proc/mounts | sort -r \
-        | while read -r place; do as_root umount -l -- "$place" || true; done
-    as_root rm -rf --one-file-system -- "$engine_root" "$engine_run" \
-        || say "$engine_root or $engine_run could not be removed whole"
-}
-
-# The stand-ins for alpine and stress: there need not be a registry within reach.
-import_images() {
-    local work name library
-    work=$(mktemp -d)
-    for name in alpine stress; do
-        as_root docker image inspect "so1-$name-standin:local" >/dev/null 2>&1 && continue
-        mkdir -p "$work/$name"/{bin,dev,etc,proc,root,sys,tmp,usr/bin}
-        chmod 1777 "$work/$name/tmp"
-        cp "$(command -v busybox)" "$work/$name/bin/busybox"
-        "$work/$name/bin/busybox" --list | grep -vx busybox \
-            | while read -r applet; do ln -s busybox "$work/$name/bin/$applet"; done
-        if [[ $name == stress ]]; then
-            cp /usr/bin/stress "$work/$name/usr/bin/"
-            ldd /usr/bin/stress | grep -o '/[^ ]*' | while read -r library; do
-                mkdir -p "$work/$name$(dirname "$library")"
-                cp -L "$library" "$work/$name$library"
-            done
-        fi
-        tar -C "$work/$name" --owner=0 --group=0 -c . \
-            | as_root docker import -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-                - "so1-$name-standin:local" >/dev/null
-    done
-    rm -rf -- "$work"
-}
-
 # --- the layers -----------------------------------------------------------------------------
 
 layers=()
@@ -226,8 +155,10 @@ skip_layer() {
 # run_pytest REPORT ARGUMENT...
 run_pytest() {
     local report=$1
+    local -a runner
     shift
-    "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+    measured
+    "${runner[@]}" pytest -p no:cacheprovider -q -o junit_family=xunit1 \
         --junit-xml="$results/$report.xml" \
         "${selection[@]}" "$@"
 }
@@ -236,8 +167,16 @@ run_lint() { run_pytest lint tests/unit/test_linters.py; }
 
 run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
 
+# measured: sets $runner to what runs a layer's pytest, with coverage.py where that is wanted.
+measured() {
+    runner=("$python" -m)
+    [[ -z $measures ]] || runner+=(coverage run --data-file="$measures/data" -m)
+}
+
 run_docker() {
-    as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+    local -a runner
+    measured
+    as_root "${runner[@]}" pytest -p no:cacheprovider -q -o junit_family=xunit1 \
         --junit-xml="$results/docker.xml" \
         "${selection[@]}" tests/docker
 }
@@ -287,17 +226,21 @@ docker_layer() {
     fi
 }
 
-# Stops what start_engine started, and never an engine that was there before.
-stop_own_engine() {
-    [[ -n $engine_pid ]] || return 0
-    stop_engine
-    unset DOCKER_HOST
+# Which lines and branches no layer ran; what is left uncovered is judged in docs/reports/coverage.md.
+report_coverage() {
+    (
+        cd "$root"
+        export COVERAGE_FILE=$measures/data
+        "$python" -m coverage combine --quiet "$measures" && "$python" -m coverage report
+    ) || say "nothing was measured"
+    rm -rf -- "$measures"
 }
 
 finish() {
     local status=$?
     trap - EXIT
     stop_own_engine
+    [[ -z $measures ]] || report_coverage
     if ((${#layers[@]} == 0)); then
         exit "$status"
     fi
@@ -314,6 +257,7 @@ finish() {
 }
 
 full=0
+measures="" # where coverage.py writes
 expression=""
 guest_timeout_s=2100
 guests=()
@@ -333,6 +277,10 @@ parse_arguments() {
                 guests=("${default_guests[@]}" sid "${kernel_guests[@]}")
                 ;;
             lint | unit | docker | vm) wanted=("$1") ;;
+            coverage)
+                wanted=(unit docker)
+                measures=wanted
+                ;;
             -k)
                 (($# > 1)) || die "-k needs an expression"
                 expression=$2
@@ -362,6 +310,10 @@ main() {
     [[ -z $expression ]] || selection+=(-k "$expression")
     ((full)) && selection+=(--full)
     results=$(mktemp -d "${TMPDIR:-/tmp}/so1-test-XXXXXX")
+    if [[ -n $measures ]]; then
+        measures=$(mktemp -d "${TMPDIR:-/tmp}/so1-coverage-XXXXXX")
+        chmod 1777 "$measures" # some tests run the agent as another user
+    fi
     # shellcheck disable=SC2046
     install_missing $(packages_of python)
     make_environment
