@@ -5,6 +5,7 @@ The proxy is a few lines in front of the engine's socket, as people put one ther
 
 from __future__ import annotations
 
+import signal
 import socket
 import socketserver
 import subprocess
@@ -103,8 +104,8 @@ def test_refused_events_are_in_status_and_doctor_and_the_limit_still_holds(
         assert "the limit is looked at with each tick only" in status(config)
         wait_until(lambda: len(module_engine.names()) == 3, "the tick leaves three")
         doctor = run_agent("doctor", "--config", config).stdout
-        agent.process.terminate()
-        agent.process.wait(120)
+        agent.signal(signal.SIGTERM)
+        assert agent.wait_end(120) == 0, agent.output
     assert sum("events=refused" in line for line in agent.lines) == 1
     assert "let the proxy in front of it pass GET /events" in doctor
 
@@ -129,8 +130,8 @@ def test_an_owner_that_brings_its_container_back_is_reported_once_and_not_spared
             wait_until(lambda: "owner-recreates: " in status(config), "status reports the owner")
             seen = len(made)
             wait_until(lambda: len(made) > seen + 1, "it is removed as before")
-            agent.process.terminate()
-            agent.process.wait(120)
+            agent.signal(signal.SIGTERM)
+            assert agent.wait_end(120) == 0, agent.output
     finally:
         ending.set()
         thread.join()

@@ -222,3 +222,30 @@ def test_the_command_that_starts_cron_fits_the_host(host: Path) -> None:
 
 def test_settings_alone_name_the_directory(tmp_path: Path) -> None:
     assert not cron.is_installed(CronSettings(directory=str(tmp_path)))
+
+
+def test_a_directory_that_takes_no_file_is_a_sentence_and_leaves_none(
+    config: Config, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(CronError, match="so1-agent cannot be written: Read-only file system"):
+        cron.install(config, script)
+    assert not cron.is_installed(config.cron)
+
+
+def test_a_file_of_ours_that_cannot_be_removed_is_named_with_the_command(
+    config: Config, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cron.install(config, script)
+
+    def refuse(one: Path, *, missing_ok: bool = False) -> None:
+        if one == path:
+            raise OSError(1, "Operation not permitted", str(one))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(CronError, match="cannot be removed: Operation not permitted") as raised:
+        cron.remove(config.cron)
+    assert raised.value.hint == f"Remove it: `sudo rm {path}`."

@@ -269,3 +269,35 @@ def test_a_program_is_found_by_the_path_that_it_would_be_started_with(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find(own.name) is None
     assert find("sh") is not None
+
+
+def test_a_program_that_cannot_be_watched_is_ended_and_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    before = children()
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(CommandError, match="cannot be watched: Too many open files"):
+        Running(python("import time; time.sleep(600)"), timeout_s=PATIENCE_S)
+    assert children() == before
+
+
+def test_a_program_that_does_not_end_inside_the_kernel_is_left_and_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = subprocess.Popen(
+        python("import time; time.sleep(600)"), stdout=subprocess.PIPE, start_new_session=True
+    )
+    killed: list[tuple[int, int]] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("agent.util.subprocess._KILLED_S", 0.01)
+        patched.setattr(os, "killpg", lambda *words: killed.append(words))
+        kill_session(process)
+    assert killed == [(process.pid, signal.SIGKILL)]
+    assert f"pid={process.pid} outcome=unkillable" in caplog.text
+    assert process.stdout is not None
+    assert process.stdout.closed
+    process.kill()
+    process.wait(PATIENCE_S)
