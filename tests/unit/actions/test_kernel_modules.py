@@ -98,7 +98,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     return made
 
 
-def begun(script: Script) -> kernel_modules.Loading:
+def begun(script: Script) -> kernel_modules.ScriptAtWork:
     return kernel_modules.begin_loading(Path("/srv/build"), ModulesSettings())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.actions import cron
+from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
 from agent.cli import app
 from agent.cli.commands import control
@@ -126,7 +126,7 @@ def leftovers(
     def down(_: Grafana) -> None:
         touched["order"].append("grafana")
 
-    monkeypatch.setattr(control.kernel_modules, "unload", unload)
+    monkeypatch.setattr(kernel_modules, "unload", unload)
     monkeypatch.setattr(Grafana, "is_ours", lambda _: True)
     monkeypatch.setattr(Grafana, "down", down)
     return touched
@@ -173,7 +173,7 @@ def test_a_second_cleanup_finds_nothing_and_says_only_that(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(control.kernel_modules, "unload", lambda: ())
+    monkeypatch.setattr(kernel_modules, "unload", lambda: ())
     monkeypatch.setattr(Grafana, "is_ours", lambda _: False)
     monkeypatch.setattr(Grafana, "down", lambda _: pytest.fail("another's Grafana"))
     assert app.run(["cleanup", "--config", str(file)]) == 0
@@ -193,7 +193,7 @@ def broken_modules(_: FakeEngine, patched: pytest.MonkeyPatch) -> None:
     def unload() -> tuple[str, ...]:
         raise ModulesError("The kernel module sysinfo stays loaded: in use")
 
-    patched.setattr(control.kernel_modules, "unload", unload)
+    patched.setattr(kernel_modules, "unload", unload)
 
 
 def refused_list(engine: FakeEngine, _: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.24"}
+SECOND = 10**9
 Handler = Callable[[socket.socket, str], None]
 
 
@@ -135,3 +136,32 @@ def inspected(letter: str, **changed: Any) -> dict[str, Any]:
         "State": {"Pid": 4321, "Status": "running"},
     }
     return {**entry, **changed}
+
+
+def offer(fake: FakeEngine, *containers: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """The engine has exactly these: each an entry of the list and a description."""
+    for key in [key for key in fake.answers if key.endswith("/json")]:
+        del fake.answers[key]
+    fake.answers["/containers/json"] = [entry for entry, _ in containers]
+    for entry, description in containers:
+        fake.answers[f"/containers/{entry['Id']}/json"] = description
+
+
+class Clock:
+    """Both clocks; a test moves them."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1000 * SECOND
+
+    def wall_ns(self) -> int:
+        return self.now_ns
+
+    def boot_ns(self) -> int:
+        return self.now_ns
+
+
+def hang(connection: socket.socket, target: str) -> None:
+    """Never a word, until the one that asked gives up."""
+    connection.settimeout(30)
+    while connection.recv(4096):
+        pass

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -44,13 +43,6 @@ class Stream:
     def event(self, kind: str, container_id: str = A) -> None:
         entry = {"Type": "container", "Action": kind, "Actor": {"ID": container_id}}
         self.send(json.dumps(entry).encode() + b"\n")
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeEngine]:
-    made = FakeEngine(tmp_path)
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -10,8 +10,15 @@ import pytest
 from agent.errors import EngineUnavailableError
 from agent.sources.engine.inventory import Engine
 from agent.sources.engine.kept_list import LONGEST_NS, SETTLE_NS, KeptList
-from tests.unit.sources.engine.fake_engine import FakeEngine, inspected, listed, reply
-from tests.unit.sources.engine.test_inventory import SECOND, Clock, offer
+from tests.unit.sources.engine.fake_engine import (
+    SECOND,
+    Clock,
+    FakeEngine,
+    inspected,
+    listed,
+    offer,
+    reply,
+)
 
 A, B = "a" * 64, "b" * 64
 
