@@ -73,7 +73,7 @@ def run(config: Config, clock: Clock, *, as_json: bool) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
+class _Sighting:
     seen: Tick
     cgroup: ContainerCgroup
     events: CgroupEvents
@@ -106,13 +106,13 @@ class _Examination:
         finally:
             self._witness_nested_end(nested)
 
-    def _moment(self) -> _Moment | None:
+    def _moment(self) -> _Sighting | None:
         """None while Docker or the kernel does not show the container yet."""
         seen = self._watch.look()
         cgroup = cgroups_of(seen).containers.get(self._bird.key)
         if cgroup is None or not cgroup.path:
             return None
-        return _Moment(seen, cgroup, self._events(bpf_of(seen), seen))
+        return _Sighting(seen, cgroup, self._events(bpf_of(seen), seen))
 
     def _events(self, view: BpfView, seen: Tick) -> CgroupEvents:
         owner = owners(view, cgroups_of(seen))
@@ -122,7 +122,7 @@ class _Examination:
                 total = total.plus(events)
         return total
 
-    def _now(self) -> _Moment:
+    def _now(self) -> _Sighting:
         moment = self._moment()
         if moment is None:
             raise CanaryError("The canary's cgroup is gone.", "Was its container removed?")
@@ -138,7 +138,7 @@ class _Examination:
             time.sleep(0.1)
         return value
 
-    def _processes(self, moment: _Moment) -> frozenset[int]:
+    def _processes(self, moment: _Sighting) -> frozenset[int]:
         """The oracle: the kernel's own list of the container's cgroup and those below."""
         pids: set[int] = set()
         for directory, _, _ in os.walk(f"{self._root}{moment.cgroup.path}"):
@@ -147,7 +147,7 @@ class _Examination:
                 pids.update(int(word) for word in text.split())
         return frozenset(pids)
 
-    def _nest(self, moment: _Moment, inner_pid: int) -> Path:
+    def _nest(self, moment: _Sighting, inner_pid: int) -> Path:
         """A cgroup inside the container's, with the sleeper in it."""
         nested = Path(f"{self._root}{moment.cgroup.path}") / "canary"
         pid = self._outer_pid(moment, inner_pid)
@@ -160,7 +160,7 @@ class _Examination:
             ) from error
         return nested
 
-    def _outer_pid(self, moment: _Moment, inner_pid: int) -> int:
+    def _outer_pid(self, moment: _Sighting, inner_pid: int) -> int:
         for pid in self._processes(moment):
             with suppress(OSError):
                 for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():

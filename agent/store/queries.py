@@ -21,7 +21,7 @@ from agent.model.removal import Outcome
 from agent.store import database as sqlite
 from agent.store import failures, spans
 from agent.store.rollups import stops_of
-from agent.store.spans import Cell
+from agent.store.spans import SpanFigure
 from agent.store.tables import (
     AttributionCheck,
     Checks,
@@ -104,7 +104,7 @@ class HostPart:
     part: int
     ticks: int
     psutil_ticks: int
-    figures: dict[str, Cell]
+    figures: dict[str, SpanFigure]
     """By their names in `Tick`."""
 
 
@@ -278,7 +278,7 @@ class History:
         found = []
         for row in self._rows(spans.host(from_ms, to_ms, step_ms)):
             figures = {
-                name: Cell(
+                name: SpanFigure(
                     row[f"{name}_known"],
                     row[f"{name}_total"] or 0.0,
                     row[f"{name}_least"],

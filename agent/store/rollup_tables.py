@@ -44,7 +44,7 @@ class Rolled:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Rollup:
     """What there is a table of at each level."""
 
     name: str
@@ -104,7 +104,7 @@ _SURE = (
 _UNSURE = ("container_count", "psi_memory", "psi_cpu")
 _CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
 
-HOST = Kind(
+HOST = Rollup(
     "host",
     "metrics LEFT JOIN attribution_checks USING (timestamp)",
     (),
@@ -127,7 +127,7 @@ HOST = Kind(
     (*_SURE, *_UNSURE),
 )
 
-CONTAINER = Kind(
+CONTAINER = Rollup(
     "container",
     "container_totals",
     ("container_id", "container_name", "image", "tier"),
@@ -150,7 +150,7 @@ CONTAINER = Kind(
     cpu="cpu_usage_sum",
 )
 
-PROCESS = Kind(
+PROCESS = Rollup(
     "process",
     "process_stats",
     ("pid", "name"),
@@ -165,7 +165,7 @@ PROCESS = Kind(
     cpu="cpu_usage_sum",
 )
 
-REMOVALS = Kind(
+REMOVALS = Rollup(
     "removals", "deletions", ("tier", "outcome", "reason"), _total("removals", "count(*)")
 )
 

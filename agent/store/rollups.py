@@ -29,8 +29,8 @@ from agent.store.rollup_tables import (
     PROCESS,
     PROCESS_KEY,
     REMOVALS,
-    Kind,
     Level,
+    Rollup,
 )
 
 BUCKETS_A_TICK = 12
@@ -152,7 +152,7 @@ class Roller:
 
 
 def gather(
-    connection: sqlite3.Connection, kind: Kind, level: Level, begin: int, end: int
+    connection: sqlite3.Connection, kind: Rollup, level: Level, begin: int, end: int
 ) -> list[Group]:
     """All rows of a bucket, from the finer level or from ticks."""
     figures = kind.figures(level)
@@ -170,7 +170,7 @@ def gather(
     ]
 
 
-def largest(kind: Kind, groups: Sequence[Group]) -> list[Group]:
+def largest(kind: Rollup, groups: Sequence[Group]) -> list[Group]:
     """The largest by memory or CPU, and the others folded together (containers by tier).
 
     Each takes the better of its two places, so that at least half of them are the very largest by
@@ -192,16 +192,16 @@ def largest(kind: Kind, groups: Sequence[Group]) -> list[Group]:
     return kept + [fold(kind, key, rest[key]) for key in sorted(rest)]
 
 
-def others_of(kind: Kind, key: Key) -> Key:
+def others_of(kind: Rollup, key: Key) -> Key:
     """The key of the row that stands for `key` among the others."""
     return ("", OTHERS, "", key[-1]) if kind is CONTAINER else (0, OTHERS)
 
 
-def is_others(kind: Kind, key: Key) -> bool:
+def is_others(kind: Rollup, key: Key) -> bool:
     return key == others_of(kind, key)
 
 
-def fold(kind: Kind, key: Key, groups: Sequence[Group]) -> Group:
+def fold(kind: Rollup, key: Key, groups: Sequence[Group]) -> Group:
     """One row of several. It has no last value: theirs are of different moments."""
     values = {}
     for one in kind.columns:
@@ -211,7 +211,7 @@ def fold(kind: Kind, key: Key, groups: Sequence[Group]) -> Group:
 
 
 def _add_last(
-    connection: sqlite3.Connection, kind: Kind, level: Level, groups: Sequence[Group]
+    connection: sqlite3.Connection, kind: Rollup, level: Level, groups: Sequence[Group]
 ) -> None:
     """Gives each row its values at its own last tick."""
     if not kind.last:
@@ -228,7 +228,7 @@ def _add_last(
 
 
 def _insert(
-    connection: sqlite3.Connection, kind: Kind, level: Level, begin: int, groups: Sequence[Group]
+    connection: sqlite3.Connection, kind: Rollup, level: Level, begin: int, groups: Sequence[Group]
 ) -> None:
     keys: tuple[str, ...] = kind.key
     identify: Callable[[sqlite3.Connection, Key], Key] = lambda _connection, key: key  # noqa: E731

@@ -27,7 +27,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SpanFigure:
     """One figure over a part of a span."""
 
     known: int

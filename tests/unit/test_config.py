@@ -381,3 +381,8 @@ def test_a_byte_order_mark_before_the_settings_is_no_setting(tmp_path: Path) -> 
     path = tmp_path / "agent.toml"
     path.write_bytes(b"\xef\xbb\xbfinterval_s = 7\r\n")
     assert load_config(path).interval_s == 7
+
+
+def test_buckets_stay_ninety_and_four_hundred_days_unless_told() -> None:
+    retention = Config().retention
+    assert (retention.rollup_5min_days, retention.rollup_days) == (90, 400)

@@ -41,7 +41,7 @@ class KeptError(SourceError):
     """A kept file is not to be used; the message says why."""
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _KeptFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made_for: dict[str, str]
     compiled: Compiled
 
@@ -104,7 +104,7 @@ def read(directory: Path, order: Order, wanted: dict[str, str]) -> Compiled | No
     if not raw.startswith(_MAGIC) or hashlib.sha256(payload).digest() != digest:
         raise KeptError(f"{directory / name} is cut or changed.")
     try:
-        file = msgspec.msgpack.decode(payload, type=_File)
+        file = msgspec.msgpack.decode(payload, type=_KeptFile)
     except msgspec.MsgspecError as error:
         raise KeptError(f"{directory / name} has another form: {error}.") from error
     differs = sorted(
@@ -120,7 +120,7 @@ def read(directory: Path, order: Order, wanted: dict[str, str]) -> Compiled | No
 def write(directory: Path, order: Order, wanted: dict[str, str], compiled: Compiled) -> None:
     """Keeps it, whole or not at all. Raises KeptError where that is refused."""
     name = file_name(order)
-    payload = msgspec.msgpack.encode(_File(wanted, compiled))
+    payload = msgspec.msgpack.encode(_KeptFile(wanted, compiled))
     content = _MAGIC + hashlib.sha256(payload).digest() + payload
     fresh = f".{name}.{os.getpid()}"
     try:

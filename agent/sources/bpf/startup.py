@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +23,7 @@ from agent.sources.bpf import kept
 from agent.sources.bpf.loader import LoadError, Probes, load
 from agent.sources.bpf.programs import Compiled, Order
 from agent.sources.bpf.support import PACKAGE
-from agent.util.subprocess import environment, kill_session
+from agent.util.subprocess import CommandError, Program, begin, kill_session
 
 __all__ = ["HandoverError", "Probes", "Startup"]
 
@@ -50,7 +49,7 @@ class Startup:
         self._directory = directory
         self._ready_read, self._ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
         self._result: Probes | Exception | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="bpf-start", daemon=True)
@@ -115,19 +114,12 @@ class Startup:
                 if self._closed:
                     raise HandoverError("The BPF helper was not needed any more.")
                 try:
-                    self._process = subprocess.Popen(
-                        argv,
-                        stdin=subprocess.DEVNULL,
-                        stdout=said,
-                        stderr=said,
-                        env=environment(),
-                        pass_fds=(output.fileno(),),
-                        start_new_session=True,
-                        cwd="/",
+                    self._process = begin(
+                        argv, stdout=said, stderr=said, pass_fds=(output.fileno(),)
                     )
-                except OSError as error:
+                except CommandError as error:
                     raise HandoverError(
-                        f"The BPF helper cannot be started: {error.strerror}."
+                        f"The BPF helper cannot be started: {error.message}"
                     ) from error
             status = self._process.wait()
             if status != 0:

@@ -73,7 +73,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 def compose(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Compose:
     made = Compose(engine)
     monkeypatch.setattr(grafana, "run", made)
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
     monkeypatch.setattr(grafana, "settle_password", lambda port, password: "")
     monkeypatch.setattr(grafana, "_POLL_S", 0.01)
     monkeypatch.setattr(grafana, "_PORT_WAIT_S", 0.0)
@@ -335,7 +335,7 @@ def version_of(works: str) -> Callable[..., Finished]:
 def test_the_plugin_is_used_where_it_is_there_else_the_program(
     monkeypatch: pytest.MonkeyPatch, works: str
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
     monkeypatch.setattr(grafana, "run", version_of(works))
     assert compose_command() == works.split()
 
@@ -344,7 +344,7 @@ def test_the_plugin_is_used_where_it_is_there_else_the_program(
 def test_without_any_compose_it_is_said_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: "/bin/x" if there else None)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: "/bin/x" if there else None)
     monkeypatch.setattr(grafana, "run", version_of("none"))
     with pytest.raises(AgentError, match="needs docker compose") as raised:
         compose_command()

@@ -96,6 +96,11 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
             *("cgroup1", 2.0, 0.5, 12.346, None, None, None, None, 0, 3.5, 1.25),
         )
     ]
+    assert ask(path, "SELECT swap_mb, held_estimated_mb FROM container_totals") == [(3.5, 1.25)]
+    assert ask(path, "SELECT process_name, count, cpu_ms, peak_rss_mb FROM short_lived") == [
+        ("sleep", 3, 4.5, 1.5),
+        ("(others)", 2, 0.0, None),
+    ]
     box = (timestamp, ID_A[:12], "so1_contenedor_1")
     assert ask(path, "SELECT * FROM short_lived ORDER BY id") == [
         (1, *box, "sh", "sleep", 3, 4.5, 1.5),
