@@ -181,7 +181,13 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "scope": "managed",
             "stop_grace_s": 1,
         },
-        "retention": {"raw_hours": 24, "history_days": 30, "max_database_mb": 2048},
+        "retention": {
+            "raw_hours": 24,
+            "history_days": 30,
+            "max_database_mb": 2048,
+            "rollup_5min_days": 90,
+            "rollup_days": 400,
+        },
         "images": {"low": "alpine:latest", "high": "polinux/stress"},
         "grafana": {"enabled": True, "keep": False, "port": 3000, "admin_password": "admin"},
         "modules": {
@@ -195,6 +201,7 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "install": "/opt/so1",
             "database": "/var/lib/so1/metrics.db",
             "build": "/var/lib/so1/build",
+            "bpf": "/var/lib/so1/bpf",
             "run": "/run/so1",
             "log": "/var/log/so1",
         },
