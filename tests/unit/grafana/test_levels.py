@@ -295,3 +295,37 @@ def test_no_query_has_a_thousand_cursors(history: sqlite3.Connection, hours: int
         program = history.execute("EXPLAIN " + view.expand(panel.sql, 1000)).fetchall()
         cursors = [row[2] for row in program if row[1].startswith(("Open", "InitCoroutine"))]
         assert max(cursors) < 800, panel
+
+
+@pytest.mark.parametrize("name", plugin.NAMES)
+def test_queries_of_variables_and_marks_use_nothing_that_grafana_has_for_panels_alone(
+    name: str,
+) -> None:
+    content = plugin.load(name)
+    texts = [one["query"] for one in content["templating"]["list"] if one["type"] == "query"]
+    texts += [one["target"]["rawQueryText"] for one in content["annotations"]["list"]]
+
+    assert len(texts) >= 3
+    assert not [text for text in texts if "$__interval" in text]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_list_of_containers_has_those_of_sixty_moments_the_current_ones_first(
+    history: sqlite3.Connection, rows: Rows, level: str
+) -> None:
+    (sql,) = (
+        one["query"]
+        for one in plugin.load("monitor-de-contenedores")["templating"]["list"]
+        if one["type"] == "query"
+    )
+    view = View(BEGIN_MS, END_MS)
+
+    found = history.execute(view.expand(forced(sql, level), 1000)).fetchall()
+
+    names = {row["container_id"]: row["container_name"] for row in rows.totals}
+    now = [one for one in rows.totals if one["timestamp"] == rows.metrics[-1]["timestamp"]]
+    now.sort(key=lambda row: -row["held_mb"])
+    assert [row[1] for row in found[: len(now)]] == [row["container_id"] for row in now]
+    assert len(found) > len(now) or level == "1d"
+    assert all(names[identity] == name for name, identity in found)
+    assert len({row[1] for row in found}) == len(found) <= 500
