@@ -26,7 +26,7 @@ def _own_offset_ns() -> int:
     """That of the time namespace that we are in ourselves (time_namespaces(7)); 0 on the host.
 
     Clocks and the starts in `/proc` are shown to us with it, the modules and BPF know none. The
-    file tells of the namespace of our children, which is ours unless somebody just made it anew.
+    file tells of the namespace of our children, which is ours unless somebody just made it again.
     """
     try:
         own, childrens = (

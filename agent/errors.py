@@ -1,14 +1,14 @@
 """The one family of errors that people see.
 
 Raised where the cause is known and printed in one place, `agent.__main__`: one sentence that names
-the cause, one that says what mends it, and the exit status.
+the cause, one that says the remedy, and the exit status.
 """
 
 from __future__ import annotations
 
 
 class AgentError(Exception):
-    """A failure to tell a person: `message` names the cause, `hint` the command that mends it."""
+    """A failure to tell a person: `message` names the cause, `hint` the remedy."""
 
     exit_status = 1
 
@@ -28,7 +28,7 @@ class ConfigError(AgentError):
 
 
 class PrivilegeError(AgentError):
-    """The caller lacks a privilege."""
+    """The caller is missing a privilege."""
 
     exit_status = 3
 

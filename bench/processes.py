@@ -124,7 +124,7 @@ _FIELDS = [
 
 
 def psutil_snapshot() -> int:
-    """The module's fields as far as psutil has them, and the cgroup that it lacks."""
+    """The module's fields as far as psutil has them, and the cgroup that it is missing."""
     found = 0
     for process in psutil.process_iter(_FIELDS):
         try:
@@ -132,7 +132,7 @@ def psutil_snapshot() -> int:
         except OSError:
             continue
         found += 1
-    # process_iter keeps its objects: the next call must look at every process anew, as this one.
+    # process_iter keeps its objects: the next call must look at every process again, as this one.
     psutil.process_iter.cache_clear()
     return found
 

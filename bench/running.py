@@ -68,7 +68,7 @@ class RunningAgent:
             connection.close()
 
     def wait_for_bpf(self, timeout_s: float = 600) -> str:
-        """Until the probes are there or cannot be had: the compile must not be measured.
+        """Until the probes are there or is not available: the compile must not be measured.
 
         Gives how they are. Raises RuntimeError when neither comes, or the agent ends.
         """

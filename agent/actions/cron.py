@@ -127,7 +127,7 @@ def cron_text(script: Path, environment: Mapping[str, str]) -> str:
 def daemon_problem(
     proc: Path = DEFAULT_PROC, root: Path = Path("/"), systemd: Path = Path("/run/systemd/system")
 ) -> CronError | None:
-    """What keeps the file from being read, with the command that mends it; None if a cron runs."""
+    """What keeps the file from being read, with its remedy; None if a cron runs."""
     if _daemon_runs(proc, root):
         return None
     installed = any((root / place).exists() for place in ("usr/sbin/cron", "usr/sbin/crond"))

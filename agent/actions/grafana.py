@@ -94,8 +94,8 @@ class Grafana:
     def up(self, progress: Progress) -> str:
         """Brings Grafana up and gives its address once it is healthy.
 
-        Raises AgentError, with what mends it, where Docker is away, compose is missing, a foreign
-        container has the name, the image cannot be had, the port is taken, or Grafana does not
+        Raises AgentError, with the remedy, where Docker is away, compose is missing, a foreign
+        container has the name, the image is not available, the port is taken, or Grafana does not
         become healthy (it is then left as it is, to be looked at).
         """
         with self._busy, _engine(self._docker_host) as engine:

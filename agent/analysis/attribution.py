@@ -30,16 +30,16 @@ def attribute(
     snapshot: Snapshot,
     view: CgroupView,
     containers: Sequence[Container],
-    second: Mapping[ProcessKey, int] | None = None,
+    bpf_cgroup_ids: Mapping[ProcessKey, int] | None = None,
     losses: Losses = NO_LOSSES,
 ) -> Attribution:
     """The answer for every process of `snapshot` that is a container's, in the snapshot's order.
 
-    `second` is BPF's cgroup id by process, in the view's hierarchy; None where there is no BPF.
+    `bpf_cgroup_ids` is by process, in the view's hierarchy; None where there is no BPF.
     Zombies are rows too, with the memory that they have left (none): they hold a pid of their
     container until somebody reaps them. Kernel threads and pids 0 and 1 are never rows.
     """
-    return _Attributor(snapshot, view, containers, second).answer(losses)
+    return _Attributor(snapshot, view, containers, bpf_cgroup_ids).answer(losses)
 
 
 def is_kernel_thread(process: Process) -> bool:
@@ -65,11 +65,11 @@ class _Attributor:
         snapshot: Snapshot,
         view: CgroupView,
         containers: Sequence[Container],
-        second: Mapping[ProcessKey, int] | None,
+        bpf_cgroup_ids: Mapping[ProcessKey, int] | None,
     ) -> None:
         self._snapshot = snapshot
         self._view = view
-        self._second = _by_source(second, snapshot.source)
+        self._bpf_cgroup_ids = _by_source(bpf_cgroup_ids, snapshot.source)
         self._names = {one.key: one.name for one in containers}
         self._names.update({one.container: one.name for one in view.foreign.values()})
         self._owner: dict[int, ContainerKey] = {}
@@ -108,7 +108,7 @@ class _Attributor:
                 events_late=losses.late,
                 events_missed=losses.missed,
             ),
-            doubtful=frozenset(self._doubtful),
+            disputed=frozenset(self._doubtful),
             unknown_cgroups=frozenset(self._unknown),
         )
 
@@ -119,14 +119,14 @@ class _Attributor:
         `_add` would find out too.
         """
         snapshot, host_ids, candidates = self._snapshot, self._host_ids, self._candidates
-        second = self._second or {}
+        by_bpf = self._bpf_cgroup_ids or {}
         of = self._view.hierarchy.getter
         for process, key in zip(snapshot.processes, snapshot.keys, strict=True):
             cgroup_id = of(process)
             if (
                 cgroup_id not in host_ids
                 or key in candidates
-                or second.get(key, cgroup_id) != cgroup_id
+                or by_bpf.get(key, cgroup_id) != cgroup_id
             ):
                 yield process
 
@@ -159,10 +159,10 @@ class _Attributor:
         BPF's word alone is believed, unverified. Without it a living process is counted: a
         container that could make its processes unreadable would hide them.
         """
-        second_id = (self._second or {}).get(process.key, 0)
-        if container := self._owner.get(second_id):
+        bpf_cgroup_id = (self._bpf_cgroup_ids or {}).get(process.key, 0)
+        if container := self._owner.get(bpf_cgroup_id):
             self._append(process, container, Basis.CGROUP, Verified.UNVERIFIED)
-        elif not second_id and not _has_ended(process):
+        elif not bpf_cgroup_id and not _has_ended(process):
             self._unresolved += 1
         else:
             self._dropped += candidate is not None
@@ -229,13 +229,13 @@ class _Attributor:
         self, process: Process, cgroup_id: int, said: ContainerKey | None
     ) -> tuple[Verified, ContainerKey | None]:
         """What BPF says of the container that was `said`, and which one it names itself."""
-        if self._second is None:
+        if self._bpf_cgroup_ids is None:
             return Verified.UNVERIFIED, None
-        second_id = self._second.get(process.key)
-        if second_id is None or not (cgroup_id or said):
+        bpf_cgroup_id = self._bpf_cgroup_ids.get(process.key)
+        if bpf_cgroup_id is None or not (cgroup_id or said):
             return Verified.UNVERIFIED, None
-        by_bpf = self._owner.get(second_id)
-        if second_id == cgroup_id or by_bpf == said:
+        by_bpf = self._owner.get(bpf_cgroup_id)
+        if bpf_cgroup_id == cgroup_id or by_bpf == said:
             return Verified.AGREE, said
         return Verified.CONFLICT, by_bpf
 
@@ -256,9 +256,9 @@ def _named(container: ContainerKey | None) -> str:
 
 
 def _by_source(
-    second: Mapping[ProcessKey, int] | None, source: Source
+    bpf_cgroup_ids: Mapping[ProcessKey, int] | None, source: Source
 ) -> Mapping[ProcessKey, int] | None:
     """BPF's record under the keys of the source: psutil's are cut to clock ticks."""
-    if second is None or source is not Source.PSUTIL:
-        return second
-    return {in_clock_ticks(key): cgroup_id for key, cgroup_id in second.items()}
+    if bpf_cgroup_ids is None or source is not Source.PSUTIL:
+        return bpf_cgroup_ids
+    return {in_clock_ticks(key): cgroup_id for key, cgroup_id in bpf_cgroup_ids.items()}

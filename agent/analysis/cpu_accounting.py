@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.analysis import short_lived
-from agent.model.accounts import Books, ContainerShare, Ledger, Stay
+from agent.model.accounts import Balance, ContainerShare, CpuAccounts, Residency
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.container import CgroupView, ContainerKey, ShortLivedCommand
 from agent.model.process import ProcessKey, Snapshot, Source, in_clock_ticks
@@ -20,7 +20,7 @@ from agent.model.process import ProcessKey, Snapshot, Source, in_clock_ticks
 def owners(
     view: BpfView,
     cgroups: CgroupView,
-    before: Books | None = None,
+    before: CpuAccounts | None = None,
     seen: Mapping[int, ContainerKey] | None = None,
 ) -> dict[int, ContainerKey]:
     """Container by cgroup id, of all cgroups that a container has or had.
@@ -57,15 +57,15 @@ def process_cpu_ns(
     return {key: cpu_ns[cut] for key in view.cgroup_ids if (cut := in_clock_ticks(key)) in cpu_ns}
 
 
-def close_books(
-    before: Books,
+def settle_accounts(
+    before: CpuAccounts,
     view: BpfView,
     owner: Mapping[int, ContainerKey],
     cpu_ns: Mapping[ProcessKey, int],
     usage_ns: Mapping[ContainerKey, int],
     lives: Mapping[ContainerKey, int] | None = None,
-) -> tuple[dict[ContainerKey, ContainerShare], Books]:
-    """The account of every container known since the last tick, and the books to go on with.
+) -> tuple[dict[ContainerKey, ContainerShare], CpuAccounts]:
+    """The account of every container known since the last tick, and the accounts to go on with.
 
     A container has an account from its second tick on, or at once if the probes saw it begin.
 
@@ -77,7 +77,7 @@ def close_books(
     kernel frees it) is carried on.
     """
     looked, lives = lives is not None, lives or {}
-    stays = _stays(before, view, owner, cpu_ns)
+    residencies = _residencies(before, view, owner, cpu_ns)
     told = before.totals or {}
     changed = _changes(before, view, owner, lives)
     fresh = {
@@ -89,16 +89,16 @@ def close_books(
     new = {owner.get(cgroup_id) for cgroup_id in view.born} - old
     named = _commands(before, view, owner)
     shares: dict[ContainerKey, ContainerShare] = {}
-    ledgers: dict[ContainerKey, Ledger] = {}
+    balances: dict[ContainerKey, Balance] = {}
     nothing = CgroupEvents()
-    for container in {**usage_ns, **before.ledgers, **dict.fromkeys(sorted(fresh))}:
+    for container in {**usage_ns, **before.balances, **dict.fromkeys(sorted(fresh))}:
         usage = usage_ns.get(container)
         life_id = lives.get(container, 0)
-        now = stays.get(container, {})
-        ledger = before.ledgers.get(container)
+        now = residencies.get(container, {})
+        balance = before.balances.get(container)
         if usage is not None:
-            ledgers[container] = Ledger(usage, now, life_id)
-        if ledger is None:
+            balances[container] = Balance(usage, now, life_id)
+        if balance is None:
             if usage is None:
                 # It had no cgroup at the last tick and has none now, but lives in between.
                 is_known = looked and not life_id and container in fresh
@@ -107,20 +107,20 @@ def close_books(
                 is_known = container in new or (life_id in view.born and life_id not in told)
             if before.totals is None or not is_known:
                 continue
-            ledger = Ledger(0, {})
-        elif life_id == ledger.life_id and usage is None:
+            balance = Balance(0, {})
+        elif life_id == balance.life_id and usage is None:
             continue
         past_events = changed.get((container, False), nothing)
         events = changed.get((container, True), nothing)
-        if life_id == ledger.life_id and usage is not None:
-            spent_ns = usage - ledger.usage_ns
-            shares[container] = _share(ledger, now, events.plus(past_events), spent_ns)
+        if life_id == balance.life_id and usage is not None:
+            spent_ns = usage - balance.usage_ns
+            shares[container] = _share(balance, now, events.plus(past_events), spent_ns)
             continue
         mine = {key for key in now if _is_in(view.cgroup_ids[key], life_id, view.parents)}
         past = {key: stay for key, stay in now.items() if key not in mine}
         living = {key: stay for key, stay in now.items() if key in mine}
-        shares[container] = _share(Ledger(0, {}), living, events, usage).plus(
-            _share(ledger, past, past_events, None)
+        shares[container] = _share(Balance(0, {}), living, events, usage).plus(
+            _share(balance, past, past_events, None)
         )
     shares = {
         container: _named(share, named.get(container, ())) for container, share in shares.items()
@@ -132,34 +132,34 @@ def close_books(
         if cgroup_id in told or owner.get(cgroup_id) in accounted
     }
     known = {cgroup_id: owner[cgroup_id] for cgroup_id in totals if cgroup_id in owner}
-    return shares, Books(ledgers, totals, view.losses, known, view.short_lived, view.read_ns)
+    return shares, CpuAccounts(balances, totals, view.losses, known, view.short_lived, view.read_ns)
 
 
-def _stays(
-    before: Books,
+def _residencies(
+    before: CpuAccounts,
     view: BpfView,
     owner: Mapping[int, ContainerKey],
     cpu_ns: Mapping[ProcessKey, int],
-) -> dict[ContainerKey, dict[ProcessKey, Stay]]:
-    """The stays that are not over, by container."""
-    stays: dict[ContainerKey, dict[ProcessKey, Stay]] = {}
+) -> dict[ContainerKey, dict[ProcessKey, Residency]]:
+    """The residencies that are not over, by container."""
+    residencies: dict[ContainerKey, dict[ProcessKey, Residency]] = {}
     for key, cgroup_id in view.cgroup_ids.items():
         container = owner.get(cgroup_id)
         if container is None or key in view.settled:
             continue
         base = view.moved_cpu_ns.get(key, 0)
-        ledger = before.ledgers.get(container)
-        earlier = ledger.stays.get(key) if ledger else None
+        balance = before.balances.get(container)
+        earlier = balance.residencies.get(key) if balance else None
         counted = earlier.counted_ns if earlier and earlier.base_ns == base else base
         # Not in the snapshot: born after it, or ended and not yet freed.
         spent = cpu_ns.get(key, view.exiting.get(key, counted))
-        stay = Stay(base, max(counted, spent))
-        stays.setdefault(container, {})[key] = stay
-    return stays
+        stay = Residency(base, max(counted, spent))
+        residencies.setdefault(container, {})[key] = stay
+    return residencies
 
 
 def _changes(
-    before: Books,
+    before: CpuAccounts,
     view: BpfView,
     owner: Mapping[int, ContainerKey],
     lives: Mapping[ContainerKey, int],
@@ -175,7 +175,7 @@ def _changes(
     nothing = CgroupEvents()
     for cgroup_id, total in view.totals.items():
         container = owner.get(cgroup_id)
-        if container is None or (cgroup_id in told and container not in before.ledgers):
+        if container is None or (cgroup_id in told and container not in before.balances):
             continue
         is_now = _is_in(cgroup_id, lives.get(container, 0), view.parents)
         change = total.since(told.get(cgroup_id, nothing))
@@ -200,7 +200,7 @@ def _named(share: ContainerShare, named: Sequence[ShortLivedCommand]) -> Contain
 
 
 def _commands(
-    before: Books, view: BpfView, owner: Mapping[int, ContainerKey]
+    before: CpuAccounts, view: BpfView, owner: Mapping[int, ContainerKey]
 ) -> dict[ContainerKey, list[ShortLivedCommand]]:
     """What ended unseen since the last tick, by container; one entry for each parent and name."""
     sums: dict[tuple[ContainerKey, str, str], ShortLivedCommand] = {}
@@ -225,17 +225,20 @@ def _commands(
 
 
 def _share(
-    ledger: Ledger, now: Mapping[ProcessKey, Stay], events: CgroupEvents, usage_ns: int | None
+    balance: Balance,
+    now: Mapping[ProcessKey, Residency],
+    events: CgroupEvents,
+    usage_ns: int | None,
 ) -> ContainerShare:
     """`usage_ns` None: the counter is gone, and the processes' sum stands for it."""
     living = 0
     for key, stay in now.items():
-        earlier = ledger.stays.get(key)
+        earlier = balance.residencies.get(key)
         same = earlier is not None and earlier.base_ns == stay.base_ns
         living += stay.counted_ns - (earlier.counted_ns if earlier and same else stay.base_ns)
     settled = sum(
         stay.counted_ns - stay.base_ns
-        for key, stay in ledger.stays.items()
+        for key, stay in balance.residencies.items()
         if key not in now or now[key].base_ns != stay.base_ns
     )
     short, ended = events.cpu_short_ns, events.cpu_ended_ns - settled

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.analysis import attribution, cpu_accounting, usage
-from agent.model.accounts import Books, ContainerShare
+from agent.model.accounts import ContainerShare, CpuAccounts
 from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
 from agent.model.bpf import NO_LOSSES
 from agent.model.container import (
@@ -76,12 +76,12 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
 
 def _settle(
     previous: Carried, sample: Sample, process_cpu_ns: Mapping[ProcessKey, int]
-) -> tuple[dict[ContainerKey, ContainerShare], Books]:
+) -> tuple[dict[ContainerKey, ContainerShare], CpuAccounts]:
     """Each container's CPU account where BPF saw its processes, else none and the old ones."""
     bpf, view = sample.bpf.value, sample.cgroups.value
     if bpf is None or view is None:
         return {}, previous.accounts
-    return cpu_accounting.close_books(
+    return cpu_accounting.settle_accounts(
         previous.accounts,
         bpf,
         cpu_accounting.owners(bpf, view, previous.accounts, sample.cgroup_owners),

@@ -50,7 +50,7 @@ def reading(
 
 
 def cpu_percent(process: Process | Candidate, now_ns: int, before: Reading) -> float:
-    """Percent of one CPU since `before`, or over the process's life where `before` lacks it."""
+    """Percent of one CPU since `before`, or over its life where `before` has no reading."""
     earlier = before.process_cpu_ns.get(process.key)
     if earlier is None:
         return _percent(process.cpu_ns, now_ns - process.start_ns)

@@ -147,7 +147,7 @@ def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int
 def doctor(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
-    """What this host can and cannot do, and what mends it. Exit status 1: the agent cannot run."""
+    """What this host can and cannot do, and the remedy. Exit status 1: the agent cannot run."""
     from agent.cli.commands import doctor as command
 
     return command.doctor(config, database, as_json=as_json)

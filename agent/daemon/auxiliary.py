@@ -1,7 +1,7 @@
 """What comes up beside the loop and never holds it: cron, the first generation, Grafana.
 
 Each step has its undo in place before it begins, so that a stop in the middle of one finds it. What
-cannot be had is one line with its cause, and the loop runs without.
+is not available is one line with its cause, and the loop runs without.
 """
 
 from __future__ import annotations

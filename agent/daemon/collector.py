@@ -207,7 +207,7 @@ def look(
         log.warning(
             "attribution=conflict rows=%d containers=%s",
             tick.attribution.counts.conflict,
-            ",".join(sorted(one.short_id for one in tick.attribution.doubtful)),
+            ",".join(sorted(one.short_id for one in tick.attribution.disputed)),
         )
     return tick
 

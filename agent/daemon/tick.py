@@ -196,7 +196,7 @@ class Ticker:
             return ()
         return decide.decide(
             tick.totals,
-            tick.attribution.doubtful,
+            tick.attribution.disputed,
             self._settings,
             lambda: secrets.token_hex(6),
         )

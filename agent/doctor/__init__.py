@@ -1,4 +1,4 @@
-"""What this host can and cannot do for the agent, and the command that mends it: the judgement.
+"""What this host can and cannot do for the agent, and the remedy: the judgement.
 
 Pure: facts and configuration in, one check a concern out. `agent.doctor.probe` finds the facts,
 `agent.cli.commands.doctor` prints the checks.

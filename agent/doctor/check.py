@@ -21,12 +21,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, how it is, and what mends it ("" where nothing has to be)."""
+    """What was looked at, how it is, and the remedy ("" where nothing has to be)."""
 
     name: str
     state: State
     finding: str
-    mend: str = ""
+    remedy: str = ""
 
 
 def look_again(*, root: bool, else_by: str) -> str:

@@ -91,11 +91,11 @@ def docker(facts: Facts) -> Check:
         finding = f"{docker.version}, API {docker.api}{driver}"
         if docker.events_refused:
             finding += f"; {docker.events_refused} The limit is looked at with each tick instead"
-            mend = "let the proxy in front of it pass GET /events"
-            return Check("Docker", State.DEGRADED, finding, mend)
+            remedy = "let the proxy in front of it pass GET /events"
+            return Check("Docker", State.DEGRADED, finding, remedy)
         if docker.other_host:
-            mend = "if that engine is meant: docker_host in /etc/so1/agent.toml"
-            return Check("Docker", State.DEGRADED, f"{finding}; {docker.other_host}", mend)
+            remedy = "if that engine is meant: docker_host in /etc/so1/agent.toml"
+            return Check("Docker", State.DEGRADED, f"{finding}; {docker.other_host}", remedy)
         return Check("Docker", State.OK, finding)
     if not facts.root and "ermission" in docker.problem:
         return Check("Docker", State.UNKNOWN, docker.problem, AS_ROOT)
@@ -142,8 +142,8 @@ def cron(facts: Facts, config: Config) -> Check:
     if not config.cron.enabled:
         return Check("cron", State.OK, "not wanted (cron.enabled = false)")
     if facts.cron_problem is None:
-        mend = look_again(root=facts.root, else_by="ps -C cron,crond")
-        return Check("cron", State.UNKNOWN, "whether its daemon runs", mend)
+        remedy = look_again(root=facts.root, else_by="ps -C cron,crond")
+        return Check("cron", State.UNKNOWN, "whether its daemon runs", remedy)
     if facts.cron_problem:
         return Check("cron", State.DEGRADED, facts.cron_problem, facts.cron_hint)
     return Check("cron", State.OK, "a daemon runs")
@@ -152,16 +152,16 @@ def cron(facts: Facts, config: Config) -> Check:
 def disk(facts: Facts, config: Config) -> Check:
     store = facts.store
     if store.free_mb is None:
-        mend = look_again(root=facts.root, else_by=f"findmnt -T {config.paths.database}")
-        return Check("disk", State.UNKNOWN, "the free space could not be read", mend)
+        remedy = look_again(root=facts.root, else_by=f"findmnt -T {config.paths.database}")
+        return Check("disk", State.UNKNOWN, "the free space could not be read", remedy)
     room = f"{store.free_mb} MB free for {config.paths.database}"
-    mend = f"make room (df -h {config.paths.database}), or lower retention.max_database_mb"
+    remedy = f"make room (df -h {config.paths.database}), or lower retention.max_database_mb"
     if store.free_mb < _MIN_FREE_MB or store.free_inodes == 0:
-        return Check("disk", State.MISSING, room if store.free_inodes != 0 else "no inodes", mend)
+        return Check("disk", State.MISSING, room if store.free_inodes != 0 else "no inodes", remedy)
     wanted_mb = max(0, config.retention.max_database_mb - store.size_mb)
     if store.free_mb < wanted_mb:
         finding = f"{room}, and the database may grow by {wanted_mb} MB"
-        return Check("disk", State.DEGRADED, finding, mend)
+        return Check("disk", State.DEGRADED, finding, remedy)
     return Check("disk", State.OK, room)
 
 
@@ -170,8 +170,8 @@ def database(facts: Facts, config: Config) -> Check:
     if store.path_problem:
         return Check(name, State.MISSING, store.path_problem, store.path_hint)
     if store.kind is None:
-        mend = look_again(root=facts.root, else_by=f"namei -l {path}")
-        return Check(name, State.UNKNOWN, f"{path} could not be looked at", mend)
+        remedy = look_again(root=facts.root, else_by=f"namei -l {path}")
+        return Check(name, State.UNKNOWN, f"{path} could not be looked at", remedy)
     if store.kind == "foreign":
         finding = f"{path} is a file of something else"
         return Check(name, State.MISSING, finding, "name another path: paths.database, --database")
@@ -184,7 +184,7 @@ def database(facts: Facts, config: Config) -> Check:
         return Check(name, State.OK, f"{path} is not there yet: the first start makes it")
     if store.kind == "damaged" or store.read_problem:
         problem = store.read_problem or "not a database any more"
-        finding = f"{path}: {problem}; a start sets a damaged one aside and begins a new one"
+        finding = f"{path}: {problem}; a start quarantines a damaged one and begins a new one"
         return Check(name, State.DEGRADED, finding, f"sqlite3 {path} 'PRAGMA integrity_check'")
     about = [f"{store.size_mb} MB", f"journal {store.journal or 'unknown'}"]
     if store.schema == "older":
@@ -194,17 +194,17 @@ def database(facts: Facts, config: Config) -> Check:
 
 def clock(facts: Facts) -> Check:
     clock, newest_ms = facts.clock, facts.store.newest_row_ms
-    mend = "sudo timedatectl set-ntp true"
+    remedy = "sudo timedatectl set-ntp true"
     if clock.wall_ms + _CLOCK_SLACK_MS < clock.installed_ms:
-        return Check("clock", State.DEGRADED, "before this agent was installed", mend)
+        return Check("clock", State.DEGRADED, "before this agent was installed", remedy)
     if newest_ms is not None and clock.wall_ms + _CLOCK_SLACK_MS < newest_ms:
         hours = (newest_ms - clock.wall_ms) / _CLOCK_SLACK_MS
         finding = f"{hours:.1f} h behind the newest row of the database: nothing old is erased"
-        return Check("clock", State.DEGRADED, finding, mend)
+        return Check("clock", State.DEGRADED, finding, remedy)
     if clock.synchronised is None:
         return Check("clock", State.OK, "sane; whether it is synchronised is not known")
     if not clock.synchronised:
-        return Check("clock", State.DEGRADED, "no time service steers it", mend)
+        return Check("clock", State.DEGRADED, "no time service steers it", remedy)
     return Check("clock", State.OK, "synchronised")
 
 
@@ -220,8 +220,8 @@ def leftovers(facts: Facts, config: Config) -> Check:
     ]
     if left.agent_pid is None:
         finding = f"running or not; there is {', '.join(found)}" if found else "running or not"
-        mend = look_again(root=facts.root, else_by=f"namei -l {config.paths.run}")
-        return Check("agent", State.UNKNOWN, finding, mend)
+        remedy = look_again(root=facts.root, else_by=f"namei -l {config.paths.run}")
+        return Check("agent", State.UNKNOWN, finding, remedy)
     if found:
         finding = f"not running, and left behind: {', '.join(found)}"
         return Check("agent", State.DEGRADED, finding, "sudo agent cleanup, or sudo agent start")

@@ -85,10 +85,10 @@ def signing(facts: Facts, config: Config) -> Check:
         return Check(name, State.OK, said or "no module can be loaded anyway")
     if not signing.required:
         if signing.lockdown is None and signing.enforced is None:
-            mend = look_again(
+            remedy = look_again(
                 root=facts.root, else_by="sudo mount -t securityfs securityfs /sys/kernel/security"
             )
-            return Check(name, State.UNKNOWN, said or "could not be looked at", mend)
+            return Check(name, State.UNKNOWN, said or "could not be looked at", remedy)
         return Check(name, State.OK, f"{said}: unsigned modules are taken".lstrip(": "))
     why = f"{said or 'module.sig_enforce'}: only signed modules are taken"
     if signing.key is False:
@@ -145,8 +145,8 @@ def modules(facts: Facts, config: Config) -> Check:
     if not _modules_possible(facts):
         return Check("modules", _without_modules(config), "cannot be loaded", "see kernel")
     if modules.built is None:
-        mend = look_again(root=facts.root, else_by="sudo bash/load_modules.sh --print-dir")
-        return Check("modules", State.UNKNOWN, "not loaded; built or not", mend)
+        remedy = look_again(root=facts.root, else_by="sudo bash/load_modules.sh --print-dir")
+        return Check("modules", State.UNKNOWN, "not loaded; built or not", remedy)
     if modules.built:
         return Check("modules", State.OK, "built, not loaded: a start loads them")
     if not modules.headers or modules.missing_tools:
@@ -179,8 +179,8 @@ def bcc(facts: Facts, config: Config) -> Check:
     if facts.bpf.bcc:
         return Check("BCC", State.OK, facts.bpf.bcc)
     finding = f"{facts.bpf.bcc_problem or 'cannot be imported'}; rows are unverified"
-    mend = "sudo apt-get install -y python3-bpfcc"
-    return Check("BCC", State.DEGRADED, finding, mend if facts.python.distribution else INSTALL)
+    remedy = "sudo apt-get install -y python3-bpfcc"
+    return Check("BCC", State.DEGRADED, finding, remedy if facts.python.distribution else INSTALL)
 
 
 def _without_modules(config: Config) -> State:

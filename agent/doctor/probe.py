@@ -237,7 +237,7 @@ def _store(path: Path, *, root: bool) -> StoreFacts:
 
 
 def _kind(path: Path) -> tuple[str | None, str, str]:
-    """What lies there, and what keeps it from being used with the command that mends it."""
+    """What lies there, and what keeps it from being used with its remedy."""
     from agent.store import files
 
     if _there(path.parent):

@@ -48,7 +48,7 @@ _SCHEME = "unix://"
 class BoundedSocket(socket.socket):
     """A socket whose time-out is one for the whole answer, and which counts what it receives.
 
-    `settimeout` starts the clock anew; urllib3 calls it once for each request.
+    `settimeout` restarts the clock; urllib3 calls it once for each request.
     """
 
     _deadline: float | None = None

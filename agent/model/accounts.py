@@ -11,7 +11,7 @@ from agent.model.container import ContainerKey, ShortLivedCommand
 from agent.model.process import ProcessKey
 
 
-class Stay(NamedTuple):
+class Residency(NamedTuple):
     """A process's time in a container that is not over."""
 
     base_ns: int
@@ -21,20 +21,20 @@ class Stay(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class Balance:
     """One container's figures at the last tick."""
 
     usage_ns: int
-    stays: Mapping[ProcessKey, Stay]
+    residencies: Mapping[ProcessKey, Residency]
     life_id: int = 0
     """As `ContainerCgroup.life_id`: whose counter `usage_ns` is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class CpuAccounts:
     """What the next tick needs to know of this one."""
 
-    ledgers: Mapping[ContainerKey, Ledger] = field(default_factory=dict)
+    balances: Mapping[ContainerKey, Balance] = field(default_factory=dict)
     totals: Mapping[int, CgroupEvents] | None = None
     """Of each cgroup that was a container's, up to the last tick; None before the first."""
     lost: Losses = NO_LOSSES

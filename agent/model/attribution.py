@@ -74,7 +74,7 @@ class Attribution:
     rows: tuple[AttributedProcess, ...]
     """Conflicting rows are in it: they are stored, but kept out of totals."""
     counts: AttributionCounts
-    doubtful: frozenset[ContainerKey] = frozenset()
+    disputed: frozenset[ContainerKey] = frozenset()
     """Containers that a conflict names on either side: not to be removed in this pass."""
     unknown_cgroups: frozenset[int] = frozenset()
     """Cgroup ids of candidates that no container claims: a reason to ask Docker once more."""

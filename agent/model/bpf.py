@@ -42,7 +42,7 @@ class CgroupEvents(NamedTuple):
     cpu_short_ns: int = 0
     """CPU of processes that began and ended between two snapshots, so were in none."""
     cpu_ended_ns: int = 0
-    """CPU of all other stays that are over. A stay is a process's time in one cgroup."""
+    """CPU of all other residencies that are over. A stay is a process's time in one cgroup."""
     short_exits: int = 0
     """Of `exits` the ones that began and ended between two snapshots."""
 

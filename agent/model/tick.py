@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from agent.model.accounts import Books, ContainerShare, Reading
+from agent.model.accounts import ContainerShare, CpuAccounts, Reading
 from agent.model.attribution import Attribution
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, Container, ContainerKey, ContainerTotals
@@ -64,7 +64,7 @@ class Carried:
     """What one tick hands to the next: the one memory that attribution and usage have."""
 
     reading: Reading = field(default_factory=Reading)
-    accounts: Books = field(default_factory=Books)
+    accounts: CpuAccounts = field(default_factory=CpuAccounts)
     host: HostCounters | None = None
     unknown_cgroups: frozenset[int] = frozenset()
     """Cgroups that no container claimed: each is a reason to ask the engine once, not each time."""

@@ -28,29 +28,29 @@ def over_limit(running_governed: int, settings: PolicySettings) -> bool:
 
 def decide(
     totals: Sequence[ContainerTotals],
-    doubtful: frozenset[ContainerKey],
+    disputed: frozenset[ContainerKey],
     settings: PolicySettings,
     decision_id: Callable[[], str],
 ) -> tuple[Decision, ...]:
     """Which containers go in this pass, rank 1 first. `totals` has each container once.
 
-    Of the running governed containers of a tier the hungriest beyond the settings' floor go; then
-    the governed ones that have ended. `doubtful` are those that a conflict between the witnesses
+    Of the running governed containers of a tier the largest beyond the settings' floor go; then
+    the governed ones that have ended. `disputed` are those that a conflict between the witnesses
     names: they are spared, and no other goes in their place. They count as if they were the
-    hungriest, so whoever is chosen would have been chosen whatever the doubtful ones really hold.
+    largest, so whoever is chosen would have been chosen whatever the disputed ones really hold.
     """
     governed = [one for one in totals if _may_go(one)]
     running = [one for one in governed if one.container.state.is_running]
     excess = [
-        *_excess(running, Tier.LOW, settings.keep_low, doubtful),
-        *_excess(running, Tier.HIGH, settings.keep_high, doubtful),
+        *_excess(running, Tier.LOW, settings.keep_low, disputed),
+        *_excess(running, Tier.HIGH, settings.keep_high, disputed),
     ]
     ended = [
         one
         for one in governed
-        if one.container.state in _ENDED and one.container.key not in doubtful
+        if one.container.state in _ENDED and one.container.key not in disputed
     ]
-    chosen = sorted(excess, key=_hunger) + sorted(ended, key=_hunger)
+    chosen = sorted(excess, key=_removal_priority) + sorted(ended, key=_removal_priority)
     return tuple(_decision(one, rank, decision_id()) for rank, one in enumerate(chosen, start=1))
 
 
@@ -60,16 +60,18 @@ def _may_go(totals: ContainerTotals) -> bool:
 
 
 def _excess(
-    running: Sequence[ContainerTotals], tier: Tier, keep: int, doubtful: frozenset[ContainerKey]
+    running: Sequence[ContainerTotals], tier: Tier, keep: int, disputed: frozenset[ContainerKey]
 ) -> list[ContainerTotals]:
-    """The hungriest of `tier` beyond `keep`, with the doubtful ones holding the first places."""
+    """The largest of `tier` beyond `keep`, with the disputed ones holding the first places."""
     of_tier = [one for one in running if one.tier is tier]
-    sure = sorted((one for one in of_tier if one.container.key not in doubtful), key=_hunger)
+    sure = sorted(
+        (one for one in of_tier if one.container.key not in disputed), key=_removal_priority
+    )
     places = len(of_tier) - keep - (len(of_tier) - len(sure))
     return sure[: max(0, places)]
 
 
-def _hunger(totals: ContainerTotals) -> tuple[int, float, int, str]:
+def _removal_priority(totals: ContainerTotals) -> tuple[int, float, int, str]:
     """Sort key, the first to go first: most held MB, then most CPU, then the youngest.
 
     Whole megabytes, so that two containers a few pages apart are told apart by their CPU and not

@@ -67,13 +67,13 @@ class Contender:
 
 def contenders(
     rows: Sequence[TotalsRow],
-    doubtful: Collection[str],
+    disputed: Collection[str],
     gone: Collection[str],
     settings: PolicySettings,
 ) -> tuple[Contender, ...]:
     """Every governed container that is still there, those that go first.
 
-    `doubtful` are ids that a conflict between the witnesses names, `gone` those removed since the
+    `disputed` are ids that a conflict between the witnesses names, `gone` those removed since the
     rows were written.
     """
     totals = [
@@ -81,7 +81,7 @@ def contenders(
         for row in rows
         if row.governed and row.processes and row.container_id not in gone
     ]
-    unsure = frozenset(ContainerKey(DOCKER, one) for one in doubtful)
+    unsure = frozenset(ContainerKey(DOCKER, one) for one in disputed)
     going = {one.container for one in _decide(totals, unsure, settings)}
     found: list[Contender] = []
     places: dict[str, int] = {}
@@ -113,14 +113,14 @@ def _order(totals: Sequence[ContainerTotals]) -> tuple[Decision, ...]:
 
 
 def _decide(
-    totals: Sequence[ContainerTotals], doubtful: frozenset[ContainerKey], settings: PolicySettings
+    totals: Sequence[ContainerTotals], disputed: frozenset[ContainerKey], settings: PolicySettings
 ) -> tuple[Decision, ...]:
     numbers = count(1)
-    return decide.decide(totals, doubtful, settings, lambda: str(next(numbers)))
+    return decide.decide(totals, disputed, settings, lambda: str(next(numbers)))
 
 
-def _why(one: Decision, goes: bool, doubtful: bool, settings: PolicySettings) -> str:
-    if doubtful:
+def _why(one: Decision, goes: bool, disputed: bool, settings: PolicySettings) -> str:
+    if disputed:
         return "spared: the two witnesses disagree on it"
     keep = settings.keep_low if one.tier is Tier.LOW else settings.keep_high
     if goes:

@@ -1,7 +1,7 @@
 """`agent bpf check --canary`: proves on this very host that what is told of a container is true.
 
 A throw-away container leads a known life; each thing asked of it is held against what the agent's
-own sources, attribution and books say of it.
+own sources, attribution and accounts say of it.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class _Examination:
         after = self._until(
             self._moment,
             lambda moment: moment.events.cpu_exited_ns >= wanted,
-            "the burnt CPU is in the books",
+            "the burnt CPU is in the accounts",
         )
         burnt = after.events.since(before.events).cpu_exited_ns
         lines = [Line("CPU burnt by a child", spent / 1e6, burnt / 1e6, "ms", 0.02)]

@@ -1,6 +1,6 @@
 """Chooses between the two process sources, and says so once each time the choice changes.
 
-The kernel modules come first. Where they cannot be had `auto` falls back to psutil and goes on
+The kernel modules come first. Where they are missing `auto` falls back to psutil and goes on
 trying, since somebody may have removed or replaced a module under the agent; `modules` refuses.
 """
 

@@ -82,7 +82,7 @@ def connect_to_read(path: Path) -> peewee.SqliteDatabase:
 
 
 def open_database(path: Path, wall_ns: int) -> tuple[peewee.SqliteDatabase, Path | None]:
-    """The database at `path`, ready to be written, and where a damaged one was set aside.
+    """The database at `path`, ready to be written, and where a damaged one was quarantined.
 
     Raises StoreError where it cannot be made, opened or written, is somebody else's, or was written
     by a newer version of the agent. Nothing is changed then.
@@ -296,7 +296,7 @@ def _enter_wal(database: peewee.SqliteDatabase, path: Path) -> Guard | None:
 def _check(database: peewee.SqliteDatabase, applied: Sequence[str], path: Path) -> None:
     """Raises DamagedError where the file is not sound, as far as a quick look tells.
 
-    Nothing is written before it, so that what is set aside is what was found.
+    Nothing is written before it, so that what is quarantined is what was found.
     """
     if path.lstat().st_size <= FULL_CHECK_BYTES:
         check_pages(database)

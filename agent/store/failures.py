@@ -1,7 +1,7 @@
 """What SQLite's and the system's errors mean for the store, and what a person is told of them.
 
-Three kinds matter: damage (the file is set aside), faults that pass (the connection tries again)
-and faults after which the connection has to be made anew.
+Three kinds matter: damage (the file is quarantined), faults that pass (the connection tries again)
+and faults after which the connection has to be made again.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def unreadable(error: BaseException, path: Path) -> StoreError:
         return StoreError(
             f"The history {path} cannot be read, it is damaged: {error}.",
             f"See what is left in it: sudo sqlite3 {path} .recover. A start of the agent keeps a "
-            "damaged one under another name and begins anew.",
+            "damaged one under another name and begins again.",
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         hint = f"See which program holds it locked: sudo fuser -v {path}"

@@ -220,7 +220,7 @@ def set_aside(path: Path, wall_ns: int, *, log_only: bool = False) -> Path | Non
             path.with_name(name).rename(targets[name])
     except OSError as error:
         raise StoreError(
-            f"The damaged database {path} cannot be set aside: {error.strerror}.",
+            f"The damaged database {path} cannot be quarantined: {error.strerror}.",
             f"Move it away by hand: sudo mv {path} {targets[path.name]}",
         ) from error
     return targets[path.name]

@@ -1,6 +1,6 @@
 """Keeps read-only readers waiting, rather than failing, while SQLite rebuilds the log's index.
 
-After a kill the first writer to come makes the index (`-shm`) anew. A reader that cannot write it,
+After a kill the first writer to come makes the index (`-shm`) again. A reader that cannot write it,
 and comes between its truncation and SQLite's own lock, is told «attempt to write a readonly
 database» at once; one that finds the index locked waits for its busy time-out like for any lock.
 """

@@ -1,7 +1,7 @@
 """Rows into a table, fifty a statement.
 
 Each run of a statement has a cost of its own, so rows that share one take half the time of rows
-that each have theirs. peewee's `insert_many` builds its statement anew at every call, which costs
+that each have theirs. peewee's `insert_many` builds its statement again at every call, which costs
 more than the inserting.
 """
 

@@ -289,7 +289,7 @@ def _note_stops(connection: sqlite3.Connection, begin: int, end: int) -> None:
 
 
 def stops_of(ticks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Where the agent was stopped or started anew, from ticks by their end and duration.
+    """Where the agent was stopped or started again, from ticks by their end and duration.
 
     A tick that begins much later after the end of the one before than the rhythm says, or much
     sooner after its beginning. The time that a tick takes is left out: a busy host has ticks that

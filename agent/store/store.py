@@ -1,7 +1,7 @@
 """The history that the agent writes: one transaction a tick, whatever happens to the file.
 
 A write that fails raises once for its tick and leaves the store usable: the next tick looks at the
-file anew, opens it again, or sets a damaged one aside and begins a new one. What could not be
+file again, opens it again, or quarantines a damaged one and begins a new one. What could not be
 stored is counted.
 """
 
@@ -80,7 +80,7 @@ class Store:
         """The files as our last write left them."""
         self._verified_ns: int | None = None
         self._stale = False
-        """Whether the connection has to be made anew before the next write."""
+        """Whether the connection has to be made again before the next write."""
         self._clock_watch = ClockWatch(clock.wall_ns(), clock.boot_ns())
         self._last_ms = 0
         self._owed: deque[tuple[int, RemovalPass]] = deque(maxlen=_OWED_PASSES)
@@ -95,7 +95,7 @@ class Store:
     def open(cls, path: Path, *, clock: Clock, retention: RetentionSettings) -> Self:
         """The store at `path`, made where there is none, migrated where it is older.
 
-        A damaged database is set aside (`set_aside`, and a warning in the log) and a new one begun.
+        A damaged database is quarantined (`set_aside`, a warning in the log) and a new one begun.
         Raises StoreError where the place is unsafe, the file is somebody else's or of a newer
         version, or nothing can be written.
         """
@@ -212,7 +212,7 @@ class Store:
         if self._database is not None:
             self._look_after_files()
         if self._database is not None and self._stale:
-            # What the connection knows of a failed disk does not mend itself.
+            # What the connection knows of a failed disk does not recover by itself.
             self._leave(wait=False)
         if self._database is None:
             self._open()
@@ -243,7 +243,7 @@ class Store:
             self._verify()
 
     def _let_go(self, change: Change) -> None:
-        """The file at the path is not the one that is open: keep the log it left, begin anew."""
+        """The file at the path is not the one that is open: keep the log it left, begin again."""
         sqlite.close(self._database)
         self._database = None
         kept = None
@@ -349,7 +349,7 @@ class Store:
             log.warning("database=failing %s", str(told))
         self._problem = str(told)
         if self._stale:
-            # At once: a disk that has to be unmounted to be mended must not be held until then.
+            # At once: a disk that has to be unmounted to be repaired must not be held until then.
             self._leave(wait=False)
         return told
 

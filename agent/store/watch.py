@@ -87,7 +87,7 @@ def log_was_written(before: Fingerprint, now: Fingerprint) -> bool:
 
 
 def rebuild_index(path: Path, before: Fingerprint) -> None:
-    """Zeroes the log's index, so that SQLite makes it anew from what the log really holds.
+    """Zeroes the log's index, so that SQLite makes it again from what the log really holds.
 
     Without it SQLite believes the old index: it would read pages that are gone, copy overwritten
     ones into the database, and be killed (SIGBUS) at the first touch of an index that was cut.

@@ -2,7 +2,7 @@
 
 A file is written aside, in its own directory under a name that begins with a dot (which cron does
 not read), and then takes its place in one step. What a killed writer has left aside is written
-anew by the next one. Everything here raises OSError; whoever calls knows what it means.
+again by the next one. Everything here raises OSError; whoever calls knows what it means.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ cycle: its frames hold what the tick had read."""
 def leave_out_detectors() -> None:
     """Imports requests without its guessers; call it before anything imports docker.
 
-    Where requests cannot be had without them (before 2.32), they are loaded as ever.
+    Where requests is not available without them (before 2.32), they are loaded as ever.
     """
     if "requests" in sys.modules:
         return

@@ -1,6 +1,6 @@
 """Standard input, output and error as every command needs them: there, and able to take any name.
 
-A program may be started without one of the three, in a locale whose encoding lacks a character, or
+A program may be started without one of the three, in a locale whose encoding has no character, or
 with a full disk behind its output. None of that may end in a traceback, and no file of the agent's
 may get a descriptor that somebody else takes for standard output.
 """
@@ -69,7 +69,7 @@ def unwritable(error: OSError) -> OutputError:
 
 
 def encoded(text: str) -> bytes:
-    """`text` as standard output would encode it; a character that it lacks as an escape."""
+    """`text` as standard output would encode it; a character that it is missing as an escape."""
     return text.encode(getattr(sys.stdout, "encoding", None) or "utf-8", _ESCAPE)
 
 

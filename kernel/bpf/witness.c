@@ -208,7 +208,7 @@ static __always_inline struct cgroup_record *cgroup_record(u64 id, kptr cgroup)
  * Runs after the child can run (kernel/fork.c: kernel_clone), so a move of either may have come
  * before. A child whose pointer is not its parent's record was made inside another cgroup
  * (CLONE_INTO_CGROUP, which no event tells of) if the parent's own pointer is what its record says;
- * else the parent's history lacks something, and the child's goes on with it.
+ * else the parent's history is missing something, and the child's goes on with it.
  */
 int on_fork(void *ctx)
 {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class LabError(Exception):
-    """The lab could not do its part. `hint` says what mends it."""
+    """The lab could not do its part. `hint` says the remedy."""
 
     exit_status = 120
 

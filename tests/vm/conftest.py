@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def lacking(what: str) -> NoReturn:
     """Fail in the lab, where everything has to be there; skip elsewhere, naming what is missing."""
     if containers.in_lab():
-        pytest.fail(f"the lab's guest lacks {what}", pytrace=False)
+        pytest.fail(f"the lab's guest is missing {what}", pytrace=False)
     pytest.skip(f"needs {what}; run it by python3 -m tests.lab pytest GUEST")
 
 

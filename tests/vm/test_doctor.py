@@ -1,6 +1,6 @@
 """`agent doctor` on a real host: held against the host's own tools, then against staged lacks.
 
-Where the command that mends a lack can work without a network, the test runs it as it is told and
+Where the command that fixes a lack can work without a network, the test runs it as it is told and
 looks again.
 """
 
@@ -51,7 +51,7 @@ class Told:
         return str(self.checks[name]["finding"])
 
     def command(self, name: str) -> str:
-        """The first command among what mends it, without `sudo` where the host has none."""
+        """The first command among the remedy, without `sudo` where the host has none."""
         mend = str(self.checks[name]["mend"])
         quoted = re.search(r"`(.+?)`", mend)
         command = quoted[1] if quoted else mend.partition(", ")[0]
@@ -190,7 +190,7 @@ def test_the_command_that_it_names_mends_what_it_found(what: str, images: Images
         assert finding in told.finding(name)
         assert (told.status, told.can_run) == ((1, False) if state == "missing" else (0, True))
         run("bash", "-c", told.command(name))
-        wait_until(lambda: doctor().state(name) == "ok", f"mended: {told.command(name)}")
+        wait_until(lambda: doctor().state(name) == "ok", f"fixed: {told.command(name)}")
 
 
 @contextmanager

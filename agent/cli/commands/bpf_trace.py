@@ -228,7 +228,7 @@ class _Trace:
         self._counters = Map(counters.fd, counters.key_size, counters.value_size * possible_cpus())
         self._reorder: Reorder[EventRecord] = Reorder()
         self._ripe: list[EventRecord] = []
-        # Once for all events: an offset taken anew each round would put them out of order.
+        # Once for all events: an offset taken again each round would put them out of order.
         self._wall_ns = clock.wall_ns() - clock.boot_ns()
         self._colour = is_terminal()
         self._shown = 0

@@ -1,4 +1,4 @@
-"""`agent doctor`: one table of what this host can and cannot do, and the command that mends it."""
+"""`agent doctor`: one table of what this host can and cannot do, and the remedy."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def doctor(path: Path | None, database: str | None, *, as_json: bool) -> int:
                 Cell(check.name),
                 Cell(check.state, _STYLES[check.state]),
                 Cell(printable(check.finding)),
-                Cell(printable(check.mend)),
+                Cell(printable(check.remedy)),
             )
             for check in checks
         ]
-        Console().print(folded(cells, ("check", "state", "finding", "mend")))
+        Console().print(folded(cells, ("check", "state", "finding", "remedy")))
     else:
         streams.out(plain(checks))
     if not as_json:
@@ -53,19 +53,20 @@ def document(facts: Facts, checks: Sequence[Check]) -> str:
     """`can_run`, the checks, and the facts behind them, as JSON."""
     value = {
         "can_run": can_run(checks),
-        "checks": [msgspec.to_builtins(check) for check in checks],
+        # `mend` is what the remedy was called in 1.0.
+        "checks": [{**msgspec.to_builtins(check), "mend": check.remedy} for check in checks],
         "facts": msgspec.to_builtins(facts),
     }
     return streams.json_text(value)
 
 
 def plain(checks: Sequence[Check]) -> str:
-    """Aligned lines for a pipe: name, state, finding, and below it the command that mends it."""
+    """Aligned lines for a pipe: name, state, finding, and below it the remedy."""
     rows: list[tuple[str, str, str]] = []
     for check in checks:
         rows.append((check.name, check.state, printable(check.finding)))
-        if check.mend:
-            rows.append(("", "", f"→ {printable(check.mend)}"))
+        if check.remedy:
+            rows.append(("", "", f"→ {printable(check.remedy)}"))
     return "\n".join(aligned(rows, least=(0, max(map(len, State)))))
 
 

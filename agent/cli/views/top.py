@@ -72,8 +72,8 @@ def read(path: Path, settings: PolicySettings) -> LastTick | None:
         unseen = history.short_lived_at(tick.timestamp_ms)
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
     gone = frozenset(one.container_id for one in removals if one.is_away)
-    doubtful = {one.container_id for one in processes if one.verified == "conflict"}
-    going = contenders(rows, doubtful, gone, settings)
+    disputed = {one.container_id for one in processes if one.verified == "conflict"}
+    going = contenders(rows, disputed, gone, settings)
     return LastTick(tick, rows, processes, gone, going, unseen)
 
 

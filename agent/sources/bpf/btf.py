@@ -28,7 +28,7 @@ _MODIFIERS = (_TYPEDEF, 9, 10, 11, 18)
 
 
 class BtfError(SourceError):
-    """The kernel's type information is absent, unreadable, or lacks a field."""
+    """The kernel's type information is absent, unreadable, or has no field."""
 
 
 @dataclass(frozen=True, slots=True)

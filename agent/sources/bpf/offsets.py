@@ -74,7 +74,7 @@ _TRACEPOINTS = (
 def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroups")) -> list[str]:
     """The `-D` options for `kernel/bpf/*.c` in the hierarchy that identifies containers here.
 
-    Raises BtfError where the kernel lacks a field, a tracepoint or the hierarchy.
+    Raises BtfError where the kernel has no field, a tracepoint or the hierarchy.
     """
     values = {macro: btf.offset(*path) for macro, path in _FIELDS.items()}
     forms = {name: btf.tracepoint_arguments(name) for name in _TRACEPOINTS}

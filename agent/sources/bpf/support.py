@@ -38,7 +38,7 @@ class BpfSupport:
 
     @property
     def problem(self) -> tuple[str, str] | None:
-        """The cause in a sentence, and what mends it; None where the probes should work."""
+        """The cause in a sentence, and the remedy; None where the probes should work."""
         if not self.root:
             return "BPF needs root.", "Run it with sudo."
         if not self.btf:

@@ -273,7 +273,7 @@ class ProgramRuns:
 
 
 def program_runs(fd: int) -> ProgramRuns:
-    """From `struct bpf_prog_info`; fields that the kernel lacks are 0. Raises BpfCallError."""
+    """From `struct bpf_prog_info`; fields that the kernel is missing are 0. Raises BpfCallError."""
     info = ctypes.create_string_buffer(256)
     attr = struct.pack("=IIQ", fd, 256, _pointer(info))
     _call("OBJ_GET_INFO_BY_FD", _OBJ_INFO, attr)

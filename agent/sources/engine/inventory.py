@@ -165,7 +165,7 @@ class Engine:
         )
 
     def _inspected(self, listed: Listed, ends: float) -> _Known | None:
-        """What Docker knows of one container, asked anew unless it cannot have restarted since.
+        """What Docker knows of one container, asked again unless it cannot have restarted since.
 
         Docker tells how long a container has been up: where that is longer than our knowledge is
         old, the first process is still the same.

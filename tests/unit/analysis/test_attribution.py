@@ -424,7 +424,7 @@ def test_bpf_agrees_where_it_names_the_same_container() -> None:
     assert row_of(found, stray).verified is Verified.AGREE  # both name none
     assert row_of(found, unrecorded).verified is Verified.UNVERIFIED
     assert (found.counts.agree, found.counts.conflict, found.counts.unverified) == (2, 0, 1)
-    assert found.doubtful == frozenset()
+    assert found.disputed == frozenset()
 
 
 def test_without_bpf_every_row_is_unverified() -> None:
@@ -443,7 +443,7 @@ def test_a_conflict_names_both_and_makes_them_doubtful(second: int, named: str) 
     row = row_of(found, first)
     assert (row.container_id, row.verified) == (full_id("a"), Verified.CONFLICT)
     assert row.bpf_container_id == (full_id(named) if named else "")
-    assert found.doubtful == {container_key("a")} | ({container_key(named)} if named else set())
+    assert found.disputed == {container_key("a")} | ({container_key(named)} if named else set())
     assert found.counts.conflict == 1
 
 
@@ -455,7 +455,7 @@ def test_a_process_that_only_bpf_puts_into_a_container_is_shown_as_a_conflict_th
     row = row_of(found, host)
     assert (row.container_id, row.verified) == (full_id("a"), Verified.CONFLICT)
     assert row.bpf_container_id == full_id("a")
-    assert found.doubtful == {container_key("a")}
+    assert found.disputed == {container_key("a")}
 
 
 def test_where_the_source_was_not_told_the_cgroup_the_namespaces_stand_before_bpf() -> None:

@@ -489,7 +489,7 @@ def test_two_witnesses_agree_exactly_where_they_name_the_same_container(
         return box.key if box else ""
 
     rows: dict[ProcessKey, AttributedProcess] = {row.process.key: row for row in found.rows}
-    doubtful: set[str] = set()
+    disputed: set[str] = set()
     for proc in world.procs.values():
         one, other = owner(proc.cgroup), owner(second[proc.key])
         row = rows.get(proc.key)
@@ -499,6 +499,6 @@ def test_two_witnesses_agree_exactly_where_they_name_the_same_container(
         assert row is not None, "a conflict is always shown"
         assert row.verified is Verified.CONFLICT
         assert row.bpf_container_id == other
-        doubtful |= {key for key in (one, other, row.container_id) if key}
-    assert found.doubtful == {ContainerKey(DOCKER, key) for key in doubtful}
+        disputed |= {key for key in (one, other, row.container_id) if key}
+    assert found.disputed == {ContainerKey(DOCKER, key) for key in disputed}
     assert found.counts.agree + found.counts.conflict == len(found.rows)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.cpu_accounting import close_books, owners, process_cpu_ns
-from agent.model.accounts import Books, ContainerShare, Ledger
+from agent.analysis.cpu_accounting import owners, process_cpu_ns, settle_accounts
+from agent.model.accounts import Balance, ContainerShare, CpuAccounts
 from agent.model.bpf import BpfView, CgroupEvents, Seam
 from agent.model.container import CgroupView, ContainerCgroup, ContainerKey, Hierarchy
 from agent.model.process import ProcessKey, Source
@@ -148,11 +148,11 @@ def view(
 
 
 def tick(
-    kernel: Kernel, books: Books, usage: dict[ContainerKey, int] | None = None
-) -> tuple[dict[ContainerKey, ContainerShare], Books]:
+    kernel: Kernel, accounts: CpuAccounts, usage: dict[ContainerKey, int] | None = None
+) -> tuple[dict[ContainerKey, ContainerShare], CpuAccounts]:
     shown = kernel.snapshot()
-    return close_books(
-        books, kernel.view(), OWNER, shown, usage or {A: kernel.usage[A], B: kernel.usage[B]}
+    return settle_accounts(
+        accounts, kernel.view(), OWNER, shown, usage or {A: kernel.usage[A], B: kernel.usage[B]}
     )
 
 
@@ -163,13 +163,13 @@ SEEDS = st.integers(0, 2**32)
 def test_the_books_close_whatever_processes_do(seed: int) -> None:
     chance = random.Random(seed)
     kernel = Kernel()
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     before = Counter(kernel.usage)
     for _ in range(200):
         step = chance.choice(["fork", "fork", "run", "run", "run", "move", "end", "exit", "tick"])
         key = chance.choice(list(kernel.records)) if kernel.records else None
         if step == "tick":
-            shares, books = tick(kernel, books)
+            shares, accounts = tick(kernel, accounts)
             for container in (A, B):
                 share = shares[container]
                 assert share.usage_ns == kernel.usage[container] - before[container]
@@ -194,13 +194,13 @@ def test_what_no_snapshot_has_seen_is_short_lived(seed: int) -> None:
     """Without moves, and with everything freed as it ends, to the nanosecond."""
     chance = random.Random(seed)
     kernel = Kernel()
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     before = Counter(kernel.unseen)
     for _ in range(200):
         step = chance.choice(["fork", "fork", "run", "run", "run", "end", "tick"])
         key = chance.choice(list(kernel.records)) if kernel.records else None
         if step == "tick":
-            shares, books = tick(kernel, books)
+            shares, accounts = tick(kernel, accounts)
             for container in (A, B):
                 told = kernel.unseen[container] - before[container]
                 assert shares[container].short_lived_ns == told
@@ -217,9 +217,9 @@ def test_a_process_that_lives_costs_what_it_ran_since_the_last_tick() -> None:
     kernel = Kernel()
     key = kernel.fork(IN_A)
     kernel.run(key, 5)
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     kernel.run(key, 7)
-    shares, _ = tick(kernel, books)
+    shares, _ = tick(kernel, accounts)
     share = shares[A]
     assert (share.usage_ns, share.living_ns, share.ended_ns) == (7, 7, 0)
     assert (share.short_lived_ns, share.unexplained_ns) == (0, 0)
@@ -229,10 +229,10 @@ def test_one_that_was_seen_and_ended_costs_only_what_was_not_yet_counted() -> No
     kernel = Kernel()
     key = kernel.fork(IN_A)
     kernel.run(key, 5)
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     kernel.run(key, 7)
     kernel.end(key)
-    shares, _ = tick(kernel, books)
+    shares, _ = tick(kernel, accounts)
     assert (shares[A].ended_ns, shares[A].living_ns, shares[A].short_lived_ns) == (7, 0, 0)
     assert shares[A].events.exits == 1
 
@@ -240,41 +240,41 @@ def test_one_that_was_seen_and_ended_costs_only_what_was_not_yet_counted() -> No
 def test_a_zombie_is_carried_until_the_kernel_frees_it() -> None:
     kernel = Kernel()
     key = kernel.fork(IN_A)
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     kernel.run(key, 9)
     kernel.exit(key)
-    first, books = tick(kernel, books)
+    first, accounts = tick(kernel, accounts)
     kernel.reap(key)
-    second, books = tick(kernel, books)
+    second, accounts = tick(kernel, accounts)
     kernel.free(key)
-    third, _ = tick(kernel, books)
+    third, _ = tick(kernel, accounts)
     assert [first[A].living_ns, second[A].living_ns, third[A].ended_ns] == [9, 0, 0]
     assert [one[A].unexplained_ns for one in (first, second, third)] == [0, 0, 0]
 
 
 def test_what_is_reaped_and_not_yet_freed_is_unexplained_for_that_moment_only() -> None:
     kernel = Kernel()
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     key = kernel.fork(IN_A)
     kernel.run(key, 9)
     kernel.records[key].uncharged = 4  # since the scheduler last looked
     kernel.exit(key)
     kernel.reap(key)
-    first, books = tick(kernel, books)
+    first, accounts = tick(kernel, accounts)
     kernel.free(key)
-    second, _ = tick(kernel, books)
+    second, _ = tick(kernel, accounts)
     assert (first[A].living_ns, second[A].short_lived_ns) == (5, 4)
     assert (first[A].unexplained_ns, second[A].unexplained_ns) == (4, -4)
 
 
 def test_what_a_runtime_spent_before_it_moved_in_is_not_the_containers() -> None:
     kernel = Kernel()
-    _, books = tick(kernel, Books())
+    _, accounts = tick(kernel, CpuAccounts())
     key = kernel.fork(HOST)
     kernel.run(key, 30)
     kernel.move(key, IN_A)
     kernel.run(key, 4)
-    shares, _ = tick(kernel, books)
+    shares, _ = tick(kernel, accounts)
     assert (shares[A].living_ns, shares[A].unexplained_ns) == (4, 0)
     assert shares[A].events.moved_in == 1
 
@@ -292,22 +292,22 @@ def test_the_snapshots_cpu_is_found_by_the_keys_of_either_source(
 def test_cpu_that_nobody_accounts_for_is_told_as_unexplained() -> None:
     kernel = Kernel()
     kernel.fork(IN_A)
-    _, books = tick(kernel, Books())
-    shares, _ = tick(kernel, books, {A: kernel.usage[A] + 100, B: 0})
+    _, accounts = tick(kernel, CpuAccounts())
+    shares, _ = tick(kernel, accounts, {A: kernel.usage[A] + 100, B: 0})
     assert shares[A].unexplained_ns == 100
 
 
 def test_a_container_known_for_the_first_time_has_no_account_yet() -> None:
     kernel = Kernel()
-    shares, _ = tick(kernel, Books())
+    shares, _ = tick(kernel, CpuAccounts())
     assert shares == {}
 
 
 def test_one_whose_birth_was_seen_has_its_account_from_the_beginning() -> None:
-    books = Books(totals={HOST: CgroupEvents()})
+    accounts = CpuAccounts(totals={HOST: CgroupEvents()})
     totals = {HOST: CgroupEvents(), IN_A: CgroupEvents(forks=3, exits=3, cpu_short_ns=40)}
     now = view({}, totals=totals, born=frozenset({IN_A}))
-    shares, _ = close_books(books, now, OWNER, {}, {A: 50})
+    shares, _ = settle_accounts(accounts, now, OWNER, {}, {A: 50})
     assert shares[A].events.starts == 3
     assert (shares[A].short_lived_ns, shares[A].unexplained_ns) == (40, 10)
 
@@ -315,15 +315,17 @@ def test_one_whose_birth_was_seen_has_its_account_from_the_beginning() -> None:
 def test_what_happened_before_docker_told_whose_it_is_belongs_to_the_first_account() -> None:
     host = {HOST: CgroupEvents()}
     born = frozenset({IN_A})
-    books = Books(totals=host)
+    accounts = CpuAccounts(totals=host)
     for kills, usage_ns in ((3, {}), (5, {A: 0}), (6, {})):
         totals = {**host, IN_A: CgroupEvents(oom_kills=kills)}
-        shares, books = close_books(books, view({}, totals=totals, born=born), OWNER, {}, usage_ns)
+        shares, accounts = settle_accounts(
+            accounts, view({}, totals=totals, born=born), OWNER, {}, usage_ns
+        )
         assert {name: share.events.oom_kills for name, share in shares.items()} == (
             {A: 5} if usage_ns else {}
         )
     # Its counter could not be read for a tick: nothing is told twice.
-    shares, _ = close_books(books, view({}, totals=totals, born=born), OWNER, {}, {A: 0})
+    shares, _ = settle_accounts(accounts, view({}, totals=totals, born=born), OWNER, {}, {A: 0})
     assert shares == {}
 
 
@@ -339,33 +341,37 @@ def test_parents_in_a_circle_end_the_search() -> None:
 
 
 def test_a_record_that_was_swept_takes_nothing_back() -> None:
-    books = Books({A: Ledger(0, {})}, {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)})
-    shares, _ = close_books(books, view({}, totals={IN_A: CgroupEvents()}), OWNER, {}, {A: 0})
+    accounts = CpuAccounts(
+        {A: Balance(0, {})}, {IN_A: CgroupEvents(), BELOW_A: CgroupEvents(forks=9)}
+    )
+    shares, _ = settle_accounts(
+        accounts, view({}, totals={IN_A: CgroupEvents()}), OWNER, {}, {A: 0}
+    )
     assert shares[A].events == CgroupEvents()
 
 
 def test_what_a_container_used_before_it_was_started_again_is_in_its_account() -> None:
-    """Its own counter began anew: the right usage was 12, the counter's difference is -1."""
+    """Its own counter began again: the right usage was 12, the counter's difference is -1."""
     kernel = Kernel()
     key = kernel.fork(IN_A)
     kernel.run(key, 5)
     shown = kernel.snapshot()
-    _, books = close_books(Books(), kernel.view(), OWNER, shown, {A: 5}, {A: IN_A})
+    _, accounts = settle_accounts(CpuAccounts(), kernel.view(), OWNER, shown, {A: 5}, {A: IN_A})
     kernel.run(key, 8)
     kernel.end(key)
     again = kernel.fork(NEXT_A)
     kernel.run(again, 4)
     shown, now = kernel.snapshot(), kernel.view()
-    owner = owners(now, lives_view(NEXT_A), books)
-    shares, books = close_books(books, now, owner, shown, {A: 4}, {A: NEXT_A})
+    owner = owners(now, lives_view(NEXT_A), accounts)
+    shares, accounts = settle_accounts(accounts, now, owner, shown, {A: 4}, {A: NEXT_A})
     share = shares[A]
     assert (share.usage_ns, share.past_ns, share.unexplained_ns) == (12, 8, 0)
     assert (share.living_ns, share.ended_ns) == (4, 8)
     assert (share.events.starts, share.events.exits) == (1, 1)
     kernel.run(again, 3)
     shown, now = kernel.snapshot(), kernel.view()
-    owner = owners(now, lives_view(NEXT_A), books)
-    shares, _ = close_books(books, now, owner, shown, {A: 7}, {A: NEXT_A})
+    owner = owners(now, lives_view(NEXT_A), accounts)
+    shares, _ = settle_accounts(accounts, now, owner, shown, {A: 7}, {A: NEXT_A})
     assert (shares[A].usage_ns, shares[A].past_ns, shares[A].unexplained_ns) == (3, 0, 0)
 
 
@@ -374,15 +380,15 @@ def test_what_a_container_used_before_it_ended_is_in_its_last_account() -> None:
     key = kernel.fork(IN_A)
     kernel.run(key, 5)
     shown = kernel.snapshot()
-    _, books = close_books(Books(), kernel.view(), OWNER, shown, {A: 5}, {A: IN_A})
+    _, accounts = settle_accounts(CpuAccounts(), kernel.view(), OWNER, shown, {A: 5}, {A: IN_A})
     kernel.run(key, 8)
     kernel.count(IN_A, "oom_kills")
     kernel.end(key)
     shown, now = kernel.snapshot(), kernel.view()
     nobody = CgroupView(hierarchy=Hierarchy.DEFAULT, containers={})
-    shares, books = close_books(books, now, owners(now, nobody, books), shown, {}, {})
+    shares, accounts = settle_accounts(accounts, now, owners(now, nobody, accounts), shown, {}, {})
     assert (shares[A].usage_ns, shares[A].ended_ns, shares[A].events.oom_kills) == (8, 8, 1)
-    shares, _ = close_books(books, now, owners(now, nobody, books), shown, {}, {})
+    shares, _ = settle_accounts(accounts, now, owners(now, nobody, accounts), shown, {}, {})
     assert shares == {}
 
 
@@ -390,7 +396,7 @@ def test_lives_between_two_ticks_are_in_the_account_once() -> None:
     """Docker starts a container again and again, and no tick meets it with a cgroup."""
     kernel = Kernel()
     seen: dict[int, ContainerKey] = {}
-    books = Books(totals={HOST: CgroupEvents()})
+    accounts = CpuAccounts(totals={HOST: CgroupEvents()})
     nobody = CgroupView(hierarchy=Hierarchy.DEFAULT, containers={})
     told = []
     for number, lives in enumerate((2, 0, 3)):
@@ -402,8 +408,8 @@ def test_lives_between_two_ticks_are_in_the_account_once() -> None:
             kernel.end(key)
         shown = kernel.snapshot()
         now = replace(kernel.view(), born=frozenset(seen))
-        owner = owners(now, nobody, books, seen)
-        shares, books = close_books(books, now, owner, shown, {}, {})
+        owner = owners(now, nobody, accounts, seen)
+        shares, accounts = settle_accounts(accounts, now, owner, shown, {}, {})
         told.append(shares.get(A))
     first, second, third = told
     assert first is not None
@@ -418,7 +424,9 @@ def test_lives_between_two_ticks_are_added_to_the_one_that_is() -> None:
     kernel = Kernel()
     key = kernel.fork(IN_A)
     kernel.run(key, 5)
-    _, books = close_books(Books(), kernel.view(), OWNER, kernel.snapshot(), {A: 5}, {A: IN_A})
+    _, accounts = settle_accounts(
+        CpuAccounts(), kernel.view(), OWNER, kernel.snapshot(), {A: 5}, {A: IN_A}
+    )
     kernel.run(key, 8)
     kernel.end(key)
     for cgroup in (200, NEXT_A):
@@ -429,8 +437,8 @@ def test_lives_between_two_ticks_are_added_to_the_one_that_is() -> None:
             kernel.end(key)
     shown = kernel.snapshot()
     now = replace(kernel.view(), born=frozenset({200, NEXT_A}))
-    owner = owners(now, lives_view(NEXT_A), books, {200: A})
-    shares, _ = close_books(books, now, owner, shown, {A: 100}, {A: NEXT_A})
+    owner = owners(now, lives_view(NEXT_A), accounts, {200: A})
+    shares, _ = settle_accounts(accounts, now, owner, shown, {A: 100}, {A: NEXT_A})
     assert (shares[A].usage_ns, shares[A].past_ns, shares[A].unexplained_ns) == (208, 108, 0)
     assert shares[A].events.starts == 2
 
@@ -440,9 +448,9 @@ def test_a_counter_that_cannot_be_read_for_a_tick_is_no_new_life() -> None:
     key = kernel.fork(IN_A)
     kernel.run(key, 5)
     shown = kernel.snapshot()
-    _, books = close_books(Books(), kernel.view(), OWNER, shown, {A: 5}, {A: IN_A})
+    _, accounts = settle_accounts(CpuAccounts(), kernel.view(), OWNER, shown, {A: 5}, {A: IN_A})
     kernel.run(key, 8)
-    shares, _ = close_books(books, kernel.view(), OWNER, kernel.snapshot(), {}, {A: IN_A})
+    shares, _ = settle_accounts(accounts, kernel.view(), OWNER, kernel.snapshot(), {}, {A: IN_A})
     assert shares == {}
 
 
@@ -461,7 +469,7 @@ def test_the_books_close_over_one_life_after_the_other(seed: int) -> None:
     """Each tick finds the container in the same life as before, in the next one, or in none."""
     chance = random.Random(seed)
     kernel = Kernel()
-    life, cgroup, usage_of_life, books, spent = 0, 0, 0, Books(totals={}), 0
+    life, cgroup, usage_of_life, accounts, spent = 0, 0, 0, CpuAccounts(totals={}), 0
     born: set[int] = set()
     told_life = 0
     for _ in range(200):
@@ -491,8 +499,8 @@ def test_the_books_close_over_one_life_after_the_other(seed: int) -> None:
             now = replace(kernel.view(), born=frozenset(born))
             alive = lives_view(cgroup) if cgroup else CgroupView(Hierarchy.DEFAULT, {})
             usage, lives = ({A: usage_of_life}, {A: cgroup}) if cgroup else ({}, {})
-            owner = owners(now, alive, books)
-            shares, books = close_books(books, now, owner, shown, usage, lives)
+            owner = owners(now, alive, accounts)
+            shares, accounts = settle_accounts(accounts, now, owner, shown, usage, lives)
             if A in shares:
                 assert shares[A].usage_ns == spent
                 assert shares[A].unexplained_ns == 0

@@ -212,4 +212,4 @@ def test_two_engines_containers_with_one_id_have_figures_of_their_own() -> None:
     assert [round(one.cpu_percent) for one in tick.totals] == [10, 50]
     # BPF contradicts the second process alone; both containers are named by that.
     assert [one.processes for one in tick.totals] == [1, 0]
-    assert tick.attribution.doubtful == {ours.key, theirs.key}
+    assert tick.attribution.disputed == {ours.key, theirs.key}

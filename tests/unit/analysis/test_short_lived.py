@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.cpu_accounting import close_books
+from agent.analysis.cpu_accounting import settle_accounts
 from agent.analysis.short_lived import MOST, largest
-from agent.model.accounts import Books
+from agent.model.accounts import CpuAccounts
 from agent.model.bpf import BpfView, CgroupEvents, CommandFigures, CommandKey, Seam
 from agent.model.container import DOCKER, OTHERS, ContainerKey, ShortLivedCommand
 
@@ -40,7 +40,7 @@ def test_a_container_has_the_commands_of_all_its_cgroups_since_the_last_tick() -
     elsewhere, unknown = CommandKey(20, "sh", "sleep"), CommandKey(99, "sh", "sleep")
     first = view(100, {sh: figures(3, 30, (90, 700))}, CgroupEvents(cpu_short_ns=30, short_exits=3))
     usage = {BOX: 1000, OTHER: 1000}
-    _, books = close_books(Books(), first, OWNER, {}, usage)
+    _, accounts = settle_accounts(CpuAccounts(), first, OWNER, {}, usage)
     second = view(
         200,
         {
@@ -51,7 +51,7 @@ def test_a_container_has_the_commands_of_all_its_cgroups_since_the_last_tick() -
         },
         CgroupEvents(cpu_short_ns=75, short_exits=6),
     )
-    shares, _ = close_books(books, second, OWNER, {}, usage)
+    shares, _ = settle_accounts(accounts, second, OWNER, {}, usage)
     assert shares[BOX].commands == (ShortLivedCommand("sh", "sleep", 3, 45, 600),)
     assert shares[BOX].short_lived_ns == 45
 

@@ -109,7 +109,7 @@ def python_m_agent(*words: str, user: int | None = None, **more: object) -> Said
 
 
 def one_sentence(said: Said, *words: str) -> None:
-    """The cause on one line, what mends it on the next, and nothing else."""
+    """The cause on one line, the remedy on the next, and nothing else."""
     assert said.status != 0
     assert "Traceback" not in said.err
     lines = said.err.splitlines()

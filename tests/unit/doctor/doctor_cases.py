@@ -11,7 +11,7 @@ from agent.doctor import State
 from agent.doctor.facts import CgroupFacts, LeftoverFacts
 from tests.unit.doctor.doctor_host import HOUR_MS, LOCKED, NOW_MS, STOPPED, UNBUILT, UNLOADED
 
-# What is wrong → the check that tells it, its state, a word of what it says, a word of what mends.
+# What is wrong → the check that tells it, its state, a word of what it says, a word of what fixes.
 TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
     "another user": ({"root": False}, "privileges", State.UNKNOWN, "not root", "sudo"),
     "a broken configuration": (
@@ -316,7 +316,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         {"store__kind": "damaged"},
         "database",
         State.DEGRADED,
-        "set",
+        "quarantines",
         "integrity_check",
     ),
     "a database that cannot be read": (

@@ -1,4 +1,4 @@
-"""The judgement of `agent doctor`: which facts keep the main job from running, and what mends."""
+"""The judgement of `agent doctor`: which facts keep the main job from running, and what fixes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.unit.doctor.doctor_host import (
 def test_a_host_that_has_everything_is_ok_throughout() -> None:
     checks = judge(GOOD, Config())
     assert {one.state for one in checks} == {State.OK}
-    assert all(not one.mend for one in checks)
+    assert all(not one.remedy for one in checks)
     assert can_run(checks)
     assert verdict(checks) == "The main job can run here."
 
@@ -55,11 +55,11 @@ def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
 
 @pytest.mark.parametrize("what", TABLE)
 def test_what_is_wrong_is_told_by_one_check_with_what_mends_it(what: str) -> None:
-    changed, name, state, finding, mend = TABLE[what]
+    changed, name, state, finding, remedy = TABLE[what]
     found = check(name, **changed)
     assert found.state is state
     assert finding in found.finding
-    assert mend in found.mend
+    assert remedy in found.remedy
 
 
 @pytest.mark.parametrize("what", TABLE)
@@ -88,8 +88,8 @@ def test_only_who_is_not_root_is_told_to_be(root: bool) -> None:
     checks = judge(facts(**UNSEEN, root=root), Config())
     unknown = [one for one in checks if one.state is State.UNKNOWN]
     assert len(unknown) >= 6
-    assert all(one.mend for one in unknown)
-    assert ("sudo agent doctor" in {one.mend for one in checks}) is not root
+    assert all(one.remedy for one in unknown)
+    assert ("sudo agent doctor" in {one.remedy for one in checks}) is not root
 
 
 def test_every_check_can_find_something_wrong() -> None:
@@ -121,7 +121,7 @@ def test_the_source_that_is_set_decides_whether_modules_are_essential(
     about_modules = ("kernel", "headers", "build tools", "module signing", "modules")
     for one in judge(facts(**changed), NO_MODULES):
         if one.name in about_modules:
-            assert (one.state, one.mend) == (State.OK, "")
+            assert (one.state, one.remedy) == (State.OK, "")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_source_that_is_set_decides_whether_modules_are_essential(
 )
 def test_what_is_switched_off_is_not_missed(text: str, name: str, what: str) -> None:
     found = check(name, settings(text), **TABLE[what][0])
-    assert (found.state, found.mend) == (State.OK, "")
+    assert (found.state, found.remedy) == (State.OK, "")
 
 
 def test_modules_that_are_meant_to_stay_are_no_leftovers() -> None:
@@ -186,7 +186,7 @@ def test_whatever_is_known_every_check_ends_in_a_sentence(data: Any) -> None:
     for config in (Config(), NO_MODULES, ONLY_MODULES):
         for one in judge(value, config):
             assert one.finding
-            assert one.state is State.OK or one.mend, one
+            assert one.state is State.OK or one.remedy, one
             assert not one.finding.endswith(": ")
 
 
@@ -194,18 +194,20 @@ def test_the_json_has_the_verdict_the_checks_and_the_facts() -> None:
     checks = judge(facts(docker__version="", docker__problem="Away.", docker__hint="Go"), Config())
     value = json.loads(document(GOOD, checks))
     assert value["can_run"] is False
-    assert {"name": "Docker", "state": "missing", "finding": "Away.", "mend": "Go"} in value[
-        "checks"
-    ]
+    found = {"name": "Docker", "state": "missing", "finding": "Away.", "remedy": "Go"}
+    # What the remedy was called in 1.0 is there too, for whoever reads that.
+    assert {**found, "mend": "Go"} in value["checks"]
     assert value["facts"] == json.loads(json.dumps(msgspec.to_builtins(GOOD)))
 
 
 def test_the_plain_table_is_aligned_and_steers_no_terminal() -> None:
-    text = plain([Check("a", State.OK, "fine"), Check("long", State.MISSING, "\x1b[2J", "mend it")])
+    text = plain(
+        [Check("a", State.OK, "fine"), Check("long", State.MISSING, "\x1b[2J", "remedy it")]
+    )
     assert text.splitlines() == [
         "a     ok        fine",
         r"long  missing   \x1b[2J",
-        "                → mend it",
+        "                → remedy it",
     ]
 
 
@@ -231,7 +233,7 @@ def test_on_a_terminal_the_table_has_the_same_rows_and_the_verdict_is_the_status
     path.write_text("")
     assert command.doctor(path, None, as_json=False) == status
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["check", "state", "finding", "mend"]
+    assert lines[0].split() == ["check", "state", "finding", "remedy"]
     for one in judge(facts(**changed), Config()):
         assert any(line.startswith(one.name) and one.state in line for line in lines)
     assert lines[-1].endswith(last)

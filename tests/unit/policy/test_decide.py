@@ -83,10 +83,10 @@ def ids_in_turn() -> Callable[[], str]:
 
 def decide(
     all_of_them: Sequence[ContainerTotals],
-    doubtful: frozenset[str] = NOBODY,
+    disputed: frozenset[str] = NOBODY,
     settings: PolicySettings = DEFAULTS,
 ) -> tuple[Decision, ...]:
-    keys = frozenset(ContainerKey(DOCKER, one) for one in doubtful)
+    keys = frozenset(ContainerKey(DOCKER, one) for one in disputed)
     return policy.decide(all_of_them, keys, settings, ids_in_turn())
 
 
@@ -242,9 +242,9 @@ class TestDecide:
 
     def test_a_doubtful_one_is_spared_and_no_other_goes_in_its_place(self) -> None:
         low = [totals(container(n), held_mb=n) for n in range(1, 6)]
-        hungriest, modest = low[4].container.id, low[0].container.id
+        largest, modest = low[4].container.id, low[0].container.id
         assert names(decide(low)) == ["5", "4"]
-        assert names(decide(low, frozenset({hungriest}))) == ["4"]
+        assert names(decide(low, frozenset({largest}))) == ["4"]
         # What it really holds is what is in doubt: it may be the one that should go.
         assert names(decide(low, frozenset({modest}))) == ["5"]
 
@@ -291,7 +291,7 @@ def test_the_limit_is_passed_by_the_one_beyond_it() -> None:
 
 @st.composite
 def hosts(draw: st.DrawFn) -> tuple[list[ContainerTotals], frozenset[str]]:
-    """Containers of every kind, close enough together in their figures for ties, some doubtful."""
+    """Containers of every kind, close enough together in their figures for ties, some disputed."""
     found: list[ContainerTotals] = []
     for number in range(draw(st.integers(0, 18))):
         one = container(
@@ -338,9 +338,9 @@ def hunger(one: ContainerTotals) -> tuple[float, float, int]:
 def test_the_floor_holds_and_only_sure_governed_unprotected_ones_go(
     host: tuple[list[ContainerTotals], frozenset[str]], settings: PolicySettings
 ) -> None:
-    everything, doubtful = host
-    gone = {one.container_id for one in decide(everything, doubtful, settings)}
-    assert not gone & doubtful
+    everything, disputed = host
+    gone = {one.container_id for one in decide(everything, disputed, settings)}
+    assert not gone & disputed
     for one in everything:
         if one.container.id in gone:
             assert one.governed
@@ -350,7 +350,7 @@ def test_the_floor_holds_and_only_sure_governed_unprotected_ones_go(
         before = [one for one in everything if one.tier is tier and is_running(one)]
         after = [one for one in before if one.container.id not in gone]
         assert len(after) >= min(keep, len(before))
-        if not doubtful:
+        if not disputed:
             assert len(after) == min(keep, len(before))
 
 
@@ -358,13 +358,13 @@ def test_the_floor_holds_and_only_sure_governed_unprotected_ones_go(
 def test_nobody_who_goes_is_less_hungry_than_a_sure_one_of_its_tier_who_stays(
     host: tuple[list[ContainerTotals], frozenset[str]], settings: PolicySettings
 ) -> None:
-    everything, doubtful = host
-    gone = {one.container_id for one in decide(everything, doubtful, settings)}
+    everything, disputed = host
+    gone = {one.container_id for one in decide(everything, disputed, settings)}
     for tier in (Tier.LOW, Tier.HIGH):
         rivals = [
             one
             for one in everything
-            if one.tier is tier and is_running(one) and one.container.id not in doubtful
+            if one.tier is tier and is_running(one) and one.container.id not in disputed
         ]
         went = [hunger(one) for one in rivals if one.container.id in gone]
         stayed = [hunger(one) for one in rivals if one.container.id not in gone]
@@ -377,9 +377,9 @@ def test_the_order_in_which_containers_come_changes_nothing(
     settings: PolicySettings,
     random: Random,
 ) -> None:
-    everything, doubtful = host
+    everything, disputed = host
     shuffled = random.sample(everything, len(everything))
-    once, again = decide(everything, doubtful, settings), decide(shuffled, doubtful, settings)
+    once, again = decide(everything, disputed, settings), decide(shuffled, disputed, settings)
     assert once == again
     assert [one.rank for one in once] == list(range(1, len(once) + 1))
 
@@ -388,10 +388,10 @@ def test_the_order_in_which_containers_come_changes_nothing(
 def test_a_pass_that_was_carried_out_leaves_nothing_to_decide(
     host: tuple[list[ContainerTotals], frozenset[str]], settings: PolicySettings
 ) -> None:
-    everything, doubtful = host
-    gone = {one.container_id for one in decide(everything, doubtful, settings)}
+    everything, disputed = host
+    gone = {one.container_id for one in decide(everything, disputed, settings)}
     left = [one for one in everything if one.container.id not in gone]
-    assert decide(left, doubtful, settings) == ()
+    assert decide(left, disputed, settings) == ()
 
 
 @given(hosts(), settings_of_any_kind, st.integers(0, 4096), st.integers(0, 17))
@@ -404,8 +404,8 @@ def test_who_goes_would_go_whatever_a_doubtful_one_really_holds(
     everything, _ = host
     if which >= len(everything):
         return
-    doubtful = everything[which]
-    cautious = decide(everything, frozenset({doubtful.container.id}), settings)
-    true = [replace(one, held_kb=true_kb) if one is doubtful else one for one in everything]
+    disputed = everything[which]
+    cautious = decide(everything, frozenset({disputed.container.id}), settings)
+    true = [replace(one, held_kb=true_kb) if one is disputed else one for one in everything]
     informed = decide(true, NOBODY, settings)
     assert {one.container_id for one in cautious} <= {one.container_id for one in informed}

@@ -31,8 +31,8 @@ class Row:
         return "alpine:latest" if self.tier == "low" else "polinux/stress"
 
 
-def ask(*rows: Row, doubtful: str = "", gone: str = "") -> tuple[Contender, ...]:
-    return contenders(rows, set(doubtful), set(gone), SETTINGS)
+def ask(*rows: Row, disputed: str = "", gone: str = "") -> tuple[Contender, ...]:
+    return contenders(rows, set(disputed), set(gone), SETTINGS)
 
 
 def going(found: tuple[Contender, ...]) -> list[str]:
@@ -58,7 +58,7 @@ def test_within_those_that_stay_the_order_is_who_would_be_next() -> None:
 
 def test_a_container_that_the_witnesses_disagree_on_is_spared() -> None:
     found = ask(*(Row(name, held) for name, held in zip("abcd", (1, 2, 3, 90), strict=True)),
-                doubtful="d")  # fmt: skip
+                disputed="d")  # fmt: skip
 
     assert going(found) == []
     assert next(one.why for one in found if one.container_id == "d").startswith("spared")

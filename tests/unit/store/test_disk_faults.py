@@ -173,7 +173,7 @@ def test_an_index_made_immutable_in_mid_run_does_not_kill_the_agent(path: Path) 
         with open_store(path, clock) as store:
             for number in range(8):
                 if number == 3:
-                    os.sync()  # what is written back is asked for anew at the next write
+                    os.sync()  # what is written back is asked for again at the next write
                     if subprocess.run(["chattr", "+i", index], capture_output=True).returncode:
                         sys.exit(77)
                 if number == 6:
@@ -204,7 +204,7 @@ def test_a_stop_while_the_index_is_immutable_ends_well_and_the_log_is_taken_up(p
         path = Path(sys.argv[1])
         with open_store(path) as store:
             store.write_tick(a_tick())
-            os.sync()  # what is written back is asked for anew at the next write
+            os.sync()  # what is written back is asked for again at the next write
             index = path.with_name("metrics.db-shm")
             if subprocess.run(["chattr", "+i", index], capture_output=True).returncode:
                 sys.exit(77)
@@ -272,7 +272,7 @@ def test_a_write_that_the_system_refuses_is_tried_again(path: Path) -> None:
                     store.write_tick(a_tick(clock.wall_ns(), 400))
                 except StoreError as error:
                     print(error.message)
-                    # A disk that has to be unmounted to be mended is not held until then.
+                    # A disk that has to be unmounted to be repaired is not held until then.
                     links = [f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd")]
                     held = [os.readlink(one) for one in links if os.path.lexists(one)]
                     assert not [one for one in held if str(path) in one], held

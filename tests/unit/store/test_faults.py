@@ -1,7 +1,7 @@
 """What the store does when its file or its directory is damaged, deleted or replaced under it.
 
 In each case: the tick that cannot be stored is counted and said, what is stored stays readable (in
-place or set aside), no half tick is ever seen, and storing goes on by itself.
+place or quarantined), no half tick is ever seen, and storing goes on by itself.
 """
 
 from __future__ import annotations

@@ -358,7 +358,7 @@ def agents_left(directory: Path) -> list[str]:
 
 
 def salvageable(path: Path) -> bool:
-    """Whether SQLite still reads the metrics of a file that was set aside."""
+    """Whether SQLite still reads the metrics of a file that was quarantined."""
     try:
         rows(path, "SELECT count(*) FROM metrics")
     except sqlite3.Error:

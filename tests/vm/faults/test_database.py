@@ -1,7 +1,7 @@
 """Faults of the database under a running agent: its disk, its file, and the file's permissions.
 
 What was stored stays readable, what could not be stored is counted and said once, a damaged file is
-set aside and kept, and storing goes on by itself.
+quarantined and kept, and storing goes on by itself.
 """
 
 from __future__ import annotations
