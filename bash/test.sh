@@ -16,6 +16,7 @@ usage() {
 Usage: ./bash/test.sh [--fast | --full]
        ./bash/test.sh lint
        ./bash/test.sh unit   [-k EXPR]
+       ./bash/test.sh fleet  [-k EXPR]
        ./bash/test.sh docker [-k EXPR]
        ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
 
@@ -24,6 +25,7 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
 
   lint     linters and type checks (seconds)
   unit     tests that need no privilege (seconds)
+  fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
            with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
@@ -82,6 +84,7 @@ packages_of() {
         python) echo python3 python3-venv ;;
         lint) echo shellcheck ;;
         unit) echo gcc libc6-dev ;;
+        fleet) echo prometheus victoria-metrics postgresql ;;
         docker)
             echo procps busybox-static stress cron python3-bpfcc
             # Ubuntu has it in packages that go with a kernel.
@@ -236,6 +239,12 @@ run_lint() { run_pytest lint tests/unit/test_linters.py; }
 
 run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
 
+run_fleet() {
+    as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+        --junit-xml="$results/fleet.xml" \
+        "${selection[@]}" tests/fleet
+}
+
 run_docker() {
     as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
         --junit-xml="$results/docker.xml" \
@@ -271,6 +280,34 @@ with_packages() {
         layer "$name" "$@"
     else
         skip_layer "$name" "the packages it needs cannot be installed: $(packages_of "$kind" | tr '\n' ' ')"
+    fi
+}
+
+# Debian's servers start with their installation and at each boot; the tests want the programs alone.
+install_without_starting() {
+    local package guard=/usr/sbin/policy-rc.d status=0
+    local -a new=()
+    for package in "$@"; do
+        is_installed "$package" || new+=("$package")
+    done
+    ((${#new[@]})) || return 0
+    [[ ! -e $guard ]] || guard=""
+    # shellcheck disable=SC2016
+    [[ -z $guard ]] || as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 0755 "$1"' - "$guard"
+    install_missing "${new[@]}" || status=$?
+    [[ -z $guard ]] || as_root rm -f -- "$guard"
+    if ((status == 0)) && [[ -d /run/systemd/system ]]; then
+        as_root systemctl --quiet disable "${new[@]}" >&2 || say "could not disable ${new[*]}"
+    fi
+    return "$status"
+}
+
+fleet_layer() {
+    # shellcheck disable=SC2046
+    if install_without_starting $(packages_of fleet); then
+        layer fleet run_fleet
+    else
+        skip_layer fleet "the packages it needs cannot be installed: $(packages_of fleet)"
     fi
 }
 
@@ -317,7 +354,7 @@ full=0
 expression=""
 guest_timeout_s=2100
 guests=()
-wanted=(lint unit docker lab vm)
+wanted=(lint unit fleet docker lab vm)
 
 parse_arguments() {
     while (($#)); do
@@ -332,7 +369,7 @@ parse_arguments() {
                 guest_timeout_s=7200
                 guests=("${default_guests[@]}" sid "${kernel_guests[@]}")
                 ;;
-            lint | unit | docker | vm) wanted=("$1") ;;
+            lint | unit | fleet | docker | vm) wanted=("$1") ;;
             -k)
                 (($# > 1)) || die "-k needs an expression"
                 expression=$2
@@ -377,6 +414,7 @@ main() {
         case $kind in
             lint) with_packages lint lint run_lint ;;
             unit) with_packages unit unit run_unit ;;
+            fleet) fleet_layer ;;
             docker) docker_layer ;;
             lab) with_packages vm lab run_lab ;;
             vm)

@@ -63,7 +63,7 @@ class _SeenImage(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct, frozen=True):
     """What is used of `GET /containers/<id>/json`."""
 
-    Id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    Id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     Created: str
     State: _SeenState
     Config: _SeenConfig

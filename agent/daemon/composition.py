@@ -18,6 +18,7 @@ from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.metrics import Metrics
 from agent.daemon.outside import Outside
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
@@ -154,6 +155,10 @@ class _Run:
             stopwatch=stopwatch,
             lives=lives,
         )
+        self._metrics: Metrics | None = None
+        if config.metrics.listen and not self._options.once:
+            self._metrics = Metrics.start(config, self._store)
+            undo.push("metrics", self._metrics.close)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -162,6 +167,7 @@ class _Run:
             _ONCE_REMOVAL_WAIT_S
             if self._options.once
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
+            *((self._metrics.removed,) if self._metrics else ()),
         )
         self._ticker = Ticker(
             collector=self._collector,
@@ -174,6 +180,7 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            metrics=self._metrics,
         )
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
@@ -248,6 +255,7 @@ class _Run:
             *_named("modules", self._processes.problem),
             *self._engine_problems(),
             *self._ticker.recreations.problems,
+            *_named("metrics", self._metrics.problem if self._metrics else ""),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]

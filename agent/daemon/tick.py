@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.daemon.collector import Collector, Stopwatch, look
+from agent.daemon.metrics import Metrics
 from agent.daemon.removals import Removals
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
@@ -73,6 +74,7 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        metrics: Metrics | None = None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
         a tick before the first would have left: the host's counters, for the first interval."""
@@ -86,6 +88,7 @@ class Ticker:
         self._stopwatch = stopwatch
         self._mark = mark
         self._carried = carried
+        self._metrics = metrics
         self._number = 0
         self.recreations = Recreations(installation)
 
@@ -126,10 +129,14 @@ class Ticker:
             totals=tick.totals,
             passes=self._removals.passes,
             checks=tick.attribution.counts,
+            cgroups=view.containers if (view := tick.sample.cgroups.value) else {},
+            shares=tick.cpu_shares,
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
         stored = self._stopwatch.time("store", lambda: self._write(record))
+        if self._metrics is not None:
+            self._metrics.show(record, armed=self._removals.armed, stored=stored)
         return TickReport(
             number=self._number,
             wall_ns=record.wall_ns,
@@ -213,6 +220,8 @@ class Ticker:
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
         self._removals.handed_over()
+        if self._metrics is not None:
+            self._metrics.ticked(record)
         try:
             self._store.write_tick(record)
         except StoreError:

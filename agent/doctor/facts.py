@@ -170,3 +170,5 @@ class Facts:
     proc_problem: str = ""
     """Why `/proc` does not show what the agent reads there, "" where it does."""
     proc_hint: str = ""
+    metrics_problem: str = ""
+    """Why `metrics.listen` cannot be had or does not answer, "" where it can or none is set."""

@@ -208,6 +208,16 @@ def clock(facts: Facts) -> Check:
     return Check("clock", State.OK, "synchronised")
 
 
+def metrics(facts: Facts, config: Config) -> Check:
+    listen = config.metrics.listen
+    if facts.metrics_problem:
+        finding = f"{listen or 'metrics.listen'}: {facts.metrics_problem}"
+        return Check("metrics", State.DEGRADED, finding, "see who has the port: sudo ss -ltnp")
+    if not listen:
+        return Check("metrics", State.OK, "not wanted (metrics.listen is not set)")
+    return Check("metrics", State.OK, f"http://{listen}/metrics")
+
+
 def leftovers(facts: Facts, config: Config) -> Check:
     left = facts.leftovers
     if left.agent_pid:

@@ -7,6 +7,7 @@ leaves `None` in its place and the others as they are.
 from __future__ import annotations
 
 import ctypes
+import http.client
 import importlib.metadata
 import importlib.util
 import os
@@ -38,11 +39,13 @@ from agent.errors import AgentError
 from agent.sources import procfs
 
 _DOCKER_TIMEOUT_S = 10.0
+_METRICS_TIMEOUT_S = 2.0
 _STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}
 _PACKAGES = {
     "docker": (7, 1),
     "msgspec": (0, 19),
     "peewee": (4, 4),
+    "prometheus_client": (0, 20),
     "psutil": (5, 9),
     "rich": (13, 7),
     "typer": (0, 27),
@@ -73,6 +76,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         leftovers=LeftoverFacts(_agent_pid(config), _cron_file(config), containers, grafana),
         proc_problem=proc_problem,
         proc_hint=proc_hint,
+        metrics_problem=_metrics(config),
     )
 
 
@@ -202,6 +206,26 @@ def _cron_file(config: Config) -> bool:
     if os.geteuid() == 0:
         return cron.is_installed(config.cron)
     return _there(Path(config.cron.directory) / cron.FILE_NAME)
+
+
+def _metrics(config: Config) -> str:
+    """Whether somebody answers there as the agent does, or the address is free for it."""
+    if not config.metrics.listen:
+        return ""
+    host, port = config.metrics.address
+    client = http.client.HTTPConnection(host, port, timeout=_METRICS_TIMEOUT_S)
+    try:
+        client.request("HEAD", "/metrics")
+        status = client.getresponse().status
+    except ConnectionRefusedError:
+        return "nothing listens there though the agent runs" if _agent_pid(config) else ""
+    except (OSError, http.client.HTTPException) as error:
+        return f"something else than the agent listens there ({error or type(error).__name__})"
+    finally:
+        client.close()
+    if not _agent_pid(config):
+        return "another program answers there"
+    return "" if status in (200, 503) else f"answers with status {status}"
 
 
 def _store(path: Path, *, root: bool) -> StoreFacts:

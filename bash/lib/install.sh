@@ -7,7 +7,7 @@ install_venv() {
     local prefix=$1 requirements=$2 stamp
     stamp=$(sha256sum "$requirements" | cut -d' ' -f1)
     if [[ -x $prefix/venv/bin/python && $(cat "$prefix/venv/.requirements" 2>/dev/null) == "$stamp" ]] \
-        && "$prefix/venv/bin/python" -c 'import docker, msgspec, peewee, psutil, rich, typer' 2>/dev/null; then
+        && "$prefix/venv/bin/python" -c 'import docker, msgspec, peewee, prometheus_client, psutil, rich, typer' 2>/dev/null; then
         return 0
     fi
     install -d -m 0755 "$prefix"

@@ -142,6 +142,10 @@ enabled = false
 directory = "/etc/cron.other"
 [bpf]
 enabled = false
+[metrics]
+listen = "127.0.0.1:9436"
+containers = 7
+commands = 8
 [paths]
 install = "/opt/x"
 database = "/srv/x.db"
@@ -348,3 +352,46 @@ def test_a_byte_order_mark_before_the_settings_is_no_setting(tmp_path: Path) -> 
     path = tmp_path / "agent.toml"
     path.write_bytes(b"\xef\xbb\xbfinterval_s = 7\r\n")
     assert load_config(path).interval_s == 7
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9436", "127.1.2.3:1", "[::1]:65535", ""])
+def test_metrics_are_shown_to_this_host(address: str) -> None:
+    text = f'[metrics]\nlisten = "{address}"\ncontainers = 3\ncommands = 0'
+    assert decode_config(text, "x").metrics.listen == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0:9436", "[::]:9436", "10.0.0.1:9436", "localhost:9436", "127.0.0.1", ":9436"),
+        *("127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:http", "[::1]", "127.0.0.1:9436\\n"),
+    ],
+)
+def test_metrics_are_shown_to_no_other_host(address: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        decode_config(f'[metrics]\nlisten = "{address}"', "agent.toml")
+    one_line(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1:9436", ("127.0.0.1", 9436)), ("[::1]:80", ("::1", 80))],
+)
+def test_an_address_is_taken_apart(address: str, expected: tuple[str, int]) -> None:
+    config = decode_config(f'[metrics]\nlisten = "{address}"', "x")
+    assert config.metrics.address == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'docker_host = "unix:///run/docker.sock\\n"',
+        'images.low = "alpine\\n"',
+        'paths.database = "/var/lib/so1/metrics.db\\n"',
+        'paths.run = "/run/so1\\nx"',
+    ],
+)
+def test_a_line_end_is_no_part_of_any_value(line: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        decode_config(line, "agent.toml")
+    one_line(raised.value)

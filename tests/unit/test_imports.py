@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "agent"
 
-IO_LAYERS = ("sources", "actions", "store")
+IO_LAYERS = ("sources", "actions", "store", "export")
 CORE = (*("errors", "doctor", "doctor.facts", "doctor.check", "doctor.kernel", "doctor.host"),)
 FORBIDDEN_IN_CORE = {
     "docker",

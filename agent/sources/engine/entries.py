@@ -12,7 +12,7 @@ import msgspec
 
 from agent.engine_api.client import Labels, learn_shapes
 
-FullId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+FullId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -37,6 +37,7 @@ class InspectedConfig(msgspec.Struct, frozen=True):
 
 class InspectedState(msgspec.Struct, frozen=True):
     Pid: Annotated[int, msgspec.Meta(ge=0, le=1 << 22)] = 0
+    StartedAt: str = ""
 
 
 class Inspected(msgspec.Struct, frozen=True):

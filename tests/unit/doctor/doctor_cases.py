@@ -58,6 +58,13 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "modules_disabled",
         "reboot",
     ),
+    "an address of metrics that is taken": (
+        {"metrics_problem": "another program answers there"},
+        "metrics",
+        State.DEGRADED,
+        "another program",
+        "ss -ltnp",
+    ),
     "no headers": (
         {"modules__headers": False, **UNBUILT},
         "headers",
