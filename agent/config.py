@@ -140,6 +140,18 @@ class MetricsSettings(_Section, frozen=True):
         return host.strip("[]"), int(port)
 
 
+class FleetSettings(_Section, frozen=True):
+    """Where this host's facts and figures are shipped to; nowhere while `dsn` is empty."""
+
+    dsn: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=2048)] = ""
+    """libpq's connection string of the centre; several hosts are tried in order."""
+    secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
+    flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
+    """From flush to flush, give or take a tenth."""
+    environment: AbsolutePath = "/opt/so1/fleet"
+    """The Python environment that has the driver."""
+
+
 class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
@@ -168,6 +180,7 @@ class Config(_Section, frozen=True):
     cron: CronSettings = CronSettings()
     bpf: BpfSettings = BpfSettings()
     metrics: MetricsSettings = MetricsSettings()
+    fleet: FleetSettings = FleetSettings()
     paths: PathSettings = PathSettings()
 
 

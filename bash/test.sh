@@ -126,6 +126,24 @@ make_environment() {
     touch "$directory/.complete"
 }
 
+# Sets $fleet_python to an environment with the driver for PostgreSQL too, which the agent's has not.
+make_fleet_environment() {
+    local key directory base list
+    base=$(dirname "$(dirname "$(dirname "$python")")")
+    key=$(cat "$root"/requirements/{run,test,fleet}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
+    directory=$base/fleet-$key
+    fleet_python=$directory/bin/python
+    [[ -e $directory/.complete ]] && return 0
+    say "making the Python environment $directory"
+    rm -rf -- "$base"/fleet-*
+    /usr/bin/python3 -m venv "$directory"
+    for list in run test fleet; do
+        "$fleet_python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+            -r "$root/requirements/$list.txt" >&2 || return
+    done
+    touch "$directory/.complete"
+}
+
 # --- the Docker engine ----------------------------------------------------------------------
 
 engine_pid=""
@@ -240,7 +258,7 @@ run_lint() { run_pytest lint tests/unit/test_linters.py; }
 run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
 
 run_fleet() {
-    as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+    as_root "$fleet_python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
         --junit-xml="$results/fleet.xml" \
         "${selection[@]}" tests/fleet
 }
@@ -305,6 +323,7 @@ install_without_starting() {
 fleet_layer() {
     # shellcheck disable=SC2046
     if install_without_starting $(packages_of fleet); then
+        make_fleet_environment
         layer fleet run_fleet
     else
         skip_layer fleet "the packages it needs cannot be installed: $(packages_of fleet)"

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf
+from agent.cli.commands import bpf, fleet
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bpf.app)
+app.add_typer(fleet.app)
 
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
@@ -92,6 +93,7 @@ def start(
     from agent.util import memory_tuning
 
     memory_tuning.leave_out_detectors()
+    memory_tuning.leave_out_drivers()
     from agent.clock import SystemClock
     from agent.daemon import composition
     from agent.sources.host_metrics import require_root
@@ -112,7 +114,7 @@ def start(
     terminal.set_up_logging(terminal.Say(sys.stderr))
     return composition.start(
         settings,
-        composition.Options(once=once, dry_run=dry_run),
+        composition.Options(once=once, dry_run=dry_run, config_file=config),
         SystemClock(),
         terminal.Say(sys.stdout),
     )

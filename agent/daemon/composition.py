@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
@@ -23,6 +24,7 @@ from agent.daemon.outside import Outside
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
 from agent.daemon.sdnotify import Notifier
+from agent.daemon.shipping import Shipping
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import State, StatusWriter
 from agent.daemon.tick import Ticker
@@ -48,6 +50,8 @@ class Options:
 
     once: bool = False
     dry_run: bool = False
+    config_file: Path | None = None
+    """The one that was named; a flush to the centre reads it too."""
 
     @property
     def governs(self) -> bool:
@@ -156,6 +160,7 @@ class _Run:
             lives=lives,
         )
         self._metrics: Metrics | None = None
+        self._shipping: Shipping | None = None
         if config.metrics.listen and not self._options.once:
             self._metrics = Metrics.start(config, self._store)
             undo.push("metrics", self._metrics.close)
@@ -186,6 +191,9 @@ class _Run:
         if not self._options.once:
             events.start()
             undo.push("events", events.close)
+        if config.fleet.dsn and not self._options.once:
+            self._shipping = Shipping(config, self._options.config_file, clock)
+            undo.push("fleet", self._shipping.close)
         if self._options.governs:
             self._auxiliary.start(installation)
         Scheduler(
@@ -245,6 +253,8 @@ class _Run:
     def _look(self) -> None:
         """What may have changed between two ticks."""
         self._auxiliary.look()
+        if self._shipping is not None:
+            self._shipping.look()
         self._status.look()
 
     def _state(self) -> State:
@@ -256,6 +266,7 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *_named("metrics", self._metrics.problem if self._metrics else ""),
+            *_named("fleet", self._shipping.problem if self._shipping else ""),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]

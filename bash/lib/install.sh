@@ -26,7 +26,7 @@ install_tree() {
     install -d -m 0755 "$prefix"
     rm -rf "$prefix/src.new"
     install -d -m 0755 "$prefix/src.new"
-    for part in agent kernel bash grafana pyproject.toml; do
+    for part in agent kernel bash grafana requirements pyproject.toml; do
         [[ -e $src/$part ]] && cp -R "$src/$part" "$prefix/src.new/"
     done
     find "$prefix/src.new" -name __pycache__ -type d -prune -exec rm -rf {} +

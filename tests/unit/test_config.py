@@ -146,6 +146,11 @@ enabled = false
 listen = "127.0.0.1:9436"
 containers = 7
 commands = 8
+[fleet]
+dsn = "postgresql://so1_agent@centre.example/so1"
+secret_file = "/srv/secret"
+flush_s = 60
+environment = "/srv/fleet"
 [paths]
 install = "/opt/x"
 database = "/srv/x.db"
