@@ -46,5 +46,6 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         host.database(facts, config),
         host.clock(facts),
         host.metrics(facts, config),
+        host.fleet(facts, config),
         host.leftovers(facts, config),
     )

@@ -218,6 +218,14 @@ def metrics(facts: Facts, config: Config) -> Check:
     return Check("metrics", State.OK, f"http://{listen}/metrics")
 
 
+def fleet(facts: Facts, config: Config) -> Check:
+    if facts.fleet_problem:
+        return Check("fleet", State.DEGRADED, facts.fleet_problem, facts.fleet_hint)
+    if not config.fleet.dsn:
+        return Check("fleet", State.OK, "not wanted (fleet.dsn is not set)")
+    return Check("fleet", State.OK, f"ships every {config.fleet.flush_s} s")
+
+
 def leftovers(facts: Facts, config: Config) -> Check:
     left = facts.leftovers
     if left.agent_pid:

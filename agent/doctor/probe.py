@@ -60,6 +60,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
     docker, containers, grafana = _docker(config)
     cron_problem, cron_hint = _cron(root=root)
     proc_problem, proc_hint = procfs.partial_problem("/proc")
+    fleet_problem, fleet_hint = _fleet(config, root=root)
     return Facts(
         root=root,
         config_problem=config_problem,
@@ -77,6 +78,8 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         proc_problem=proc_problem,
         proc_hint=proc_hint,
         metrics_problem=_metrics(config),
+        fleet_problem=fleet_problem,
+        fleet_hint=fleet_hint,
     )
 
 
@@ -226,6 +229,26 @@ def _metrics(config: Config) -> str:
     if not _agent_pid(config):
         return "another program answers there"
     return "" if status in (200, 503) else f"answers with status {status}"
+
+
+def _fleet(config: Config, *, root: bool) -> tuple[str, str]:
+    """Why this host does not ship, as far as it can be told without asking the centre."""
+    # Another user may read neither the secret nor the state.
+    if not config.fleet.dsn or not root:
+        return "", ""
+    from agent.fleet.local import read_state
+    from agent.fleet.secret import read_secret
+
+    environment = Path(config.fleet.environment)
+    if not _there(environment / "bin/python"):
+        make = "sudo /opt/so1/src/bash/fleet_environment.sh"
+        return f"its Python environment {environment} is not there", make
+    try:
+        read_secret(Path(config.fleet.secret_file))
+        problem = read_state(Path(config.paths.database).parent).problem
+    except AgentError as error:
+        return error.message, error.hint
+    return problem, "sudo agent fleet status" if problem else ""
 
 
 def _store(path: Path, *, root: bool) -> StoreFacts:

@@ -61,8 +61,8 @@ class Connection:
         """The block's statements, all of them or none."""
         with self._database.atomic():
             # A role's own defaults could be another host's doing.
-            self.run("SET TRANSACTION READ WRITE")
             self.run(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+            self.run("SET TRANSACTION READ WRITE")
             yield
 
 
@@ -83,7 +83,8 @@ def settings_of(dsn: str) -> dict[str, Any]:
         values.setdefault("sslmode", "verify-full")
         if values["sslmode"] in ("verify-full", "verify-ca"):
             values.setdefault("sslrootcert", "system")
-        values.setdefault("target_session_attrs", "read-write")
+        # Not `read-write`: that asks for a default which any host can set for the role.
+        values.setdefault("target_session_attrs", "primary")
     return values
 
 

@@ -97,6 +97,8 @@ class Queue:
     def __init__(self, path: Path) -> None:
         """Raises FleetError where the history cannot be read."""
         self._path = path
+        if not path.exists():
+            raise FleetError(f"There is no history at {path} yet.", "Start the agent once.")
         try:
             self._database = sqlite.connect_to_read(path)
             self._connection = sqlite.plain_connection(self._database)

@@ -20,7 +20,7 @@ import pytest
 from tests.fleet.programs import free_port, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 USER = "postgres"
 
@@ -124,6 +124,11 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+def user() -> str:
+    """Who runs what refuses to run as root."""
+    return _user()
+
+
 def _user() -> str:
     try:
         pwd.getpwnam(USER)
@@ -133,8 +138,11 @@ def _user() -> str:
 
 
 @contextmanager
-def server(**settings: str) -> Iterator[Server]:
-    """A running server with an empty database `so1`, gone afterwards."""
+def server(prepare: Callable[[Path], object] = bool, **settings: str) -> Iterator[Server]:
+    """A running server with an empty database `so1`, gone afterwards.
+
+    `prepare` puts files into its data directory before it starts.
+    """
     binaries()
     # The path of a socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-pg-"))
@@ -157,6 +165,10 @@ def server(**settings: str) -> Iterator[Server]:
             )
             for name, value in settings.items():
                 file.write(f"{name} = {value}\n")
+        prepare(one.data)
+        if os.geteuid() == 0:
+            for path in one.data.iterdir():
+                shutil.chown(path, _user())
         one.start()
         one.ask("CREATE DATABASE so1", database="postgres")
         yield one

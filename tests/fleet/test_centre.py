@@ -211,7 +211,7 @@ def test_secrets_are_made_once_and_a_rotated_one_is_worth_nothing(
         ("host=a sslmode=disable", {"sslmode": "disable", "sslrootcert": None}),
         ("host=a sslrootcert=/x", {"sslmode": "verify-full", "sslrootcert": "/x"}),
         ("hostaddr=10.0.0.1", {"sslmode": "verify-full"}),
-        ("host=a,b", {"target_session_attrs": "read-write"}),
+        ("host=a,b", {"target_session_attrs": "primary"}),
     ],
 )
 def test_a_network_means_verified_tls_unless_somebody_says_otherwise(

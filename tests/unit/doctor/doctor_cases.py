@@ -65,6 +65,13 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "another program",
         "ss -ltnp",
     ),
+    "a secret that others may read": (
+        {"fleet_problem": "Others may read /etc/so1/fleet.secret.", "fleet_hint": "chmod 0600"},
+        "fleet",
+        State.DEGRADED,
+        "Others may read",
+        "chmod",
+    ),
     "no headers": (
         {"modules__headers": False, **UNBUILT},
         "headers",
