@@ -193,6 +193,7 @@ class _Run:
             undo.push("events", events.close)
         if config.fleet.dsn and not self._options.once:
             self._shipping = Shipping(config, self._options.config_file, clock)
+            self._store.hold_ms = self._shipping.hold_ms
             undo.push("fleet", self._shipping.close)
         if self._options.governs:
             self._auxiliary.start(installation)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.config import Config
+from agent.errors import AgentError
+from agent.fleet.local import read_state
 from agent.util.subprocess import environment, kill_session
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Shipping:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._settings = config.fleet
+        self._directory = Path(config.paths.database).parent
         self._clock = clock
         self._chance = chance
         self._command = ship_command(config, config_file)
@@ -56,6 +59,13 @@ class Shipping:
             self._look_after(self._process, now_ns)
         elif now_ns >= self._next_ns:
             self._begin(now_ns)
+
+    def hold_ms(self) -> int:
+        """From which timestamp on rows are still to be shipped, 0 before the first flush."""
+        try:
+            return read_state(self._directory).safe_before_ms
+        except AgentError:
+            return 0
 
     def close(self) -> None:
         """Ends a flush under way: it may be cut off anywhere."""

@@ -44,6 +44,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """When everything that was there had been shipped."""
     rows: int = 0
     """Shipped by the last flush."""
+    safe_before_ms: int = 0
+    """Every row with a timestamp below is at the centre; retention waits there."""
     problem: str = ""
     """Why the last flush failed, "" where it did not."""
 

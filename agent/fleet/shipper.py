@@ -25,6 +25,9 @@ BATCH_ROWS = 2000
 MAX_ROWS = 200_000
 """Of one flush, after a long time without the centre; the rest goes with the next."""
 
+_LATE_MS = 3_600_000
+"""A row may be written so long after the moment that it is of: a bucket, when it is closed."""
+
 TAKEN, AGAIN, FORK, UNKNOWN = "taken", "again", "fork", "unknown"
 
 
@@ -63,6 +66,7 @@ def flush(
             shipping = _Shipping(queue, centre, identity, directory, state)
             flushed = shipping.run()
             state = shipping.state
+            safe_ms = shipping.safe_before_ms(tried_ms)
     except AgentError as error:
         # Cursors that were confirmed before the failure are in the file already.
         state = read_state(directory)
@@ -71,7 +75,14 @@ def flush(
     done_ms = now_ns() // 10**6 if flushed.rows < MAX_ROWS else state.shipped_ms
     write_state(
         directory,
-        _changed(state, tried_ms=tried_ms, shipped_ms=done_ms, rows=flushed.rows, problem=""),
+        _changed(
+            state,
+            tried_ms=tried_ms,
+            shipped_ms=done_ms,
+            rows=flushed.rows,
+            safe_before_ms=safe_ms,
+            problem="",
+        ),
     )
     return flushed
 
@@ -98,6 +109,13 @@ class _Shipping:
         for stream in STREAMS:
             shipped += self._ship(stream, MAX_ROWS - shipped)
         return Flushed(shipped, self.state.epoch, self._begun)
+
+    def safe_before_ms(self, tried_ms: int) -> int:
+        """The timestamp of the oldest row that is still to go, or a while ago where none is."""
+        oldest = [
+            self._queue.waiting(stream, self.state.cursor(stream.name))[1] for stream in STREAMS
+        ]
+        return min((at for at in oldest if at), default=tried_ms - _LATE_MS)
 
     def _take_up(self) -> None:
         """Goes on where the centre's cursors are, if they are rows of this history."""

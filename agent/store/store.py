@@ -94,6 +94,8 @@ class Store:
         """Where a damaged database was put."""
         self.counters: Callable[[], Counters] | None = None
         """What each write stores of the counters, None where nobody keeps any."""
+        self.hold_ms: Callable[[], int] | None = None
+        """From which timestamp on the history is still to be shipped, None where it is not."""
 
     @classmethod
     def open(cls, path: Path, *, clock: Clock, retention: RetentionSettings) -> Self:
@@ -328,6 +330,7 @@ class Store:
                 rows_written,
                 self._roller.closed_ms,
                 by_age=not self._clock_watch.jumped_ns,
+                hold_ms=self.hold_ms() if self.hold_ms else None,
             )
         except _FAILURES as error:
             if not self._prune_problem:

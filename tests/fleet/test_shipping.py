@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.fleet import shipper
+from agent.fleet.connection import Connection
 from agent.fleet.errors import FleetError
-from agent.fleet.local import FILE_NAME, read_state
+from agent.fleet.local import FILE_NAME, read_state, write_state
 from agent.fleet.shipper import Identity, flush
 from agent.fleet.streams import CONTAINERS, HOSTS, REMOVALS, STOPS, STREAMS
 
@@ -94,6 +95,50 @@ def test_a_connection_cut_around_the_commit_costs_and_doubles_nothing(
     same(host, centre)
     assert centre.epochs(host) == ["first"]
     assert read_state(host.directory).problem == ""
+
+
+class KilledError(BaseException):
+    """As kill -9: no handler of ours sees it."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_flush_killed_at_each_of_its_steps_costs_and_doubles_nothing(
+    host: Host, centre: Centre, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Every statement to the centre and every writing of the state is a step."""
+    steps, deadly = 0, 0
+
+    def stepping(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*values: Any, **more: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == deadly and not after:
+                raise KilledError
+            gives = whole(*values, **more)
+            if steps == deadly:
+                raise KilledError
+            return gives
+
+        return step
+
+    monkeypatch.setattr(Connection, "_execute", stepping(Connection._execute))
+    monkeypatch.setattr(shipper, "write_state", stepping(write_state))
+    fill(host, 3)
+    while True:
+        steps, deadly = 0, deadly + 1
+        try:
+            host.flush()
+        except KilledError:
+            fill(host, 1)
+            continue
+        if steps < deadly:
+            break
+    assert deadly > 20
+    deadly = 0
+    host.flush()
+    same(host, centre)
+    assert centre.gaps(host) == []
+    assert set(centre.epochs(host)) == {"first"}
 
 
 def test_the_very_same_call_again_moves_nothing(
@@ -216,6 +261,30 @@ def test_rows_that_went_before_they_were_shipped_are_a_gap_that_says_which(
     host.flush()
     assert centre.gaps(host) == [("removals", 6, 9), ("removals", 12, 12)]
     assert [row[0] for row in centre.rows(REMOVALS, host)] == [*range(1, 6), 10, 11, 13, 14, 15]
+
+
+def test_retention_may_take_what_is_shipped_and_nothing_else(host: Host) -> None:
+    fill(host, 5)
+    with pytest.raises(FleetError):
+        flush(host.database, host.dsn, Identity(host.installation, "x" * 43))
+    assert read_state(host.directory).safe_before_ms == 0
+    host.flush()
+    safe_ms = read_state(host.directory).safe_before_ms
+    assert safe_ms > 0
+    fill(host, 5)
+    with pytest.raises(FleetError):
+        flush(host.database, host.dsn, Identity(host.installation, "x" * 43))
+    assert read_state(host.directory).safe_before_ms == safe_ms
+    assert min(row[1] for stream in STREAMS for row in host.rows(stream) if row[0] > 5) > safe_ms
+
+
+def test_a_flush_that_stops_at_its_bound_holds_the_rest(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipper, "MAX_ROWS", 7)
+    fill(host, 10)
+    host.flush()
+    assert read_state(host.directory).safe_before_ms == host.rows(REMOVALS)[7][1]
 
 
 def test_an_emptied_table_goes_on_counting_and_leaves_a_gap(host: Host, centre: Centre) -> None:

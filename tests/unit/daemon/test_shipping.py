@@ -11,6 +11,7 @@ import pytest
 
 from agent.config import Config, FleetSettings, PathSettings
 from agent.daemon.shipping import Shipping, ship_command
+from agent.fleet.local import State, write_state
 from tests.unit.store.builders import SECOND_NS, FakeClock
 
 CONFIG = Config(
@@ -120,6 +121,16 @@ def test_an_environment_that_is_missing_is_one_sentence(monkeypatch: pytest.Monk
     one.look()
     assert "/srv/fleet cannot be used" in one.problem
     assert "fleet_environment.sh" in one.problem
+
+
+def test_what_was_not_shipped_is_held(tmp_path: Path) -> None:
+    config = Config(fleet=CONFIG.fleet, paths=PathSettings(database=str(tmp_path / "metrics.db")))
+    one = Shipping(config, None, FakeClock())
+    assert one.hold_ms() == 0
+    write_state(tmp_path, State(epoch="e", safe_before_ms=17))
+    assert one.hold_ms() == 17
+    (tmp_path / "fleet.json").write_bytes(b"{")
+    assert one.hold_ms() == 0
 
 
 def test_hosts_that_start_together_do_not_flush_together() -> None:
