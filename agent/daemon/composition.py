@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
@@ -19,12 +20,10 @@ from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
-from agent.daemon.metrics import Metrics
 from agent.daemon.outside import Outside
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
 from agent.daemon.sdnotify import Notifier
-from agent.daemon.shipping import Shipping
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import State, StatusWriter
 from agent.daemon.tick import Ticker
@@ -35,6 +34,10 @@ from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
+
+if TYPE_CHECKING:
+    from agent.daemon.metrics import Metrics
+    from agent.daemon.shipping import Shipping
 
 _REMOVAL_WAIT_S = 5.0
 """A tick waits this long for its removals, and never past four fifths of its interval; so does the
@@ -162,6 +165,8 @@ class _Run:
         self._metrics: Metrics | None = None
         self._shipping: Shipping | None = None
         if config.metrics.listen and not self._options.once:
+            from agent.daemon.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
+
             self._metrics = Metrics.start(config, self._store)
             undo.push("metrics", self._metrics.close)
         own = outside.own_container()
@@ -192,6 +197,8 @@ class _Run:
             events.start()
             undo.push("events", events.close)
         if config.fleet.dsn and not self._options.once:
+            from agent.daemon.shipping import Shipping  # noqa: PLC0415 - only where it is wanted
+
             self._shipping = Shipping(config, self._options.config_file, clock)
             self._store.hold_ms = self._shipping.hold_ms
             undo.push("fleet", self._shipping.close)

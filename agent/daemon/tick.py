@@ -10,11 +10,11 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
 from agent.daemon.collector import Collector, Stopwatch, look
-from agent.daemon.metrics import Metrics
 from agent.daemon.removals import Removals
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
@@ -27,6 +27,9 @@ from agent.model.tick import Carried, Tick
 from agent.policy import decide, governance
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
+
+if TYPE_CHECKING:
+    from agent.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
