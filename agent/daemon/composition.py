@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
@@ -20,6 +19,7 @@ from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
@@ -34,10 +34,6 @@ from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
-
-if TYPE_CHECKING:
-    from agent.daemon.metrics import Metrics
-    from agent.daemon.shipping import Shipping
 
 _REMOVAL_WAIT_S = 5.0
 """A tick waits this long for its removals, and never past four fifths of its interval; so does the
@@ -113,6 +109,7 @@ class _Run:
         self._config = outside.config
         self._clock = outside.clock
         self._say = outside.say
+        self._outlets = Outlets()
         self._auxiliary = Auxiliary(outside, stopper, undo, generator)
 
     def run(self) -> None:
@@ -162,13 +159,8 @@ class _Run:
             stopwatch=stopwatch,
             lives=lives,
         )
-        self._metrics: Metrics | None = None
-        self._shipping: Shipping | None = None
-        if config.metrics.listen and not self._options.once:
-            from agent.daemon.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
-
-            self._metrics = Metrics.start(config, self._store)
-            undo.push("metrics", self._metrics.close)
+        if not self._options.once:
+            self._outlets.start(config, self._options.config_file, self._store, clock, undo)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -177,7 +169,7 @@ class _Run:
             _ONCE_REMOVAL_WAIT_S
             if self._options.once
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
-            *((self._metrics.removed,) if self._metrics else ()),
+            self._outlets.removed,
         )
         self._ticker = Ticker(
             collector=self._collector,
@@ -190,18 +182,12 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
-            metrics=self._metrics,
+            metrics=self._outlets.metrics,
         )
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
             events.start()
             undo.push("events", events.close)
-        if config.fleet.dsn and not self._options.once:
-            from agent.daemon.shipping import Shipping  # noqa: PLC0415 - only where it is wanted
-
-            self._shipping = Shipping(config, self._options.config_file, clock)
-            self._store.hold_ms = self._shipping.hold_ms
-            undo.push("fleet", self._shipping.close)
         if self._options.governs:
             self._auxiliary.start(installation)
         Scheduler(
@@ -261,8 +247,7 @@ class _Run:
     def _look(self) -> None:
         """What may have changed between two ticks."""
         self._auxiliary.look()
-        if self._shipping is not None:
-            self._shipping.look()
+        self._outlets.look()
         self._status.look()
 
     def _state(self) -> State:
@@ -273,8 +258,7 @@ class _Run:
             *_named("modules", self._processes.problem),
             *self._engine_problems(),
             *self._ticker.recreations.problems,
-            *_named("metrics", self._metrics.problem if self._metrics else ""),
-            *_named("fleet", self._shipping.problem if self._shipping else ""),
+            *self._outlets.problems,
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]

@@ -6,11 +6,13 @@ the centre's cursors are the truth, and the file tells where a fork left them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +25,7 @@ from agent.store import database as sqlite
 from agent.store import failures
 
 FILE_NAME = "fleet.json"
+LOCK_NAME = "fleet.lock"
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -91,6 +94,26 @@ def write_state(directory: Path, state: State) -> None:
             f"{directory / FILE_NAME} cannot be written: {error.strerror}.",
             "See the directory's mode and the room on its disk (df).",
         ) from error
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """No other flush of this host runs in the block. Raises FleetError where one does."""
+    path = directory / LOCK_NAME
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise FleetError(
+            f"{path} cannot be made: {error.strerror}.", "See the directory's mode and its disk."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise FleetError("A flush of this host is under way.", "Wait for it to end.") from None
+    finally:
+        os.close(descriptor)
 
 
 class Queue:

@@ -18,7 +18,7 @@ from agent import __version__
 from agent.errors import AgentError
 from agent.fleet.connection import Connection, connected
 from agent.fleet.errors import FleetError
-from agent.fleet.local import Cursor, Queue, State, new_epoch, read_state, write_state
+from agent.fleet.local import Cursor, Queue, State, alone, new_epoch, read_state, write_state
 from agent.fleet.streams import STREAMS, Stream
 
 BATCH_ROWS = 2000
@@ -58,6 +58,17 @@ def flush(
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Flushed:
     """Ships what is there and keeps how it went. Raises FleetError where it did not go."""
+    with alone(database.parent):
+        return _flush(database, dsn, identity, open_centre, now_ns)
+
+
+def _flush(
+    database: Path,
+    dsn: str,
+    identity: Identity,
+    open_centre: Callable[[str], Any],
+    now_ns: Callable[[], int],
+) -> Flushed:
     directory = database.parent
     state = read_state(directory)
     tried_ms = now_ns() // 10**6

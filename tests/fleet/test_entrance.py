@@ -264,7 +264,9 @@ def test_a_host_with_every_trick_at_hand_changes_no_function_of_ours(
     mine, other = shipped(new_host, "b"), shipped(new_host, "c")
     centre.ask(f"GRANT TEMP, CREATE ON DATABASE {centre.database} TO so1_agent")
     with psycopg.connect(centre.dsn("so1_agent", centre.password), autocommit=True) as one:
+        # Without it the functions' owner would not look into the schema at all.
         one.execute("CREATE SCHEMA evil")
+        one.execute("GRANT USAGE ON SCHEMA evil TO PUBLIC")
         for name, arguments, gives in (
             ("sha256", "bytea", "bytea"),
             ("convert_to", "text, name", "bytea"),
@@ -286,6 +288,7 @@ def test_a_host_with_every_trick_at_hand_changes_no_function_of_ours(
         )
         for name in ("installations", "cursors", "ranges", "settings", "epochs", "stops"):
             one.execute(f"CREATE TEMP TABLE {name} (installation text, secret_hash bytea)")
+            one.execute(f"GRANT ALL ON {name} TO PUBLIC")
         one.execute("SET search_path = pg_temp, evil, pg_catalog")
         with pytest.raises(psycopg.Error) as raised:
             call(one, "cursors", other.installation, "anything", NOTHING, "1")

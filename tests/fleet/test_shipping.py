@@ -13,7 +13,7 @@ import pytest
 from agent.fleet import shipper
 from agent.fleet.connection import Connection
 from agent.fleet.errors import FleetError
-from agent.fleet.local import FILE_NAME, read_state, write_state
+from agent.fleet.local import FILE_NAME, alone, read_state, write_state
 from agent.fleet.shipper import Identity, flush
 from agent.fleet.streams import CONTAINERS, HOSTS, REMOVALS, STOPS, STREAMS
 
@@ -95,6 +95,45 @@ def test_a_connection_cut_around_the_commit_costs_and_doubles_nothing(
     same(host, centre)
     assert centre.epochs(host) == ["first"]
     assert read_state(host.directory).problem == ""
+
+
+def test_two_flushes_of_one_host_do_not_meet(host: Host, centre: Centre) -> None:
+    fill(host, 2)
+    with alone(host.directory), pytest.raises(FleetError) as raised:
+        host.flush()
+    assert "under way" in raised.value.message
+    assert read_state(host.directory).problem == ""
+    host.flush()
+    same(host, centre)
+
+
+def test_two_machines_that_ship_under_one_id_at_once_are_told(
+    host: Host, centre: Centre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(host, 2)
+    host.flush()
+    other = host.copy(tmp_path / "other")
+    fill(host, 1)
+    other.written += 1000
+    fill(other, 1)
+    whole = shipper._Shipping._take_up
+
+    def meanwhile(self: Any) -> None:
+        whole(self)
+        with monkeypatch.context() as patched:
+            patched.setattr(shipper._Shipping, "_take_up", whole)
+            other.flush()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shipper._Shipping, "_take_up", meanwhile)
+        with pytest.raises(FleetError) as raised:
+            host.flush()
+    assert "another one ships under its id" in raised.value.message
+    host.flush()
+    assert centre.epochs(host) == ["first", "fork"]
+    for stream in STREAMS:
+        expected = other.rows(stream) + host.rows(stream)[2:]
+        assert centre.rows(stream, host) == expected
 
 
 class KilledError(BaseException):
