@@ -16,6 +16,15 @@ from agent.fleet.errors import FleetError
 from agent.fleet.local import FILE_NAME, alone, read_state, write_state
 from agent.fleet.shipper import Identity, flush
 from agent.fleet.streams import CONTAINERS, HOSTS, REMOVALS, STOPS, STREAMS
+from tests.unit.store.builders import (
+    SECOND_NS,
+    FakeClock,
+    a_container,
+    a_pass,
+    a_tick,
+    open_store,
+    totals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +59,22 @@ def test_every_row_arrives_once_with_all_its_values(host: Host, centre: Centre) 
     assert host.flush().rows == 3 * len(STREAMS)
     same(host, centre)
     assert centre.gaps(host) == []
+
+
+def test_buckets_that_the_agent_closed_arrive_with_their_containers(
+    host: Host, centre: Centre
+) -> None:
+    began_ns = (now_ms() - 3_600_000) * 10**6
+    with open_store(host.database, FakeClock(began_ns)) as store:
+        for number in range(60):
+            one = totals(a_container(f"web-{number % 3}", f"{number % 3:064x}"), held_kb=number)
+            at_ns = began_ns + number * 20 * SECOND_NS
+            store.write_tick(a_tick(at_ns, totals=(one,), passes=(a_pass(),)))
+    host.flush()
+    same(host, centre)
+    assert len(centre.rows(REMOVALS, host)) == 60
+    assert len(centre.rows(HOSTS, host)) in (3, 4)
+    assert {row[3] for row in centre.rows(CONTAINERS, host)} == {"web-0", "web-1", "web-2"}
 
 
 def test_more_rows_than_a_call_takes_go_in_several(
