@@ -217,7 +217,8 @@ def _write(
         ),
     )
     connection.execute(
-        f"INSERT INTO attribution_checks VALUES (NULL, ?{', ?' * 8})",
+        "INSERT INTO attribution_checks (timestamp, agree, conflict, unverified, added, strayed,"
+        f" moved, dropped, events_lost) VALUES (?{', ?' * 8})",
         (at, *(rng.randrange(3) for _ in range(8))),
     )
     for identity, name, image, tier, held in alive:
