@@ -85,9 +85,10 @@ class ChecksSpan:
     most_moved: int
     most_added: int
     events_lost: int
-    events_corrected: int
-    events_late: int
-    events_missed: int
+    events_corrected: int | None = None
+    """None, as the next two, where the span was read from buckets: they keep what is lost."""
+    events_late: int | None = None
+    events_missed: int | None = None
 
 
 class By(StrEnum):

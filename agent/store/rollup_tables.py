@@ -103,7 +103,6 @@ _SURE = (
 )
 _UNSURE = ("container_count", "psi_memory", "psi_cpu")
 _CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
-_EVENTS = ("events_lost", "events_corrected", "events_late", "events_missed")
 
 HOST = Rollup(
     "host",
@@ -123,7 +122,7 @@ HOST = Rollup(
         *(column for name in _CHECKS for column in _figure(name, "sum", "max")),
         *_total("conflict_ticks", "sum(conflict > 0)"),
         *_total("unverified_ticks", "sum(unverified > 0)"),
-        *(column for name in _EVENTS for column in _total(name)),
+        *_total("events_lost"),
     ),
     (*_SURE, *_UNSURE),
 )

@@ -60,9 +60,6 @@ def verdicts(from_ms: int, to_ms: int) -> str:
         "most_moved": "max(moved_max)",
         "most_added": "max(added_max)",
         "events_lost": "sum(events_lost)",
-        "events_corrected": "sum(events_corrected)",
-        "events_late": "sum(events_late)",
-        "events_missed": "sum(events_missed)",
     }
     listed = ", ".join(f"coalesce({made}, 0) AS {name}" for name, made in figures.items())
     return f"SELECT {listed} FROM {view}"  # noqa: S608

@@ -52,9 +52,6 @@ _HOST += [
     ("conflict_ticks", _WHOLE, "conflict > 0"),
     ("unverified_ticks", _WHOLE, "unverified > 0"),
     ("events_lost", _WHOLE, "events_lost"),
-    ("events_corrected", _WHOLE, "events_corrected"),
-    ("events_late", _WHOLE, "events_late"),
-    ("events_missed", _WHOLE, "events_missed"),
 ]
 _HOST_LAST = {**{name: f"{kind} NOT NULL" for name, kind in _SURE.items()}, **_UNSURE}
 

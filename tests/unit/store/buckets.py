@@ -51,7 +51,6 @@ SURE = (
 )
 UNSURE = ("container_count", "psi_memory", "psi_cpu")
 CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
-EVENTS = ("events_lost", "events_corrected", "events_late", "events_missed")
 
 
 def host(ticks: list[Row], checks: list[Row]) -> Row:
@@ -65,7 +64,7 @@ def host(ticks: list[Row], checks: list[Row]) -> Row:
         "checks_n": len(checks),
         "conflict_ticks": sum(row["conflict"] > 0 for row in checks) if checks else None,
         "unverified_ticks": sum(row["unverified"] > 0 for row in checks) if checks else None,
-        **{name: summed(checks, name) for name in EVENTS},
+        "events_lost": summed(checks, "events_lost"),
     }
     for name in (*SURE, *UNSURE):
         found[f"{name}_sum"] = summed(ticks, name)
@@ -217,11 +216,10 @@ def _write(
             *(maybe(rng.random()), maybe(rng.random()), source, rng.randrange(2000)),
         ),
     )
-    # A database of 1.0 has three columns less.
-    counts = len(connection.execute("PRAGMA table_info(attribution_checks)").fetchall()) - 2
     connection.execute(
-        f"INSERT INTO attribution_checks VALUES (NULL, ?{', ?' * counts})",
-        (at, *(rng.randrange(3) for _ in range(counts))),
+        "INSERT INTO attribution_checks (timestamp, agree, conflict, unverified, added, strayed,"
+        f" moved, dropped, events_lost) VALUES (?{', ?' * 8})",
+        (at, *(rng.randrange(3) for _ in range(8))),
     )
     for identity, name, image, tier, held in alive:
         connection.execute(
