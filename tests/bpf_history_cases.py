@@ -247,14 +247,17 @@ class BpfHistoryCases:
     def test_a_zombies_cpu_is_counted_at_its_end_and_not_again_when_it_is_reaped(
         self, witness: bpf.Witness
     ) -> None:
+        reaped_ns = children_cpu_ns()
         with cgroup("burnt") as directory:
             with ended_unreaped(0.3, directory) as pid:
                 view = settled(witness)
                 (key,) = (one for one in view.cgroup_ids if one.pid == pid)
                 told = in_all(view, directory)
                 assert told.exits == 1
-                assert told.cpu_exited_ns == pytest.approx(300e6, rel=0.1)
+                assert told.cpu_exited_ns > 290e6
                 assert key in view.settled
+            in_all_ns = children_cpu_ns() - reaped_ns
+            assert told.cpu_exited_ns <= 1.02 * in_all_ns + 5e6
             wait_until(lambda: is_freed(witness, key), "the kernel has freed it", timeout_s=120)
             assert in_all(witness.witness(), directory) == told
 
@@ -365,8 +368,8 @@ class BpfHistoryCases:
                     stack.callback(sleeper.kill)
                 before, born = lost(), forks()
                 one.do("exec", 300)
-                # Others on the host are born, and lost, meanwhile as well.
-                assert 250 < lost() - before <= forks() - born
+                # Others on the host are born, lost, or have a place meanwhile as well.
+                assert 0 < lost() - before <= forks() - born
 
 
 def is_freed(witness: bpf.Witness, key: ProcessKey) -> bool:

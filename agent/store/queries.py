@@ -35,6 +35,8 @@ from agent.store.tables import (
     Metrics,
     ProcessStats,
     Row,
+    ShortLived,
+    ShortLivedRow,
     TickRow,
     fields,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "History",
     "HostPart",
     "HostProcess",
+    "ShortLived",
     "TickRow",
     "last_deletions",
 ]
@@ -193,6 +196,11 @@ class History:
             *(fn.COALESCE(figure, 0).alias(name) for name, figure in figures.items())
         )
         return self._all(ChecksSpan, query.where(row.timestamp_ms >= timestamp_ms))[0]
+
+    def short_lived_at(self, timestamp_ms: int) -> tuple[ShortLived, ...]:
+        """What containers ran unseen in the tick of `timestamp_ms`, those that cost most first."""
+        query = _at(ShortLivedRow, timestamp_ms)
+        return self._all(ShortLived, query.order_by(ShortLivedRow.cpu_ms.desc(), ShortLivedRow.id))
 
     def containers_at(self, timestamp_ms: int) -> tuple[ContainerRow, ...]:
         """All containers of that tick, those that hold most first."""

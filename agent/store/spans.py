@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 _DAY_MS = 86_400_000
 _HOST_LEVELS = (("5m", 31 * _DAY_MS), ("1h", 800 * _DAY_MS), ("1d", 1 << 62))
-_CONTAINER_LEVELS = (("5m", 7 * _DAY_MS), ("1h", 93 * _DAY_MS), ("1d", 1 << 62))
+_CONTAINER_LEVELS = (("5m", 7 * _DAY_MS), ("1h", 62 * _DAY_MS), ("1d", 1 << 62))
 _BUCKET_MS = {"5m": 300_000, "1h": 3_600_000, "1d": _DAY_MS}
 
 FIGURES = {

@@ -200,9 +200,9 @@ class ShortLived(Stored):
 
     container_id: str = _command(lambda one: clean(one.of.container.short_id))
     container_name: str = _command(lambda one: clean(one.of.container.name))
-    parent_name: str = _command(lambda one: clean(one.command.parent))
-    process_name: str = _command(lambda one: clean(one.command.name))
-    count: int = _command(lambda one: one.command.processes)
+    parent: str = _command(lambda one: clean(one.command.parent), "parent_name")
+    name: str = _command(lambda one: clean(one.command.name), "process_name")
+    processes: int = _command(lambda one: one.command.processes, "count")
     cpu_ms: float = _command(lambda one: round(one.command.cpu_ns / 10**6, 3))
     peak_rss_mb: float | None = _command(lambda one: mb_or_none(one.command.peak_rss_kb))
 

@@ -19,7 +19,7 @@ def _sixty(name: str, bucket_ms: int) -> str:
 SIXTY = "\n  UNION ALL\n  ".join(_sixty(*one) for one in levels.BUCKETS_MS.items())
 
 CONTAINER_LIST = f"""
-WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+WITH RECURSIVE {levels.level(levels.CONTAINERS, "1")},
 tics(t) AS (
   SELECT coalesce({sql.LAST}, $__to)
   UNION ALL

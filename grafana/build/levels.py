@@ -39,7 +39,7 @@ _ALL = ("metrics", "rollup_host")
 HOST = Kind("host", "metrics", _ALL, 2 * _DAY_MS, 31 * _DAY_MS, 800 * _DAY_MS)
 """One row a tick or bucket."""
 
-CONTAINERS = Kind("container", "container_totals", _ALL, _DAY_MS // 2, 7 * _DAY_MS, 93 * _DAY_MS)
+CONTAINERS = Kind("container", "container_totals", _ALL, _DAY_MS // 2, 7 * _DAY_MS, 62 * _DAY_MS)
 """Some twenty rows a bucket."""
 
 PROCESSES = Kind(
@@ -48,7 +48,7 @@ PROCESSES = Kind(
     ("process_stats", "rollup_process"),
     _DAY_MS // 4,
     7 * _DAY_MS,
-    93 * _DAY_MS,
+    62 * _DAY_MS,
 )
 """Hundreds of rows a tick, some twenty a bucket."""
 
@@ -64,15 +64,15 @@ POINT = "(SELECT punto FROM nivel)"
 """The time that one point of the panel stands for, never shorter than a bucket."""
 
 
-def level(kind: Kind) -> str:
+def level(kind: Kind, interval: str = "$__interval_ms") -> str:
     """CTE `nivel`: one row with `cubo`, `punto`, and where each table is read from, as `de_…`.
 
     `desde` is where the range begins, or the history where that is later: the oldest row of the
-    finest level that reaches as far back as the coarser ones.
+    finest level that reaches as far back as the coarser ones. A variable's query has no interval.
     """
     ticks, buckets = kind.kept
     return f"""nivel AS MATERIALIZED (
-  SELECT cubo, max($__interval_ms, cubo) AS punto,
+  SELECT cubo, max({interval}, cubo) AS punto,
     CASE cubo WHEN 86400000 THEN $__from - 86399999 ELSE {NEVER} END AS de_1d,
     CASE cubo WHEN 86400000 THEN max($__from - 3599999, hasta_1d)
       WHEN 3600000 THEN $__from - 3599999 ELSE {NEVER} END AS de_1h,

@@ -193,9 +193,9 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
         "retention": {
             "raw_hours": 24,
             "history_days": 30,
+            "max_database_mb": 2048,
             "rollup_5min_days": 90,
             "rollup_days": 400,
-            "max_database_mb": 2048,
         },
         "images": {"low": "alpine:latest", "high": "polinux/stress"},
         "grafana": {"enabled": True, "keep": False, "port": 3000, "admin_password": "admin"},

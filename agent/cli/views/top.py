@@ -20,7 +20,7 @@ from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
 from agent.policy.eviction_preview import Contender, contenders
-from agent.store.queries import ContainerProcess, ContainerRow, History, TickRow
+from agent.store.queries import ContainerProcess, ContainerRow, History, ShortLived, TickRow
 from agent.util.terminal import printable
 
 _KB_PER_GB = 1024 * 1024
@@ -46,6 +46,8 @@ class LastTick:
     gone: frozenset[str]
     """Ids of containers that were removed, in that tick or since."""
     contenders: tuple[Contender, ...]
+    short_lived: tuple[ShortLived, ...] = ()
+    """What ended before a snapshot saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,12 @@ def read(path: Path, settings: PolicySettings) -> LastTick | None:
             return None
         rows = history.containers_at(tick.timestamp_ms)
         processes = history.container_processes_at(tick.timestamp_ms)
+        unseen = history.short_lived_at(tick.timestamp_ms)
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
     gone = frozenset(one.container_id for one in removals if one.is_away)
     doubtful = {one.container_id for one in processes if one.verified == "conflict"}
-    return LastTick(tick, rows, processes, gone, contenders(rows, doubtful, gone, settings))
+    going = contenders(rows, doubtful, gone, settings)
+    return LastTick(tick, rows, processes, gone, going, unseen)
 
 
 def press(state: Choice, key: Key, last: LastTick) -> Choice:
@@ -225,9 +229,23 @@ def _inside(last: LastTick, state: Choice) -> Sheet:
                 Cell(printable(one.name)),
             )
             for one in order
-        ),
+        )
+        + tuple(_ended(one) for one in last.short_lived if one.container_id == state.selected),
         frozenset({0, 1, 2}),
         "none",
+    )
+
+
+def _ended(one: ShortLived) -> tuple[Cell, ...]:
+    """One command of a container that no snapshot saw."""
+    parent = f" from {printable(one.parent)}" if one.parent else ""
+    return (
+        Cell("-"),
+        Cell("-" if one.peak_rss_mb is None else f"{one.peak_rss_mb:.1f}"),
+        Cell("-"),
+        Cell("ended", "dim"),
+        Cell("-", "dim"),
+        Cell(f"{printable(one.name)}: {one.processes} times{parent}, {one.cpu_ms:.1f} ms of CPU"),
     )
 
 

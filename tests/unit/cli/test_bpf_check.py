@@ -205,7 +205,7 @@ def test_the_table_has_a_line_for_each_process_and_steers_no_terminal(
     assert row.split()[:2] == ["7", r"evil\x1b[2J"]
     assert row.split()[-4:] == ["pid+uts", "agree", "cgroup", "name-a"]
     assert counts.startswith("1 processes of 1 containers: 1 agree, 0 conflict, 0 unverified; 0 ")
-    assert overlap.endswith("Lost: 0.")
+    assert overlap.endswith("Lost: 0; corrected: 0.")
 
 
 def test_a_conflict_is_named_with_what_bpf_says_and_is_the_exit_status(

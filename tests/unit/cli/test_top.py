@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from agent.cli.views import top as view
 from agent.cli.views.top import Choice, press
 from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import PolicySettings
+from agent.store.queries import ShortLived
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.world import END_MS, Plan
 
@@ -133,6 +135,22 @@ def test_the_greatest_come_first_and_names_from_a_to_z(snapshot: view.LastTick) 
     assert held == sorted(held, reverse=True)
     assert cpu == sorted(cpu, reverse=True)
     assert names(snapshot, Sort.NAME) == sorted(names(snapshot, Sort.NAME))
+
+
+def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.LastTick) -> None:
+    box = snapshot.containers[0]
+    at = (snapshot.tick.timestamp_ms, box.container_id, box.container_name)
+    unseen = (
+        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5),
+        ShortLived(*at, "", "(others)", 3, 0.0, None),
+        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0),
+    )
+    shown = replace(snapshot, short_lived=unseen)
+    text = text_of(shown, Choice(selected=box.container_id, inside=True))
+    assert "12 times from sh, 34.6 ms of CPU" in text
+    assert "(others): 3 times, 0.0 ms of CPU" in text
+    assert "elsewhere" not in text
+    assert "\x1b" not in text
 
 
 def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.LastTick) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import peewee
 from playhouse.migrations import Runner
 
-from agent.store.database import HISTORY_TABLE, MIGRATIONS
+from agent.store.database import HISTORY_TABLE, MIGRATIONS, connect, rows
+from agent.store.rollups import Roller
 from tests.unit.grafana.world import (
     CPUS,
     TOTAL_KB,
@@ -43,6 +44,17 @@ def make(path: Path, plan: Plan) -> None:
     connection.execute("PRAGMA optimize")
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.close()
+
+
+def close_buckets(path: Path, times: int = 10**6) -> None:
+    """Closes what is due in up to `times` goes, as the agent does after as many ticks."""
+    database = connect(path)
+    roller = Roller(database, lambda: 0)
+    ((newest,),) = rows(database, "SELECT max(timestamp) FROM metrics")
+    for _ in range(times):
+        if not roller.run(newest):
+            break
+    database.close()
 
 
 def _simulate(connection: sqlite3.Connection, plan: Plan) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from agent.store import database as sqlite
-from agent.store.rollups import Roller
 from grafana.build import levels
 from tests.unit.grafana import plugin
 from tests.unit.grafana.compare import compare
-from tests.unit.grafana.make_db import make
+from tests.unit.grafana.make_db import close_buckets, make
 from tests.unit.grafana.oracle import Row, Rows, Window
 from tests.unit.grafana.plugin import Panel, View
 from tests.unit.grafana.world import END_MS, Plan
@@ -32,16 +31,6 @@ PANELS = [panel for panel in ROLLED if DETAIL not in panel.title]
 LEVELS = list(LENGTHS)
 
 
-def roll(path: Path, times: int = 10**6) -> None:
-    database = sqlite.connect(path)
-    roller = Roller(database, lambda: 0)
-    (newest,) = sqlite.rows(database, "SELECT max(timestamp) FROM metrics")[0]
-    for _ in range(times):
-        if not roller.run(newest):
-            break
-    database.close()
-
-
 @pytest.fixture(scope="module", params=[10**6, 25], ids=["rolled", "half-way"])
 def history(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -49,7 +38,7 @@ def history(
     """Two days and some hours of a tick a minute; some closed, some not where it is half-way."""
     file = tmp_path_factory.mktemp("levels") / "metrics.db"
     make(file, Plan(hours=HOURS, processes=30, tick_ms=60_000))
-    roll(file, request.param)
+    close_buckets(file, request.param)
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     yield connection
     connection.close()
@@ -276,7 +265,7 @@ def test_an_empty_history_is_read_from_ticks(reach: sqlite3.Connection) -> None:
 def test_a_young_history_is_read_from_ticks_however_long_the_range_is(tmp_path: Path) -> None:
     file = tmp_path / "metrics.db"
     make(file, Plan(hours=3, processes=20, tick_ms=60_000))
-    roll(file)
+    close_buckets(file)
     connection = sqlite3.connect(file)
     for kind in (levels.HOST, levels.CONTAINERS, levels.PROCESSES, levels.REMOVALS):
         view = View(END_MS - 365 * DAY_MS, END_MS)
@@ -295,3 +284,37 @@ def test_no_query_has_a_thousand_cursors(history: sqlite3.Connection, hours: int
         program = history.execute("EXPLAIN " + view.expand(panel.sql, 1000)).fetchall()
         cursors = [row[2] for row in program if row[1].startswith(("Open", "InitCoroutine"))]
         assert max(cursors) < 800, panel
+
+
+@pytest.mark.parametrize("name", plugin.NAMES)
+def test_queries_of_variables_and_marks_use_nothing_that_grafana_has_for_panels_alone(
+    name: str,
+) -> None:
+    content = plugin.load(name)
+    texts = [one["query"] for one in content["templating"]["list"] if one["type"] == "query"]
+    texts += [one["target"]["rawQueryText"] for one in content["annotations"]["list"]]
+
+    assert len(texts) >= 3
+    assert not [text for text in texts if "$__interval" in text]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_list_of_containers_has_those_of_sixty_moments_the_current_ones_first(
+    history: sqlite3.Connection, rows: Rows, level: str
+) -> None:
+    (sql,) = (
+        one["query"]
+        for one in plugin.load("monitor-de-contenedores")["templating"]["list"]
+        if one["type"] == "query"
+    )
+    view = View(BEGIN_MS, END_MS)
+
+    found = history.execute(view.expand(forced(sql, level), 1000)).fetchall()
+
+    names = {row["container_id"]: row["container_name"] for row in rows.totals}
+    now = [one for one in rows.totals if one["timestamp"] == rows.metrics[-1]["timestamp"]]
+    now.sort(key=lambda row: -row["held_mb"])
+    assert [row[1] for row in found[: len(now)]] == [row["container_id"] for row in now]
+    assert len(found) > len(now) or level == "1d"
+    assert all(names[identity] == name for name, identity in found)
+    assert len({row[1] for row in found}) == len(found) <= 500

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.grafana import plugin
-from tests.unit.grafana.make_db import make
+from tests.unit.grafana.make_db import close_buckets, make
 from tests.unit.grafana.plugin import View
 from tests.unit.grafana.world import END_MS, Plan
 
@@ -78,6 +78,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connectio
     """24 hours of 4,320 ticks, 300 processes and 10 containers, and 30 days of the rest."""
     file: Path = tmp_path_factory.mktemp("full") / "metrics.db"
     make(file, Plan(hours=24, days=30, processes=285))
+    close_buckets(file)
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     yield connection
     connection.close()
