@@ -23,9 +23,9 @@ DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 ImageName = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*$", min_length=1, max_length=255)
+    str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*\Z", min_length=1, max_length=255)
 ]
-AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=4096)]
+AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", max_length=4096)]
 _FORMS = {
     "docker_host": "unix:// and an absolute path, as in unix:///var/run/docker.sock",
     "images.": "an image's name, as in alpine:latest",
@@ -116,6 +116,42 @@ class BpfSettings(_Section, frozen=True):
     enabled: bool = True
 
 
+class MetricsSettings(_Section, frozen=True):
+    """What Prometheus and its like may scrape; nothing while `listen` is empty."""
+
+    listen: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^(|127\.\d{1,3}\.\d{1,3}\.\d{1,3}:\d{1,5}|\[::1\]:\d{1,5})\Z"),
+    ] = ""
+    """Address and port, on this host only: `127.0.0.1:9436`, `[::1]:9436`."""
+    containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
+    """The largest so many have series of their own."""
+    commands: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 20
+    """So many of the host's commands by memory, and as many by CPU."""
+
+    def __post_init__(self) -> None:
+        if self.listen and not 1 <= self.address[1] <= 65535:
+            raise ValueError(f"port {self.address[1]} of listen is not from 1 to 65535")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`, which is not empty."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class FleetSettings(_Section, frozen=True):
+    """Where this host's facts and figures are shipped to; nowhere while `dsn` is empty."""
+
+    dsn: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=2048)] = ""
+    """libpq's connection string of the centre; several hosts are tried in order."""
+    secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
+    flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
+    """From flush to flush, give or take a tenth."""
+    environment: AbsolutePath = "/opt/so1/fleet"
+    """The Python environment that has the driver."""
+
+
 class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
@@ -134,7 +170,7 @@ class Config(_Section, frozen=True):
     interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 20.0
     source: SourceChoice = SourceChoice.AUTO
     docker_host: Annotated[
-        str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+$", max_length=4096)
+        str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+\Z", max_length=4096)
     ] = "unix:///var/run/docker.sock"
     policy: PolicySettings = PolicySettings()
     retention: RetentionSettings = RetentionSettings()
@@ -143,6 +179,8 @@ class Config(_Section, frozen=True):
     modules: ModulesSettings = ModulesSettings()
     cron: CronSettings = CronSettings()
     bpf: BpfSettings = BpfSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    fleet: FleetSettings = FleetSettings()
     paths: PathSettings = PathSettings()
 
 

@@ -17,6 +17,7 @@ usage() {
 Usage: ./bash/test.sh [--fast | --full]
        ./bash/test.sh lint
        ./bash/test.sh unit   [-k EXPR]
+       ./bash/test.sh fleet  [-k EXPR]
        ./bash/test.sh docker [-k EXPR]
        ./bash/test.sh coverage [-k EXPR]
        ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
@@ -26,6 +27,7 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
 
   lint     linters and type checks (seconds)
   unit     tests that need no privilege (seconds)
+  fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
            with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
@@ -87,6 +89,7 @@ packages_of() {
         python) echo python3 python3-venv ;;
         lint) echo shellcheck ;;
         unit) echo gcc libc6-dev ;;
+        fleet) echo prometheus victoria-metrics postgresql pgbouncer openssl ;;
         docker)
             echo procps busybox-static stress cron python3-bpfcc
             # Ubuntu has it in packages that go with a kernel.
@@ -125,6 +128,24 @@ make_environment() {
         -r "$root/requirements/run.txt" >&2
     "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
         -r "$root/requirements/test.txt" >&2
+    touch "$directory/.complete"
+}
+
+# Sets $fleet_python to an environment with the driver for PostgreSQL too, which the agent's has not.
+make_fleet_environment() {
+    local key directory base list
+    base=$(dirname "$(dirname "$(dirname "$python")")")
+    key=$(cat "$root"/requirements/{run,test,fleet}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
+    directory=$base/fleet-$key
+    fleet_python=$directory/bin/python
+    [[ -e $directory/.complete ]] && return 0
+    say "making the Python environment $directory"
+    rm -rf -- "$base"/fleet-*
+    /usr/bin/python3 -m venv "$directory"
+    for list in run test fleet; do
+        "$fleet_python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+            -r "$root/requirements/$list.txt" >&2 || return
+    done
     touch "$directory/.complete"
 }
 
@@ -173,6 +194,12 @@ measured() {
     [[ -z $measures ]] || runner+=(coverage run --data-file="$measures/data" -m)
 }
 
+run_fleet() {
+    as_root "$fleet_python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+        --junit-xml="$results/fleet.xml" \
+        "${selection[@]}" tests/fleet
+}
+
 run_docker() {
     local -a runner
     measured
@@ -210,6 +237,35 @@ with_packages() {
         layer "$name" "$@"
     else
         skip_layer "$name" "the packages it needs cannot be installed: $(packages_of "$kind" | tr '\n' ' ')"
+    fi
+}
+
+# Debian's servers start with their installation and at each boot; the tests want the programs alone.
+install_without_starting() {
+    local package guard=/usr/sbin/policy-rc.d status=0
+    local -a new=()
+    for package in "$@"; do
+        is_installed "$package" || new+=("$package")
+    done
+    ((${#new[@]})) || return 0
+    [[ ! -e $guard ]] || guard=""
+    # shellcheck disable=SC2016
+    [[ -z $guard ]] || as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 0755 "$1"' - "$guard"
+    install_missing "${new[@]}" || status=$?
+    [[ -z $guard ]] || as_root rm -f -- "$guard"
+    if ((status == 0)) && [[ -d /run/systemd/system ]]; then
+        as_root systemctl --quiet disable "${new[@]}" >&2 || say "could not disable ${new[*]}"
+    fi
+    return "$status"
+}
+
+fleet_layer() {
+    # shellcheck disable=SC2046
+    if install_without_starting $(packages_of fleet); then
+        make_fleet_environment
+        layer fleet run_fleet
+    else
+        skip_layer fleet "the packages it needs cannot be installed: $(packages_of fleet)"
     fi
 }
 
@@ -261,7 +317,7 @@ measures="" # where coverage.py writes
 expression=""
 guest_timeout_s=2100
 guests=()
-wanted=(lint unit docker lab vm)
+wanted=(lint unit fleet docker lab vm)
 
 parse_arguments() {
     while (($#)); do
@@ -276,7 +332,7 @@ parse_arguments() {
                 guest_timeout_s=7200
                 guests=("${default_guests[@]}" sid "${kernel_guests[@]}")
                 ;;
-            lint | unit | docker | vm) wanted=("$1") ;;
+            lint | unit | fleet | docker | vm) wanted=("$1") ;;
             coverage)
                 wanted=(unit docker)
                 measures=wanted
@@ -329,6 +385,7 @@ main() {
         case $kind in
             lint) with_packages lint lint run_lint ;;
             unit) with_packages unit unit run_unit ;;
+            fleet) fleet_layer ;;
             docker) docker_layer ;;
             lab) with_packages vm lab run_lab ;;
             vm)

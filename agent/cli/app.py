@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf
+from agent.cli.commands import bpf, fleet
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bpf.app)
+app.add_typer(fleet.app)
 
 
 def _version(wanted: bool) -> None:
@@ -82,6 +83,7 @@ def start(
     from agent.util import memory_tuning
 
     memory_tuning.leave_out_detectors()
+    memory_tuning.leave_out_drivers()
     from agent.clock import SystemClock
     from agent.daemon import composition
     from agent.sources.host_metrics import require_root
@@ -102,7 +104,7 @@ def start(
     terminal.set_up_logging(terminal.Say(sys.stderr))
     return composition.start(
         settings,
-        composition.Options(once=once, dry_run=dry_run),
+        composition.Options(once=once, dry_run=dry_run, config_file=config),
         SystemClock(),
         terminal.Say(sys.stdout),
     )

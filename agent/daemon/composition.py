@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
@@ -18,6 +19,7 @@ from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
@@ -47,6 +49,8 @@ class Options:
 
     once: bool = False
     dry_run: bool = False
+    config_file: Path | None = None
+    """The one that was named; a flush to the centre reads it too."""
 
     @property
     def governs(self) -> bool:
@@ -105,6 +109,7 @@ class _Run:
         self._config = outside.config
         self._clock = outside.clock
         self._say = outside.say
+        self._outlets = Outlets()
         self._auxiliary = Auxiliary(outside, stopper, undo, generator)
 
     def run(self) -> None:
@@ -154,6 +159,8 @@ class _Run:
             stopwatch=stopwatch,
             lives=lives,
         )
+        if not self._options.once:
+            self._outlets.start(config, self._options.config_file, self._store, clock, undo)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -162,6 +169,7 @@ class _Run:
             _ONCE_REMOVAL_WAIT_S
             if self._options.once
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
+            self._outlets.removed,
         )
         self._ticker = Ticker(
             collector=self._collector,
@@ -174,6 +182,7 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            metrics=self._outlets.metrics,
         )
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
@@ -238,6 +247,7 @@ class _Run:
     def _look(self) -> None:
         """What may have changed between two ticks."""
         self._auxiliary.look()
+        self._outlets.look()
         self._status.look()
 
     def _state(self) -> Condition:
@@ -248,6 +258,7 @@ class _Run:
             *_named("modules", self._processes.problem),
             *self._engine_problems(),
             *self._ticker.recreations.problems,
+            *self._outlets.problems,
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]

@@ -7,7 +7,7 @@ one row, and each removal is in `deletions` once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.actions.remover import Remover
 from agent.clock import Clock
@@ -26,17 +26,31 @@ _MAX_SHOWN = 256
 class Removals:
     """The removals of one run. Without a remover (a dry run) decisions are recorded alone."""
 
-    def __init__(self, remover: Remover | None, store: Store, clock: Clock, wait_s: float) -> None:
-        """`wait_s` is how long a pass waits for its removals."""
+    def __init__(
+        self,
+        remover: Remover | None,
+        store: Store,
+        clock: Clock,
+        wait_s: float,
+        ended: Callable[[Sequence[Removal]], None] = lambda _: None,
+    ) -> None:
+        """`wait_s` is how long a pass waits for its removals; `ended` is called with those that
+        did, once each."""
         self._remover = remover
         self._store = store
         self._clock = clock
         self._wait_ns = int(wait_s * 10**9)
+        self._note_ended = ended
         self._passes: list[RemovalPass] = []
         """Carried out, and not with the store yet: a tick may fail in between."""
         self._recorded_dry: set[ContainerKey] = set()
         self.removed_since_row = 0
         self.failed_since_row = 0
+
+    @property
+    def armed(self) -> bool:
+        """Whether decisions are carried out, not only recorded."""
+        return self._remover is not None
 
     @property
     def passes(self) -> tuple[RemovalPass, ...]:
@@ -112,6 +126,7 @@ class Removals:
     def _ended(self, removals: Sequence[Removal], before_kb: int) -> None:
         self.removed_since_row += _count(removals, Outcome.REMOVED)
         self.failed_since_row += _count(removals, Outcome.FAILED)
+        self._note_ended(removals)
         for removal in removals:
             log.info(
                 "decision=%s outcome=%s ms=%d%s",

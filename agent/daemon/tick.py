@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
@@ -26,6 +27,9 @@ from agent.model.tick import Carried, Tick
 from agent.policy import decide, governance
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
+
+if TYPE_CHECKING:
+    from agent.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +77,7 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        metrics: Metrics | None = None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
         a tick before the first would have left: the host's counters, for the first interval."""
@@ -86,6 +91,7 @@ class Ticker:
         self._stopwatch = stopwatch
         self._mark = mark
         self._carried = carried
+        self._metrics = metrics
         self._number = 0
         self.recreations = Recreations(installation)
 
@@ -113,6 +119,7 @@ class Ticker:
         gone = self._removals.away_since_row
         count = _running_count(tick, gone)
         snapshot = tick.sample.snapshot
+        view = tick.sample.cgroups.value
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
             memory=snapshot.memory,
@@ -126,10 +133,14 @@ class Ticker:
             totals=tick.totals,
             passes=self._removals.passes,
             checks=tick.attribution.counts,
+            cgroups={key.id: one for key, one in view.containers.items()} if view else {},
+            shares={key.id: one for key, one in tick.cpu_shares.items()},
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
         stored = self._stopwatch.time("store", lambda: self._write(record))
+        if self._metrics is not None:
+            self._metrics.show(record, armed=self._removals.armed, stored=stored)
         return TickReport(
             number=self._number,
             wall_ns=record.wall_ns,
@@ -213,6 +224,8 @@ class Ticker:
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
         self._removals.handed_over()
+        if self._metrics is not None:
+            self._metrics.ticked(record)
         try:
             self._store.write_tick(record)
         except StoreError:

@@ -45,5 +45,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         host.disk(facts, config),
         host.database(facts, config),
         host.clock(facts),
+        host.metrics(facts, config),
+        host.fleet(facts, config),
         host.leftovers(facts, config),
     )

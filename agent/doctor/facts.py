@@ -170,3 +170,8 @@ class Facts:
     proc_problem: str = ""
     """Why `/proc` does not show what the agent reads there, "" where it does."""
     proc_hint: str = ""
+    fleet_problem: str = ""
+    """Why nothing can be shipped or was not, "" where it can or no centre is set."""
+    fleet_hint: str = ""
+    metrics_problem: str = ""
+    """Why `metrics.listen` is not available or does not answer, "" where it can or none is set."""

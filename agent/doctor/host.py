@@ -208,6 +208,24 @@ def clock(facts: Facts) -> Check:
     return Check("clock", State.OK, "synchronised")
 
 
+def metrics(facts: Facts, config: Config) -> Check:
+    listen = config.metrics.listen
+    if facts.metrics_problem:
+        finding = f"{listen or 'metrics.listen'}: {facts.metrics_problem}"
+        return Check("metrics", State.DEGRADED, finding, "see who has the port: sudo ss -ltnp")
+    if not listen:
+        return Check("metrics", State.OK, "not wanted (metrics.listen is not set)")
+    return Check("metrics", State.OK, f"http://{listen}/metrics")
+
+
+def fleet(facts: Facts, config: Config) -> Check:
+    if facts.fleet_problem:
+        return Check("fleet", State.DEGRADED, facts.fleet_problem, facts.fleet_hint)
+    if not config.fleet.dsn:
+        return Check("fleet", State.OK, "not wanted (fleet.dsn is not set)")
+    return Check("fleet", State.OK, f"ships every {config.fleet.flush_s} s")
+
+
 def leftovers(facts: Facts, config: Config) -> Check:
     left = facts.leftovers
     if left.agent_pid:

@@ -7,6 +7,7 @@ leaves `None` in its place and the others as they are.
 from __future__ import annotations
 
 import ctypes
+import http.client
 import importlib.metadata
 import importlib.util
 import os
@@ -38,11 +39,13 @@ from agent.sources import procfs
 from agent.util.subprocess import find
 
 _DOCKER_TIMEOUT_S = 10.0
+_METRICS_TIMEOUT_S = 2.0
 _STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}
 _PACKAGES = {
     "docker": (7, 1),
     "msgspec": (0, 19),
     "peewee": (4, 4),
+    "prometheus_client": (0, 20),
     "psutil": (5, 9),
     "rich": (13, 7),
     "typer": (0, 27),
@@ -57,6 +60,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
     docker, containers, grafana = _docker(config)
     cron_problem, cron_hint = _cron(root=root)
     proc_problem, proc_hint = procfs.partial_problem("/proc")
+    fleet_problem, fleet_hint = _fleet(config, root=root)
     return Facts(
         root=root,
         config_problem=config_problem,
@@ -73,6 +77,9 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         leftovers=LeftoverFacts(_agent_pid(config), _cron_file(config), containers, grafana),
         proc_problem=proc_problem,
         proc_hint=proc_hint,
+        metrics_problem=_metrics(config),
+        fleet_problem=fleet_problem,
+        fleet_hint=fleet_hint,
     )
 
 
@@ -202,6 +209,46 @@ def _cron_file(config: Config) -> bool:
     if os.geteuid() == 0:
         return cron.is_installed(config.cron)
     return _there(Path(config.cron.directory) / cron.FILE_NAME)
+
+
+def _metrics(config: Config) -> str:
+    """Whether somebody answers there as the agent does, or the address is free for it."""
+    if not config.metrics.listen:
+        return ""
+    host, port = config.metrics.address
+    client = http.client.HTTPConnection(host, port, timeout=_METRICS_TIMEOUT_S)
+    try:
+        client.request("HEAD", "/metrics")
+        status = client.getresponse().status
+    except ConnectionRefusedError:
+        return "nothing listens there though the agent runs" if _agent_pid(config) else ""
+    except (OSError, http.client.HTTPException) as error:
+        return f"something else than the agent listens there ({error or type(error).__name__})"
+    finally:
+        client.close()
+    if not _agent_pid(config):
+        return "another program answers there"
+    return "" if status in (200, 503) else f"answers with status {status}"
+
+
+def _fleet(config: Config, *, root: bool) -> tuple[str, str]:
+    """Why this host does not ship, as far as it can be told without asking the centre."""
+    # Another user may read neither the secret nor the state.
+    if not config.fleet.dsn or not root:
+        return "", ""
+    from agent.fleet.local import read_state
+    from agent.fleet.secret import read_secret
+
+    environment = Path(config.fleet.environment)
+    if not _there(environment / "bin/python"):
+        make = "sudo /opt/so1/src/bash/fleet_environment.sh"
+        return f"its Python environment {environment} is not there", make
+    try:
+        read_secret(Path(config.fleet.secret_file))
+        problem = read_state(Path(config.paths.database).parent).problem
+    except AgentError as error:
+        return error.message, error.hint
+    return problem, "sudo agent fleet status" if problem else ""
 
 
 def _store(path: Path, *, root: bool) -> StoreFacts:

@@ -42,6 +42,7 @@ class InspectedState(msgspec.Struct, frozen=True):
     Status: str = ""
     Running: bool = False
     Pid: Annotated[int, msgspec.Meta(ge=0, le=1 << 22)] = 0
+    StartedAt: str = ""
 
 
 class InspectedConfig(msgspec.Struct, frozen=True):

@@ -63,6 +63,8 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
+    started_ns: int = 0
+    """Wall clock of its last start, 0 where it is not known."""
     engine: str = DOCKER
     key: ContainerKey = field(init=False, repr=False, compare=False)
     """Made once: a tick goes by it some ten times for each container."""
@@ -140,6 +142,12 @@ class ContainerCgroup:
     """`usage_usec` (v2) or `cpuacct.usage` (v1) in nanoseconds."""
     oom_kills: int | None = None
     """`oom_kill` of `memory.events` (v2) or `memory.oom_control` (v1), since its creation."""
+    anon_kb: int | None = None
+    """Anonymous memory alone, swap cache in it."""
+    file_kb: int | None = None
+    """Page cache with shared memory and tmpfs in it."""
+    limit_kb: int | None = None
+    """Its own `memory.max` (v2) or `memory.limit_in_bytes` (v1), None where it has none."""
     read_ns: int = 0
     """Boot clock at which `cpu_ns` was read."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
+from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts, Basis, Verified
-from agent.model.container import ContainerTotals
+from agent.model.container import ContainerCgroup, ContainerTotals
 from agent.model.host import HostFigures, Memory
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
@@ -52,3 +54,7 @@ class TickRecord:
     totals: tuple[ContainerTotals, ...]
     passes: tuple[RemovalPass, ...]
     checks: AttributionCounts
+    cgroups: Mapping[str, ContainerCgroup] = field(default_factory=dict)
+    """By full container id, as read in this tick; empty while Docker does not answer."""
+    shares: Mapping[str, ContainerShare] = field(default_factory=dict)
+    """Whose each container's CPU was since the last tick, where BPF has an account of it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -164,12 +165,20 @@ class Pruner:
         self._say_outage(wall_ns // 10**6)
 
     def run(
-        self, wall_ns: int, boot_ns: int, rows_written: int, closed_ms: int, *, by_age: bool
+        self,
+        wall_ns: int,
+        boot_ns: int,
+        rows_written: int,
+        closed_ms: int,
+        *,
+        by_age: bool,
+        hold_ms: int | None = None,
     ) -> int:
         """Deletes what is due, at least twice what was written if so much is due. Gives how many.
 
-        By age only what lies in closed buckets (before `closed_ms`) goes. Without `by_age` only the
-        size bound counts. Raises sqlite3's and peewee's errors.
+        By age only what lies in closed buckets (before `closed_ms`) goes. `hold_ms` keeps history
+        and buckets from there on: they are still to be shipped. Without `by_age` only the size
+        bound counts, which knows no hold. Raises sqlite3's and peewee's errors.
         """
         left = max(_MIN_BATCH_ROWS, 2 * rows_written)
         deleted = 0
@@ -178,11 +187,12 @@ class Pruner:
             due = cutoffs(wall_ns // 10**6, self._settings, self._evidence, running_ms)
             if running_ms >= EVIDENCE_MS:
                 self._evidence = []
+            shipped_ms = sys.maxsize if hold_ms is None else hold_ms
             for tables, before_ms in (
                 (_RAW, min(due.raw_before_ms, closed_ms)),
-                (_HISTORY, min(due.history_before_ms, closed_ms)),
-                (_FINE, due.fine_before_ms),
-                (_COARSE, due.coarse_before_ms),
+                (_HISTORY, min(due.history_before_ms, closed_ms, shipped_ms)),
+                (_FINE, min(due.fine_before_ms, shipped_ms)),
+                (_COARSE, min(due.coarse_before_ms, shipped_ms)),
             ):
                 deleted += self._delete_below(tables, before_ms, left - deleted)
         total, free = self._pages()

@@ -21,11 +21,13 @@ from typing import Self
 
 import peewee
 
+from agent.analysis.counters import Counters
 from agent.clock import Clock
 from agent.config import RetentionSettings
 from agent.errors import StoreError
 from agent.model.record import TickRecord
 from agent.model.removal import RemovalPass
+from agent.store import counters as counter_tables
 from agent.store import database as sqlite
 from agent.store import failures, files, rows, watch
 from agent.store.failures import DamagedError
@@ -90,6 +92,10 @@ class Store:
         self.unstored_ticks = 0
         self.set_aside: Path | None = None
         """Where a damaged database was put."""
+        self.counters: Callable[[], Counters] | None = None
+        """What each write stores of the counters, None where nobody keeps any."""
+        self.hold_ms: Callable[[], int] | None = None
+        """From which timestamp on the history is still to be shipped, None where it is not."""
 
     @classmethod
     def open(cls, path: Path, *, clock: Clock, retention: RetentionSettings) -> Self:
@@ -203,6 +209,8 @@ class Store:
                     (min(max(at, self._last_ms + 1), timestamp_ms), one) for at, one in self._owed
                 ]
                 insert_many(connection, DeletionRow, rows.of_passes(owed))
+                if self.counters is not None:
+                    counter_tables.write(connection, self.counters())
         finally:
             self._seen = watch.fingerprint(self._path)
         return timestamp_ms
@@ -322,6 +330,7 @@ class Store:
                 rows_written,
                 self._roller.closed_ms,
                 by_age=not self._clock_watch.jumped_ns,
+                hold_ms=self.hold_ms() if self.hold_ms else None,
             )
         except _FAILURES as error:
             if not self._prune_problem:

@@ -12,6 +12,7 @@ import sys
 import warnings
 
 _DETECTORS = ("chardet", "charset_normalizer")
+_DRIVERS = ("psycopg2cffi", "psycopg2", "psycopg", "pymysql", "MySQLdb")
 _YOUNG_OBJECTS = 3_000
 """More than a tick of some hundred processes makes, and little to wait for where an error made a
 cycle: its frames hold what the tick had read."""
@@ -36,6 +37,25 @@ def leave_out_detectors() -> None:
             del sys.modules[name]
     finally:
         # Whoever else wants one later gets it; requests has decided by now.
+        for name in left_out:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
+
+
+def leave_out_drivers() -> None:
+    """Imports peewee without drivers for other databases; call it before anything imports peewee.
+
+    It loads each one that is installed, also system-wide: psycopg takes 17 MB.
+    """
+    if "peewee" in sys.modules:
+        return
+    left_out = [name for name in _DRIVERS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
+    try:
+        # The second loads them too.
+        for name in ("peewee", "playhouse.migrations"):
+            importlib.import_module(name)
+    finally:
         for name in left_out:
             if sys.modules.get(name) is None:
                 sys.modules.pop(name, None)

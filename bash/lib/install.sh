@@ -7,7 +7,7 @@ install_venv() {
     local prefix=$1 requirements=$2 stamp
     stamp=$(sha256sum "$requirements" | cut -d' ' -f1)
     if [[ -x $prefix/venv/bin/python && $(cat "$prefix/venv/.requirements" 2>/dev/null) == "$stamp" ]] \
-        && "$prefix/venv/bin/python" -c 'import docker, msgspec, peewee, psutil, rich, typer' 2>/dev/null; then
+        && "$prefix/venv/bin/python" -c 'import docker, msgspec, peewee, prometheus_client, psutil, rich, typer' 2>/dev/null; then
         return 0
     fi
     install -d -m 0755 "$prefix"
@@ -26,7 +26,7 @@ install_tree() {
     install -d -m 0755 "$prefix"
     rm -rf "$prefix/src.new"
     install -d -m 0755 "$prefix/src.new"
-    for part in agent kernel bash grafana pyproject.toml; do
+    for part in agent kernel bash grafana requirements pyproject.toml; do
         [[ -e $src/$part ]] && cp -R "$src/$part" "$prefix/src.new/"
     done
     find "$prefix/src.new" -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -142,6 +142,15 @@ enabled = false
 directory = "/etc/cron.other"
 [bpf]
 enabled = false
+[metrics]
+listen = "127.0.0.1:9436"
+containers = 7
+commands = 8
+[fleet]
+dsn = "postgresql://so1_agent@centre.example/so1"
+secret_file = "/srv/secret"
+flush_s = 60
+environment = "/srv/fleet"
 [paths]
 install = "/opt/x"
 database = "/srv/x.db"
@@ -197,6 +206,13 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
         },
         "cron": {"enabled": True, "directory": "/etc/cron.d"},
         "bpf": {"enabled": True},
+        "metrics": {"listen": "", "containers": 500, "commands": 20},
+        "fleet": {
+            "dsn": "",
+            "secret_file": "/etc/so1/fleet.secret",
+            "flush_s": 300,
+            "environment": "/opt/so1/fleet",
+        },
         "paths": {
             "install": "/opt/so1",
             "database": "/var/lib/so1/metrics.db",
@@ -393,3 +409,46 @@ def test_a_byte_order_mark_before_the_settings_is_no_setting(tmp_path: Path) -> 
 def test_buckets_stay_ninety_and_four_hundred_days_unless_told() -> None:
     retention = Config().retention
     assert (retention.rollup_5min_days, retention.rollup_days) == (90, 400)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9436", "127.1.2.3:1", "[::1]:65535", ""])
+def test_metrics_are_shown_to_this_host(address: str) -> None:
+    text = f'[metrics]\nlisten = "{address}"\ncontainers = 3\ncommands = 0'
+    assert decode_config(text, "x").metrics.listen == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0:9436", "[::]:9436", "10.0.0.1:9436", "localhost:9436", "127.0.0.1", ":9436"),
+        *("127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:http", "[::1]", "127.0.0.1:9436\\n"),
+    ],
+)
+def test_metrics_are_shown_to_no_other_host(address: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        decode_config(f'[metrics]\nlisten = "{address}"', "agent.toml")
+    one_line(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1:9436", ("127.0.0.1", 9436)), ("[::1]:80", ("::1", 80))],
+)
+def test_an_address_is_taken_apart(address: str, expected: tuple[str, int]) -> None:
+    config = decode_config(f'[metrics]\nlisten = "{address}"', "x")
+    assert config.metrics.address == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'docker_host = "unix:///run/docker.sock\\n"',
+        'images.low = "alpine\\n"',
+        'paths.database = "/var/lib/so1/metrics.db\\n"',
+        'paths.run = "/run/so1\\nx"',
+    ],
+)
+def test_a_line_end_is_no_part_of_any_value(line: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        decode_config(line, "agent.toml")
+    one_line(raised.value)

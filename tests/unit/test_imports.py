@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = PROJECT / "agent"
 
-IO_LAYERS = ("sources", "actions", "store")
+IO_LAYERS = ("sources", "actions", "store", "export")
 CORE = (*("errors", "doctor", "doctor.facts", "doctor.check", "doctor.kernel", "doctor.host"),)
 FORBIDDEN_IN_CORE = {
     "docker",
@@ -36,7 +36,7 @@ FORBIDDEN_IN_CORE = {
     "threading",
     "time",
 }
-COMPOSERS = ("daemon", "cli", "selftest", "doctor")
+COMPOSERS = ("daemon", "cli", "fleet", "selftest", "doctor")
 """What may bring layers together; `doctor` looks at the same host as all of them do."""
 PURE = ("model", "analysis", "policy")
 """Every module in these is of the core."""
@@ -144,6 +144,22 @@ def test_only_the_composers_bring_two_layers_together() -> None:
         names = imported(path)
         layers = {io for io in IO_LAYERS if any(within(one, f"agent.{io}") for one in names)}
         assert len(layers) <= 1, f"{name} knows {sorted(layers)}"
+
+
+def test_only_the_fleets_connection_knows_a_driver_for_postgresql() -> None:
+    for name, path in modules().items():
+        drivers = {one for one in imported(path) if within(one, "psycopg")}
+        assert not drivers or name == "agent.fleet.connection", name
+
+
+def test_the_agent_itself_imports_nothing_of_the_fleet() -> None:
+    for name, path in modules().items():
+        if within(name, "agent.fleet") or name == "agent.cli.commands.fleet":
+            continue
+        # What the last flush left, and the check of a file: neither knows a driver.
+        known = ("agent.fleet.local", "agent.fleet.secret")
+        found = {one for one in imported(path) if within(one, "agent.fleet")}
+        assert [one for one in found if not one.startswith(known)] == [], name
 
 
 def test_tests_that_are_oracles_import_nothing_of_the_agent() -> None:

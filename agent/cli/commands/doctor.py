@@ -53,8 +53,8 @@ def document(facts: Facts, checks: Sequence[Check]) -> str:
     """`can_run`, the checks, and the facts behind them, as JSON."""
     value = {
         "can_run": can_run(checks),
-        # `mend` is what the remedy was called in 1.0.
-        "checks": [{**msgspec.to_builtins(check), "mend": check.remedy} for check in checks],
+        # `remedy` is what the remedy was called in 1.0.
+        "checks": [{**msgspec.to_builtins(check), "remedy": check.remedy} for check in checks],
         "facts": msgspec.to_builtins(facts),
     }
     return streams.json_text(value)

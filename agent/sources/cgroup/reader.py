@@ -269,6 +269,9 @@ def _container_cgroup(
         hugetlb_kb=hugetlb_kb,
         cpu_ns=cpu_ns,
         oom_kills=memory.oom_kills,
+        anon_kb=memory.anon_kb,
+        file_kb=memory.file_kb,
+        limit_kb=memory.limit_kb,
         read_ns=clock.boot_ns(),
     )
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from agent.model.container import HeldBasis
 from agent.sources import procfs
 
+_NO_LIMIT = 1 << 60
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -24,6 +26,9 @@ class Figures:
     swap_kb: int | None = None
     zswapped_kb: int | None = None
     zswap_kb: int = 0
+    anon_kb: int | None = None
+    file_kb: int | None = None
+    limit_kb: int | None = None
 
 
 def memory_v2(directory: str) -> Figures:
@@ -52,6 +57,9 @@ def memory_v2(directory: str) -> Figures:
         swap_kb=_kb(_number(f"{directory}/memory.swap.current")),
         zswapped_kb=_kb(stat.get("zswapped")),
         zswap_kb=stat.get("zswap", 0) // 1024,
+        anon_kb=stat["anon"] // 1024,
+        file_kb=file // 1024,
+        limit_kb=_limit_kb(_number(f"{directory}/memory.max")),
     )
 
 
@@ -74,6 +82,9 @@ def memory_v1(directory: str) -> Figures:
         cache_kb=max(0, cache - shmem) // 1024,
         oom_kills=_flat(f"{directory}/memory.oom_control").get("oom_kill"),
         swap_kb=_kb(stat.get("total_swap")),
+        anon_kb=stat["total_rss"] // 1024,
+        file_kb=cache // 1024,
+        limit_kb=_limit_kb(_number(f"{directory}/memory.limit_in_bytes")),
     )
 
 
@@ -107,6 +118,11 @@ def _locked_file(stat: Mapping[str, int], prefix: str, swap_backed: int, file: i
     listed = stat.get(f"{prefix}active_anon", 0) + stat.get(f"{prefix}inactive_anon", 0)
     locked = stat.get(f"{prefix}unevictable", 0) - max(0, swap_backed - listed)
     return max(0, min(locked, file))
+
+
+def _limit_kb(limit: int | None) -> int | None:
+    """v2 writes `max` for no limit, v1 the largest multiple of a page that its counter holds."""
+    return None if limit is None or limit >= _NO_LIMIT else limit // 1024
 
 
 def cpu_v2_ns(directory: str) -> int | None:

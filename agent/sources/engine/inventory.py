@@ -162,6 +162,7 @@ class Engine:
             first_pid=inspected.State.Pid if state.is_running else 0,
             labels=label_text(listed.Labels),
             own_installation=known.own_installation,
+            started_ns=_moment_or_0(inspected.State.StartedAt),
         )
 
     def _inspected(self, listed: Listed, ends: float) -> _Known | None:
@@ -255,6 +256,14 @@ def _a_list(answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list):
         raise ValueError("its list of containers is not one")  # noqa: TRY004 - Docker's value
     return answer
+
+
+def _moment_or_0(text: str) -> int:
+    """When it last started; the year 1 says that it never did, and nothing rests on this."""
+    try:
+        return max(0, parse_time_ns(text))
+    except ValueError:
+        return 0
 
 
 def _name(listed: Listed, inspected: Inspected) -> str:

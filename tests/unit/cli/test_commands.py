@@ -46,6 +46,17 @@ COMMANDS = {
     "bpf check": Command(("bpf", "check"), takes=takes("--canary", "--json")),
     "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--database")),
     "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
+    "fleet init": Command(
+        ("fleet", "init", "host=/x"), root=False, takes=takes("--facts-days", "--figures-days")
+    ),
+    "fleet enroll": Command(
+        ("fleet", "enroll", "host=/x", "a" * 32), root=False, takes=takes("--name")
+    ),
+    "fleet rotate": Command(("fleet", "rotate", "host=/x", "a" * 32), root=False),
+    "fleet forget": Command(("fleet", "forget", "host=/x", "a" * 32), root=False),
+    "fleet ship": Command(("fleet", "ship"), takes=takes("--database")),
+    "fleet status": Command(("fleet", "status"), takes=takes("--json")),
+    "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
 }
 BROKEN = {

@@ -4,7 +4,10 @@ stop, its modes, and signals. A run of minutes takes milliseconds.
 
 from __future__ import annotations
 
+import http.client
+import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,36 @@ def test_ticks_are_an_interval_apart_and_a_late_one_is_skipped(host: Host) -> No
     stop_after(host, 150)
     run(host)
     assert times == [0, 20, 80, 100, 120, 140]
+
+
+def test_what_is_scraped_is_what_is_stored_and_ends_with_the_agent(host: Host) -> None:
+    host.docker.run(*(alpine(number) for number in range(5)))
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+
+    def page() -> str:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        client.request("GET", "/metrics")
+        text = client.getresponse().read().decode("utf-8")
+        client.close()
+        return text
+
+    pages: list[str] = []
+    host.time.at(50, lambda: pages.append(page()))
+    stop_after(host, 70)
+    run(host, metrics__listen=f"127.0.0.1:{port}")
+    (shown,) = pages
+    assert "\nso1_ticks_total 3.0\n" in shown
+    removed = re.findall(r'^so1_removals_total\{.*outcome="removed".*\} (.*)$', shown, re.MULTILINE)
+    assert [float(one) for one in removed] == [len(host.docker.removed)] == [2]
+    held = re.findall(r"^so1_container_held_bytes\{.*\} (.*)$", shown, re.MULTILINE)
+    rows = host.rows("SELECT held_mb FROM container_totals GROUP BY timestamp, id ORDER BY id DESC")
+    assert sorted(map(float, held)) == sorted(row[0] * 1048576 for row in rows[: len(held)])
+    assert len(held) == 3
+    assert host.rows("SELECT value FROM host_counters WHERE name = '[\"ticks\"]'") == [(4,)]
+    with pytest.raises(ConnectionRefusedError):
+        page()
 
 
 def test_once_is_one_tick_without_load_grafana_or_removal_at_its_end(host: Host) -> None:

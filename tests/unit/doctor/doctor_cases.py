@@ -58,6 +58,20 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "modules_disabled",
         "reboot",
     ),
+    "an address of metrics that is taken": (
+        {"metrics_problem": "another program answers there"},
+        "metrics",
+        State.DEGRADED,
+        "another program",
+        "ss -ltnp",
+    ),
+    "a secret that others may read": (
+        {"fleet_problem": "Others may read /etc/so1/fleet.secret.", "fleet_hint": "chmod 0600"},
+        "fleet",
+        State.DEGRADED,
+        "Others may read",
+        "chmod",
+    ),
     "no headers": (
         {"modules__headers": False, **UNBUILT},
         "headers",

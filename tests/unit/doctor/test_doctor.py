@@ -49,7 +49,7 @@ def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
         *("privileges", "configuration", "python", "installation", "/proc"),
         *("kernel", "headers", "build tools", "module signing", "modules", "BPF", "BCC"),
         *("cgroups", "memory controller", "Docker", "images", "compose", "cron"),
-        *("disk", "database", "clock", "agent"),
+        *("disk", "database", "clock", "metrics", "fleet", "agent"),
     ]
 
 
@@ -196,7 +196,7 @@ def test_the_json_has_the_verdict_the_checks_and_the_facts() -> None:
     assert value["can_run"] is False
     found = {"name": "Docker", "state": "missing", "finding": "Away.", "remedy": "Go"}
     # What the remedy was called in 1.0 is there too, for whoever reads that.
-    assert {**found, "mend": "Go"} in value["checks"]
+    assert {**found, "remedy": "Go"} in value["checks"]
     assert value["facts"] == json.loads(json.dumps(msgspec.to_builtins(GOOD)))
 
 

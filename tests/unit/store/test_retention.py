@@ -158,6 +158,32 @@ def test_raw_rows_stay_their_hours_and_all_others_their_days(path: Path, clock: 
         assert ticks(path, table) == expected, table
 
 
+def test_history_that_is_still_to_be_shipped_waits_and_process_rows_do_not(
+    path: Path, clock: FakeClock
+) -> None:
+    began_ms = clock.wall_ns() // 10**6
+    held = began_ms + HOUR_MS
+    with open_store(path, clock, raw_hours=2, history_days=1) as store:
+        store.hold_ms = lambda: held
+        run_for(store, clock, 30 * HOUR_NS, 600 * SECOND_NS, passes=(a_pass(),))
+        now_ms = clock.wall_ns() // 10**6
+        assert ticks(path, "deletions") == list(range(held, now_ms + 1, 600_000))
+        assert ticks(path) == ticks(path, "deletions")
+        assert ticks(path, "process_stats")[0] == now_ms - 2 * HOUR_MS
+        # Shipped: from now on age alone counts.
+        held = now_ms
+        run_for(store, clock, HOUR_NS, 600 * SECOND_NS)
+        assert ticks(path)[0] == clock.wall_ns() // 10**6 - 24 * HOUR_MS
+
+
+def test_the_size_bound_knows_no_hold(path: Path, clock: FakeClock) -> None:
+    many = tuple(totals() for _ in range(900))
+    with open_store(path, clock, max_database_mb=16) as store:
+        store.hold_ms = lambda: 0
+        run_for(store, clock, 130 * 20 * SECOND_NS, 20 * SECOND_NS, processes=40, totals=many)
+    assert 0 < len(ticks(path, "container_totals")) < 130
+
+
 def test_a_tick_goes_whole_and_never_in_part(path: Path, clock: FakeClock) -> None:
     with open_store(path, clock, raw_hours=1) as store:
         run_for(store, clock, 3 * HOUR_NS, 60 * SECOND_NS, processes=7)

@@ -51,6 +51,21 @@ def test_an_older_requests_that_needs_a_guesser_gets_it(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("chardet\n", "")
 
 
+def test_the_database_library_loads_no_driver_that_is_installed(tmp_path: Path) -> None:
+    for name in ("psycopg", "psycopg2", "pymysql"):
+        (tmp_path / f"{name}.py").write_text("print('loaded')\n", encoding="utf-8")
+    done = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from agent.util import memory_tuning; memory_tuning.leave_out_drivers()\n"
+        "import peewee; print(peewee.psycopg, peewee.SqliteDatabase.__name__)\n"
+        "from agent.daemon import composition\n"
+        "print([name for name in sys.modules if name.startswith(('psycopg', 'pymysql'))])\n"
+        "import psycopg\n"
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["None SqliteDatabase", "[]", "loaded"]
+
+
 def test_a_settled_collector_leaves_a_tick_alone_and_still_finds_cycles() -> None:
     done = python(
         "import gc\n"

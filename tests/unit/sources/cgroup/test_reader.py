@@ -381,7 +381,30 @@ def test_v2_figures_are_what_the_end_gives_back(v2: FakeHost) -> None:
     assert found.held_kb == 4096 + 1024 + 512 - 128
     assert (found.held_basis, found.cache_kb) == (HeldBasis.CGROUP2, 3072 - 1024)
     assert (found.cpu_ns, found.oom_kills) == (7_000_000, 2)
+    assert (found.anon_kb, found.file_kb) == (4096, 3072)
     assert found.read_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "limit_kb"), [("max\n", None), ("1048576\n", 1024), ("0\n", 0), ("", None)]
+)
+def test_a_v2_limit_is_a_number_or_none(v2: FakeHost, text: str, limit_kb: int | None) -> None:
+    v2.cgroup(f"/docker/{A}")
+    (v2.root / f"docker/{A}/memory.max").write_text(text)
+    assert reader.read(v2.layout(), [container("a")]).containers[docker(A)].limit_kb == limit_kb
+
+
+@pytest.mark.parametrize(
+    ("text", "limit_kb"), [("9223372036854771712\n", None), ("1048576\n", 1024)]
+)
+def test_a_v1_limit_that_no_memory_reaches_is_none(
+    tmp_path: Path, text: str, limit_kb: int | None
+) -> None:
+    host = FakeHost(tmp_path, "v1")
+    host.cgroup(f"/docker/{A}")
+    (host.root / f"memory/docker/{A}/memory.limit_in_bytes").write_text(text)
+    found = reader.read(host.layout(), [container("a")]).containers[docker(A)]
+    assert (found.limit_kb, found.anon_kb, found.file_kb) == (limit_kb, 4096, 3072)
 
 
 @pytest.mark.parametrize("kind", ["v1", "hybrid"])

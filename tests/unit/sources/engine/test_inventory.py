@@ -191,6 +191,21 @@ def test_a_restart_between_two_lists_is_seen_though_the_words_are_the_same(
     assert engine.list().containers[0].first_pid == 99
 
 
+@pytest.mark.parametrize(
+    ("said", "started_ns"),
+    [
+        ("2026-11-24T15:12:45.5Z", 1_795_533_165_500_000_000),
+        ("0001-01-01T00:00:00Z", 0),
+        ("soon", 0),
+    ],
+)
+def test_when_it_started_is_known_or_0(
+    fake: FakeEngine, engine: Engine, said: str, started_ns: int
+) -> None:
+    offer(fake, (listed("a"), inspected("a", State={"Pid": 4321, "StartedAt": said})))
+    assert engine.list().containers[0].started_ns == started_ns
+
+
 def test_a_stopped_one_is_looked_at_once(fake: FakeEngine, engine: Engine, clock: Clock) -> None:
     for status in ("Exited (0) 2 seconds ago", "Exited (0) 22 seconds ago"):
         offer(fake, (listed("a", State="exited", Status=status), inspected("a")))

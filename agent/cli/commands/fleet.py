@@ -1,0 +1,211 @@
+"""`agent fleet …`: the centre made, hosts let in, this host's rows shipped, everybody's looked at.
+
+Runs in an environment of its own, which has the driver for PostgreSQL; the agent's has none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from agent.config import Config, load_config, with_overrides
+from agent.errors import AgentError, PrivilegeError
+
+if TYPE_CHECKING:
+    from agent.fleet.shipper import Identity
+
+app = typer.Typer(name="fleet", help="Many hosts in one PostgreSQL.", no_args_is_help=True)
+
+_MOVED = "SO1_FLEET_ENVIRONMENT"
+
+Dsn = Annotated[str, typer.Argument(metavar="DSN", help="libpq's connection string, as admin.")]
+Installation = Annotated[
+    str, typer.Argument(metavar="ID", help="The host's id, in /var/lib/so1/installation.")
+]
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
+    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+@app.command()
+def init(
+    dsn: Dsn,
+    facts_days: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--facts-days", min=1, max=7300, help="How long facts stay (400)."),
+    ] = None,
+    figures_days: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--figures-days", min=1, max=7300, help="How long figures stay (90)."),
+    ] = None,
+    new_password: Annotated[
+        bool, typer.Option("--new-password", help="A new password for the hosts' login role.")
+    ] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Make the centre's schema and roles, or bring them up to date; run it daily (cron)."""
+    _enter_environment(load_config(config))
+    from agent.fleet import centre, schema
+    from agent.fleet.connection import connected
+
+    with connected(dsn) as connection:
+        made = centre.initialise(connection, facts_days, figures_days)
+        password = made.password or (centre.new_password(connection) if new_password else "")
+    typer.echo("The schema was there." if made.was_there else "The schema is made.")
+    typer.echo(f"Partitions: {made.partitions} made, {made.dropped} dropped.")
+    if password:
+        typer.echo(f"Password of {schema.AGENT}, shown this once: {password}")
+    if not made.is_superuser:
+        typer.echo(
+            "Not a superuser: docs/fleet.md has what only a superuser can set or take away"
+            " (log_parameter_max_length = 0 first of all).",
+            err=True,
+        )
+    return 0
+
+
+@app.command()
+def enroll(
+    dsn: Dsn,
+    installation: Installation,
+    name: Annotated[str, typer.Option("--name", help="How people call the host.")] = "",
+    config: ConfigOption = None,
+) -> int:
+    """Let a host in. Prints its secret, which is kept nowhere else, and nothing beside."""
+    _enter_environment(load_config(config))
+    from agent.fleet import centre
+    from agent.fleet.connection import connected
+
+    with connected(dsn) as connection:
+        secret = centre.enroll(connection, installation, name or installation[:12])
+    typer.echo(secret)
+    return 0
+
+
+@app.command()
+def rotate(dsn: Dsn, installation: Installation, config: ConfigOption = None) -> int:
+    """A new secret for a host; the old one is worth nothing from now on. Prints it."""
+    _enter_environment(load_config(config))
+    from agent.fleet import centre
+    from agent.fleet.connection import connected
+
+    with connected(dsn) as connection:
+        secret = centre.rotate(connection, installation)
+    typer.echo(secret)
+    return 0
+
+
+@app.command()
+def forget(dsn: Dsn, installation: Installation, config: ConfigOption = None) -> int:
+    """Remove a host, its secret and all its rows from the centre."""
+    _enter_environment(load_config(config))
+    from agent.fleet import centre
+    from agent.fleet.connection import connected
+
+    with connected(dsn) as connection:
+        rows = centre.forget(connection, installation)
+    typer.echo(f"Forgotten, with {rows} rows.")
+    return 0
+
+
+@app.command()
+def ship(
+    config: ConfigOption = None,
+    database: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--database", metavar="PATH", help="The SQLite file."),
+    ] = None,
+) -> int:
+    """Ship what this host has and the centre has not, once; the agent runs this by itself."""
+    settings = with_overrides(load_config(config), paths__database=database)
+    require_root("agent fleet ship")
+    _enter_environment(settings)
+    from agent.fleet import shipper
+
+    if not settings.fleet.dsn:
+        raise AgentError("No centre is set.", "Set dsn under [fleet] in /etc/so1/agent.toml.")
+    done = shipper.flush(Path(settings.paths.database), settings.fleet.dsn, _identity(settings))
+    begun = f", a new epoch ({done.begun})" if done.begun else ""
+    typer.echo(f"{done.rows} rows shipped{begun}.")
+    return 0
+
+
+@app.command()
+def status(as_json: JsonOption = False, config: ConfigOption = None) -> int:
+    """What of this host waits to be shipped, how old it is, and why. Exit status 1: a problem."""
+    from agent.fleet import report
+
+    settings = load_config(config)
+    require_root("agent fleet status")
+    found = report.host_status(settings)
+    typer.echo(json.dumps(found.as_json()) if as_json else report.plain_status(found))
+    return 1 if found.problem else 0
+
+
+@app.command()
+def top(
+    dsn: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--dsn", metavar="DSN", help="The centre as a reader (so1_reader)."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=1000, help="So many of each.")] = 10,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> int:
+    """All hosts: which are silent or not to be trusted, and which containers hold most."""
+    settings = load_config(config)
+    _enter_environment(settings)
+    from agent.fleet import report
+    from agent.fleet.connection import connected
+
+    where = dsn or settings.fleet.dsn
+    if not where:
+        raise AgentError("No centre is named.", "Name it: agent fleet top --dsn DSN.")
+    with connected(where, reads_only=True) as connection:
+        found = report.fleet_top(connection, number)
+    typer.echo(json.dumps(found.as_json()) if as_json else report.plain_top(found))
+    return 0
+
+
+def require_root(command: str) -> None:
+    # Not agent.sources.host_metrics's: that imports psutil, which the fleet's environment has not.
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"`{command}` needs root.", f"Run `sudo {command}`.")
+
+
+def _identity(settings: Config) -> Identity:
+    from agent.fleet.secret import read_secret
+    from agent.fleet.shipper import Identity
+    from agent.store.installation import existing_installation_id
+
+    installation = existing_installation_id(Path(settings.paths.database).parent)
+    if installation is None:
+        raise AgentError("This host has no installation's id yet.", "Start the agent once.")
+    return Identity(installation, read_secret(Path(settings.fleet.secret_file)))
+
+
+def _enter_environment(settings: Config) -> None:
+    """Goes on in the environment that has the driver, where this one has not.
+
+    Raises AgentError where there is none.
+    """
+    if importlib.util.find_spec("psycopg") is not None:
+        return
+    environment = Path(settings.fleet.environment)
+    python = environment / "bin/python"
+    if os.environ.get(_MOVED) or not python.exists():
+        raise AgentError(
+            f"The fleet's Python environment {environment} is not there, or not whole.",
+            "Make it: sudo /opt/so1/src/bash/fleet_environment.sh",
+        )
+    os.environ[_MOVED] = "1"
+    sys.stdout.flush()
+    os.execv(python, [str(python), "-I", "-m", "agent", *sys.argv[1:]])  # noqa: S606

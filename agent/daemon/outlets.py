@@ -1,0 +1,60 @@
+"""What leaves the host, where it is wanted: `/metrics` for who scrapes, and flushes to a centre.
+
+Each is imported only then: an agent without them is none the larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.clock import Clock
+from agent.config import Config
+from agent.model.removal import Removal
+from agent.store.store import Store
+from agent.util.undo import UndoStack
+
+if TYPE_CHECKING:
+    from agent.daemon.metrics import Metrics
+    from agent.daemon.shipping import Shipping
+
+
+class Outlets:
+    """Brings them up and, through the undo stack, down."""
+
+    def __init__(self) -> None:
+        self.metrics: Metrics | None = None
+        self._shipping: Shipping | None = None
+
+    def start(
+        self, config: Config, config_file: Path | None, store: Store, clock: Clock, undo: UndoStack
+    ) -> None:
+        """Starts what is set. Raises nothing: what does not work is in `problems`."""
+        if config.metrics.listen:
+            from agent.daemon.metrics import Metrics  # noqa: PLC0415 - see above
+
+            self.metrics = Metrics.start(config, store)
+            undo.push("metrics", self.metrics.close)
+        if config.fleet.dsn:
+            from agent.daemon.shipping import Shipping  # noqa: PLC0415 - see above
+
+            self._shipping = Shipping(config, config_file, clock)
+            store.hold_ms = self._shipping.hold_ms
+            undo.push("fleet", self._shipping.close)
+
+    def removed(self, removals: Sequence[Removal]) -> None:
+        """Counts removals that ended."""
+        if self.metrics is not None:
+            self.metrics.removed(removals)
+
+    def look(self) -> None:
+        """Gives a flush that is due its start. Never waits."""
+        if self._shipping is not None:
+            self._shipping.look()
+
+    @property
+    def problems(self) -> list[str]:
+        """One sentence for each that does not work."""
+        parts = (("metrics", self.metrics), ("fleet", self._shipping))
+        return [f"{name}: {one.problem}" for name, one in parts if one and one.problem]

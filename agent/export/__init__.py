@@ -1,0 +1,1 @@
+"""What others may know of this host: `/metrics` for those who scrape."""

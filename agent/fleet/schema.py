@@ -1,0 +1,223 @@
+"""The centre's schema as SQL: its tables, its partitions, and who may do what.
+
+Everything here is text; `agent.fleet.centre` runs it. Hosts log in as one role that may call the
+functions of `so1_api` (`agent.fleet.entrance`) and nothing else: no table, no temporary table, no
+other function.
+"""
+
+from __future__ import annotations
+
+from agent.fleet import entrance
+from agent.fleet.streams import STREAMS, Stream
+
+VERSION = 1
+"""Of the schema. A centre of a newer one is refused."""
+
+MARK = "so1 fleet"
+"""The comment on the schema that tells ours from another program's."""
+
+OWNER, AGENT, READER = "so1_owner", "so1_agent", "so1_reader"
+
+AHEAD_DAYS = 7
+"""Partitions are made so far ahead, by the centre's clock."""
+
+_FIXED = (
+    """
+    CREATE TABLE so1.settings (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        version integer NOT NULL,
+        facts_days integer NOT NULL CHECK (facts_days BETWEEN 1 AND 7300),
+        figures_days integer NOT NULL CHECK (figures_days BETWEEN 1 AND 7300),
+        made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+    """,
+    """
+    CREATE TABLE so1.installations (
+        installation text PRIMARY KEY CHECK (installation ~ '^[0-9a-f]{32}$'),
+        secret_hash bytea NOT NULL,
+        name text NOT NULL,
+        enrolled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        rotated_at timestamptz,
+        seen_at timestamptz,
+        version text
+    )
+    """,
+    """
+    CREATE TABLE so1.epochs (
+        installation text NOT NULL REFERENCES so1.installations ON DELETE CASCADE,
+        epoch uuid NOT NULL,
+        began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        reason text NOT NULL,
+        before uuid,
+        PRIMARY KEY (installation, epoch)
+    )
+    """,
+    """
+    CREATE TABLE so1.cursors (
+        installation text NOT NULL,
+        epoch uuid NOT NULL,
+        stream text NOT NULL,
+        last_id bigint NOT NULL,
+        last_timestamp bigint NOT NULL,
+        moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (installation, epoch, stream),
+        FOREIGN KEY (installation, epoch) REFERENCES so1.epochs ON DELETE CASCADE
+    )
+    """,
+    """
+    CREATE TABLE so1.gaps (
+        installation text NOT NULL REFERENCES so1.installations ON DELETE CASCADE,
+        epoch uuid NOT NULL,
+        stream text NOT NULL,
+        first_id bigint NOT NULL,
+        last_id bigint NOT NULL,
+        after_timestamp bigint NOT NULL,
+        before_timestamp bigint NOT NULL,
+        noticed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (installation, epoch, stream, first_id)
+    )
+    """,
+    """
+    CREATE TABLE so1.out_of_range (
+        installation text NOT NULL REFERENCES so1.installations ON DELETE CASCADE,
+        epoch uuid NOT NULL,
+        stream text NOT NULL,
+        id bigint NOT NULL,
+        timestamp bigint NOT NULL,
+        content jsonb NOT NULL,
+        arrived_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (installation, epoch, stream, id)
+    )
+    """,
+    """
+    CREATE TABLE so1.ranges (
+        stream text PRIMARY KEY,
+        first_ms bigint NOT NULL,
+        end_ms bigint NOT NULL,
+        step_ms bigint NOT NULL
+    )
+    """,
+    # What readers may know of an installation: everything but the secret's hash.
+    """
+    CREATE VIEW so1.hosts AS
+    SELECT installation, name, enrolled_at, rotated_at, seen_at, version FROM so1.installations
+    """,
+)
+
+_EXTEND = f"""
+    CREATE FUNCTION so1.extend(now_ms bigint) RETURNS integer
+    LANGUAGE plpgsql {entrance.DEFINER} AS $body$
+    DECLARE
+        one record;
+        made integer := 0;
+        part text;
+    BEGIN
+        -- A row that no host can lock: an advisory lock could be held by any of them.
+        PERFORM 1 FROM so1.settings FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RETURN 0;
+        END IF;
+        FOR one IN SELECT * FROM so1.ranges ORDER BY stream LOOP
+            WHILE one.end_ms < now_ms + {AHEAD_DAYS} * 86400000::bigint LOOP
+                part := pg_catalog.format('%s_%s', one.stream, one.end_ms / 86400000);
+                -- Made apart and attached: that waits for no reader of the whole table.
+                EXECUTE pg_catalog.format(
+                    'CREATE TABLE so1.%I (LIKE so1.%I INCLUDING DEFAULTS)', part, one.stream);
+                EXECUTE pg_catalog.format(
+                    'ALTER TABLE so1.%I ATTACH PARTITION so1.%I FOR VALUES FROM (%s) TO (%s)',
+                    one.stream, part, one.end_ms, one.end_ms + one.step_ms);
+                one.end_ms := one.end_ms + one.step_ms;
+                made := made + 1;
+            END LOOP;
+            UPDATE so1.ranges r SET end_ms = one.end_ms WHERE r.stream = one.stream;
+        END LOOP;
+        RETURN made;
+    END
+    $body$
+"""
+
+_SHRINK = f"""
+    CREATE FUNCTION so1.shrink(now_ms bigint) RETURNS integer
+    LANGUAGE plpgsql {entrance.DEFINER} AS $body$
+    DECLARE
+        one record;
+        dropped integer := 0;
+    BEGIN
+        FOR one IN
+            SELECT r.stream, r.first_ms, r.step_ms,
+                CASE WHEN r.step_ms > 86400000 THEN s.facts_days ELSE s.figures_days END AS days
+            FROM so1.ranges r CROSS JOIN so1.settings s ORDER BY r.stream
+        LOOP
+            WHILE one.first_ms + one.step_ms <= now_ms - one.days * 86400000::bigint LOOP
+                EXECUTE pg_catalog.format('DROP TABLE IF EXISTS so1.%I',
+                    pg_catalog.format('%s_%s', one.stream, one.first_ms / 86400000));
+                one.first_ms := one.first_ms + one.step_ms;
+                dropped := dropped + 1;
+            END LOOP;
+            UPDATE so1.ranges r SET first_ms = one.first_ms WHERE r.stream = one.stream;
+        END LOOP;
+        DELETE FROM so1.out_of_range o USING so1.settings s
+        WHERE o.arrived_at < pg_catalog.to_timestamp(now_ms / 1000.0)
+            - pg_catalog.make_interval(days => s.figures_days);
+        RETURN dropped;
+    END
+    $body$
+"""
+
+_PUBLIC_RIGHTS = (
+    "pg_catalog.lo_create(oid)",
+    "pg_catalog.lo_creat(integer)",
+    "pg_catalog.lo_from_bytea(oid, bytea)",
+    "pg_catalog.pg_terminate_backend(integer, bigint)",
+    "pg_catalog.pg_cancel_backend(integer)",
+)
+"""What every login role may call by default: large objects that nobody counts, and the end of
+others' sessions of the same role."""
+
+
+def statements() -> list[str]:
+    """Everything inside the database, in order; run as the owner-to-be, in one transaction."""
+    made = list(_FIXED)
+    for stream in STREAMS:
+        made += [table(stream), *indexes(stream)]
+    made += [_EXTEND, _SHRINK, *entrance.statements()]
+    return made
+
+
+def table(stream: Stream) -> str:
+    columns = ", ".join(f"{one.name} {one.type}" for one in stream.columns)
+    return f"""
+        CREATE TABLE so1.{stream.name} (
+            installation text NOT NULL, epoch uuid NOT NULL, id bigint NOT NULL,
+            timestamp bigint NOT NULL, {columns},
+            PRIMARY KEY (installation, epoch, id, timestamp)
+        ) PARTITION BY RANGE (timestamp)
+    """
+
+
+def indexes(stream: Stream) -> list[str]:
+    return [f"CREATE INDEX ON so1.{stream.name} (timestamp)"]
+
+
+def grants() -> list[str]:
+    """Who may do what inside the database; every right that is not named here is taken away."""
+    made = [
+        "REVOKE ALL ON SCHEMA so1, so1_api FROM PUBLIC",
+        "REVOKE ALL ON ALL TABLES IN SCHEMA so1 FROM PUBLIC",
+        "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA so1 FROM PUBLIC",
+        "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA so1_api FROM PUBLIC",
+        f"GRANT USAGE ON SCHEMA so1_api TO {AGENT}",
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA so1_api TO {AGENT}",
+        f"GRANT USAGE ON SCHEMA so1 TO {READER}",
+    ]
+    readable = ("hosts", "epochs", "cursors", "gaps", "out_of_range", "ranges", "settings")
+    made += [
+        f"GRANT SELECT ON so1.{name} TO {READER}"
+        for name in (*readable, *(stream.name for stream in STREAMS))
+    ]
+    return made
+
+
+def public_revocations() -> list[str]:
+    """What only a superuser can take from everybody in this database."""
+    return [f"REVOKE EXECUTE ON FUNCTION {one} FROM PUBLIC" for one in _PUBLIC_RIGHTS]

@@ -1,0 +1,126 @@
+"""What travels from a host to the centre: one stream for each table, column by column.
+
+One description makes the centre's tables and entrance, and the query on the host. A newer version
+adds columns at the end of a stream, which may all be NULL: older hosts do not send them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TEXT, WHOLE, PART, YES_NO = "text", "bigint", "double precision", "boolean"
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One value of a row. `source` is the host's SQL for it, its own name where that is empty."""
+
+    name: str
+    type: str
+    source: str = ""
+
+    @property
+    def sql(self) -> str:
+        return f"{self.source or self.name} AS {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One table of the host and the one at the centre that it fills."""
+
+    name: str
+    """At the centre."""
+    table: str
+    """On the host; its `id` never comes twice and its rows never change."""
+    columns: tuple[Column, ...]
+    joins: str = ""
+    is_fact: bool = False
+    """Facts (what was done, and why) are kept longer than figures, and are few."""
+
+    @property
+    def partition_ms(self) -> int:
+        return 28 * DAY_MS if self.is_fact else DAY_MS
+
+    def select(self, present: frozenset[str]) -> str:
+        """The host's next rows: `id`, `timestamp`, then the columns; parameters are id and limit.
+
+        A column that the host's table does not have is NULL: the host is older.
+        """
+        columns = [
+            one.sql if one.source or one.name in present else f"NULL AS {one.name}"
+            for one in self.columns
+        ]
+        listed = ", ".join(["t.id", "t.timestamp", *columns])
+        return (
+            f"SELECT {listed} FROM {self.table} t{self.joins} "  # noqa: S608 - constants
+            "WHERE t.id > ? ORDER BY t.id LIMIT ?"
+        )
+
+
+def _all(type_: str, *names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, type_) for name in names)
+
+
+REMOVALS = Stream(
+    "removals",
+    "deletions",
+    (
+        *_all(TEXT, "decision", "container_id", "container_name", "image", "tier"),
+        *_all(WHOLE, "rank"),
+        *_all(TEXT, "reason"),
+        *_all(PART, "held_mb", "cpu_usage"),
+        *_all(TEXT, "outcome"),
+        *_all(WHOLE, "duration_ms"),
+        *_all(TEXT, "error"),
+        *_all(PART, "available_before_mb", "available_after_mb"),
+    ),
+    is_fact=True,
+)
+
+STOPS = Stream("stops", "agent_stops", _all(WHOLE, "until"), is_fact=True)
+
+HOSTS = Stream(
+    "host_5m",
+    "rollup_host_5m",
+    (
+        *_all(WHOLE, "first_ms", "last_ms", "ticks", "deleted_count", "psutil_ticks"),
+        *_all(TEXT, "source"),
+        *_all(WHOLE, "total_ram_max", "used_ram_sum", "used_ram_max"),
+        *_all(WHOLE, "available_ram_sum", "available_ram_min"),
+        *_all(PART, "cpu_usage_sum", "cpu_usage_max"),
+        *_all(WHOLE, "cpu_count_max"),
+        *_all(PART, "load1_sum", "load1_max"),
+        *_all(WHOLE, "process_count_sum", "process_count_max", "tick_ms_sum", "tick_ms_max"),
+        *_all(WHOLE, "container_count_n", "container_count_sum", "container_count_max"),
+        *_all(WHOLE, "psi_memory_n"),
+        *_all(PART, "psi_memory_sum", "psi_memory_max"),
+        *_all(WHOLE, "checks_n", "agree_sum", "conflict_sum", "unverified_sum"),
+        *_all(WHOLE, "conflict_ticks", "unverified_ticks", "events_lost"),
+    ),
+)
+
+CONTAINERS = Stream(
+    "container_5m",
+    "rollup_container_5m",
+    (
+        Column("container_id", TEXT, "c.container_id"),
+        Column("container_name", TEXT, "c.container_name"),
+        Column("image", TEXT, "c.image"),
+        Column("tier", TEXT, "c.tier"),
+        *_all(WHOLE, "ticks"),
+        *_all(PART, "held_mb_sum", "held_mb_max", "held_mb_last", "rss_mb_sum", "rss_mb_max"),
+        *_all(WHOLE, "cache_mb_n"),
+        *_all(PART, "cache_mb_sum", "cpu_usage_sum", "cpu_usage_max", "cpu_usage_last"),
+        *_all(WHOLE, "cpu_short_lived_n"),
+        *_all(PART, "cpu_short_lived_sum"),
+        *_all(WHOLE, "cpu_unexplained_n"),
+        *_all(PART, "cpu_unexplained_sum"),
+        *_all(WHOLE, "processes_max", "starts", "exits", "oom_kills"),
+    ),
+    joins=" JOIN rollup_containers c ON c.id = t.container",
+)
+
+STREAMS = (REMOVALS, STOPS, HOSTS, CONTAINERS)
+BY_NAME = {stream.name: stream for stream in STREAMS}

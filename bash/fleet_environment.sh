@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes the Python environment of `agent fleet …`: the driver for PostgreSQL, which the agent has not.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: fleet_environment.sh [-r] [PREFIX]
+
+Makes PREFIX/fleet (PREFIX is /opt/so1) with what requirements/fleet.txt lists, beside an agent that
+start.sh has installed there. Run it again after an update of the agent.
+
+  -r  removes it
+  -h  this text
+TEXT
+}
+
+main() {
+    local remove=0 prefix source site
+    if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+        usage
+        return 0
+    fi
+    if [[ ${1:-} == -r ]]; then
+        remove=1
+        shift
+    fi
+    prefix=${1:-/opt/so1}
+    source=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+    if ((remove)); then
+        rm -rf -- "$prefix/fleet"
+        return 0
+    fi
+    if [[ ! -d $prefix/src/agent ]]; then
+        echo "fleet_environment.sh: no agent is installed in $prefix; run ./bash/start.sh --install-only" >&2
+        return 1
+    fi
+    # Built aside: a flush that runs meanwhile keeps its own.
+    rm -rf -- "$prefix/fleet.new"
+    /usr/bin/python3 -m venv "$prefix/fleet.new"
+    "$prefix/fleet.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+        --require-hashes -r "$source/requirements/fleet.txt"
+    site=$("$prefix/fleet.new/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf '%s\n' "$prefix/src" >"$site/so1-agent.pth"
+    chmod -R go-w "$prefix/fleet.new"
+    rm -rf -- "$prefix/fleet"
+    mv "$prefix/fleet.new" "$prefix/fleet"
+    echo "The fleet's environment is in $prefix/fleet." >&2
+}
+
+main "$@"

@@ -1,0 +1,201 @@
+"""Between a host and its centre: verified TLS, a pool, several addresses, hostile defaults."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from agent.fleet import centre as administration
+from agent.fleet.connection import connected
+from agent.fleet.errors import FleetError
+from agent.fleet.streams import STREAMS
+from tests.fleet.postgres import server, user
+from tests.fleet.programs import free_port, program, running, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.fleet.conftest import Centre
+    from tests.fleet.host import Host
+
+
+def now_ms() -> int:
+    return time.time_ns() // 10**6 - 60_000
+
+
+def openssl(*words: str) -> None:
+    subprocess.run([program("openssl"), *words], check=True, capture_output=True)
+
+
+def authority(directory: Path, name: str) -> Path:
+    """A certificate authority; its certificate's path."""
+    openssl(
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+        "-keyout", str(directory / f"{name}.key"), "-out", str(directory / f"{name}.pem"),
+    )  # fmt: skip
+    return directory / f"{name}.pem"
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path, Path]]:
+    """A server with a certificate for `localhost`: its port, the password, its CA and another."""
+    where = tmp_path_factory.mktemp("tls")
+    ours, other = authority(where, "ours"), authority(where, "other")
+
+    def prepare(data: Path) -> None:
+        openssl(
+            "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost",
+            "-keyout", str(data / "server.key"), "-out", str(where / "server.csr"),
+        )  # fmt: skip
+        openssl(
+            "x509", "-req", "-in", str(where / "server.csr"), "-CA", str(ours), "-days", "2",
+            "-CAkey", str(where / "ours.key"), "-CAcreateserial", "-copy_extensions", "copy",
+            "-out", str(data / "server.crt"),
+        )  # fmt: skip
+        (data / "server.key").chmod(0o600)
+
+    with server(prepare, ssl="on") as one:
+        with connected(one.dsn()) as connection:
+            password = administration.initialise(connection, 2, 2).password
+        yield str(one.port), password, ours, other
+
+
+def look(dsn: str) -> None:
+    with connected(dsn) as connection:
+        assert connection.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+
+
+def test_a_server_is_taken_for_the_centre_only_by_name_and_authority(
+    tls: tuple[str, str, Path, Path],
+) -> None:
+    port, password, ours, other = tls
+    base = f"port={port} user=so1_agent dbname=so1 password={password}"
+    look(f"host=localhost {base} sslrootcert={ours}")
+    for name, dsn in {
+        "another name": f"host=127.0.0.1 {base} sslrootcert={ours}",
+        "another authority": f"host=localhost {base} sslrootcert={other}",
+        "the system's authorities": f"host=localhost {base}",
+    }.items():
+        with pytest.raises(FleetError) as raised:
+            look(dsn)
+        assert "cannot be reached" in raised.value.message, name
+        assert password not in str(raised.value)
+
+
+def test_a_server_without_tls_gets_no_password_over_a_network(centre: Centre) -> None:
+    port, password = centre.server.port, centre.password
+    with pytest.raises(FleetError) as raised:
+        look(
+            f"host=localhost port={port} user=so1_agent dbname={centre.database}"
+            f" password={password} sslrootcert=/dev/null"
+        )
+    assert "SSL" in raised.value.message or "certificate" in raised.value.message
+
+
+@pytest.fixture
+def pool(centre: Centre, tmp_path: Path) -> Iterator[str]:
+    """PgBouncer in transaction mode with one connection to the centre: hosts share it."""
+    port = free_port()
+    where = centre.server.directory / f"pool-{port}"
+    where.mkdir()
+    (where / "users").write_text(f'"so1_agent" "{centre.password}"\n')
+    (where / "pgbouncer.ini").write_text(
+        f"[databases]\n{centre.database} = host={centre.server.directory}"
+        f" port={centre.server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {where}/users\n"
+        "pool_mode = transaction\ndefault_pool_size = 1\nmax_client_conn = 100\n"
+    )
+    for path in (where, *where.iterdir()):
+        shutil.chown(path, user())
+    with running(
+        [program("pgbouncer"), str(where / "pgbouncer.ini")], tmp_path / "log", user=user()
+    ):
+        dsn = (
+            f"host=127.0.0.1 port={port} user=so1_agent dbname={centre.database}"
+            f" password={centre.password} sslmode=disable target_session_attrs=any"
+        )
+        wait_until(lambda: answers(dsn), "the pool")
+        yield dsn
+
+
+def answers(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn).close()
+    except psycopg.Error:
+        return False
+    return True
+
+
+def test_hosts_ship_through_a_pool_of_one_connection(
+    new_host: Callable[..., Host], centre: Centre, pool: str
+) -> None:
+    hosts = [new_host(letter) for letter in "abcdef"]
+    problems: list[str] = []
+
+    def ship(host: Host) -> None:
+        try:
+            for _ in range(4):
+                for stream in STREAMS:
+                    host.write(stream, 5, now_ms())
+                host.flush()
+        except FleetError as error:
+            problems.append(str(error))
+
+    for host in hosts:
+        host.dsn = pool
+    threads = [threading.Thread(target=ship, args=(host,)) for host in hosts]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(120)
+    assert problems == []
+    for host in hosts:
+        for stream in STREAMS:
+            assert centre.rows(stream, host) == host.rows(stream)
+
+
+def test_an_address_that_answers_is_found_among_several(host: Host, centre: Centre) -> None:
+    nowhere, here = free_port(), centre.server.port
+    host.dsn = (
+        f"host=127.0.0.1,127.0.0.1 port={nowhere},{here} user=so1_agent dbname={centre.database}"
+        f" password={centre.password} sslmode=disable"
+    )
+    host.write(STREAMS[0], 2, now_ms())
+    assert host.flush().rows == 2
+
+
+def test_defaults_that_another_host_set_for_all_stop_nobody(host: Host, centre: Centre) -> None:
+    """A role may change its own defaults, and all hosts share one."""
+    dsn = centre.dsn("so1_agent", centre.password)
+    try:
+        with psycopg.connect(dsn, autocommit=True) as attacker:
+            for setting in (
+                "default_transaction_read_only = on",
+                "search_path = pg_temp",
+                "statement_timeout = 1",
+                "default_transaction_isolation = serializable",
+                "DateStyle = German",
+                "standard_conforming_strings = off",
+                "extra_float_digits = -15",
+            ):
+                attacker.execute(f"ALTER ROLE so1_agent SET {setting}")
+        for stream in STREAMS:
+            host.write(stream, 20, now_ms())
+        # The timeout of a millisecond also meets the first statement of a transaction.
+        with psycopg.connect(centre.dsn(), autocommit=True) as boss:
+            boss.execute("ALTER ROLE so1_agent RESET statement_timeout")
+        host.flush()
+    finally:
+        with psycopg.connect(centre.dsn(), autocommit=True) as boss:
+            boss.execute("ALTER ROLE so1_agent RESET ALL")
+            boss.execute("ALTER ROLE so1_agent SET log_parameter_max_length = 0")
+    for stream in STREAMS:
+        assert centre.rows(stream, host) == host.rows(stream)
