@@ -52,7 +52,7 @@ fail() {
 }
 
 # How long a removal may take. Both, and the wait for another run, fit into the agent's 60 seconds.
-readonly REMOVAL_S=20
+readonly REMOVAL_S=20 REMOVAL_TRIES=6
 
 last_words=
 aside=
@@ -377,32 +377,56 @@ await_removal() {
     done
 }
 
+# holders MODULE: «name (pid), …» of the readers that keep it loaded at this moment, as it says itself.
+holders() {
+    local pid comm found=
+    local -a pids=()
+    read -ra pids 2>/dev/null <"/sys/module/$1/parameters/holders" || true
+    for pid in "${pids[@]}"; do
+        [[ $pid =~ ^[0-9]+$ ]] || continue
+        comm=$(tr -d '[:cntrl:]' 2>/dev/null <"/proc/$pid/comm") || comm=
+        found+="${found:+, }${comm:-?} ($pid)"
+    done
+    printf '%s' "$found"
+}
+
 # try_unload MODULE: unloads it, or leaves why not in `why`. An rmmod that waits for a reader cannot
 # be ended by anybody: after a while it is left to itself, without our lock or our output.
 try_unload() {
-    local said status=
+    local said by status=
+    local -i attempt
     why=
     is_loaded "$1" || return 0
     if is_going "$1"; then
         await_removal "$1" || { why=$(held "$1"); return 1; }
         return 0
     fi
-    exec {answer}< <(
-        exec 2>&1 {turn}>&-
-        rmmod "$1" || echo "status $?"
-        echo end
-    )
-    said=
-    while read -r -t "$REMOVAL_S" -u "$answer" status; do
-        [[ $status != end ]] || break
-        said+="$status "
+    # An ordinary reader keeps it for moments: what is in use is tried again for a while.
+    for ((attempt = 0; attempt < REMOVAL_TRIES; attempt++)); do
+        ((attempt == 0)) || sleep 0.5
+        exec {answer}< <(
+            exec 2>&1 {turn}>&-
+            rmmod "$1" || echo "status $?"
+            echo end
+        )
+        said=
+        while read -r -t "$REMOVAL_S" -u "$answer" status; do
+            [[ $status != end ]] || break
+            said+="$status "
+        done
+        exec {answer}<&-
+        [[ $said == *"in use"* ]] || break
     done
-    exec {answer}<&-
     if is_going "$1"; then
         why=$(held "$1")
         return 1
     fi
     if [[ $status != end || $said == *"status "* ]]; then
+        by=$(holders "$1")
+        if [[ -n $by ]]; then
+            why="The module $1 stays loaded: a read of $by keeps it. End that, then run: sudo rmmod $1."
+            return 1
+        fi
         said=${said%%status *} said=${said##*: }
         why="The module $1 cannot be unloaded (${said:-no answer}): see what uses it with lsmod, then run: sudo rmmod $1."
         why=${why/ ):/):}
