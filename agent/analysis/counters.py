@@ -60,7 +60,7 @@ _NONE = ContainerCounters()
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class LastingCounters:
     """All of them at one moment."""
 
     containers: Mapping[str, ContainerCounters] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Counters:
     host: Mapping[Key, int] = field(default_factory=dict)
     """By name and labels."""
 
-    def after(self, record: TickRecord) -> Counters:
+    def after(self, record: TickRecord) -> LastingCounters:
         """With one more tick. Removals are counted apart, as they end."""
         containers = self.containers
         if record.container_count is not None:
@@ -85,9 +85,9 @@ class Counters:
                 totals.oom_kills for totals in record.totals if isinstance(totals.oom_kills, int)
             ),
         }
-        return Counters(containers, _added(self.host, changes))
+        return LastingCounters(containers, _added(self.host, changes))
 
-    def with_removals(self, removals: Iterable[Removal], rule: str) -> Counters:
+    def with_removals(self, removals: Iterable[Removal], rule: str) -> LastingCounters:
         """With removals that ended, under the rule that decided them."""
         host = self.host
         for removal in removals:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from agent import __version__
-from agent.analysis.counters import REMOVALS, Counters
+from agent.analysis.counters import REMOVALS, LastingCounters
 from agent.config import Config, MetricsSettings
 from agent.errors import StoreError
 from agent.export import figures
@@ -32,7 +32,9 @@ RULE = "original"
 class Metrics:
     """The main loop tells it of ticks and removals, the server's thread asks for the page."""
 
-    def __init__(self, settings: MetricsSettings, interval_s: float, counters: Counters) -> None:
+    def __init__(
+        self, settings: MetricsSettings, interval_s: float, counters: LastingCounters
+    ) -> None:
         self._settings = settings
         self._interval_s = interval_s
         self._counters = counters
@@ -51,7 +53,7 @@ class Metrics:
             counters = counter_tables.read(Path(config.paths.database))
         except StoreError as error:
             log.warning("metrics=counters-begin-at-0 %s", error)
-            counters = Counters()
+            counters = LastingCounters()
         metrics = cls(config.metrics, config.interval_s, counters)
         store.counters = metrics.current
         metrics._listen()
@@ -78,7 +80,7 @@ class Metrics:
             self._server.start()
             self.problem = ""
 
-    def current(self) -> Counters:
+    def current(self) -> LastingCounters:
         """What the write under way takes with it."""
         self._written = self._counters
         return self._written

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError
 from agent.fleet.local import read_state
-from agent.util.subprocess import environment, kill_session
+from agent.util.subprocess import DISCARDED, CommandError, Program, begin, kill_session
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class Shipping:
         self._clock = clock
         self._chance = chance
         self._command = ship_command(config, config_file)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
         self._began_ns = 0
         # Somewhere within the first interval, for the same reason.
         self._next_ns = clock.boot_ns() + int(chance() * self._settings.flush_s * _SECOND_NS)
@@ -78,22 +77,19 @@ class Shipping:
         self._next_ns = now_ns + int(spread * self._settings.flush_s * _SECOND_NS)
         self._began_ns = now_ns
         try:
-            self._process = subprocess.Popen(
+            self._process = begin(
                 self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment({"SO1_FLEET_ENVIRONMENT": "1"}),
-                start_new_session=True,
-                cwd="/",
+                stdout=DISCARDED,
+                stderr=DISCARDED,
+                env={"SO1_FLEET_ENVIRONMENT": "1"},
             )
-        except OSError as error:
+        except CommandError as error:
             self._failed(
                 f"The fleet's environment {self._settings.environment} cannot be used: "
-                f"{error.strerror}. Make it: sudo /opt/so1/src/bash/fleet_environment.sh"
+                f"{error} Make it: sudo /opt/so1/src/bash/fleet_environment.sh"
             )
 
-    def _look_after(self, process: subprocess.Popen[bytes], now_ns: int) -> None:
+    def _look_after(self, process: Program, now_ns: int) -> None:
         status = process.poll()
         if status is None:
             if now_ns - self._began_ns > _LONGEST_S * _SECOND_NS:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 
-from agent.analysis.counters import ContainerCounters, Counters
+from agent.analysis.counters import ContainerCounters, LastingCounters
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerTotals
 from agent.model.host import HostFigures, Memory
@@ -71,7 +71,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class ExportedFigures:
     """Everything that is shown of one tick."""
 
     version: str
@@ -103,7 +103,7 @@ class Figures:
 
 def figures_of(
     record: TickRecord,
-    counters: Counters,
+    counters: LastingCounters,
     *,
     version: str,
     interval_s: float,
@@ -112,7 +112,7 @@ def figures_of(
     exemplars: Mapping[tuple[str, ...], str],
     armed: bool,
     stored: bool,
-) -> Figures:
+) -> ExportedFigures:
     """What is shown of `record`, with the counters as they are in the database."""
     running = [one for one in record.totals if one.container.state.is_running]
     shown = nlargest(max_containers, running, key=lambda one: (one.held_kb, one.container.id))
@@ -120,7 +120,7 @@ def figures_of(
     by_state = None
     if record.container_count is not None:
         by_state = dict(Counter(str(one.container.state) for one in record.totals))
-    return Figures(
+    return ExportedFigures(
         version=version,
         tick_s=record.wall_ns / 10**9,
         interval_s=interval_s,
@@ -153,7 +153,7 @@ def label(text: str) -> str:
 
 
 def _containers(
-    shown: Sequence[ContainerTotals], record: TickRecord, counters: Counters
+    shown: Sequence[ContainerTotals], record: TickRecord, counters: LastingCounters
 ) -> tuple[ContainerMetrics, ...]:
     taken: set[str] = set()
     made = []

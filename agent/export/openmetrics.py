@@ -14,24 +14,24 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Exemplar
 
 from agent.analysis import counters as names
-from agent.export.figures import ContainerMetrics, Figures, label
+from agent.export.figures import ContainerMetrics, ExportedFigures, label
 
 _ID = ("id", "name", "image")
 
 
-def render(figures: Figures, as_openmetrics: bool) -> tuple[str, bytes]:
+def render(figures: ExportedFigures, as_openmetrics: bool) -> tuple[str, bytes]:
     """All of `figures`, with the content type: OpenMetrics, or Prometheus' text format."""
-    page = _Page(figures)
+    page = _RenderedText(figures)
     if as_openmetrics:
         text = openmetrics.generate_latest(page)  # type: ignore[no-untyped-call]
         return str(openmetrics.CONTENT_TYPE_LATEST), bytes(text)
     return str(CONTENT_TYPE_PLAIN_0_0_4), bytes(generate_latest(page))
 
 
-class _Page:
+class _RenderedText:
     """What prometheus_client takes for a registry."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: ExportedFigures) -> None:
         self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
@@ -56,7 +56,7 @@ def _gauges(
     return family
 
 
-def _agent(figures: Figures) -> Iterator[Metric]:
+def _agent(figures: ExportedFigures) -> Iterator[Metric]:
     yield _gauges(
         "so1_build_info",
         "The agent's version and where it reads processes.",
@@ -96,7 +96,7 @@ def _agent(figures: Figures) -> Iterator[Metric]:
     )
 
 
-def _host(figures: Figures) -> Iterator[Metric]:
+def _host(figures: ExportedFigures) -> Iterator[Metric]:
     memory, host = figures.memory, figures.host
     yield from _gauge("so1_host_memory_total_bytes", "The host's memory.", memory.total_kb * 1024)
     yield from _gauge(
@@ -148,7 +148,7 @@ def _host(figures: Figures) -> Iterator[Metric]:
     )
 
 
-def _attribution(figures: Figures) -> Iterator[Metric]:
+def _attribution(figures: ExportedFigures) -> Iterator[Metric]:
     checks = figures.checks
     verdicts = ("agree", "conflict", "unverified")
     yield _gauges(
@@ -170,7 +170,7 @@ def _attribution(figures: Figures) -> Iterator[Metric]:
     )
 
 
-def _policy(figures: Figures) -> Iterator[Metric]:
+def _policy(figures: ExportedFigures) -> Iterator[Metric]:
     yield from _gauge(
         "so1_policy_armed",
         "1 while removals are carried out, 0 while they are only recorded.",
@@ -205,7 +205,7 @@ def _policy(figures: Figures) -> Iterator[Metric]:
         )
 
 
-def _containers(figures: Figures) -> Iterator[Metric]:
+def _containers(figures: ExportedFigures) -> Iterator[Metric]:
     if figures.containers_by_state is not None:
         yield _gauges(
             "so1_containers",

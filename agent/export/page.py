@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.export.figures import Figures
+from agent.export.figures import ExportedFigures
 
 TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text"
 _VERSIONS = {TEXT: ("", "0.0.4"), OPENMETRICS: ("", "0.0.1", "1.0.0")}
 
-Render = Callable[[Figures, bool], tuple[str, bytes]]
+Render = Callable[[ExportedFigures, bool], tuple[str, bytes]]
 """Figures, and whether as OpenMetrics: content type and text."""
 
 
-def _render(figures: Figures, as_openmetrics: bool) -> tuple[str, bytes]:
+def _render(figures: ExportedFigures, as_openmetrics: bool) -> tuple[str, bytes]:
     from agent.export import openmetrics  # noqa: PLC0415 - see above
 
     return openmetrics.render(figures, as_openmetrics)
@@ -28,11 +28,11 @@ class Page:
 
     def __init__(self, render: Render = _render) -> None:
         self._render = render
-        self._shown: Figures | None = None
-        self._made_of: Figures | None = None
+        self._shown: ExportedFigures | None = None
+        self._made_of: ExportedFigures | None = None
         self._made: dict[bool, tuple[str, bytes]] = {}
 
-    def show(self, figures: Figures) -> None:
+    def show(self, figures: ExportedFigures) -> None:
         """From now on the page is that of `figures`."""
         self._shown = figures
 

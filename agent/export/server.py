@@ -35,7 +35,7 @@ class ListenError(AgentError):
 
 
 @dataclass(slots=True, eq=False)
-class _Client:
+class _Scraper:
     socket: socket.socket
     ends: float
     """Monotonic clock."""
@@ -60,7 +60,7 @@ class MetricsServer:
         self._page = page
         self._max_clients = max_clients
         self._deadline_s = deadline_s
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, _Scraper] = {}
         """By descriptor, the oldest first."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._listener = socket.socket(family, socket.SOCK_STREAM)
@@ -128,11 +128,11 @@ class MetricsServer:
         connection.setblocking(False)
         if len(self._clients) >= self._max_clients:
             self._drop(next(iter(self._clients.values())))
-        client = _Client(connection, time.monotonic() + self._deadline_s)
+        client = _Scraper(connection, time.monotonic() + self._deadline_s)
         self._clients[connection.fileno()] = client
         self._selector.register(connection, selectors.EVENT_READ, "client")
 
-    def _attend(self, client: _Client) -> None:
+    def _attend(self, client: _Scraper) -> None:
         try:
             if client.answer is None:
                 self._read(client)
@@ -143,7 +143,7 @@ class MetricsServer:
         except OSError:
             self._drop(client)
 
-    def _read(self, client: _Client) -> None:
+    def _read(self, client: _Scraper) -> None:
         some = client.socket.recv(4096)
         client.request += some
         if b"\r\n\r\n" in client.request or b"\n\n" in client.request:
@@ -183,7 +183,7 @@ class MetricsServer:
         head, body = _response(200, "OK", page[1], page[0])
         return head, b"" if method == "HEAD" else body
 
-    def _send(self, client: _Client) -> None:
+    def _send(self, client: _Scraper) -> None:
         while client.answer is not None:
             sent = client.socket.send(client.answer)
             client.answer = client.answer[sent:]
@@ -201,7 +201,7 @@ class MetricsServer:
                 return
             self._drop(oldest)
 
-    def _drop(self, client: _Client) -> None:
+    def _drop(self, client: _Scraper) -> None:
         client.answer = None
         client.pending.clear()
         self._clients.pop(client.socket.fileno(), None)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from agent.fleet import schema
-from agent.fleet.connection import Connection
+from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import DAY_MS, STREAMS
 
@@ -36,7 +36,7 @@ class Made:
 
 
 def initialise(
-    connection: Connection, facts_days: int | None = None, figures_days: int | None = None
+    connection: CentreConnection, facts_days: int | None = None, figures_days: int | None = None
 ) -> Made:
     """Makes the schema, the roles and the partitions, or brings them up to date.
 
@@ -62,7 +62,7 @@ def initialise(
     return Made(was_there, password, made, dropped, superuser)
 
 
-def version(connection: Connection) -> int | None:
+def version(connection: CentreConnection) -> int | None:
     """The schema's version, None where there is none. Raises FleetError where it is not ours."""
     found = connection.rows(
         "SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace"
@@ -85,7 +85,7 @@ def version(connection: Connection) -> int | None:
     return number
 
 
-def maintain(connection: Connection) -> tuple[int, int]:
+def maintain(connection: CentreConnection) -> tuple[int, int]:
     """Makes the partitions of the next days and drops what is too old: how many of each."""
     now_ms = time.time_ns() // 10**6
     made = int(connection.value("SELECT so1.extend(%s)", (now_ms,)))
@@ -93,7 +93,7 @@ def maintain(connection: Connection) -> tuple[int, int]:
     return made, dropped
 
 
-def enroll(connection: Connection, installation: str, name: str) -> str:
+def enroll(connection: CentreConnection, installation: str, name: str) -> str:
     """Lets an installation in; its secret, which is nowhere else. Raises FleetError."""
     secret = secrets.token_urlsafe(32)
     with connection.transaction():
@@ -111,7 +111,7 @@ def enroll(connection: Connection, installation: str, name: str) -> str:
     return secret
 
 
-def rotate(connection: Connection, installation: str) -> str:
+def rotate(connection: CentreConnection, installation: str) -> str:
     """A new secret for an installation; the old one is worth nothing from now on."""
     secret = secrets.token_urlsafe(32)
     with connection.transaction():
@@ -126,7 +126,7 @@ def rotate(connection: Connection, installation: str) -> str:
     return secret
 
 
-def forget(connection: Connection, installation: str) -> int:
+def forget(connection: CentreConnection, installation: str) -> int:
     """Removes an installation, its secret and all its rows; how many rows."""
     rows = 0
     with connection.transaction():
@@ -147,13 +147,13 @@ def forget(connection: Connection, installation: str) -> int:
     return rows
 
 
-def new_password(connection: Connection) -> str:
+def new_password(connection: CentreConnection) -> str:
     """A new password for the hosts' login role."""
     with connection.transaction():
         return _set_password(connection)
 
 
-def _checked(connection: Connection, installation: str) -> None:
+def _checked(connection: CentreConnection, installation: str) -> None:
     if not _INSTALLATION.fullmatch(installation):
         raise FleetError(
             "An installation's id has 32 hexadecimal digits.",
@@ -173,7 +173,7 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8")).digest()
 
 
-def _roles(connection: Connection, superuser: bool) -> str:
+def _roles(connection: CentreConnection, superuser: bool) -> str:
     """Makes the three roles where they are missing; the login role's password if it was made."""
     there = {
         str(name): bool(is_super)
@@ -201,14 +201,14 @@ def _roles(connection: Connection, superuser: bool) -> str:
     return password
 
 
-def _set_password(connection: Connection) -> str:
+def _set_password(connection: CentreConnection) -> str:
     password = secrets.token_urlsafe(32)
     verifier = connection.quoted(connection.encrypted(password, schema.AGENT))
     connection.run(f"ALTER ROLE {schema.AGENT} PASSWORD {verifier}")
     return password
 
 
-def _make(connection: Connection) -> None:
+def _make(connection: CentreConnection) -> None:
     for name in ("so1", "so1_api"):
         connection.run(f"CREATE SCHEMA {name} AUTHORIZATION {schema.OWNER}")
         connection.run(f"COMMENT ON SCHEMA {name} IS {connection.quoted(schema.MARK)}")
@@ -222,7 +222,7 @@ def _make(connection: Connection) -> None:
     connection.run("RESET ROLE")
 
 
-def _days(connection: Connection, facts_days: int | None, figures_days: int | None) -> None:
+def _days(connection: CentreConnection, facts_days: int | None, figures_days: int | None) -> None:
     connection.run(
         "UPDATE so1.settings SET facts_days = COALESCE(%s, facts_days),"
         " figures_days = COALESCE(%s, figures_days)",
@@ -241,7 +241,7 @@ def _days(connection: Connection, facts_days: int | None, figures_days: int | No
         )
 
 
-def _rights(connection: Connection, superuser: bool) -> None:
+def _rights(connection: CentreConnection, superuser: bool) -> None:
     database = connection.value("SELECT quote_ident(current_database())")
     connection.run(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
     connection.run("REVOKE ALL ON SCHEMA public FROM PUBLIC")

@@ -22,7 +22,7 @@ STATEMENT_TIMEOUT_S = 60
 Values = Sequence[Any] | Mapping[str, Any] | None
 
 
-class Connection:
+class CentreConnection:
     """A connection in use. Values go as parameters, never into the text of a statement."""
 
     def __init__(self, database: peewee.PostgresqlDatabase) -> None:
@@ -89,7 +89,7 @@ def settings_of(dsn: str) -> dict[str, Any]:
 
 
 @contextmanager
-def connected(dsn: str, *, reads_only: bool = False) -> Iterator[Connection]:
+def connected(dsn: str, *, reads_only: bool = False) -> Iterator[CentreConnection]:
     """A connection that ends with the block.
 
     `reads_only` also takes a replica. Raises FleetError, with the server's words and without ours.
@@ -110,7 +110,7 @@ def connected(dsn: str, *, reads_only: bool = False) -> Iterator[Connection]:
                 "See its address ([fleet] dsn), its server, and `agent fleet status`.",
             ) from error
         try:
-            yield Connection(database)
+            yield CentreConnection(database)
         except (peewee.PeeweeException, psycopg.Error) as error:
             raise FleetError(f"The centre refuses: {_words(error)}.", hint_for(error)) from error
     finally:

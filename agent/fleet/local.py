@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from agent.fleet.errors import FleetError
 from agent.fleet.streams import Stream
 from agent.store import database as sqlite
 from agent.store import failures
+from agent.util import files
 
 FILE_NAME = "fleet.json"
 LOCK_NAME = "fleet.lock"
@@ -35,7 +35,7 @@ class Cursor(msgspec.Struct, frozen=True):
     timestamp: int = 0
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class ShippingState(msgspec.Struct, frozen=True, kw_only=True):
     """What the last flushes did."""
 
     epoch: str = ""
@@ -60,35 +60,27 @@ def new_epoch() -> str:
     return str(uuid.uuid4())
 
 
-def read_state(directory: Path) -> State:
+def read_state(directory: Path) -> ShippingState:
     """The state kept in `directory`, an empty one where there is none or only noise."""
     try:
-        return msgspec.json.decode((directory / FILE_NAME).read_bytes(), type=State)
+        return msgspec.json.decode((directory / FILE_NAME).read_bytes(), type=ShippingState)
     except FileNotFoundError:
-        return State()
+        return ShippingState()
     except msgspec.DecodeError:
         # As after a power cut on some file systems. The centre knows the cursors.
-        return State()
+        return ShippingState()
     except OSError as error:
         raise FleetError(
             f"{directory / FILE_NAME} cannot be read: {error.strerror}.", "Run it as root."
         ) from error
 
 
-def write_state(directory: Path, state: State) -> None:
+def write_state(directory: Path, state: ShippingState) -> None:
     """Replaces the file whole, durably. Raises FleetError."""
-    aside = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(aside, flags, 0o640)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(state) + b"\n")
-                file.flush()
-                os.fsync(descriptor)
-            aside.rename(directory / FILE_NAME)
-        finally:
-            aside.unlink(missing_ok=True)
+        files.replace(
+            directory / FILE_NAME, msgspec.json.encode(state) + b"\n", 0o640, durable=True
+        )
     except OSError as error:
         raise FleetError(
             f"{directory / FILE_NAME} cannot be written: {error.strerror}.",

@@ -17,13 +17,13 @@ from agent.fleet.streams import STREAMS
 from agent.util.terminal import printable
 
 if TYPE_CHECKING:
-    from agent.fleet.connection import Connection
+    from agent.fleet.connection import CentreConnection
 
 HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingRows:
     """One stream's rows that are still to be shipped."""
 
     stream: str
@@ -40,7 +40,7 @@ class HostStatus:
     shipped_s: int | None
     """Seconds since everything was there; None for never."""
     rows: int
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[PendingRows, ...]
     problem: str
 
     def as_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def host_status(config: Config) -> HostStatus:
                 if queue.has(stream):
                     rows, oldest_ms = queue.waiting(stream, state.cursor(stream.name))
                     age_s = max(0, now_ms - oldest_ms) // 1000 if rows else 0
-                    waiting.append(Waiting(stream.name, rows, age_s))
+                    waiting.append(PendingRows(stream.name, rows, age_s))
     except AgentError as error:
         problem = problem or str(error)
     shipped_s = max(0, now_ms - state.shipped_ms) // 1000 if state.shipped_ms else None
@@ -110,7 +110,7 @@ class HostRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerRow:
+class FleetContainer:
     host: str
     name: str
     image: str
@@ -123,7 +123,7 @@ class ContainerRow:
 class FleetTop:
     hosts: tuple[HostRow, ...]
     """The silent and the untrusted first."""
-    containers: tuple[ContainerRow, ...]
+    containers: tuple[FleetContainer, ...]
     removals: tuple[tuple[str, str, str, int], ...]
     """Host, reason, outcome and how many, of the last day."""
     bytes: dict[str, int] = field(default_factory=dict)
@@ -177,14 +177,14 @@ _BYTES = """
 """
 
 
-def fleet_top(connection: Connection, number: int) -> FleetTop:
+def fleet_top(connection: CentreConnection, number: int) -> FleetTop:
     """All hosts at one look."""
     now_ms = time.time_ns() // 10**6
     hour, day = now_ms - HOUR_MS, now_ms - 24 * HOUR_MS
     return FleetTop(
         hosts=tuple(HostRow(*row) for row in connection.rows(_HOSTS, (hour, number))),
         containers=tuple(
-            ContainerRow(host, name, image, float(held), float(cpu or 0), int(kills))
+            FleetContainer(host, name, image, float(held), float(cpu or 0), int(kills))
             for host, name, image, held, cpu, kills in connection.rows(_CONTAINERS, (hour, number))
         ),
         removals=tuple(
@@ -197,32 +197,3 @@ def fleet_top(connection: Connection, number: int) -> FleetTop:
         },
         out_of_range=int(connection.rows("SELECT count(*) FROM so1.out_of_range")[0][0]),
     )
-
-
-def plain_top(found: FleetTop) -> str:
-    lines = [f"{'host':<20} {'seen':>10} {'RAM':>5} {'conflicts':>9} {'lost':>6} {'forks':>5} gaps"]
-    for host in found.hosts:
-        seen = "never" if host.seen_s is None else f"{host.seen_s} s"
-        used = "" if host.used_ratio is None else f"{100 * host.used_ratio:.0f} %"
-        lines.append(
-            f"{_cut(host.name, 20)} {seen:>10} {used:>5} {host.conflict_ticks:>9}"
-            f" {host.events_lost:>6} {host.forks:>5} {host.gaps}"
-        )
-    lines += ["", f"{'held MB':>9} {'CPU %':>6} {'host':<20} container"]
-    for one in found.containers:
-        lines.append(
-            f"{one.held_mb:>9.1f} {one.cpu_percent:>6.1f} {_cut(one.host, 20)}"
-            f" {printable(one.name)}"
-        )
-    lines += ["", "removals of a day"]
-    lines += [
-        f"{count:>9} {_cut(host, 20)} {printable(reason)}, {printable(outcome)}"
-        for host, reason, outcome, count in found.removals
-    ]
-    sizes = ", ".join(f"{name} {size / 2**20:.0f}" for name, size in found.bytes.items())
-    lines += ["", f"MB at the centre: {sizes}; {found.out_of_range} rows out of range"]
-    return "\n".join(lines)
-
-
-def _cut(text: str, width: int) -> str:
-    return f"{printable(text)[:width]:<{width}}"

@@ -16,9 +16,17 @@ from typing import Any
 
 from agent import __version__
 from agent.errors import AgentError
-from agent.fleet.connection import Connection, connected
+from agent.fleet.connection import CentreConnection, connected
 from agent.fleet.errors import FleetError
-from agent.fleet.local import Cursor, Queue, State, alone, new_epoch, read_state, write_state
+from agent.fleet.local import (
+    Cursor,
+    Queue,
+    ShippingState,
+    alone,
+    new_epoch,
+    read_state,
+    write_state,
+)
 from agent.fleet.streams import STREAMS, Stream
 
 BATCH_ROWS = 2000
@@ -74,7 +82,7 @@ def _flush(
     tried_ms = now_ns() // 10**6
     try:
         with Queue(database) as queue, open_centre(dsn) as centre:
-            shipping = _Shipping(queue, centre, identity, directory, state)
+            shipping = _Flush(queue, centre, identity, directory, state)
             flushed = shipping.run()
             state = shipping.state
             safe_ms = shipping.safe_before_ms(tried_ms)
@@ -98,14 +106,14 @@ def _flush(
     return flushed
 
 
-class _Shipping:
+class _Flush:
     def __init__(
         self,
         queue: Queue,
-        centre: Connection,
+        centre: CentreConnection,
         identity: Identity,
         directory: Path,
-        state: State,
+        state: ShippingState,
     ) -> None:
         self._queue = queue
         self._centre = centre
@@ -274,6 +282,6 @@ def _of(cursors: Mapping[str, Cursor]) -> list[Stream]:
     return [stream for stream in STREAMS if stream.name in cursors]
 
 
-def _changed(state: State, **changed: Any) -> State:
-    values = {name: getattr(state, name) for name in State.__struct_fields__}
-    return State(**{**values, **changed})
+def _changed(state: ShippingState, **changed: Any) -> ShippingState:
+    values = {name: getattr(state, name) for name in ShippingState.__struct_fields__}
+    return ShippingState(**{**values, **changed})

@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import astuple
 from pathlib import Path
 
-from agent.analysis.counters import ContainerCounters, Counters
+from agent.analysis.counters import ContainerCounters, LastingCounters
 from agent.store import database as sqlite
 from agent.store import failures
 
@@ -19,7 +19,7 @@ TABLES = ("container_counters", "host_counters")
 _LARGEST = 2**63 - 1
 
 
-def write(connection: sqlite3.Connection, counters: Counters) -> None:
+def write(connection: sqlite3.Connection, counters: LastingCounters) -> None:
     """Replaces what is stored. Raises sqlite3's errors."""
     connection.execute("DELETE FROM container_counters")
     connection.executemany(
@@ -36,7 +36,7 @@ def write(connection: sqlite3.Connection, counters: Counters) -> None:
     )
 
 
-def read(path: Path) -> Counters:
+def read(path: Path) -> LastingCounters:
     """What the last write stored. Raises StoreError where that cannot be read."""
     try:
         database = sqlite.connect_to_read(path)
@@ -45,7 +45,7 @@ def read(path: Path) -> Counters:
             host = sqlite.rows(database, "SELECT name, value FROM host_counters")
         finally:
             database.close()
-        return Counters(
+        return LastingCounters(
             {str(key): ContainerCounters(*map(int, values)) for key, *values in containers},
             {tuple(map(str, json.loads(name))): int(value) for name, value in host},
         )

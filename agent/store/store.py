@@ -21,7 +21,7 @@ from typing import Self
 
 import peewee
 
-from agent.analysis.counters import Counters
+from agent.analysis.counters import LastingCounters
 from agent.clock import Clock
 from agent.config import RetentionSettings
 from agent.errors import StoreError
@@ -92,7 +92,7 @@ class Store:
         self.unstored_ticks = 0
         self.set_aside: Path | None = None
         """Where a damaged database was put."""
-        self.counters: Callable[[], Counters] | None = None
+        self.counters: Callable[[], LastingCounters] | None = None
         """What each write stores of the counters, None where nobody keeps any."""
         self.hold_ms: Callable[[], int] | None = None
         """From which timestamp on the history is still to be shipped, None where it is not."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.fleet import shipper
-from agent.fleet.connection import Connection
+from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
 from agent.fleet.local import FILE_NAME, alone, read_state, write_state
 from agent.fleet.shipper import Identity, flush
@@ -101,7 +101,7 @@ def test_a_connection_cut_around_the_commit_costs_and_doubles_nothing(
     host: Host, centre: Centre, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
     fill(host, 10)
-    whole = shipper._Shipping._send
+    whole = shipper._Flush._send
 
     def cut(self: Any, stream: Any, cursor: Any, rows: Any) -> str:
         if stream is not HOSTS:
@@ -111,7 +111,7 @@ def test_a_connection_cut_around_the_commit_costs_and_doubles_nothing(
         raise FleetError("The connection was cut.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shipper._Shipping, "_send", cut)
+        patched.setattr(shipper._Flush, "_send", cut)
         with pytest.raises(FleetError):
             host.flush()
     assert read_state(host.directory).problem == "The connection was cut."
@@ -141,16 +141,16 @@ def test_two_machines_that_ship_under_one_id_at_once_are_told(
     fill(host, 1)
     other.written += 1000
     fill(other, 1)
-    whole = shipper._Shipping._take_up
+    whole = shipper._Flush._take_up
 
     def meanwhile(self: Any) -> None:
         whole(self)
         with monkeypatch.context() as patched:
-            patched.setattr(shipper._Shipping, "_take_up", whole)
+            patched.setattr(shipper._Flush, "_take_up", whole)
             other.flush()
 
     with monkeypatch.context() as patched:
-        patched.setattr(shipper._Shipping, "_take_up", meanwhile)
+        patched.setattr(shipper._Flush, "_take_up", meanwhile)
         with pytest.raises(FleetError) as raised:
             host.flush()
     assert "another one ships under its id" in raised.value.message
@@ -185,7 +185,7 @@ def test_a_flush_killed_at_each_of_its_steps_costs_and_doubles_nothing(
 
         return step
 
-    monkeypatch.setattr(Connection, "_execute", stepping(Connection._execute))
+    monkeypatch.setattr(CentreConnection, "_execute", stepping(CentreConnection._execute))
     monkeypatch.setattr(shipper, "write_state", stepping(write_state))
     fill(host, 3)
     while True:
@@ -210,14 +210,14 @@ def test_the_very_same_call_again_moves_nothing(
 ) -> None:
     fill(host, 4)
     outcomes = []
-    whole = shipper._Shipping._send
+    whole = shipper._Flush._send
 
     def twice(self: Any, stream: Any, cursor: Any, rows: Any) -> str:
         outcomes.append(whole(self, stream, cursor, rows))
         outcomes.append(whole(self, stream, cursor, rows))
         return outcomes[-1]
 
-    monkeypatch.setattr(shipper._Shipping, "_send", twice)
+    monkeypatch.setattr(shipper._Flush, "_send", twice)
     host.flush()
     assert outcomes == ["taken", "again"] * len(STREAMS)
     same(host, centre)

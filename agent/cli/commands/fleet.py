@@ -163,6 +163,7 @@ def top(
     """All hosts: which are silent or not to be trusted, and which containers hold most."""
     settings = load_config(config)
     _enter_environment(settings)
+    from agent.cli.views.fleet_top import plain_top
     from agent.fleet import report
     from agent.fleet.connection import connected
 
@@ -171,7 +172,7 @@ def top(
         raise AgentError("No centre is named.", "Name it: agent fleet top --dsn DSN.")
     with connected(where, reads_only=True) as connection:
         found = report.fleet_top(connection, number)
-    typer.echo(json.dumps(found.as_json()) if as_json else report.plain_top(found))
+    typer.echo(json.dumps(found.as_json()) if as_json else plain_top(found))
     return 0
 
 

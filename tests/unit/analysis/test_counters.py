@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis.counters import MAX_SERIES, OTHERS, REMOVALS, ContainerCounters, Counters
+from agent.analysis.counters import MAX_SERIES, OTHERS, REMOVALS, ContainerCounters, LastingCounters
 from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts
 from agent.model.bpf import CgroupEvents
@@ -48,7 +48,7 @@ def test_what_one_tick_takes_back_the_next_ones_make_up_for() -> None:
 def test_a_container_that_docker_no_longer_lists_is_forgotten() -> None:
     both = (totals(a_container("a", ID_A)), totals(a_container("b", ID_B)))
     shares = {ID_A: share(living=5, forks=2), ID_B: share(living=7)}
-    counters = Counters().after(a_tick(totals=both, shares=shares))
+    counters = LastingCounters().after(a_tick(totals=both, shares=shares))
     assert counters.containers[ID_A] == ContainerCounters(living_ns=5, starts=2, exits=2)
 
     counters = counters.after(a_tick(totals=both[:1], shares={ID_A: share(living=1)}))
@@ -58,24 +58,24 @@ def test_a_container_that_docker_no_longer_lists_is_forgotten() -> None:
 
 
 def test_while_docker_is_away_no_container_is_forgotten() -> None:
-    counters = Counters().after(a_tick(shares={ID_A: share(living=5)}))
+    counters = LastingCounters().after(a_tick(shares={ID_A: share(living=5)}))
     away = a_tick(container_count=None, totals=(), container_processes=())
     assert counters.after(away).containers == counters.containers
 
 
 def test_a_share_of_a_container_that_docker_does_not_list_is_not_counted() -> None:
-    assert Counters().after(a_tick(shares={ID_B: share(living=5)})).containers == {}
+    assert LastingCounters().after(a_tick(shares={ID_B: share(living=5)})).containers == {}
 
 
 def test_ticks_losses_and_kills_add_up() -> None:
     lossy = a_tick(checks=AttributionCounts(events_lost=3))
-    counters = Counters().after(lossy).after(lossy).after(a_tick())
+    counters = LastingCounters().after(lossy).after(lossy).after(a_tick())
     assert counters.host == {("ticks",): 3, ("bpf_events_lost",): 6, ("oom_kills",): 0}
 
 
 def test_removals_count_by_rule_reason_and_outcome() -> None:
     ended = [a_removal(1), a_removal(2), a_removal(3, Outcome.FAILED, "no")]
-    counters = Counters().with_removals(ended, "original").with_removals(ended[:1], "mine")
+    counters = LastingCounters().with_removals(ended, "original").with_removals(ended[:1], "mine")
     assert counters.host == {
         (REMOVALS, "original", "excess-high", "removed"): 2,
         (REMOVALS, "original", "excess-high", "failed"): 1,
@@ -84,7 +84,7 @@ def test_removals_count_by_rule_reason_and_outcome() -> None:
 
 
 def test_rules_without_end_end_in_one_series() -> None:
-    counters = Counters()
+    counters = LastingCounters()
     for number in range(MAX_SERIES + 5):
         counters = counters.with_removals([a_removal()], f"rule-{number}")
     assert len(counters.host) == MAX_SERIES + 1

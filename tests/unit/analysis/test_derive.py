@@ -156,7 +156,7 @@ def test_what_ended_before_and_after_a_limit_pass_is_short_lived_for_the_tick() 
         ),
         govern,
     )
-    # BPF's mark residencies at the first tick's snapshot, so all three are short-lived in its totals.
+    # BPF's mark stays at the first tick's snapshot, so all three are short-lived in its totals.
     tick = derive(
         first.carried,
         sample(

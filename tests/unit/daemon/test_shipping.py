@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 
 from agent.config import Config, FleetSettings, PathSettings
 from agent.daemon.shipping import Shipping, ship_command
-from agent.fleet.local import State, write_state
+from agent.fleet.local import ShippingState, write_state
+from agent.util.subprocess import CommandError
 from tests.unit.store.builders import SECOND_NS, FakeClock
 
 CONFIG = Config(
@@ -33,14 +33,14 @@ class Process:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     found: list[Process] = []
 
-    def popen(*_words: object, **_settings: object) -> Process:
+    def begin(*_words: object, **_settings: object) -> Process:
         found.append(Process())
         return found[-1]
 
     def kill(process: Any) -> None:
         process.killed = True
 
-    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr("agent.daemon.shipping.begin", begin)
     monkeypatch.setattr("agent.daemon.shipping.kill_session", kill)
     return found
 
@@ -111,10 +111,10 @@ def test_a_stop_ends_the_flush_under_way(started: list[Process]) -> None:
 
 
 def test_an_environment_that_is_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def popen(*_words: object, **_settings: object) -> None:
-        raise FileNotFoundError(2, "No such file or directory")
+    def begin(argv: list[str], **_settings: object) -> None:
+        raise CommandError(f"{argv[0]} cannot be run: No such file or directory.", "")
 
-    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr("agent.daemon.shipping.begin", begin)
     clock = FakeClock()
     one = shipping(clock)
     clock.pass_time(100 * SECOND_NS)
@@ -127,7 +127,7 @@ def test_what_was_not_shipped_is_held(tmp_path: Path) -> None:
     config = Config(fleet=CONFIG.fleet, paths=PathSettings(database=str(tmp_path / "metrics.db")))
     one = Shipping(config, None, FakeClock())
     assert one.hold_ms() == 0
-    write_state(tmp_path, State(epoch="e", safe_before_ms=17))
+    write_state(tmp_path, ShippingState(epoch="e", safe_before_ms=17))
     assert one.hold_ms() == 17
     (tmp_path / "fleet.json").write_bytes(b"{")
     assert one.hold_ms() == 0

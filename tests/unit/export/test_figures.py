@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agent.analysis.counters import Counters
-from agent.export.figures import OTHERS, Figures, figures_of
+from agent.analysis.counters import LastingCounters
+from agent.export.figures import OTHERS, ExportedFigures, figures_of
 from agent.model.container import ContainerCgroup, ContainerState
 from tests.unit.store.builders import a_container, a_process, a_tick, totals
 
 
-def of(record: Any, **changed: Any) -> Figures:
+def of(record: Any, **changed: Any) -> ExportedFigures:
     values: dict[str, Any] = {
         "version": "1.2.3",
         "interval_s": 20.0,
@@ -21,7 +21,7 @@ def of(record: Any, **changed: Any) -> Figures:
         "armed": True,
         "stored": True,
     }
-    return figures_of(record, Counters(), **(values | changed))
+    return figures_of(record, LastingCounters(), **(values | changed))
 
 
 def containers(count: int) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from agent.analysis.counters import ContainerCounters
-from agent.export.figures import Budget, Figures
+from agent.export.figures import Budget, ExportedFigures
 from agent.export.openmetrics import render
 from agent.model.attribution import AttributionCounts
 from agent.model.container import DOCKER, ContainerCgroup, ContainerKey
@@ -38,7 +38,7 @@ CGROUP = ContainerCgroup(
 )
 
 
-def shown(**changed: object) -> Figures:
+def shown(**changed: object) -> ExportedFigures:
     one = replace(a_container(), started_ns=1_700_000_000 * 10**9)
     record = a_tick(
         totals=(totals(one),),
@@ -51,7 +51,7 @@ def shown(**changed: object) -> Figures:
     return replace(figures, containers=containers, **changed)  # type: ignore[arg-type]
 
 
-def samples(figures: Figures) -> dict[tuple[str, ...], float]:
+def samples(figures: ExportedFigures) -> dict[tuple[str, ...], float]:
     """By name and the labels that are not the container's own."""
     text = render(figures, as_openmetrics=False)[1].decode("utf-8")
     found = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.fleet.errors import FleetError
-from agent.fleet.local import Cursor, Queue, State, read_state, write_state
+from agent.fleet.local import Cursor, Queue, ShippingState, read_state, write_state
 from agent.fleet.streams import REMOVALS, STOPS
 from tests.unit.store.builders import START_NS, a_pass, a_removal, a_tick, open_store
 
@@ -92,11 +92,11 @@ def test_a_database_that_is_none_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_state_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
-    state = State(epoch="e", cursors={"removals": Cursor(1, 2)}, rows=3, problem="x")
+    state = ShippingState(epoch="e", cursors={"removals": Cursor(1, 2)}, rows=3, problem="x")
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.json"]
     (tmp_path / "fleet.json").write_bytes(b'{"epoch": 1')
-    assert read_state(tmp_path) == State()
+    assert read_state(tmp_path) == ShippingState()
     with pytest.raises(FleetError):
         write_state(tmp_path / "missing", state)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis.counters import ContainerCounters, Counters
+from agent.analysis.counters import ContainerCounters, LastingCounters
 from agent.errors import StoreError
 from agent.store import counters as tables
 from tests.unit.store.builders import ID_A, a_pass, a_tick, ask, open_store
 
-SOME = Counters(
+SOME = LastingCounters(
     {ID_A: ContainerCounters(1, 2, -3, 4, 5, -6)},
     {("ticks",): 7, ("removals", 'a "rule"\n', "exited", "removed"): 8},
 )
@@ -22,7 +22,7 @@ def test_a_database_without_counters_has_none(tmp_path: Path) -> None:
     path = tmp_path / "metrics.db"
     with open_store(path) as store:
         store.write_tick(a_tick())
-    assert tables.read(path) == Counters()
+    assert tables.read(path) == LastingCounters()
 
 
 def test_what_a_tick_stored_is_read_again_by_another_process_beside_a_live_agent(
@@ -47,7 +47,7 @@ def test_removals_between_two_ticks_store_them_too(tmp_path: Path) -> None:
 def test_a_tick_that_fails_stores_none_of_them(tmp_path: Path) -> None:
     path = tmp_path / "metrics.db"
 
-    def fails() -> Counters:
+    def fails() -> LastingCounters:
         raise sqlite3.OperationalError("disk I/O error")
 
     with open_store(path) as store:
