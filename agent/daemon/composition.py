@@ -1,6 +1,6 @@
 """Composes one run of the agent and takes it apart again: `agent start` and its end.
 
-The order is the contract. Lock, database, modules and Docker come before the first tick; cron, the
+The order is the contract. Lock, database, modules, Docker and cron come before the first tick; the
 first generation, Grafana and BPF come up in the background and never hold it. Each undoes itself in
 reverse, after a signal, a failure or `--once` alike.
 """
