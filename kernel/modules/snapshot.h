@@ -284,7 +284,8 @@ static int __init so1_entry_check(const struct so1_entry *entry)
 	if (so1_entry_taken(entry)) {
 		pr_err("%s: /proc/%s is there already, of another module: unload that one, or give another entry=\n",
 		       own, entry->name);
-		return -EEXIST;
+		/* -EEXIST says that this very module is loaded, which modprobe calls a success. */
+		return -EBUSY;
 	}
 	return 0;
 }
