@@ -16,8 +16,8 @@ import pytest
 from tests.vm import modules_support as host
 from tests.vm.modules_support import program, scene, standing
 from tests.vm.test_modules_snapshot import (
-    SHARE,
     NOBODY,
+    SHARE,
     as_nobody,
     both,
     opened,
