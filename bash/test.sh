@@ -109,6 +109,20 @@ packages_of() {
     esac
 }
 
+# Whether an environment is whole; the time of its last use is kept.
+is_made() { [[ -e $1/.complete ]] && touch -- "$1/.complete"; }
+
+# remove_unused BASE KIND: environments that no run used for two weeks. Another checkout's are not
+# this one's to remove: it may be testing with them.
+remove_unused() {
+    local directory
+    for directory in "$1/$2"-*; do
+        [[ ! -e $directory/.complete ]] && continue
+        [[ -n $(find "$directory/.complete" -mtime +14) ]] || continue
+        rm -rf -- "$directory"
+    done
+}
+
 # Sets $python to an environment with all requirements, made once and kept by what is in it.
 make_environment() {
     local base=${XDG_CACHE_HOME:-$HOME/.cache}/so1 key directory
@@ -117,11 +131,12 @@ make_environment() {
     key=$(cat "$root"/requirements/{run,test}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
     directory=$base/venv-$key
     python=$directory/bin/python
-    [[ -e $directory/.complete ]] && return 0
+    is_made "$directory" && return 0
     say "making the Python environment $directory"
     /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
         || die "/usr/bin/python3 is older than 3.11: Debian 12, Ubuntu 24.04 or later is needed"
-    rm -rf -- "$base"/venv-*
+    remove_unused "$base" venv
+    rm -rf -- "$directory"
     # System packages are seen: BCC is the distribution's and there is no other.
     /usr/bin/python3 -m venv --system-site-packages "$directory"
     "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
@@ -138,9 +153,10 @@ make_fleet_environment() {
     key=$(cat "$root"/requirements/{run,test,fleet}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
     directory=$base/fleet-$key
     fleet_python=$directory/bin/python
-    [[ -e $directory/.complete ]] && return 0
+    is_made "$directory" && return 0
     say "making the Python environment $directory"
-    rm -rf -- "$base"/fleet-*
+    remove_unused "$base" fleet
+    rm -rf -- "$directory"
     /usr/bin/python3 -m venv "$directory"
     for list in run test fleet; do
         "$fleet_python" -m pip install --quiet --disable-pip-version-check --require-hashes \
