@@ -12,21 +12,31 @@ from agent import __version__
 from agent.cli.commands import bpf, fleet
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
-from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
+from agent.cli.options import (
+    FLEET,
+    LOOK,
+    PROVE,
+    RUN,
+    ConfigOption,
+    DatabaseOption,
+    GroupedCommands,
+    JsonOption,
+)
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 from agent.util import streams
 
 app = typer.Typer(
     name="agent",
+    cls=GroupedCommands,
     help="Which container does a process belong to, what does it cost, and which one should go?",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.add_typer(bpf.app)
-app.add_typer(fleet.app)
+app.add_typer(bpf.app, rich_help_panel=PROVE)
+app.add_typer(fleet.app, rich_help_panel=FLEET)
 
 
 def _version(wanted: bool) -> None:
@@ -46,7 +56,7 @@ def options(
     del version
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def start(
     interval: Annotated[
         Optional[float],  # noqa: UP045
@@ -110,7 +120,7 @@ def start(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def stop(config: ConfigOption = None) -> int:
     """Stop the running agent and wait until it has taken everything down."""
     from agent.cli.commands import control
@@ -121,7 +131,7 @@ def stop(config: ConfigOption = None) -> int:
     return control.stop(settings)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def status(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
@@ -134,7 +144,7 @@ def status(
     return control.status(settings, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int:
     """Remove what an agent that was killed left behind; refuses beside a live one."""
     from agent.cli.commands import control
@@ -145,7 +155,7 @@ def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int
     return control.cleanup(settings)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def doctor(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
@@ -155,8 +165,8 @@ def doctor(
     return command.doctor(config, database, as_json=as_json)
 
 
-app.command()(report)
-app.command()(top)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(top)
 
 
 def run(arguments: list[str] | None = None) -> int:
