@@ -121,14 +121,19 @@ def start(
 
 
 @app.command(rich_help_panel=RUN)
-def stop(config: ConfigOption = None) -> int:
+def stop(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave this installation's containers running.")
+    ] = False,
+    config: ConfigOption = None,
+) -> int:
     """Stop the running agent and wait until it has taken everything down."""
     from agent.cli.commands import control
     from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
     require_root("agent stop")
-    return control.stop(settings)
+    return control.stop(settings, keep=keep)
 
 
 @app.command(rich_help_panel=RUN)

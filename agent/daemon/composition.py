@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon import keeping
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
@@ -77,6 +78,7 @@ def start(
         stack.callback(generator.release)
         stack.enter_context(outside.agent_lock())
         stack.enter_context(undo)
+        undo.push("keep", lambda: keeping.forget(outside.run_dir))
         with suppress(StopRequestedError):
             _Run(outside, options, stopper, undo, generator, notifier).run()
         notifier.stopping()

@@ -17,7 +17,7 @@ from agent.actions.grafana import Grafana
 from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.config import Config
-from agent.daemon import teardown
+from agent.daemon import keeping, teardown
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
@@ -128,6 +128,10 @@ class Outside:
     def remove_installation(self, installation: str) -> None:
         """Removes this installation's containers. Raises AgentError naming those that stay."""
         teardown.remove_containers(self.config.docker_host, installation, self.say)
+
+    def keeps_containers(self) -> bool:
+        """Whether this stop was asked to leave them (`agent stop --keep`)."""
+        return keeping.is_asked(self.run_dir)
 
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
