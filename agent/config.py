@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agent.errors import ConfigError
+from agent.place import PREFIX
 
 DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 
@@ -148,14 +149,14 @@ class FleetSettings(_Section, frozen=True):
     secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
     flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
     """From flush to flush, give or take a tenth."""
-    environment: AbsolutePath = "/opt/so1/fleet"
+    environment: AbsolutePath = f"{PREFIX}/fleet"
     """The Python environment that has the driver."""
 
 
 class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
-    install: AbsolutePath = "/opt/so1"
+    install: AbsolutePath = PREFIX
     database: AbsolutePath = "/var/lib/so1/metrics.db"
     build: AbsolutePath = "/var/lib/so1/build"
     bpf: AbsolutePath = "/var/lib/so1/bpf"

@@ -95,12 +95,12 @@ check_settings() {
         fail $E_USAGE "SO1_MAX_SNAPSHOTS has to be a number from 1 to 4096."
 }
 
-sources() {
-    (cd "$source_dir" && printf '%s\n' Kbuild Makefile dkms.conf ./*.c ./*.h probe/*.c | sort)
+sources() { # sources [DIR]
+    (cd "${1:-$source_dir}" && printf '%s\n' Kbuild Makefile dkms.conf ./*.c ./*.h probe/*.c | sort)
 }
 
-source_hash() {
-    (cd "$source_dir" && sources | xargs sha256sum --) | sha256sum | cut -c 1-16
+source_hash() { # source_hash [DIR]
+    (cd "${1:-$source_dir}" && sources "$PWD" | xargs sha256sum --) | sha256sum | cut -c 1-16
 }
 
 install_hint() { # install_hint DEBIAN-PACKAGES OTHERS: the command that brings them
@@ -484,6 +484,7 @@ load_all() {
         must_sign=1
         require_signing_key
     fi
+    built "$dir" || take_from_dkms "$dir" "$release" "$source_dir" || true
     built "$dir" || build "$dir"
     require_trusted "$dir"
     take_turn 120
@@ -530,10 +531,13 @@ main() {
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
     source_dir=$here/../kernel/modules
     [[ -e $source_dir/Kbuild ]] ||
-        fail $E_BUILD "The modules' sources are missing (no $source_dir): install the agent again with start.sh."
+        fail $E_BUILD "The modules' sources are missing (no $source_dir): install the agent again."
     dir=${SO1_BUILD_ROOT:-/var/lib/so1/build}/$release/$(source_hash)
     case $action in
-    load) load_all ;;
+    load)
+        # shellcheck source=bash/lib/dkms_modules.sh
+        source "$here/lib/dkms_modules.sh"
+        load_all ;;
     build-only)
         built "$dir" || build "$dir"
         printf '%s\n' "$dir" ;;

@@ -29,6 +29,7 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.place import SCRIPTS
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.engine.lives import EngineLives
 from agent.sources.process_source import Loading, ProcessReader
@@ -285,7 +286,7 @@ class _Run:
         if odd := self._processes.odd:
             problems.append(
                 f"modules: {odd} entries are odd: a figure counts as 0, or the entry "
-                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
+                f"is left out. Run `sudo {SCRIPTS}/load_modules.sh` to build them again."
             )
         if not self._collector.engine_problem and self._events.problem:
             problems.append(

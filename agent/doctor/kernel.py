@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent.config import Config, SourceChoice
-from agent.doctor.check import INSTALL, Check, State, look_again
+from agent.doctor.check import Check, State, look_again
 from agent.doctor.facts import Facts
+from agent.place import INSTALL
 
 _KMOD = ("insmod", "rmmod", "modinfo")
 

@@ -33,7 +33,7 @@ modules:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the script needs, free to be changed."""
-    for part in ("bash/load_modules.sh", "kernel/modules"):
+    for part in ("bash/load_modules.sh", "bash/lib", "kernel/modules"):
         source, target = PROJECT / part, tmp_path / "checkout" / part
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
