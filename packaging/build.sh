@@ -22,7 +22,8 @@ from this checkout, and prints their paths. Two builds of one checkout give the 
   -o DIR           where they go
 
 It needs python3-venv, dpkg-deb and, the first time, a package index: every wheel is checked against
-the hashes in requirements/*.txt and kept in SO1_PACKAGE_CACHE (default: ~/.cache/so1/packages).
+the hashes in requirements/*.txt and kept in SO1_PACKAGE_CACHE (~/.cache/so1/packages,
+root: /var/cache/so1/packages).
 SOURCE_DATE_EPOCH dates what is in them (default: the time of the last commit).
 TEXT
 }
@@ -97,7 +98,7 @@ lay_out_environment() {
     local place=$tree$PREFIX/$1 list=$2 sees=$3 site
     site=$place/lib/python$python/site-packages
     install -d "$place/bin" "$site"
-    ln -s /usr/bin/python3 "$place/bin/python"
+    ln -s ../../../../bin/python3 "$place/bin/python"
     ln -s python "$place/bin/python3"
     printf 'home = /usr/bin\ninclude-system-site-packages = %s\nversion = %s\n' "$sees" "$python" \
         >"$place/pyvenv.cfg"
@@ -161,6 +162,9 @@ build_agent() {
     install_tree "$root" "$PREFIX" "$LAUNCHER" "$tree"
     # The licence of all of it is in /usr/share/doc; what git would ignore is nobody's.
     find "$tree$PREFIX/src" -name .gitignore -delete
+    # Nor is what was built in the checkout.
+    find "$tree$PREFIX/src/kernel" -type f \( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' \
+        -o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
     install_documents "$tools" "$root" "$tree/usr/share"
     for page in "$tree"/usr/share/man/man1/*.1; do gzip -9n "$page"; done
     install -d "$tree/lib/systemd/system" "$tree/etc/so1"
@@ -209,7 +213,9 @@ modules=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"$/\1/p' "$root/kernel/modules/dkms.
 [[ -n $project_version && -n $modules ]] || die "pyproject.toml or dkms.conf names no version"
 readonly maintainer=${SO1_MAINTAINER:-so1 agent maintainers <maintainers@so1.invalid>}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(date_of_sources)}
-cache=${SO1_PACKAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/so1/packages}
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/so1/packages
+((EUID)) || cache=/var/cache/so1/packages
+cache=${SO1_PACKAGE_CACHE:-$cache}
 mkdir -p -- "$output" "$cache"
 output=$(cd -- "$output" && pwd) cache=$(cd -- "$cache" && pwd)
 work=$(mktemp -d)
