@@ -215,7 +215,7 @@ def test_readers_never_fail_though_the_writer_is_killed_at_random_moments(
     path_outside, _ = seen_from_outside
     assert count(path_outside, "metrics") >= written
     with open_store(path, FakeClock(wall=time.time_ns())) as store:
-        assert store.set_aside is None
+        assert store.quarantined is None
         store.write_tick(a_tick(time.time_ns()))
     assert ask(path, "PRAGMA integrity_check") == [("ok",)]
     assert ask(path, "PRAGMA journal_mode") == [("delete",)]

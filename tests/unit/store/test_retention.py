@@ -425,13 +425,13 @@ def test_damage_found_while_deleting_sets_the_file_aside_at_once(
         with monkeypatch.context() as broken:
             broken.setattr(retention.Pruner, "run", find_damage)
             run_for(store, clock, SECOND_NS, SECOND_NS)
-        assert store.set_aside is not None
+        assert store.quarantined is not None
         assert path.exists()
         run_for(store, clock, 2 * SECOND_NS, SECOND_NS)
         assert store.state.ok
 
     assert count(path, "metrics") == 2
-    assert count(store.set_aside, "metrics") == 1
+    assert count(store.quarantined, "metrics") == 1
 
 
 def test_a_tick_that_fails_does_not_hide_a_jump_of_the_clock(path: Path, clock: FakeClock) -> None:

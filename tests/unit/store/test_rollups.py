@@ -532,7 +532,7 @@ def test_a_damaged_index_of_buckets_is_not_mistaken_for_a_newer_version(path: Pa
     connection.close()
 
     with open_store(path) as store:
-        assert store.set_aside is not None
+        assert store.quarantined is not None
         try:
             store.write_tick(a_tick())
         except StoreError:
