@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # what is not set here is load_modules.sh's
 # For load_modules.sh: what the package so1-modules-dkms has built for a kernel already, with DKMS's
 # signature, is taken instead of building it again.
 

@@ -32,20 +32,37 @@ class Chroot:
     merged: Path
     upper: Path
 
-    def run(self, *words: str, check: bool = True, data: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, check: bool = True, data: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Runs words in it, as root, with /proc and an empty /run, and no network at all."""
         script = (
             'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && '
             'mount -t tmpfs tmpfs "$0/run" && exec chroot "$0" "$@"'
         )
         done = subprocess.run(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", script, self.merged, *words],
+            [
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "sh",
+                "-c",
+                script,
+                self.merged,
+                *words,
+            ],
             input=data,
             capture_output=True,
             text=True,
             timeout=1200,
             check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "DEBIAN_FRONTEND": "noninteractive",
+                "LC_ALL": "C.UTF-8",
+            },
         )
         if check:
             assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
@@ -90,7 +107,9 @@ def chroot_of(guest_name: str, place: Path) -> Iterator[Chroot]:
         path.mkdir()
     (place / "lower").symlink_to(base / "root")
     options = f"lowerdir={base / 'root'},upperdir={names['upper']},workdir={names['work']}"
-    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", names["merged"]], check=True)
+    subprocess.run(
+        ["mount", "-t", "overlay", "-o", options, "overlay", names["merged"]], check=True
+    )
     try:
         yield Chroot(names["merged"], names["upper"])
     finally:

@@ -93,7 +93,9 @@ def test_what_runs_is_in_it_and_nothing_compiled_or_of_the_checkout(packages: Pa
         assert not path.endswith((".pyc", ".ko", ".o", ".gitignore"))
         assert "__pycache__" not in path
     assert not [path for path in found if path.startswith(("usr/local", "opt", "home"))]
-    sources = {f"usr/src/so1-1.0.0/{path.name}" for path in (PROJECT / "kernel/modules").glob("*.[ch]")}
+    sources = {
+        f"usr/src/so1-1.0.0/{path.name}" for path in (PROJECT / "kernel/modules").glob("*.[ch]")
+    }
     assert sources < set(listing(packages.modules))
 
 
@@ -123,7 +125,10 @@ def test_the_files_are_those_that_start_sh_lays_out(packages: Packages, tmp_path
         text = text.replace("/usr/local/bin/agent", "/usr/bin/agent")
         text = text.replace("/opt/so1", "/usr/lib/so1-agent")
         assert text == (tmp_path / "package" / package).read_text()
-    assert "ExecStart=/usr/bin/agent start\n" in (tmp_path / "package/lib/systemd/system/so1-agent.service").read_text()
+    assert (
+        "ExecStart=/usr/bin/agent start\n"
+        in (tmp_path / "package/lib/systemd/system/so1-agent.service").read_text()
+    )
 
 
 def test_a_second_build_elsewhere_gives_the_same_bytes(
@@ -132,7 +137,9 @@ def test_a_second_build_elsewhere_gives_the_same_bytes(
     first = packages_of("bookworm")
     elsewhere = tmp_path / "a longer name of a directory"
     shutil.copytree(
-        PROJECT, elsewhere, ignore=shutil.ignore_patterns(".git", "__pycache__", "build", ".*_cache")
+        PROJECT,
+        elsewhere,
+        ignore=shutil.ignore_patterns(".git", "__pycache__", "build", ".*_cache"),
     )
     moment = output("git", "-C", PROJECT, "log", "-1", "--format=%ct").strip()
     second = build(

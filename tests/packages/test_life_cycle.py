@@ -35,7 +35,14 @@ def packages(packages_of: Callable[[str], Packages], guest: str) -> Packages:
 
 @pytest.fixture
 def host(guest: str) -> Iterator[Chroot]:
-    place = Path(subprocess.run(["mktemp", "-d", "/var/tmp/so1-chroot.XXXXXX"], capture_output=True, text=True, check=True).stdout.strip())
+    place = Path(
+        subprocess.run(
+            ["mktemp", "-d", "/var/tmp/so1-chroot.XXXXXX"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    )
     with chroot_of(guest, place) as one:
         yield one
     shutil.rmtree(place)
@@ -53,10 +60,16 @@ def another_version(package: Path, version: str, to: Path) -> Path:
     subprocess.run(["dpkg-deb", "-R", package, tree], check=True)
     for name in ("control", "preinst", "postinst", "prerm", "postrm"):
         file = tree / "DEBIAN" / name
-        old = subprocess.run(["dpkg-deb", "-f", package, "Version"], capture_output=True, text=True, check=True)
+        old = subprocess.run(
+            ["dpkg-deb", "-f", package, "Version"], capture_output=True, text=True, check=True
+        )
         file.write_text(file.read_text().replace(old.stdout.strip(), version))
     made = to / f"so1-agent_{version}.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, made], capture_output=True, check=True)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, made],
+        capture_output=True,
+        check=True,
+    )
     return made
 
 
@@ -149,7 +162,9 @@ def test_a_downgrade_is_refused_in_one_sentence_and_leaves_what_is_there(
     before = host.path("/usr/lib/so1-agent/src/agent/__init__.py").read_text()
     said = install(host, another_version(packages.agent, "0.9", tmp_path), check=False)
     assert said.returncode != 0
-    (sentence,) = (line for line in said.stderr.splitlines() if line.startswith("so1-agent: version"))
+    (sentence,) = (
+        line for line in said.stderr.splitlines() if line.startswith("so1-agent: version")
+    )
     assert "0.9 is older" in sentence
     assert "sudo apt-get remove so1-agent" in sentence
     state = host.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "so1-agent").stdout
@@ -195,7 +210,9 @@ def test_another_program_of_that_name_is_left_alone(host: Chroot, packages: Pack
 def test_the_modules_are_built_for_the_kernel_and_go_with_the_package(
     host: Chroot, packages: Packages
 ) -> None:
-    kernels = [path.name for path in host.path("/lib/modules").iterdir() if (path / "build").exists()]
+    kernels = [
+        path.name for path in host.path("/lib/modules").iterdir() if (path / "build").exists()
+    ]
     install(host, packages.modules)
     status = host.run("dkms", "status", "so1").stdout
     assert status.count("installed") == len(kernels) >= 1
@@ -216,10 +233,13 @@ def test_the_loader_takes_what_dkms_has_built_of_the_same_sources(
     host: Chroot, packages: Packages
 ) -> None:
     install(host, packages.agent, packages.modules)
-    (kernel,) = (path.name for path in host.path("/lib/modules").iterdir() if (path / "build").exists())
+    (kernel,) = (
+        path.name for path in host.path("/lib/modules").iterdir() if (path / "build").exists()
+    )
     script = (
-        'cd /usr/lib/so1-agent/src/bash; text=$(grep -v "^main " load_modules.sh); eval "$text"; '
-        "source lib/dkms_modules.sh; source_dir=/usr/lib/so1-agent/src/kernel/modules; "
+        "cd /usr/lib/so1-agent/src/bash/lib; source modules_build.sh; source dkms_modules.sh; "
+        "MODULES=(sysinfo continfo); say() { :; }; export LC_ALL=C; "
+        "source_dir=/usr/lib/so1-agent/src/kernel/modules; "
         f'take_from_dkms /var/lib/so1/build/{kernel}/x {kernel} "$source_dir"; ls /var/lib/so1/build/{kernel}/x'
     )
     assert set(host.run("bash", "-euc", script).stdout.split()) == {
