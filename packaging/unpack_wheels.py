@@ -16,7 +16,7 @@ _DATA_IN_SITE = ("purelib", "platlib")
 def place_of(name: str) -> PurePosixPath | None:
     """Where below site-packages a member of a wheel goes, None for what is left out.
 
-    The binary distribution format (packaging.python.org) has `NAME.data/KIND/…` beside the packages.
+    The binary distribution format (packaging.python.org) has `NAME.data/KIND/…` beside packages.
     Raises ValueError for a path that leads elsewhere.
     """
     path = PurePosixPath(name)

@@ -1,7 +1,7 @@
 """A host to install packages on: a guest's Debian tree, without a kernel, a network or an init.
 
-The tree of the lab's cache is the lower layer of an overlay, so that what an installation changes is
-exactly what lies in the upper one.
+The tree of the lab's cache is the lower layer of an overlay, so that what an installation changes
+is exactly what lies in the upper one.
 """
 
 from __future__ import annotations

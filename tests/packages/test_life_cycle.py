@@ -1,6 +1,7 @@
 """Installed, upgraded, refused, removed and purged: what each changes in a Debian tree's files.
 
-Without a network, an init and a kernel of its own; a guest shows the rest (tests/vm/test_packages.py).
+Without a network, an init and a kernel of its own: a guest shows the rest, in
+tests/lab/test_packages.py.
 """
 
 from __future__ import annotations
@@ -240,7 +241,8 @@ def test_the_loader_takes_what_dkms_has_built_of_the_same_sources(
         "cd /usr/lib/so1-agent/src/bash/lib; source modules_build.sh; source dkms_modules.sh; "
         "MODULES=(sysinfo continfo); say() { :; }; export LC_ALL=C; "
         "source_dir=/usr/lib/so1-agent/src/kernel/modules; "
-        f'take_from_dkms /var/lib/so1/build/{kernel}/x {kernel} "$source_dir"; ls /var/lib/so1/build/{kernel}/x'
+        f'take_from_dkms /var/lib/so1/build/{kernel}/x {kernel} "$source_dir"; '
+        f"ls /var/lib/so1/build/{kernel}/x"
     )
     assert set(host.run("bash", "-euc", script).stdout.split()) == {
         *("SHA256SUMS", "continfo.ko", "continfo.srcversion", "sysinfo.ko", "sysinfo.srcversion")
