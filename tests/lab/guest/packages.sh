@@ -4,7 +4,6 @@
 # in lines `fact:NAME=VALUE`, which the test outside looks at.
 set -u
 
-database=/var/lib/so1/metrics.db
 keeper=so1_contenedor_keeper
 packages=/root/so1/build/packages
 
@@ -80,7 +79,8 @@ fact says "$(grep -c '^so1-agent: ' /results/install.log)"
 fact took_over "$(grep -c 'takes over the installation in /opt/so1' /results/install.log)"
 wait_for 900 systemctl --quiet is-active so1-agent || give_up "the package's service does not run"
 wait_for 300 more_ticks_than "$((before + 2))" || give_up "no more ticks"
-fact keeper_same "$([[ $(status_of) == "$kept_before" ]] && echo yes || status_of)"
+fact keeper_before "$kept_before"
+fact keeper_now "$(status_of)"
 fact installation_same "$([[ $(cat /var/lib/so1/installation) == "$installation" ]] && echo yes)"
 fact settings_same "$([[ $(sha256sum </etc/so1/agent.toml) == "$settings" ]] && echo yes)"
 fact first_row "$(query 'SELECT min(id) FROM metrics')"
