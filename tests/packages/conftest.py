@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.packages.base_image import base_tar
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+IMAGE = "so1-agent:test"
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -56,3 +61,19 @@ def packages_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pac
         return made[suite]
 
     return obtain
+
+
+@pytest.fixture(scope="session")
+def engine(packages_of: Callable[[str], Packages]) -> Iterator[PrivateEngine]:
+    """An engine of its own with the agent's image, built as docs/install.md has it."""
+    package = packages_of("bookworm").agent
+    with private_engine() as one, tempfile.TemporaryDirectory() as context:
+        one.docker("import", str(base_tar("bookworm")), "so1-base:bookworm", timeout_s=600)
+        shutil.copy(package, context)
+        dockerfile = PROJECT / "packaging/container/Dockerfile"
+        one.docker(
+            *("build", "--network=none", "--build-arg", "BASE=so1-base:bookworm"),
+            *("-t", IMAGE, "-f", str(dockerfile), context),
+            timeout_s=1200,
+        )
+        yield one
