@@ -106,7 +106,7 @@ packages_of() {
             fi
             ;;
         packages)
-            echo debootstrap debian-archive-keyring git lintian mandoc man-db zsh fish python3-yaml
+            echo debootstrap debian-archive-keyring git systemd-container lintian mandoc man-db zsh fish python3-yaml
             packages_of docker
             ;;
         vm)
