@@ -17,7 +17,7 @@ fact old_unit "$(find /etc/systemd/system -name 'so1-agent.service' -type f)"
 # An upgrade of the package.
 before=$(ticks)
 first=$(systemctl show -p MainPID --value so1-agent)
-DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download "$packages"/2/*.deb \
+DEBIAN_FRONTEND=noninteractive apt-get install -y "$packages"/2/*.deb \
     >"$results/upgrade.log" 2>&1 </dev/null
 fact upgrade_status "$?"
 wait_for 300 systemctl --quiet is-active so1-agent || give_up "it does not run after an upgrade"
@@ -28,7 +28,7 @@ fact settings_upgraded "$([[ $(sha256sum </etc/so1/agent.toml) == "$settings" ]]
 
 # A downgrade is refused and what runs goes on.
 before=$(ticks)
-DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download --allow-downgrades \
+DEBIAN_FRONTEND=noninteractive apt-get install -y --allow-downgrades \
     "$packages"/1/*.deb >"$results/downgrade.log" 2>&1 </dev/null
 fact downgrade_status "$?"
 fact downgrade_says "$(grep -c '^so1-agent: version .* is older' "$results/downgrade.log")"

@@ -75,7 +75,7 @@ TOML
 # install_packages FILE...: over the clone, and what is there afterwards.
 install_packages() {
     local begun=$SECONDS
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download "$@" \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y "$@" \
         >"$results/install.log" 2>&1 </dev/null
     fact install_status "$?"
     fact install_seconds "$((SECONDS - begun))"
