@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from agent.analysis import attribution, cpu_accounting, usage
 from agent.model.accounts import Books, ContainerShare
@@ -111,7 +112,8 @@ def _totals(
             sample.snapshot,
             previous.reading,
         )
-        totals.append(usage.with_share(one, shares.get(container.id), view, previous.reading))
+        one = usage.with_share(one, shares.get(container.id), view, previous.reading)
+        totals.append(replace(one, rule=governance.rule))
     return tuple(totals)
 
 

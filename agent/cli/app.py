@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf
+from agent.cli.commands import bpf, policy
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bpf.app)
+app.add_typer(policy.app)
 
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11

@@ -29,6 +29,7 @@ from agent.model.container import CgroupView, Container
 from agent.model.host import HostCounters
 from agent.model.process import Snapshot
 from agent.policy import governance
+from agent.policy.rules import needs_labels
 from agent.sources import host_metrics, psutil_source
 from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
@@ -105,7 +106,11 @@ class Outside:
         return kernel_modules.unload()
 
     def engine(self) -> Engine:
-        return Engine(self.config.docker_host, self.clock)
+        return Engine(
+            self.config.docker_host,
+            self.clock,
+            all_labels=needs_labels(self.config.policy.rule),
+        )
 
     def events(self, callback: Callable[[str, str], None]) -> EngineEvents:
         return EngineEvents(self.config.docker_host, self.clock, callback)

@@ -23,8 +23,11 @@ from agent.model.host import HostFigures
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal
 from agent.model.tick import Carried, Tick
-from agent.policy import decide, governance
+from agent.policy import decide, governance, original
+from agent.policy.arming import Arming
+from agent.policy.conditions import moment
 from agent.policy.recreation import Recreations
+from agent.policy.rules import BUILT_IN_NAMES
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,8 @@ class Ticker:
         self._mark = mark
         self._carried = carried
         self._number = 0
+        self._rules = original.rule_set(settings)
+        self._arming = Arming()
         self.recreations = Recreations(installation)
 
     def tick(self) -> TickReport:
@@ -157,7 +162,8 @@ class Ticker:
         if self._carried.engine_seen != self._collector.interruptions:
             return 0
         running = sum(
-            one.state.is_running and self._govern(one).governed
+            one.state.is_running
+            and decide.counts_to_limit(self._rules.named(self._govern(one).rule))
             for one in self._collector.list_containers()
         )
         if not decide.over_limit(running, self._settings):
@@ -186,19 +192,26 @@ class Ticker:
         return tick
 
     def _govern(self, container: Container) -> Governance:
-        return governance.classify(
-            container, self._installation, self._settings.scope, self._own.ids
-        )
+        return governance.claim(container, self._rules, self._installation, self._own.ids)
 
     def _decide(self, tick: Tick) -> tuple[Decision, ...]:
         """Nothing on half knowledge, and nothing where the engine went away since the look."""
         if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
             return ()
-        return decide.decide(
-            tick.totals,
-            tick.attribution.doubtful,
-            self._settings,
-            lambda: secrets.token_hex(6),
+        standing = decide.standings(
+            tick.totals, tick.attribution.doubtful, self._rules, moment(tick)
+        )
+        self._arming.seen(standing)
+        decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
+        due = self._arming.due(decisions, self._rules, self._clock.boot_ns())
+        return tuple(one for one in due if not self._is_left_to_its_owner(one))
+
+    def _is_left_to_its_owner(self, decision: Decision) -> bool:
+        """Whether somebody brings it back each time. The built-in set goes on removing."""
+        return (
+            decision.rule not in BUILT_IN_NAMES
+            and decision.action.is_destructive
+            and self.recreations.is_returning(decision.container_id)
         )
 
     def _carry_out(self, decisions: Sequence[Decision]) -> int:
@@ -208,7 +221,9 @@ class Ticker:
         return sum(one.outcome is Outcome.REMOVED for one in done)
 
     def _note_ended(self, removals: Sequence[Removal]) -> None:
-        self.recreations.removed(removals, self._clock.boot_ns())
+        now_ns = self._clock.boot_ns()
+        self.recreations.removed(removals, now_ns)
+        self._arming.done(removals, now_ns)
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""

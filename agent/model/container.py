@@ -45,6 +45,12 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of `labels` that its image is known not to have; asked for only while a rule needs it.
+    """
+    health: str = ""
+    """Docker's word on its health check (`healthy`, `unhealthy`, `starting`), "" without one."""
+    engine: str = "docker"
 
     @property
     def short_id(self) -> str:
@@ -163,6 +169,8 @@ class ContainerTotals:
     """Since the last tick, of those that entered too."""
     oom_kills: int | None = None
     """Since the last tick."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +182,5 @@ class Governance:
     governed: bool
     protected: str | None
     """Why it is never touched, None where nothing protects it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""

@@ -94,6 +94,10 @@ class Recreations:
             if len(one.returns) >= RETURNS
         }
 
+    def is_returning(self, container_id: str) -> bool:
+        """Whether the owner of this container does not give up."""
+        return self._owner_of.get(container_id, "") in self.returning
+
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each of them, for `agent status`."""

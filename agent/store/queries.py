@@ -142,6 +142,9 @@ class Deletion:
     error: str
     available_before_mb: float
     available_after_mb: float
+    action: str = "remove"
+    rule: str = ""
+    engine: str = "docker"
 
     @property
     def is_away(self) -> bool:

@@ -118,6 +118,9 @@ def deletions(passes: Sequence[tuple[int, RemovalPass]]) -> Iterator[Values]:
                 clean(removal.error),
                 one.available_before_kb / 1024,
                 one.available_after_kb / 1024,
+                str(decision.action),
+                clean(decision.rule),
+                clean(decision.engine),
             )
 
 

@@ -107,7 +107,7 @@ class ContainerTotal(Row):
 
 
 class DeletionRow(Row):
-    """One row for each removal decided, whatever came of it."""
+    """One row for each decision, whatever came of it; `action` says what was to be done."""
 
     decision = TextField()
     container_id = TextField()
@@ -123,6 +123,11 @@ class DeletionRow(Row):
     error = TextField()
     available_before_mb = FloatField()
     available_after_mb = FloatField()
+    action = TextField()
+    """What was to be done: `remove`, `stop`, `restart`, `pause` or `notify`."""
+    rule = TextField()
+    """The rule that decided it; "" in rows of 1.0 and of a stop."""
+    engine = TextField()
 
     class Meta:
         table_name = "deletions"

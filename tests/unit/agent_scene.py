@@ -23,16 +23,25 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError, EngineUnavailableError, ModulesError, SourceError, StoreError
-from agent.model.container import CgroupView, Container, Hierarchy
+from agent.model.container import CgroupView, Container, ContainerState, Hierarchy
 from agent.model.host import HostCounters, Memory
 from agent.model.process import Snapshot, Source
-from agent.model.removal import Decision, Outcome, Removal, RemovalPass
+from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass
 from agent.sources.engine.inventory import Listing
 from tests.unit import builders
 
 SECOND_NS = 10**9
 WALL_NS = 1_700_000_000 * SECOND_NS
 INSTALLATION = "0123456789abcdef0123456789abcdef"
+
+
+_DONE = {
+    Action.REMOVE: Outcome.REMOVED,
+    Action.STOP: Outcome.STOPPED,
+    Action.RESTART: Outcome.RESTARTED,
+    Action.PAUSE: Outcome.PAUSED,
+}
+_STATE_AFTER = {Outcome.STOPPED: ContainerState.EXITED, Outcome.PAUSED: ContainerState.PAUSED}
 
 
 class VirtualTime:
@@ -142,6 +151,8 @@ class Docker:
         self.left_out = 0
         """Odd entries of its list."""
         self.removed: list[str] = []
+        self.acted: list[tuple[str, str]] = []
+        """What else was done to whom."""
         self._ended: deque[Removal] = deque()
         self._pending: list[Decision] = []
 
@@ -156,10 +167,15 @@ class Docker:
     def finish(self) -> None:
         """The removals that are under way end."""
         for decision in self._pending:
-            outcome = Outcome.FAILED if self.refuses else Outcome.REMOVED
+            outcome = Outcome.FAILED if self.refuses else _DONE[decision.action]
             if outcome is Outcome.REMOVED:
                 self.containers.pop(decision.container_id, None)
                 self.removed.append(decision.container_name)
+            elif outcome is not Outcome.FAILED:
+                self.acted.append((str(outcome), decision.container_name))
+                changed = _STATE_AFTER.get(outcome, ContainerState.RUNNING)
+                before = self.containers[decision.container_id]
+                self.containers[decision.container_id] = replace(before, state=changed)
             self._ended.append(Removal(decision, outcome, 7, "no" if self.refuses else ""))
         self._pending.clear()
 

@@ -9,8 +9,9 @@ is decided on them is compared with what the engine says later. The size of an a
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,6 +46,8 @@ LOOK_AGAIN_S = 0.2
 _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
 
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
+
 T = TypeVar("T")
 
 
@@ -67,7 +70,7 @@ class _Known:
 
     inspected: Inspected
     created_ns: int
-    own_installation: str
+    own_labels: Mapping[str, str]
     state: str
     read_ns: int
 
@@ -75,13 +78,23 @@ class _Known:
 class Engine:
     """Docker as a source. One thread uses one object; it connects by itself, again if need be."""
 
-    def __init__(self, docker_host: str, clock: Clock, deadline_s: float = LIST_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        docker_host: str,
+        clock: Clock,
+        deadline_s: float = LIST_DEADLINE_S,
+        *,
+        all_labels: bool = False,
+    ) -> None:
+        """`all_labels`: images are asked for their labels, to tell which a container has itself;
+        otherwise only for the installation's."""
+        self._all_labels = all_labels
         self._host = docker_host
         self._clock = clock
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
-        self._image_labels: dict[str, str] = {}
+        self._image_labels: dict[str, Mapping[str, str]] = {}
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
         self._undescribed = 0
@@ -165,7 +178,9 @@ class Engine:
             state=state,
             first_pid=inspected.State.Pid if state.is_running else 0,
             labels=label_text(listed.Labels),
-            own_installation=known.own_installation,
+            own_installation=known.own_labels.get(INSTALLATION_LABEL, ""),
+            own_labels=known.own_labels,
+            health=health(listed.Status),
         )
 
     def _inspected(self, listed: Listed, ends: float) -> _Known | None:
@@ -204,8 +219,8 @@ class Engine:
         self._mute.discard(listed.Id)
         if inspected.Id != listed.Id:
             return self._without_a_look(listed, "another container than the one asked for")
-        own = self._own_installation(listed, inspected, ends)
-        fresh = _Known(inspected, created_ns, own or "", listed.State, now_ns)
+        own = self._own_labels(listed, inspected, ends)
+        fresh = _Known(inspected, created_ns, own or {}, listed.State, now_ns)
         if own is None:
             self._undescribed += 1
         else:
@@ -225,22 +240,25 @@ class Engine:
         return _Known(
             Inspected(listed.Id, ""),
             listed.Created * 10**9,
-            "",
+            {},
             listed.State,
             self._clock.boot_ns(),
         )
 
-    def _own_installation(self, listed: Listed, inspected: Inspected, ends: float) -> str | None:
-        """The installation's label where the container itself carries it, None where its image
-        cannot be looked at.
+    def _own_labels(
+        self, listed: Listed, inspected: Inspected, ends: float
+    ) -> Mapping[str, str] | None:
+        """The labels that the container itself carries, None where its image cannot be looked at.
 
         A container inherits its image's labels: one that the image carries too proves nothing, and
-        where the image is gone nothing can be proved.
+        where the image is gone nothing can be proved. Without `all_labels` only the installation's.
         """
-        own = label_text(inspected.Config.Labels).get(INSTALLATION_LABEL, "")
+        labels = label_text(inspected.Config.Labels)
+        if not self._all_labels:
+            labels = {key: value for key, value in labels.items() if key == INSTALLATION_LABEL}
         image = inspected.Image or listed.ImageID
-        if not own or not image:
-            return ""
+        if not any(labels.values() if not self._all_labels else labels) or not image:
+            return {}
         if image not in self._image_labels:
             try:
                 answer = self._ask(
@@ -249,14 +267,20 @@ class Engine:
                     take_image,
                 )
             except docker.errors.NotFound:
-                return ""
+                return {}
             except (docker.errors.APIError, requests.exceptions.Timeout, TimeoutError, *_ODD):
                 if time.monotonic() >= ends:
                     raise
                 return None
-            labels = label_text(answer.Config.Labels if answer.Config else None)
-            self._image_labels[image] = labels.get(INSTALLATION_LABEL, "")
-        return "" if self._image_labels[image] == own else own
+            self._image_labels[image] = label_text(answer.Config.Labels if answer.Config else None)
+        inherited = self._image_labels[image]
+        return {key: value for key, value in labels.items() if inherited.get(key) != value}
+
+
+def health(status: str) -> str:
+    """Docker's word on the health check in `Up 2 hours (unhealthy)`, "" without one."""
+    found = _HEALTH.search(status)
+    return found[1] if found else ""
 
 
 def _a_list(answer: Any) -> Sequence[Any]:

@@ -65,6 +65,8 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
     fake.answers = {
         "look": lambda n: (200, about()),
         "stop": lambda n: (204, None),
+        "restart": lambda n: (204, None),
+        "pause": lambda n: (204, None),
         "delete": lambda n: (204, None),
         "list": lambda n: (200, []),
         "image": lambda n: (200, {"Config": {"Labels": None}}),
@@ -78,6 +80,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
                 self._send(200, {"ApiVersion": "1.41"})
                 return
             ends = {"/stop": "stop", "/containers/json": "list"}
+            ends |= {"/restart": "restart", "/pause": "pause"}
             kind = next((word for end, word in ends.items() if path.endswith(end)), "look")
             kind = "delete" if self.command == "DELETE" else kind
             kind = "image" if "/images/" in path else kind

@@ -47,6 +47,8 @@ COMMANDS = {
     "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--database")),
     "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
+    "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
+    "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {
     "an unknown key": ("intervall_s = 20", "intervall_s"),

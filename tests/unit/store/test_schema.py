@@ -37,7 +37,7 @@ DOCUMENTED = {
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
         oom_kills""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
-        outcome duration_ms error available_before_mb available_after_mb""",
+        outcome duration_ms error available_before_mb available_after_mb action rule engine""",
     "attribution_checks": "agree conflict unverified added strayed moved dropped events_lost",
 }
 
@@ -49,6 +49,7 @@ FRACTIONAL = {
 TEXT = {
     *("source", "container_id", "container_name", "process_name", "verified", "basis", "name"),
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
+    *("action", "rule", "engine"),
 }
 
 
