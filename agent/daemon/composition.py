@@ -26,6 +26,7 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import State, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.policy.memory import Memory
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
@@ -171,6 +172,10 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            # A tick may be late by one; more than that nobody has observed.
+            memory=Memory(
+                int(2.5 * config.interval_s * 10**9), self._store.policy_state(), clock.boot_ns()
+            ),
         )
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:

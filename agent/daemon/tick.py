@@ -24,8 +24,7 @@ from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, governance, original
-from agent.policy.arming import Arming
-from agent.policy.conditions import moment
+from agent.policy.memory import Memory
 from agent.policy.recreation import Recreations
 from agent.policy.rules import BUILT_IN_NAMES
 from agent.store.store import Store
@@ -76,9 +75,11 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        memory: Memory,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
-        a tick before the first would have left: the host's counters, for the first interval."""
+        a tick before the first would have left: the host's counters, for the first interval;
+        `memory` is what the rules of an earlier run remembered."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -91,7 +92,7 @@ class Ticker:
         self._carried = carried
         self._number = 0
         self._rules = original.rule_set(settings)
-        self._arming = Arming()
+        self._memory = memory
         self.recreations = Recreations(installation)
 
     def tick(self) -> TickReport:
@@ -131,6 +132,7 @@ class Ticker:
             totals=tick.totals,
             passes=self._removals.passes,
             checks=tick.attribution.counts,
+            policy_state=self._memory.rows(),
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -198,12 +200,13 @@ class Ticker:
         """Nothing on half knowledge, and nothing where the engine went away since the look."""
         if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
             return ()
-        standing = decide.standings(
-            tick.totals, tick.attribution.doubtful, self._rules, moment(tick)
-        )
-        self._arming.seen(standing)
+        now = self._memory.moment(tick, self._rules)
+        standing = decide.standings(tick.totals, tick.attribution.doubtful, self._rules, now)
+        if tick.host is not None:
+            # A look between two ticks knows less of the host, and re-arms nothing.
+            self._memory.arming.seen(standing)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
-        due = self._arming.due(decisions, self._rules, self._clock.boot_ns())
+        due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
         return tuple(one for one in due if not self._is_left_to_its_owner(one))
 
     def _is_left_to_its_owner(self, decision: Decision) -> bool:
@@ -223,7 +226,7 @@ class Ticker:
     def _note_ended(self, removals: Sequence[Removal]) -> None:
         now_ns = self._clock.boot_ns()
         self.recreations.removed(removals, now_ns)
-        self._arming.done(removals, now_ns)
+        self._memory.done(removals, now_ns)
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
@@ -233,6 +236,7 @@ class Ticker:
         except StoreError:
             return False
         self._removals.counted()
+        self._memory.stored(record.policy_state)
         return True
 
 

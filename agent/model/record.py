@@ -9,6 +9,7 @@ import msgspec
 from agent.model.attribution import AttributionCounts, Basis, Verified
 from agent.model.container import ContainerTotals
 from agent.model.host import HostFigures, Memory
+from agent.model.policy_state import PolicyState
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
 
@@ -52,3 +53,5 @@ class TickRecord:
     totals: tuple[ContainerTotals, ...]
     passes: tuple[RemovalPass, ...]
     checks: AttributionCounts
+    policy_state: tuple[PolicyState, ...] | None = None
+    """What the rules remember, None where nothing of it is to be written."""

@@ -51,8 +51,13 @@ class Arming:
         return dict(self._fired)
 
     def seen(self, standings: Iterable[Standing]) -> None:
-        """Re-arms every rule for what it would not act on now. Called with each whole look."""
-        holding = {(one.rule.name, one.totals.container.id) for one in standings if one.holds}
+        """Re-arms every rule for what it would not act on now. Called with each whole look.
+
+        Where that is unknown nothing changes: it has not been seen to be false.
+        """
+        holding = {
+            (one.rule.name, one.totals.container.id) for one in standings if one.holds is not False
+        }
         self._fired = {key: fired for key, fired in self._fired.items() if key in holding}
 
     def due(

@@ -31,8 +31,8 @@ class Standing:
     """Place of its rule; all built-in rules are one."""
     place: int
     """Place in its rule's order, 0 first."""
-    holds: bool
-    """Whether the rule would act on it if no other acted before it."""
+    holds: bool | None
+    """Whether the rule would act on it if no other acted before it; None where that is unknown."""
     acts: bool
     why: str
     """Why it acts or not."""
@@ -138,7 +138,8 @@ def _of_rule(
                 why = f"beyond the {rule.keep} that stay"
             else:
                 acts, why = False, f"within the {rule.keep} that stay"
-        found.append(Standing(one, rule, group, place, acts, acts, why))
+        holds = None if held[one.container.id] else acts
+        found.append(Standing(one, rule, group, place, holds, acts, why))
     return found
 
 

@@ -24,10 +24,11 @@ import peewee
 from agent.clock import Clock
 from agent.config import RetentionSettings
 from agent.errors import StoreError
+from agent.model.policy_state import PolicyState
 from agent.model.record import TickRecord
 from agent.model.removal import RemovalPass
 from agent.store import database as sqlite
-from agent.store import failures, files, rows, watch
+from agent.store import failures, files, policy_state, rows, watch
 from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
 from agent.store.retention import ClockWatch, Pruner
@@ -148,6 +149,8 @@ class Store:
                 (AttributionCheck, [rows.attribution_checks(record, timestamp_ms)]),
             ):
                 insert_many(connection, model, values)
+            if record.policy_state is not None:
+                policy_state.write(connection, record.policy_state, policy_state.boot_id())
 
         with self._lock:
             if self._clock_watch.look(self._clock.wall_ns(), self._clock.boot_ns()):
@@ -169,6 +172,15 @@ class Store:
         with self._lock:
             self._owe((removal_pass,), wall_ns)
             self._write(wall_ns, lambda connection, _timestamp_ms: _count(connection, uncounted))
+
+    def policy_state(self) -> tuple[PolicyState, ...]:
+        """What the rules of an earlier run in this boot remembered. Raises StoreError."""
+        with self._lock:
+            try:
+                found = sqlite.rows(self._ready(), policy_state.QUERY, (policy_state.boot_id(),))
+            except _FAILURES as error:
+                raise self._failed(error) from error
+            return policy_state.taken(found)
 
     def close(self, clean: bool = True) -> None:
         """Leaves one plain file that read-only readers can open, and closes.

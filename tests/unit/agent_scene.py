@@ -223,6 +223,9 @@ class FullDisk:
         problem = "The disk is full." if self.full else ""
         return type("State", (), {"problem": problem, "retention": ""})
 
+    def policy_state(self) -> tuple[()]:
+        return ()
+
     def write_tick(self, record: Any) -> int:
         self._pending += record.passes
         if self.full:

@@ -146,3 +146,68 @@ def test_a_start_beyond_the_limit_among_those_that_a_rule_keeps_is_looked_at_at_
     host.time.at(26, lambda: seen.append(len(host.docker.removed)))
     run(host, rule(Action.REMOVE, keep=4), seconds=30)
     assert seen == [7]
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The boot's id, to be changed by a test."""
+    ids = ["boot"]
+    monkeypatch.setattr("agent.store.policy_state.boot_id", lambda: ids[0])
+    return ids
+
+
+def next_run(host: Host, *rules: dict[str, Any], seconds: float, after_s: int = 0) -> Host:
+    """A run on the same disk, with one unhealthy job."""
+    host.time.now_ns += after_s * 10**9
+    again = Host(host.directory, time=host.time)
+    jobs(again, 1, health="unhealthy")
+    run(again, *rules, seconds=again.time.passed_s + seconds)
+    return again
+
+
+SICK = {"keep": None, "when": {"unhealthy": "1m"}}
+
+
+def test_a_time_counts_on_after_a_restart_without_the_time_between(
+    host: Host, boots: list[str]
+) -> None:
+    assert boots == ["boot"]
+    # Looks at 0, 20 and 40 s, then the same again: 40 s of the minute, and then the rest of it.
+    next_run(host, rule(Action.STOP, **SICK), seconds=50)
+    assert deletions(host) == []
+    second = next_run(host, rule(Action.STOP, **SICK), seconds=10, after_s=3600)
+    assert second.ticks == 1
+    assert deletions(host) == []
+    next_run(host, rule(Action.STOP, **SICK), seconds=30, after_s=5)
+    assert [row[1::4] for row in deletions(host)] == [("stop", "stopped")]
+
+
+def test_no_time_counts_across_a_boot(host: Host, boots: list[str]) -> None:
+    next_run(host, rule(Action.STOP, **SICK), seconds=50)
+    boots[0] = "another boot"
+    next_run(host, rule(Action.STOP, **SICK), seconds=50)
+    assert deletions(host) == []
+    boots[0] = ""
+    next_run(host, rule(Action.STOP, **SICK), seconds=50)
+    next_run(host, rule(Action.STOP, **SICK), seconds=50)
+    assert deletions(host) == [], "a kernel that tells no boot proves none"
+
+
+def test_what_was_reported_is_not_reported_again_after_a_restart(
+    host: Host, boots: list[str]
+) -> None:
+    next_run(host, rule(Action.NOTIFY, keep=0), seconds=50)
+    next_run(host, rule(Action.NOTIFY, keep=0), seconds=50)
+    assert len(deletions(host)) == 1
+    boots[0] = "another boot"
+    next_run(host, rule(Action.NOTIFY, keep=0), seconds=50)
+    assert len(deletions(host)) == 2
+
+
+def test_without_rules_that_remember_nothing_is_written_beside_the_history(host: Host) -> None:
+    host.docker.run(*(alpine(n) for n in range(5)))
+    host.time.at(50, signal_self)
+    outside = host.outside()
+    start(outside.config, Options(), outside.clock, outside.say, outside)
+    assert host.rows("SELECT count(*) FROM policy_state") == [(0,)]
+    assert len(host.docker.removed) == 2

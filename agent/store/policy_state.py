@@ -1,0 +1,57 @@
+"""What the rules remember, stored whole with each tick and read at the next start.
+
+Its times are of the boot clock, so rows of another boot are nobody's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.model.policy_state import Kind, PolicyState
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_COLUMNS = "kind, name, container_id, since_ns, seen_ns, stages"
+
+
+def boot_id(path: Path = _BOOT_ID) -> str:
+    """This boot's id, "" where the kernel tells none: then nothing is taken up."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def write(connection: sqlite3.Connection, states: Sequence[PolicyState], boot: str) -> None:
+    """Puts all of them in the place of those before."""
+    connection.execute("DELETE FROM policy_state")
+    connection.executemany(
+        f"INSERT INTO policy_state (boot_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        [
+            (
+                boot,
+                str(one.kind),
+                one.name,
+                one.container_id,
+                one.since_ns,
+                one.seen_ns,
+                one.stages,
+            )
+            for one in states
+        ],
+    )
+
+
+QUERY = f"SELECT {_COLUMNS} FROM policy_state WHERE boot_id = ? AND boot_id <> ''"  # noqa: S608
+
+
+def taken(rows: Sequence[Sequence[Any]]) -> tuple[PolicyState, ...]:
+    """The rows of `QUERY`; one that is none of ours is left out."""
+    found = []
+    for kind, name, container_id, *numbers in rows:
+        is_ours = kind in Kind.__members__.values() and all(isinstance(n, int) for n in numbers)
+        if is_ours and isinstance(name, str) and isinstance(container_id, str):
+            found.append(PolicyState(Kind(kind), name, container_id, *numbers))
+    return tuple(found)
