@@ -18,9 +18,10 @@ from peewee import fn
 
 from agent.errors import StoreError
 from agent.model import removal
+from agent.model.policy_state import PolicyState
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures
+from agent.store import failures, policy_state
 from agent.store.tables import (
     AttributionCheck,
     ContainerStats,
@@ -316,7 +317,7 @@ class History:
 
     def last_deletions(self, count: int) -> tuple[Deletion, ...]:
         """The newest `count` removals, newest first."""
-        return self._all(Deletion, _newest_first(DeletionRow).limit(count))
+        return self._all(Deletion, self._deletions().limit(count))
 
     def deletion_counts_since(self, timestamp_ms: int) -> dict[tuple[str, str], int]:
         """How many removals there were at or after `timestamp_ms`, by outcome and reason."""
@@ -337,8 +338,24 @@ class History:
 
     def deletions_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[Deletion, ...]:
         """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""
-        query = _newest_first(DeletionRow).where(DeletionRow.timestamp >= timestamp_ms)
+        query = self._deletions().where(DeletionRow.timestamp >= timestamp_ms)
         return self._all(Deletion, query.limit(limit))[::-1]
+
+    def policy_state(self) -> tuple[PolicyState, ...]:
+        """What the rules of this boot remember; nothing where an older agent wrote the history."""
+        with _explained(self._path):
+            if not self._database.table_exists("policy_state"):
+                return ()
+            boot = (policy_state.boot_id(),)
+            return policy_state.taken(sqlite.rows(self._database, policy_state.QUERY, boot))
+
+    def _deletions(self) -> Any:
+        """The rows, newest first. A history of before the rules lacks the last three columns."""
+        with _explained(self._path):
+            there = {one.name for one in self._database.get_columns("deletions")}
+        known = [one for one in fields(DeletionRow) if one.column_name in there]
+        query: Any = DeletionRow.select(*known)
+        return query.order_by(DeletionRow.timestamp.desc(), DeletionRow.id.desc())
 
     def _all(self, kind: type[T], query: Any) -> tuple[T, ...]:
         with _explained(self._path):

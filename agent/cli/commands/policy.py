@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from agent.config import DEFAULT_CONFIG, Config, load_config
-from agent.errors import ConfigError
+from agent.config import DEFAULT_CONFIG, Config, load_config, with_overrides
+from agent.errors import AgentError, ConfigError
 from agent.util import streams
+
+if TYPE_CHECKING:
+    from agent.cli.commands.policy_look import Look
 
 app = typer.Typer(
     name="policy",
@@ -23,7 +27,12 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+DatabaseOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--database", metavar="PATH", help="The SQLite file, /var/lib/so1/metrics.db."),
+]
 _PSI = Path("/proc/pressure/memory")
+_SHORTEST_ID = 4
 
 
 @app.command()
@@ -80,3 +89,92 @@ def show(as_json: JsonOption = False, config: ConfigOption = None) -> int:
     else:
         streams.out(rules_text(rules))
     return 0
+
+
+@app.command()
+def why(
+    container: Annotated[str, typer.Argument(metavar="CONTAINER", help="Its name or its id.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+) -> int:
+    """Every rule held against one container, each condition's value beside its threshold."""
+    from agent.cli.commands.policy_look import look
+    from agent.cli.views.policy import explanation_text
+    from agent.policy.explain import explain
+    from agent.sources.host_metrics import require_root
+    from agent.util.terminal import printable
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    require_root("agent policy why")
+    seen = look(settings)
+    found = [
+        one
+        for one in seen.totals
+        if container in (one.container.name, one.container.id)
+        or (len(container) >= _SHORTEST_ID and one.container.id.startswith(container))
+    ]
+    if len(found) != 1:
+        many = "Several containers begin" if found else "No container has this name or begins"
+        raise AgentError(
+            f"{many} with {printable(container)[:128]}.", "Look at `sudo docker ps -a`."
+        )
+    one = found[0]
+    protected = seen.protected.get(one.container.id)
+    told = explain(one, protected, seen.rules, seen.standings, seen.now, seen.installation)
+    if as_json:
+        streams.out(streams.json_text({"container": told, "figures_age_s": _age(seen)}))
+    else:
+        streams.out(explanation_text(told))
+        _say_where_stale(seen, settings)
+    return 0
+
+
+@app.command()
+def plan(
+    as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
+) -> int:
+    """What the rules would do now, in order. Touches nothing."""
+    import itertools
+
+    from agent.cli.commands.policy_look import look
+    from agent.cli.views.policy import plan_text
+    from agent.policy.decide import decisions_of
+    from agent.sources.host_metrics import require_root
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    require_root("agent policy plan")
+    seen = look(settings)
+    numbers = itertools.count(1)
+    decisions = decisions_of(seen.standings, seen.rules, lambda: str(next(numbers)))
+    due = seen.memory.arming.due(decisions, seen.rules, seen.now.now_ns)
+    if as_json:
+        value = [
+            {
+                "rank": one.rank,
+                "action": str(one.action),
+                "rule": one.rule,
+                "container_id": one.container_id,
+                "container_name": one.container_name,
+                "created_ns": one.created_ns,
+                "held_mb": one.held_mb,
+                "cpu_usage": one.cpu_percent,
+            }
+            for one in due
+        ]
+        streams.out(streams.json_text({"decisions": value, "figures_age_s": _age(seen)}))
+    else:
+        streams.out(plan_text(due))
+        _say_where_stale(seen, settings)
+    return 0
+
+
+def _age(seen: Look) -> float | None:
+    return round(seen.age_s, 1) if math.isfinite(seen.age_s) else None
+
+
+def _say_where_stale(seen: Look, settings: Config) -> None:
+    if seen.is_stale(settings.interval_s):
+        age = _age(seen)
+        old = "No tick is stored" if age is None else f"The last tick is {age:.0f} s old"
+        streams.out(f"{old}: figures of memory and CPU are not those of now. Is the agent running?")

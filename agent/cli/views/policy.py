@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from agent.model.removal import Decision
+from agent.policy.conditions import Verdict
+from agent.policy.explain import Explanation
 from agent.policy.rules import Rule, RuleSet
 from agent.util.terminal import printable
 
@@ -29,6 +32,37 @@ def rules_value(rules: RuleSet) -> list[dict[str, Any]]:
         {**msgspec.to_builtins(one), "action": str(one.action), "built_in": rules.is_built_in(one)}
         for one in rules.rules
     ]
+
+
+def explanation_text(one: Explanation) -> str:
+    """Every rule, each condition's value beside its threshold, and what comes of it."""
+    lines = [f"{printable(one.container_name)} ({one.container_id[:12]}): {printable(one.why)}"]
+    for rule in one.rules:
+        claims = "claims it" if rule.claims else "does not claim it"
+        if rule.mismatch:
+            claims = f"does not match: {rule.mismatch}"
+        elif not rule.claims:
+            claims += ": protected, or a rule before it does"
+        lines.append(f'  rule "{rule.rule}" ({rule.action}) {printable(claims)}')
+        lines += [f"    {_verdict(verdict)}" for verdict in rule.verdicts]
+    return "\n".join(lines)
+
+
+def _verdict(one: Verdict) -> str:
+    if one.met is None:
+        return f"{one.condition}: {one.threshold}: unknown, so not met ({one.missing})"
+    return f"{one.condition}: {one.value}; {one.threshold}: {'met' if one.met else 'not met'}"
+
+
+def plan_text(decisions: Sequence[Decision]) -> str:
+    """What would be done now, the first first."""
+    if not decisions:
+        return "Nothing would be done."
+    return "\n".join(
+        f"{one.rank} {one.action} {printable(one.container_name)} ({one.container_id[:12]}): "
+        f'rule "{one.rule}", {one.held_mb:.1f} MB held, {one.cpu_percent:.1f} % CPU'
+        for one in decisions
+    )
 
 
 def _rule(rule: Rule) -> Iterator[str]:

@@ -48,6 +48,8 @@ COMMANDS = {
     "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
     "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
+    "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),
+    "policy why": Command(("policy", "why", "web"), takes=takes("--database", "--json")),
     "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {
