@@ -7,8 +7,11 @@ reverse, after a signal, a failure or `--once` alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+
+import msgspec
 
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
@@ -19,6 +22,7 @@ from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
 from agent.daemon.outside import Outside
+from agent.daemon.reload import Reloading
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
 from agent.daemon.sdnotify import Notifier
@@ -27,6 +31,7 @@ from agent.daemon.status_writer import State, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
 from agent.policy.memory import Memory
+from agent.policy.rules import needs_labels
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
@@ -47,6 +52,8 @@ class Options:
 
     once: bool = False
     dry_run: bool = False
+    read_again: Callable[[], Config] | None = None
+    """Gives the settings as they are at a reload. Raises AgentError for what cannot be used."""
 
     @property
     def governs(self) -> bool:
@@ -106,6 +113,7 @@ class _Run:
         self._clock = outside.clock
         self._say = outside.say
         self._auxiliary = Auxiliary(outside, stopper, undo, generator)
+        self._reloading = Reloading(options.read_again, self._use)
 
     def run(self) -> None:
         """Everything that the first tick needs, in the background what it does not need, the loop.
@@ -143,9 +151,10 @@ class _Run:
         if other := outside.other_engine():
             self._say(f"docker: {other}")
         stopwatch = Stopwatch(clock)
+        self._containers = KeptList(outside.engine(), clock, lambda: events.quiet_since_ns)
         self._collector = Collector(
             read_processes=self._processes.read,
-            engine=KeptList(outside.engine(), clock, lambda: events.quiet_since_ns),
+            engine=self._containers,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
@@ -239,8 +248,17 @@ class _Run:
 
     def _look(self) -> None:
         """What may have changed between two ticks."""
+        if self._stopper.take_reload():
+            self._reloading.run()
         self._auxiliary.look()
         self._status.look()
+
+    def _use(self, config: Config) -> None:
+        """Only the rules: everything else of the settings is for the next start."""
+        self._config = msgspec.structs.replace(self._config, policy=config.policy)
+        self._ticker.use(config.policy)
+        self._containers.ask_all_labels(needs_labels(config.policy.rule))
+        self._status.use(self._config)
 
     def _state(self) -> State:
         """What is there and what is not working, apart from any tick."""
@@ -250,6 +268,7 @@ class _Run:
             *_named("modules", self._processes.problem),
             *self._engine_problems(),
             *self._ticker.recreations.problems,
+            *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]
@@ -262,6 +281,7 @@ class _Run:
             self._bpf.word,
             self._store.unstored_ticks,
             tuple(problems),
+            self._reloading.count,
         )
 
     def _engine_problems(self) -> list[str]:

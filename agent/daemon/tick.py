@@ -95,6 +95,11 @@ class Ticker:
         self._memory = memory
         self.recreations = Recreations(installation)
 
+    def use(self, settings: PolicySettings) -> None:
+        """Goes by other rules from now on. What was measured and done so far stays known."""
+        self._settings = settings
+        self._rules = original.rule_set(settings)
+
     def tick(self) -> TickReport:
         """Looks, holds the policy, stores one row of everything.
 

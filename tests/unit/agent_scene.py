@@ -149,6 +149,7 @@ class Docker:
         """Removals end only once `finish` is called."""
         self.refuses = False
         self.left_out = 0
+        self.all_labels = False
         """Odd entries of its list."""
         self.removed: list[str] = []
         self.acted: list[tuple[str, str]] = []
@@ -158,6 +159,9 @@ class Docker:
 
     def run(self, *containers: Container) -> None:
         self.containers |= {one.id: one for one in containers}
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        self.all_labels = wanted
 
     def list(self) -> Listing:
         if self.away:

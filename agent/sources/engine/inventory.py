@@ -131,6 +131,13 @@ class Engine:
         self._mute &= present
         return Listing(containers, read_ns, self._undescribed, left_out)
 
+    def ask_all_labels(self, wanted: bool) -> None:
+        """Changes `all_labels`; what is known without them is asked for again."""
+        if wanted != self._all_labels:
+            self._all_labels = wanted
+            self._known.clear()
+            self._image_labels.clear()
+
     def close(self) -> None:
         """Drops the connection; the next `list` makes a new one."""
         if self._client is not None:

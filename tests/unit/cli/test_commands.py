@@ -40,6 +40,7 @@ def takes(*options: str) -> frozenset[str]:
 COMMANDS = {
     "start": Command(("start",), takes=takes("--database", "--interval")),
     "stop": Command(("stop",)),
+    "reload": Command(("reload",)),
     "status": Command(("status",), takes=takes("--database", "--json")),
     "cleanup": Command(("cleanup",), takes=takes("--database")),
     "bpf trace": Command(("bpf", "trace"), takes=takes("--container", "--duration", "--json")),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.config import Config, decode_config
 from agent.daemon.composition import Options, start
+from agent.daemon.signals import RELOAD
 from agent.model.removal import Action
 from tests.unit.agent_scene import Host, alpine, signal_self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 OUTCOME = {
@@ -211,3 +215,69 @@ def test_without_rules_that_remember_nothing_is_written_beside_the_history(host:
     start(outside.config, Options(), outside.clock, outside.say, outside)
     assert host.rows("SELECT count(*) FROM policy_state") == [(0,)]
     assert len(host.docker.removed) == 2
+
+
+def reload_at(host: Host, seconds: float, read: Callable[[], Config]) -> Options:
+    host.time.at(seconds, lambda: signal_self(RELOAD))
+    return Options(read_again=read)
+
+
+def reading(text: str) -> Callable[[], Config]:
+    return lambda: decode_config(text, "agent.toml")
+
+
+JOBS = """
+[[policy.rule]]
+name = "jobs"
+match = { name = "job-*" }
+keep = 1
+action = "stop"
+"""
+
+
+def started(host: Host, options: Options) -> list[dict[str, Any]]:
+    """What the status file says at 29 s and at 49 s of a run of 50 s."""
+    seen: list[dict[str, Any]] = []
+    path = host.directory / "run/status.json"
+    for second in (29, 49):
+        host.time.at(second, lambda: seen.append(json.loads(path.read_text())))
+    host.time.at(50, signal_self)
+    outside = host.outside(policy__rules="none")
+    start(outside.config, options, outside.clock, outside.say, outside)
+    return seen
+
+
+def test_a_reload_swaps_in_checked_rules_without_a_stop(host: Host) -> None:
+    jobs(host)
+    before, after = started(host, reload_at(host, 25, reading(JOBS)))
+    assert host.ticks == 3
+    assert (before["reloads"], before["problems"]) == (1, [])
+    assert after["reloads"] == 1
+    assert sorted(host.docker.acted) == [("stopped", "job-1"), ("stopped", "job-2")]
+
+
+def test_rules_that_do_not_pass_leave_the_old_ones_and_are_a_problem_in_status(host: Host) -> None:
+    jobs(host)
+    options = reload_at(host, 25, reading(JOBS.replace("keep", "kepe")))
+    before, after = started(host, options)
+    assert host.ticks == 3
+    assert before["reloads"] == 1
+    for value in (before, after):
+        (problem,) = value["problems"]
+        assert problem.startswith("rules: The rules are those of before: ")
+        assert "kepe" in problem
+    assert deletions(host) == []
+
+
+def test_a_reload_keeps_what_was_done_and_asks_for_labels_where_a_rule_needs_them(
+    host: Host,
+) -> None:
+    jobs(host, 1)
+    once = JOBS.replace("keep = 1", "keep = 0").replace("stop", "notify")
+    labelled = '[[policy.rule]]\nname = "l"\nmatch.label = "x"\nkeep = 1\naction = "stop"\n'
+    texts = iter([once, once + labelled])
+    options = reload_at(host, 5, lambda: decode_config(next(texts), "agent.toml"))
+    reload_at(host, 25, reading(""))
+    started(host, options)
+    assert len(deletions(host)) == 1
+    assert host.docker.all_labels is True
