@@ -63,13 +63,15 @@ class Level:
 def moment(tick: Tick, since: Mapping[tuple[str, str], int] | None = None) -> Moment:
     """What a tick tells of the host. The start of a first process is the container's last start."""
     snapshot = tick.sample.snapshot
-    starts = {process.pid: process.start_ns for process in snapshot.processes}
+    first = {one.first_pid: one.id for one in tick.containers if one.first_pid}
     return Moment(
         now_ns=snapshot.snapshot_ns,
         available_kb=snapshot.memory.available_kb,
         pressure=tick.host.psi_memory_some_avg10 if tick.host else None,
         started_ns={
-            one.id: starts[one.first_pid] for one in tick.containers if one.first_pid in starts
+            first[process.pid]: process.start_ns
+            for process in snapshot.processes
+            if process.pid in first
         },
         since=since or {},
     )

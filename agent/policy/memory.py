@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from agent.model.policy_state import Kind, PolicyState
 from agent.model.removal import Removal
@@ -47,7 +48,7 @@ class Memory:
         if tick.host is not None:
             self.timers.seen(holding(tick.totals, rules, now), now.now_ns)
             self._seen_ns = now.now_ns
-        return moment(tick, self.timers.since)
+        return replace(now, since=self.timers.since)
 
     def done(self, removals: Iterable[Removal], now_ns: int) -> None:
         self.arming.done(removals, now_ns)
