@@ -182,6 +182,7 @@ class _Run:
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
             # A tick may be late by one; more than that nobody has observed.
+            applied=outside.applied,
             memory=Memory(
                 int(2.5 * config.interval_s * 10**9), self._store.policy_state(), clock.boot_ns()
             ),

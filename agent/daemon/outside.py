@@ -28,6 +28,7 @@ from agent.errors import AgentError
 from agent.model.container import CgroupView, Container
 from agent.model.host import HostCounters
 from agent.model.process import Snapshot
+from agent.model.removal import RemovalPass
 from agent.policy import governance
 from agent.policy.rules import needs_labels
 from agent.sources import host_metrics, psutil_source
@@ -36,6 +37,7 @@ from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
 from agent.sources.process_source import Loading
+from agent.store import handover
 from agent.store.installation import installation_id
 from agent.store.store import Store
 from agent.util.subprocess import environment
@@ -134,6 +136,10 @@ class Outside:
     def remove_installation(self, installation: str) -> None:
         """Removes this installation's containers. Raises AgentError naming those that stay."""
         teardown.remove_containers(self.config.docker_host, installation, self.say)
+
+    def applied(self) -> Sequence[RemovalPass]:
+        """What `agent policy apply` has left for the history."""
+        return handover.take(Path(self.config.paths.database).parent)
 
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for

@@ -60,6 +60,14 @@ class Removals:
             self._ended(late, available_kb())
         return late
 
+    def take_up(self, done: Sequence[RemovalPass]) -> Sequence[Removal]:
+        """Counts and stores what was carried out outside the ticks, by `agent policy apply`."""
+        removals = tuple(removal for one in done for removal in one.removals)
+        self.removed_since_row += _count(removals, Outcome.REMOVED)
+        self.failed_since_row += _count(removals, Outcome.FAILED)
+        self._passes += done
+        return removals
+
     def carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
         """Begins them all, and gives how those ended that did so in time."""
         before_kb = available_kb()

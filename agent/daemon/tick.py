@@ -21,7 +21,7 @@ from agent.model.attribution import AttributionCounts
 from agent.model.container import Container, ContainerTotals, Governance, Tier
 from agent.model.host import HostFigures
 from agent.model.record import TickRecord
-from agent.model.removal import Decision, Outcome, Removal
+from agent.model.removal import Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, governance, original
 from agent.policy.memory import Memory
@@ -76,10 +76,12 @@ class Ticker:
         mark: Callable[[int], None],
         carried: Carried,
         memory: Memory,
+        applied: Callable[[], Sequence[RemovalPass]],
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
         a tick before the first would have left: the host's counters, for the first interval;
-        `memory` is what the rules of an earlier run remembered."""
+        `memory` is what the rules of an earlier run remembered, `applied` gives what was
+        carried out outside the ticks."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -93,6 +95,7 @@ class Ticker:
         self._number = 0
         self._rules = original.rule_set(settings)
         self._memory = memory
+        self._applied = applied
         self.recreations = Recreations(installation)
 
     def use(self, settings: PolicySettings) -> None:
@@ -117,6 +120,7 @@ class Ticker:
         self._number += 1
         self._stopwatch.stages_ms.clear()
         self._note_ended(self._removals.collect())
+        self._note_ended(self._removals.take_up(self._applied()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
         if decisions := self._stopwatch.time("decide", lambda: self._decide(tick)):

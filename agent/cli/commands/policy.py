@@ -134,39 +134,38 @@ def why(
 def plan(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
-    """What the rules would do now, in order. Touches nothing."""
-    import itertools
-
+    """What the rules would do now, in order; `--json` is what `apply` takes. Touches nothing."""
     from agent.cli.commands.policy_look import look
     from agent.cli.views.policy import plan_text
-    from agent.policy.decide import decisions_of
+    from agent.policy import plan as plans
     from agent.sources.host_metrics import require_root
 
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy plan")
     seen = look(settings)
-    numbers = itertools.count(1)
-    decisions = decisions_of(seen.standings, seen.rules, lambda: str(next(numbers)))
-    due = seen.memory.arming.due(decisions, seen.rules, seen.now.now_ns)
+    due = seen.due()
     if as_json:
-        value = [
-            {
-                "rank": one.rank,
-                "action": str(one.action),
-                "rule": one.rule,
-                "container_id": one.container_id,
-                "container_name": one.container_name,
-                "created_ns": one.created_ns,
-                "held_mb": one.held_mb,
-                "cpu_usage": one.cpu_percent,
-            }
-            for one in due
-        ]
-        streams.out(streams.json_text({"decisions": value, "figures_age_s": _age(seen)}))
+        streams.out(streams.json_text(plans.make(due, seen.totals, _age(seen))))
     else:
         streams.out(plan_text(due))
         _say_where_stale(seen, settings)
     return 0
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(metavar="PLAN", help="What `plan --json` printed.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+) -> int:
+    """Carry out what of a plan still holds, and name the rest. Exit status 1: something failed."""
+    from agent.cli.commands import policy_apply
+    from agent.sources.host_metrics import require_root
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    require_root("agent policy apply")
+    return policy_apply.apply(settings, file, as_json=as_json)
 
 
 def _age(seen: Look) -> float | None:

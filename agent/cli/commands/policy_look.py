@@ -6,6 +6,7 @@ started and what the host has left, and `policy_state` since when something has 
 
 from __future__ import annotations
 
+import secrets
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.clock import SystemClock
 from agent.config import Config
 from agent.engine_api import own_container
 from agent.model.container import Container, ContainerTotals, Governance, HeldBasis
+from agent.model.removal import Decision
 from agent.policy import decide, governance, original
 from agent.policy.conditions import KB_PER_MB, Moment
 from agent.policy.decide import Standing
@@ -41,6 +43,16 @@ class Look:
     installation: str
     age_s: float
     """How old the last stored tick is."""
+
+    @property
+    def own_ids(self) -> frozenset[str]:
+        """Ids of the container that we run in."""
+        return own_container.own_ids()
+
+    def due(self) -> tuple[Decision, ...]:
+        """What the rules would do now, rank 1 first."""
+        decisions = decide.decisions_of(self.standings, self.rules, lambda: secrets.token_hex(6))
+        return self.memory.arming.due(decisions, self.rules, self.now.now_ns)
 
     def is_stale(self, interval_s: float) -> bool:
         return self.age_s > _STALE_TICKS * interval_s

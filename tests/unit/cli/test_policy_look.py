@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.cli.commands import policy_look
+from agent.cli.commands import policy_apply, policy_look
 from agent.daemon.composition import Options, start
+from agent.model.removal import Action, Outcome, Removal
 from agent.sources.engine.inventory import Listing
+from agent.store import handover
 from agent.store.queries import History
 from tests.unit.agent_scene import Host, alpine
 from tests.unit.cli.test_policy import agent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from agent.model.container import Container
+    from agent.model.removal import Decision
 
 RULES = """
 [paths]
@@ -127,6 +131,89 @@ def test_one_that_no_tick_has_seen_is_in_doubt_and_holds_a_place(installed: Agen
     assert one["container_name"] == "web-3"
     installed.containers = [one for one in installed.containers if one.name != "web-2"]
     assert json.loads(installed("plan", "--json")[1])["decisions"] == []
+
+
+class Remover:
+    """Carries out everything but what it is told to refuse."""
+
+    def __init__(self, refused: str = "") -> None:
+        self.refused = refused
+        self.done: list[Decision] = []
+
+    def remove(self, decisions: Sequence[Decision], deadline_ns: int) -> list[Removal]:
+        del deadline_ns
+        self.done += decisions
+        return [
+            Removal(one, Outcome.FAILED, 1, "no")
+            if one.container_name == self.refused
+            else Removal(one, Outcome.STOPPED, 1)
+            for one in decisions
+        ]
+
+    def close(self, wait_s: float) -> list[Removal]:
+        del wait_s
+        return []
+
+
+@pytest.fixture
+def remover(monkeypatch: pytest.MonkeyPatch) -> Remover:
+    made = Remover()
+    monkeypatch.setattr(policy_apply, "Remover", lambda *_: made)
+    monkeypatch.setattr(policy_look.Look, "is_stale", lambda *_: False)
+    return made
+
+
+def planned(installed: Agent) -> Path:
+    """A plan in which both kinds of rule act."""
+    text = installed.config.read_text().replace("held_mb = 2, unhealthy", "held_mb = 1, unhealthy")
+    installed.config.write_text(text.replace('"5m"', '"0s"'))
+    file = installed.config.with_name("plan.json")
+    file.write_text(installed("plan", "--json")[1])
+    return file
+
+
+def test_apply_carries_out_what_still_holds_names_the_rest_and_leaves_rows(
+    installed: Agent, remover: Remover
+) -> None:
+    file = planned(installed)
+    installed.containers = [
+        replace(one, name="renamed") if one.name == "web-3" else one for one in installed.containers
+    ]
+    status, out, _ = installed("apply", str(file))
+    assert status == 0
+    assert [(one.container_name, one.action) for one in remover.done] == [("job-1", Action.STOP)]
+    assert "job-1: stopped" in out
+    assert "web-3: left, renamed since" in out
+    (done,) = handover.take(installed.database.parent)
+    assert [one.outcome for one in done.removals] == [Outcome.STOPPED]
+
+
+def test_apply_reports_without_touching_and_in_json(installed: Agent, remover: Remover) -> None:
+    file = planned(installed)
+    remover.refused = "job-1"
+    status, out, _ = installed("apply", str(file), "--json")
+    told = json.loads(out)
+    assert status == 1
+    assert told["plan"] == json.loads(file.read_text())["id"]
+    assert sorted(one["outcome"] for one in told["done"]) == ["failed", "notified"]
+    assert told["left"] == {}
+
+
+def test_a_plan_is_not_applied_without_a_fresh_tick(installed: Agent) -> None:
+    status, _, err = installed("apply", str(planned(installed)))
+    assert status == 1
+    assert "too old to tell" in err
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, '{"id": "x", "decisions": []}', "\xff"])
+def test_what_is_no_plan_is_one_sentence(installed: Agent, remover: Remover, text: str) -> None:
+    file = installed.config.with_name("plan.json")
+    file.write_text(text)
+    status, _, err = installed("apply", str(file))
+    assert status == 1
+    assert "plan" in err
+    assert "Traceback" not in err
+    assert remover.done == []
 
 
 def test_without_a_history_there_is_one_sentence(installed: Agent) -> None:

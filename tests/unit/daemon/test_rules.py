@@ -11,7 +11,9 @@ import pytest
 from agent.config import Config, decode_config
 from agent.daemon.composition import Options, start
 from agent.daemon.signals import RELOAD
-from agent.model.removal import Action
+from agent.model.container import Tier
+from agent.model.removal import Action, Decision, Outcome, Reason, Removal, RemovalPass
+from agent.store import handover
 from tests.unit.agent_scene import Host, alpine, signal_self
 
 if TYPE_CHECKING:
@@ -281,3 +283,17 @@ def test_a_reload_keeps_what_was_done_and_asks_for_labels_where_a_rule_needs_the
     started(host, options)
     assert len(deletions(host)) == 1
     assert host.docker.all_labels is True
+
+
+def test_what_a_person_applied_is_stored_and_counted_by_the_next_tick(host: Host) -> None:
+    jobs(host, 1)
+    ended = host.docker.containers[f"{0:064x}"]
+    one = Decision(
+        *("d", ended.id, ended.name, "alpine", 0, Tier.NONE, 1, Reason.RULE, 1.0, 0.0),
+        rule="jobs",
+    )
+    done = RemovalPass((Removal(one, Outcome.REMOVED, 5),), 1024, 2048)
+    host.time.at(10, lambda: handover.leave(host.directory / "data", done))
+    run(host, rule(Action.NOTIFY), seconds=50)
+    assert deletions(host) == [("job-0", "remove", "jobs", "docker", "rule", "removed")]
+    assert host.rows("SELECT deleted_count FROM metrics ORDER BY id") == [(0,), (1,), (0,)]
