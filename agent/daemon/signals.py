@@ -54,9 +54,12 @@ class Stopper:
 
     def take_reload(self) -> bool:
         """Whether a reload was requested since the last call."""
-        # First taken back: a signal that comes in between then counts for the next call.
-        requested, self._reload = self._reload, False
-        return requested
+        # Taken back only where it was there: a signal may come between any two of these lines, and
+        # one that comes after the first is served by what the caller reads now.
+        if not self._reload:
+            return False
+        self._reload = False
+        return True
 
     def wake(self) -> None:
         """Ends the wait under way, or else the next one. Any thread; also from a handler."""
