@@ -8,9 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import peewee
 
 from agent.model.policy_state import Kind, PolicyState
+from agent.store import database as sqlite
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _COLUMNS = "kind, name, container_id, since_ns, seen_ns, stages"
@@ -44,14 +46,17 @@ def write(connection: sqlite3.Connection, states: Sequence[PolicyState], boot: s
     )
 
 
-QUERY = f"SELECT {_COLUMNS} FROM policy_state WHERE boot_id = ? AND boot_id <> ''"  # noqa: S608
-
-
-def taken(rows: Sequence[Sequence[Any]]) -> tuple[PolicyState, ...]:
-    """The rows of `QUERY`; one that is none of ours is left out."""
+def read(database: peewee.SqliteDatabase) -> tuple[PolicyState, ...]:
+    """The rows of this boot; none where the history is of before the rules. A row that is none of
+    ours is left out. Raises what peewee and sqlite3 raise."""
+    if not database.table_exists("policy_state"):
+        return ()
     found = []
-    for kind, name, container_id, *numbers in rows:
+    for kind, name, container_id, *numbers in sqlite.rows(database, _QUERY, (boot_id(),)):
         is_ours = kind in Kind.__members__.values() and all(isinstance(n, int) for n in numbers)
         if is_ours and isinstance(name, str) and isinstance(container_id, str):
             found.append(PolicyState(Kind(kind), name, container_id, *numbers))
     return tuple(found)
+
+
+_QUERY = f"SELECT {_COLUMNS} FROM policy_state WHERE boot_id = ? AND boot_id <> ''"  # noqa: S608

@@ -6,7 +6,7 @@ caller that asks several things opens one `History`; each answer is whole ticks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +23,7 @@ from agent.model.removal import Outcome
 from agent.store import database as sqlite
 from agent.store import failures, policy_state
 from agent.store.tables import (
+    RULE_COLUMNS,
     AttributionCheck,
     ContainerStats,
     ContainerTotal,
@@ -344,18 +345,13 @@ class History:
     def policy_state(self) -> tuple[PolicyState, ...]:
         """What the rules of this boot remember; nothing where an older agent wrote the history."""
         with _explained(self._path):
-            if not self._database.table_exists("policy_state"):
-                return ()
-            boot = (policy_state.boot_id(),)
-            return policy_state.taken(sqlite.rows(self._database, policy_state.QUERY, boot))
+            return policy_state.read(self._database)
 
     def _deletions(self) -> Any:
-        """The rows, newest first. A history of before the rules lacks the last three columns."""
+        """The rows, newest first; without the columns that a history of before the rules lacks."""
         with _explained(self._path):
             there = {one.name for one in self._database.get_columns("deletions")}
-        known = [one for one in fields(DeletionRow) if one.column_name in there]
-        query: Any = DeletionRow.select(*known)
-        return query.order_by(DeletionRow.timestamp.desc(), DeletionRow.id.desc())
+        return _newest_first(DeletionRow, without=RULE_COLUMNS - there)
 
     def _all(self, kind: type[T], query: Any) -> tuple[T, ...]:
         with _explained(self._path):
@@ -374,8 +370,8 @@ def last_deletions(path: Path, count: int) -> tuple[Deletion, ...]:
         return history.last_deletions(count)
 
 
-def _newest_first(model: type[Row]) -> Any:
-    query: Any = model.select(*fields(model))
+def _newest_first(model: type[Row], without: Collection[str] = ()) -> Any:
+    query: Any = model.select(*(one for one in fields(model) if one.column_name not in without))
     # `id` breaks ties, and is at the end of every index.
     return query.order_by(model.timestamp.desc(), model.id.desc())
 

@@ -177,10 +177,9 @@ class Store:
         """What the rules of an earlier run in this boot remembered. Raises StoreError."""
         with self._lock:
             try:
-                found = sqlite.rows(self._ready(), policy_state.QUERY, (policy_state.boot_id(),))
+                return policy_state.read(self._ready())
             except _FAILURES as error:
                 raise self._failed(error) from error
-            return policy_state.taken(found)
 
     def close(self, clean: bool = True) -> None:
         """Leaves one plain file that read-only readers can open, and closes.

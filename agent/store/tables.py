@@ -149,6 +149,9 @@ class AttributionCheck(Row):
         table_name = "attribution_checks"
 
 
+RULE_COLUMNS = frozenset({"action", "rule", "engine"})
+"""Those of `deletions` that came with the rules; all rows of before have their defaults."""
+
 RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats)
 """Rows a process: many, and kept for hours."""
 
