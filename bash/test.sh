@@ -6,7 +6,7 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly default_guests=(debian12 debian13)
 # Guests that differ by their kernel alone, and the tests that such a difference can fail.
-readonly kernel_guests=(debian12-rt debian13-rt debian13-backports)
+readonly kernel_guests=(debian12-5.10 debian12-rt debian13-rt debian13-backports)
 readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
     tests/vm/test_modules_{figures,sharing,names,snapshot,readers,scale,fuzz}.py)
 # shellcheck source=bash/lib/test_engine.sh
@@ -30,7 +30,8 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
-           with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
+           with another kernel (debian12-5.10, debian12-rt, debian13-rt, debian13-backports) the
+           modules' tests; debian13-arm64
 
   coverage unit and docker, measured: which lines and branches of agent/ none of them runs
            (agents that tests start are measured too, but for one that is killed)

@@ -138,6 +138,22 @@ GUESTS: dict[str, Guest] = {
             in_ci=False,
         ),
         Guest(
+            "debian12-5.10",
+            "bookworm",
+            "5.10",
+            in_ci=False,
+            kernel=Kernel(
+                (
+                    # Its meta packages are older than the suite's own.
+                    "--allow-downgrades",
+                    "linux-image-amd64/bullseye",
+                    "linux-headers-amd64/bullseye",
+                ),
+                suite="bullseye",
+            ),
+            like="debian12",
+        ),
+        Guest(
             "debian12-rt",
             "bookworm",
             "6.1",

@@ -118,7 +118,10 @@ class Progress:
 
 def kernel_arguments(image: Image, machine: Machine) -> str:
     """The kernel command line; LabError when the guest's systemd has not that cgroup layout."""
-    words = [*_KERNEL_ARGUMENTS, f"console={_EMULATORS[image.guest.arch].console}"]
+    console = _EMULATORS[image.guest.arch].console
+    # Not the image's own mask: a getty takes the console's last output with it.
+    getty = f"systemd.mask=serial-getty@{console}.service"
+    words = [*_KERNEL_ARGUMENTS, f"console={console}", getty]
     if machine.cgroup == "v2":
         words.append("systemd.unified_cgroup_hierarchy=1")
     else:
