@@ -100,8 +100,8 @@ class LivesCases:
         box = engine.run(*_LITTLE, image=STRESS, command=command)
 
         def has_killed() -> bool:
-            top = engine.docker("top", box, "-eo", "comm").split()
-            return top[1:] == ["sleep"]
+            pid = engine.inspect(box)["State"]["Pid"]
+            return Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "sleep\n"
 
         wait_until(has_killed, "its first life has had its kill")
         killed = oom_kills_of(engine, box)
