@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
+from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
 from agent.engine_api.own_container import OwnContainer
@@ -77,6 +78,7 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        autopsies: Autopsies,
         metrics: Metrics | None = None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
@@ -92,6 +94,7 @@ class Ticker:
         self._mark = mark
         self._carried = carried
         self._metrics = metrics
+        self._autopsies = autopsies
         self._number = 0
         self.recreations = Recreations(installation)
 
@@ -120,6 +123,7 @@ class Ticker:
         count = _running_count(tick, gone)
         snapshot = tick.sample.snapshot
         view = tick.sample.cgroups.value
+        findings = self._find(tick)
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
             memory=snapshot.memory,
@@ -135,6 +139,8 @@ class Ticker:
             checks=tick.attribution.counts,
             cgroups={key.id: one for key, one in view.containers.items()} if view else {},
             shares={key.id: one for key, one in tick.cpu_shares.items()},
+            oom_kills=findings.kills,
+            ended=findings.ended,
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -158,6 +164,11 @@ class Ticker:
             stages_ms=dict(self._stopwatch.stages_ms),
             stored=stored,
         )
+
+    def _find(self, tick: Tick) -> Findings:
+        """Who ended, and why whom the OOM killer chose, since the last tick."""
+        autopsies, before = self._autopsies, self._carried
+        return self._stopwatch.time("oom", lambda: autopsies.of(tick, before))
 
     def hold_limit(self) -> int:
         """A pass at once where more governed containers run than allowed, not at the next tick.
@@ -231,6 +242,7 @@ class Ticker:
         except StoreError:
             return False
         self._removals.counted()
+        self._autopsies.stored()
         return True
 
 

@@ -168,7 +168,7 @@ class Btf:
         return total
 
     def size(self, struct_name: str) -> int:
-        """Bytes that `struct_name` takes. Raises BtfError where the kernel has no such structure."""
+        """Bytes that `struct_name` takes. Raises BtfError where the kernel has no such one."""
         return int(self._words[self._at[self.struct(struct_name)] + 2])
 
     def offset_of_first(self, struct_name: str, *names: str) -> int:

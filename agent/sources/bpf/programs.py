@@ -26,7 +26,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSet:
-    """What is compiled as one: its maps with their record sizes, its probes, its iterator if any."""
+    """What is compiled as one: its maps with their record sizes, its probes, its iterator."""
 
     sources: tuple[str, ...]
     """Files, in the order in which they are put together."""
