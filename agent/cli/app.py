@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from agent import __version__
 from agent.cli.commands import bpf, fleet
+from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
@@ -155,6 +156,7 @@ def doctor(
     return command.doctor(config, database, as_json=as_json)
 
 
+app.command()(oom)
 app.command()(report)
 app.command()(top)
 
