@@ -71,7 +71,7 @@ def kmsg() -> Iterator[Kmsg]:
 
 
 @pytest.fixture(scope="module")
-def eater(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def eater() -> Iterator[Path]:
     """The directory of the program that eats memory, static."""
     directory = Path(tempfile.mkdtemp(prefix="so1-eater-", dir="/var/tmp"))
     directory.chmod(0o755)

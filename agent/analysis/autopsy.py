@@ -167,10 +167,14 @@ def _autopsy(
     limited = _container(limit.cgroup_id if limit else 0, limit_cgroup, scene)
     is_host = cause in (OomCause.HOST, OomCause.SYSRQ)
     within = limit.cgroup_id if limit else 0
-    near = _neighbours(mark, scene, killed, within, is_host, limited or victim)
-    grower = max(near, key=lambda one: (one.grown_kb, one.rss_kb), default=None)
+    near, grower, since_ns = _growth(
+        told,
+        scene,
+        killed,
+        (within, is_host, limited or victim),
+        scene.host_total_kb if is_host else (limit.limit_kb if limit else 0) or 0,
+    )
     memory = mark.memory if mark and mark.memory else logged.memory if logged else None
-    since_ns = scene.earlier[0].at_ns if scene.earlier else None
     at_ns = mark.marked_ns if mark else min(logged.logged_ns, scene.now_ns) if logged else 0
     own = scene.containers.get(victim, _NAMELESS) if victim else _NAMELESS
     return OomKill(
@@ -251,15 +255,42 @@ def _is_below(cgroup_id: int, top: int, parents: Mapping[int, int]) -> bool:
     return cgroup_id == top
 
 
+Concerned = tuple[int, bool, ContainerKey | None]
+"""Whom a limit is for: those below that cgroup, all of the host, or those of that container."""
+
+
+def _growth(
+    told: Told,
+    scene: Scene,
+    killed: Mapping[ProcessKey, int],
+    concerned: Concerned,
+    limit_kb: int,
+) -> tuple[list[Neighbour], Neighbour | None, int | None]:
+    """Who lived then, who of them grew most, and since when (None: nothing is known before).
+
+    Since the last tick if somebody grew by a tenth of the limit since, else since one before: what
+    pushed over the edge comes before what grew long ago, and a slow leak is seen at all.
+    """
+    near: list[Neighbour] = []
+    grower = None
+    for place in range(len(scene.earlier) - 1, -1, -1) or (0,):
+        earlier = scene.earlier[place:]
+        near = _neighbours(told.mark, scene, earlier, killed, concerned)
+        grower = max(near, key=lambda one: (one.grown_kb, one.rss_kb), default=None)
+        if grower is not None and grower.grown_kb >= max(LEAST_GROWTH_KB, limit_kb // 10):
+            return near, grower, earlier[0].at_ns if earlier else None
+    return near, grower, scene.earlier[0].at_ns if scene.earlier else None
+
+
 def _neighbours(
     mark: OomMark | None,
     scene: Scene,
+    earlier: Sequence[Remembered],
     killed: Mapping[ProcessKey, int],
-    within: int,
-    is_host: bool,
-    container: ContainerKey | None,
+    concerned: Concerned,
 ) -> list[Neighbour]:
     """Every process that the limit is for and that lived when the victim was chosen."""
+    within, is_host, container = concerned
 
     def counts(cgroup_id: int) -> bool:
         if is_host:
@@ -274,7 +305,7 @@ def _neighbours(
     def add(
         key: ProcessKey, name: str, rss_kb: int, cgroup_id: int, state: str, peak: bool = False
     ) -> None:
-        before_kb, first_known = _before(key, scene.earlier)
+        before_kb, first_known = _before(key, earlier)
         if peak and not first_known:
             # Its largest may be long ago: only what was measured counts as growth.
             rss_kb = max((one.rss_kb.get(key, 0) for one in scene.earlier), default=0)
@@ -293,7 +324,7 @@ def _neighbours(
         add(key, mark.comm, mark.memory.rss_kb, mark.cgroup_id, "killed")
     for key, rss_kb in killed.items():
         if key in found and found[key].state != "killed":
-            before_kb, _ = _before(key, scene.earlier)
+            before_kb, _ = _before(key, earlier)
             found[key] = found[key]._replace(
                 rss_kb=rss_kb, grown_kb=rss_kb - before_kb, state="killed"
             )

@@ -4,6 +4,7 @@ where a process was seen. For `agent oom` and `agent who`.
 An agent that has not been started since its upgrade has no such tables yet: then there is nothing.
 """
 
+# ruff: noqa: S608 - what is put into queries are names of our own tables and columns
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def ended(
     )
     what, value = ("pid", pid) if pid is not None else ("process_name", name)
     found = history.rows(
-        f"SELECT {listed} FROM {table_name(EndedRow)} "  # noqa: S608 - constants
+        f"SELECT {listed} FROM {table_name(EndedRow)} "
         f"WHERE {what} = ? AND timestamp >= ? ORDER BY timestamp DESC, id DESC LIMIT 100",
         value,
         since_ms,
@@ -136,7 +137,7 @@ def _kills(history: History, rest: str, *values: object) -> tuple[OomEntry, ...]
     listed = ", ".join(
         f"{column} AS {name}" for column, name in zip(columns(OomKillRow), names, strict=True)
     )
-    query = f"SELECT id AS number, {listed} FROM {table_name(OomKillRow)} {rest}"  # noqa: S608
+    query = f"SELECT id AS number, {listed} FROM {table_name(OomKillRow)} {rest}"
     return tuple(
         OomEntry(int(row.pop("number")), OomKilled(**row)) for row in history.rows(query, *values)
     )
