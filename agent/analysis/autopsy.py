@@ -7,7 +7,7 @@ at the ticks before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -92,11 +92,13 @@ class Told(NamedTuple):
 
 
 def pair(
-    marks: Sequence[OomMark], logged: Sequence[LoggedKill]
+    marks: Sequence[OomMark], logged: Sequence[LoggedKill], told_lately: Collection[int] = ()
 ) -> tuple[list[Told], list[LoggedKill]]:
     """Each mark with its line of the log, and the lines that no mark explains.
 
-    A process is killed once: a second mark of the same one is another of its threads.
+    A process is killed once: a second mark of the same one is another of its threads, and of a
+    group that dies together the kernel logs the first victim twice. `told_lately` are pids of kills
+    that were told a moment ago.
     """
     lines: dict[int, list[LoggedKill]] = {}
     for line in logged:
@@ -109,7 +111,8 @@ def pair(
         seen.add(mark.key)
         mine = lines.get(mark.key.pid)
         found.append(Told(mark, mine.pop(0) if mine else None))
-    return found, [line for rest in lines.values() for line in rest]
+    told = {one.key.pid for one in marks} | set(told_lately)
+    return found, [rest[0] for pid, rest in lines.items() if rest and pid not in told]
 
 
 def autopsies(told: Sequence[Told], scene: Scene) -> tuple[OomKill, ...]:

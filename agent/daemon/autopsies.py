@@ -66,6 +66,7 @@ class Autopsies:
         self._earlier: deque[Remembered] = deque(maxlen=TICKS)
         self._containers: dict[ContainerKey, NameAndImage] = {}
         self._unmatched: tuple[LoggedKill, ...] = ()
+        self._told_lately: frozenset[int] = frozenset()
         self._ooms: dict[int, int] = {}
         self._counters: dict[ContainerKey, tuple[int, int]] = {}
         self._unstored: tuple[OomKill, ...] = ()
@@ -84,7 +85,7 @@ class Autopsies:
         exits, marks = self._ended(), self._marks()
         # Behind the marks: a kill is marked before it is logged.
         logged = (*self._unmatched, *(self._log.read() if self._log is not None else ()))
-        told, alone = autopsy.pair(marks or (), logged)
+        told, alone = autopsy.pair(marks or (), logged, self._told_lately)
         waiting = [one for one in alone if one not in self._unmatched]
         if marks is None:
             told += [autopsy.Told(None, one) for one in alone]
@@ -93,6 +94,9 @@ class Autopsies:
             # What was logged after the marks were read has its mark at the next tick.
             told += [autopsy.Told(None, one) for one in alone if one in self._unmatched]
         self._unmatched = tuple(waiting)
+        self._told_lately = frozenset(
+            one.mark.key.pid if one.mark else one.logged.pid if one.logged else 0 for one in told
+        )
         owner = self._owners(tick, before)
         if told:
             if len(told) > _MOST_KILLS:
