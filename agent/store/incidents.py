@@ -33,6 +33,19 @@ class Uncounted:
 
 
 @dataclass(frozen=True, slots=True)
+class UnseenSpan:
+    """One command of a container that no tick saw, over a span."""
+
+    container_id: str
+    container_name: str
+    parent: str
+    name: str
+    processes: int
+    cpu_ms: float
+    peak_rss_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """A container's process over the ticks that saw it."""
 
@@ -58,6 +71,28 @@ def oom_kills(history: History, count: int, since_ms: int = 0) -> tuple[OomEntry
 
 def oom_kill(history: History, number: int) -> OomEntry | None:
     return next(iter(_kills(history, "WHERE id = ?", number)), None)
+
+
+def oom_count(history: History, since_ms: int) -> int:
+    """How many processes were killed for lack of memory at or after `since_ms`."""
+    if not _is_there(history, OomKillRow):
+        return 0
+    (row,) = history.rows("SELECT count(*) AS kills FROM oom_kills WHERE timestamp >= ?", since_ms)
+    return int(row["kills"])
+
+
+def unseen(history: History, since_ms: int, count: int) -> tuple[UnseenSpan, ...]:
+    """The commands that no tick saw since then, the `count` that cost most CPU."""
+    found = history.rows(
+        "SELECT container_id, max(container_name) AS container_name, parent_name AS parent, "
+        "process_name AS name, sum(count) AS processes, sum(cpu_ms) AS cpu_ms, "
+        "max(peak_rss_mb) AS peak_rss_mb FROM short_lived WHERE timestamp >= ? "
+        "GROUP BY container_id, parent_name, process_name "
+        "ORDER BY sum(cpu_ms) DESC, container_id, process_name LIMIT ?",
+        since_ms,
+        count,
+    )
+    return tuple(UnseenSpan(**row) for row in found)
 
 
 def kill_of(history: History, pid: int, near_ms: int) -> OomEntry | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent.cli.views.report import moment
+from agent.cli.views.moments import moment
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.store.incidents import OomEntry, OomKilled, Uncounted
 from agent.util.terminal import printable

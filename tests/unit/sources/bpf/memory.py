@@ -100,6 +100,16 @@ class Memory:
         self._end += len(raw)
         struct.pack_into("=Q", self.ring, PAGE, self._end)
 
+    def oom(self, one: records.OomRecord) -> None:
+        """An OOM record in its ring buffer, whole."""
+        raw = struct.pack("=II", records.OOM.size, 0) + records.OOM.pack(*one)
+        raw = raw.ljust((len(raw) + 7) & ~7, b"\0")
+        (end,) = struct.unpack_from("=Q", self.ooms, PAGE)
+        for half in (0, OOM_BYTES):
+            at = 2 * PAGE + half + end
+            self.ooms[at : at + len(raw)] = raw
+        struct.pack_into("=Q", self.ooms, PAGE, end + len(raw))
+
     @property
     def given(self) -> int:
         """Bytes of exits so far, of which the reader has `taken`."""
