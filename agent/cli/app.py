@@ -13,6 +13,7 @@ from agent.cli.commands import bpf, fleet
 from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
+from agent.cli.commands.who import who
 from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
@@ -159,6 +160,7 @@ def doctor(
 app.command()(oom)
 app.command()(report)
 app.command()(top)
+app.command()(who)
 
 
 def run(arguments: list[str] | None = None) -> int:
