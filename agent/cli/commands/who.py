@@ -156,7 +156,5 @@ def _state_of(history: History | None, config: Config, clock: Clock) -> list[str
     age_ms = clock.wall_ns() // _MS_NS - last.timestamp_ms
     if age_ms <= 3 * config.interval_s * 1000:
         return []
-    return [
-        f"No agent has stored a tick since {moment(last.timestamp_ms)}: what ended since is not "
-        "known."
-    ]
+    since = moment(last.timestamp_ms)
+    return [f"No agent has stored a tick since {since}: what ended since is not known."]

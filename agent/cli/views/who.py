@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from agent.cli.views.moments import moment, span
 from agent.model.attribution import AttributedProcess, Basis, Verified
-from agent.model.process import Process, Source
+from agent.model.process import Process, Source, in_clock_ticks
 from agent.model.tick import Tick
 from agent.store.incidents import Ended, OomEntry, Sighting
 from agent.util.terminal import printable
@@ -242,13 +242,30 @@ def _witnesses(tick: Tick, row: AttributedProcess | None, process: Process) -> s
     if bpf.value is None:
         return f"{first}; BPF does not testify: {bpf.missing}"
     if row is None:
-        return f"{first}"
+        return first + _bpf_of_host(tick, process)
     if row.verified is Verified.AGREE:
         return f"{first} and BPF agree"
     if row.verified is Verified.CONFLICT:
         whom = (row.bpf_container_id or "")[:12] or "no container"
         return f"{first} and BPF disagree: BPF says {whom}"
     return f"{first}; BPF has no record of it"
+
+
+def _bpf_of_host(tick: Tick, process: Process) -> str:
+    """What BPF says of a process that is nobody's."""
+    bpf, view = tick.sample.bpf.value, tick.sample.cgroups.value
+    if bpf is None or view is None:
+        return ""
+    wanted = in_clock_ticks(process.key)
+    cgroup_id = next(
+        (one for key, one in bpf.cgroup_ids.items() if in_clock_ticks(key) == wanted), None
+    )
+    if cgroup_id is None:
+        return "; BPF has no record of it"
+    theirs = frozenset[int]().union(
+        *(one.ids for one in view.containers.values()), *(one.ids for one in view.foreign.values())
+    )
+    return " and BPF disagree" if cgroup_id in theirs else " and BPF agree"
 
 
 def _parents(tick: Tick, process: Process) -> tuple[tuple[int, str], ...]:
