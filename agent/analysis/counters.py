@@ -17,6 +17,8 @@ from agent.model.removal import Removal
 TICKS = ("ticks",)
 EVENTS_LOST = ("bpf_events_lost",)
 OOM_KILLS = ("oom_kills",)
+OOM_VICTIMS = "oom_victims"
+"""With the cause."""
 REMOVALS = "removals"
 """With rule, reason and outcome."""
 
@@ -85,6 +87,9 @@ class LastingCounters:
                 totals.oom_kills for totals in record.totals if isinstance(totals.oom_kills, int)
             ),
         }
+        for cause in record.oom_causes:
+            key = (OOM_VICTIMS, cause)
+            changes[key] = changes.get(key, 0) + 1
         return LastingCounters(containers, _added(self.host, changes))
 
     def with_removals(self, removals: Iterable[Removal], rule: str) -> LastingCounters:

@@ -37,6 +37,9 @@ class Findings(NamedTuple):
     """What a tick stores of it."""
 
     kills: tuple[OomKill, ...]
+    """Those that are not stored yet."""
+    causes: tuple[str, ...]
+    """Of those that came since the last call."""
     ended: tuple[EndedProcess, ...]
 
 
@@ -98,6 +101,7 @@ class Autopsies:
             one.mark.key.pid if one.mark else one.logged.pid if one.logged else 0 for one in told
         )
         owner = self._owners(tick, before)
+        found: tuple[OomKill, ...] = ()
         if told:
             if len(told) > _MOST_KILLS:
                 log.warning("oom=many kept=%d of=%d", _MOST_KILLS, len(told))
@@ -108,11 +112,13 @@ class Autopsies:
                 if one.mark is not None:
                     self._ooms.update((level.cgroup_id, level.ooms) for level in one.mark.levels)
         self._remember(tick)
+        causes = tuple(str(one.cause) for one in found)
         if not exits:
-            return Findings(self._unstored, ())
+            return Findings(self._unstored, causes, ())
         known = self._known()
         return Findings(
             self._unstored,
+            causes,
             endings.remembered(
                 exits,
                 owner,

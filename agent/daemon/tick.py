@@ -140,6 +140,7 @@ class Ticker:
             cgroups={key.id: one for key, one in view.containers.items()} if view else {},
             shares={key.id: one for key, one in tick.cpu_shares.items()},
             oom_kills=findings.kills,
+            oom_causes=findings.causes,
             ended=findings.ended,
         )
         self._carried = tick.carried

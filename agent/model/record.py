@@ -62,4 +62,6 @@ class TickRecord:
     """Whose each container's CPU was since the last tick, where BPF has an account of it."""
     oom_kills: tuple[OomKill, ...] = ()
     """Since the last tick that was stored."""
+    oom_causes: tuple[str, ...] = ()
+    """Of those since the last tick, stored or not."""
     ended: tuple[EndedProcess, ...] = ()
