@@ -197,6 +197,9 @@ class OomCases:
         assert all(word in told.stdout for word in words), told.stdout
         listed = json.loads(run_agent("oom", "--json", *where).stdout)
         assert row["pid"] in {one["pid"] for one in listed["kills"]}
+        whose = run_agent("who", str(row["pid"]), "--config", str(place.config))
+        assert f"status 137, OOM (agent oom {row['id']})" in whose.stdout, whose.stdout
+        assert row["container_name"] in whose.stdout
 
     @pytest.mark.usefixtures("agent")
     def test_one_that_is_gone_before_a_tick_saw_it(

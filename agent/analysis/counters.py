@@ -88,8 +88,8 @@ class LastingCounters:
             ),
         }
         for cause in record.oom_causes:
-            key = (OOM_VICTIMS, cause)
-            changes[key] = changes.get(key, 0) + 1
+            victims = (OOM_VICTIMS, cause)
+            changes[victims] = changes.get(victims, 0) + 1
         return LastingCounters(containers, _added(self.host, changes))
 
     def with_removals(self, removals: Iterable[Removal], rule: str) -> LastingCounters:

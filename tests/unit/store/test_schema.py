@@ -44,8 +44,8 @@ DOCUMENTED = {
         limit_container limit_mb used_mb anon_mb file_mb shmem_mb swap_mb oom_score_adj trigger_pid
         trigger_name trigger_container grower_pid grower_name grower_container grown_mb grown_s
         beside witnesses""",
-    "ended_processes": """started pid process_name parent_pid parent_name container_id container_name
-        status oom cpu_ms peak_rss_mb""",
+    "ended_processes": """started pid process_name parent_pid parent_name container_id
+        container_name status oom cpu_ms peak_rss_mb""",
     "short_lived": "container_id container_name parent_name process_name count cpu_ms peak_rss_mb",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
