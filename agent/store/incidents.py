@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agent.store.queries import History
 from agent.store.tables import Ended, EndedRow, OomKilled, OomKillRow, columns, fields, table_name
 
-__all__ = ["Ended", "OomEntry", "OomKilled", "Sighting"]
+__all__ = ["Ended", "OomEntry", "OomKilled", "SeenProcess"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class UnseenSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class SeenProcess:
     """A container's process over the ticks that saw it."""
 
     pid: int
@@ -138,7 +138,7 @@ def ended(
 
 def sightings(
     history: History, since_ms: int, *, pid: int | None = None, name: str = ""
-) -> tuple[Sighting, ...]:
+) -> tuple[SeenProcess, ...]:
     """Containers' processes of that number, or name, that ticks saw since, the last seen first."""
     what, value = ("pid", pid) if pid is not None else ("process_name", name)
     where = f"{what} = ? AND timestamp >= ? GROUP BY pid, process_name, container_id"
@@ -160,7 +160,7 @@ def sightings(
         since_ms,
     )
     return tuple(
-        Sighting(**row, first_ms=first[row["pid"], row["name"], row["container_id"]])
+        SeenProcess(**row, first_ms=first[row["pid"], row["name"], row["container_id"]])
         for row in found
     )
 

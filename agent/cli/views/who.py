@@ -13,7 +13,7 @@ from agent.cli.views.moments import moment, span
 from agent.model.attribution import AttributedProcess, Basis, Verified
 from agent.model.process import Process, Source, in_clock_ticks
 from agent.model.tick import Tick
-from agent.store.incidents import Ended, OomEntry, Sighting
+from agent.store.incidents import Ended, OomEntry, SeenProcess
 from agent.util.terminal import printable
 
 _MOST_PARENTS = 32
@@ -80,7 +80,7 @@ class WhoEnded:
 
 
 def living(
-    tick: Tick, process: Process, sightings: Sequence[Sighting], boot_to_wall_ns: int
+    tick: Tick, process: Process, sightings: Sequence[SeenProcess], boot_to_wall_ns: int
 ) -> WhoLives:
     """What one look says of a process, with what ticks saw of it."""
     row = next((one for one in tick.attribution.rows if one.process.pid == process.pid), None)
@@ -145,7 +145,7 @@ def ended(row: Ended, kill: OomEntry | None) -> WhoEnded:
     )
 
 
-def last_seen(row: Sighting, kill: OomEntry | None) -> WhoEnded:
+def last_seen(row: SeenProcess, kill: OomEntry | None) -> WhoEnded:
     """What ticks saw of a process whose end nobody told: the agent ran without BPF, or not."""
     return WhoEnded(
         pid=row.pid,
