@@ -32,6 +32,7 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.policy import idle, original
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
 from agent.sources.engine.kept_list import KeptList
@@ -168,7 +169,9 @@ class _Run:
             read_host=outside.read_host,
             stopwatch=stopwatch,
             lives=lives,
+            read_activity=outside.read_activity,
         )
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
         own = outside.own_container()
@@ -271,6 +274,7 @@ class _Run:
         """Only the rules: everything else of the settings is for the next start."""
         self._config = msgspec.structs.replace(self._config, policy=config.policy)
         self._ticker.use(config.policy)
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         self._containers.ask_all_labels(needs_labels(config.policy.rule))
         self._status.use(self._config)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,15 @@ from agent.daemon.signals import Stopper
 from agent.engine_api.client import other_docker_host
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError, StoreError
-from agent.model.container import CgroupView, Container
+from agent.model.activity import Activity
+from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
 from agent.model.policy_state import PolicyState
 from agent.model.process import Snapshot
 from agent.model.removal import RemovalPass
 from agent.policy import governance
 from agent.policy.rules import needs_labels
-from agent.sources import host_metrics, psutil_source
+from agent.sources import activity, host_metrics, psutil_source
 from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
@@ -93,6 +94,11 @@ class Outside:
         unknown_ids: frozenset[int],
     ) -> CgroupView:
         return reader.read(layout, containers, unknown_ids)
+
+    def read_activity(
+        self, layout: reader.CgroupLayout, containers: Sequence[Container], view: CgroupView
+    ) -> Mapping[ContainerKey, Activity]:
+        return activity.read(layout, containers, view, self.clock)
 
     def read_modules(self) -> Snapshot:
         """Raises SourceError."""
