@@ -13,6 +13,7 @@ from agent.model.container import ContainerCgroup, ContainerTotals
 from agent.model.ended import EndedProcess
 from agent.model.host import HostFigures, Memory
 from agent.model.oom import OomKill
+from agent.model.policy_state import PolicyState
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
 
@@ -65,3 +66,5 @@ class TickRecord:
     oom_causes: tuple[str, ...] = ()
     """Of those since the last tick, stored or not."""
     ended: tuple[EndedProcess, ...] = ()
+    policy_state: tuple[PolicyState, ...] | None = None
+    """What the rules remember, None where nothing of it is to be written."""

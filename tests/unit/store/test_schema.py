@@ -39,7 +39,7 @@ DOCUMENTED = {
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
         oom_kills swap_mb held_estimated_mb""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
-        outcome duration_ms error available_before_mb available_after_mb""",
+        outcome duration_ms error available_before_mb available_after_mb action rule engine""",
     "oom_kills": """pid process_name container_id container_name image cgroup cause limit_cgroup
         limit_container limit_mb used_mb anon_mb file_mb shmem_mb swap_mb oom_score_adj trigger_pid
         trigger_name trigger_container grower_pid grower_name grower_container grown_mb grown_s
@@ -64,6 +64,7 @@ TEXT = {
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     *("parent_name", "cgroup", "cause", "limit_cgroup", "limit_container", "trigger_name"),
     *("trigger_container", "grower_name", "grower_container", "beside", "witnesses"),
+    *("action", "rule", "engine"),
 }
 
 
@@ -96,7 +97,7 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
             if field.column_name != "id":
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
-    others = {*promised(), "sqlite_sequence", "schema_migration", *counters.TABLES}
+    others = {*promised(), "sqlite_sequence", "schema_migration", "policy_state", *counters.TABLES}
     assert made == {table_name(model) for model in ALL_TABLES} | others
 
 
