@@ -17,6 +17,7 @@ import msgspec
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon.autopsies import Autopsies
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
@@ -32,6 +33,7 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.policy import idle, original
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
 from agent.sources.engine.kept_list import KeptList
@@ -168,7 +170,9 @@ class _Run:
             read_host=outside.read_host,
             stopwatch=stopwatch,
             lives=lives,
+            read_activity=outside.read_activity,
         )
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
         own = outside.own_container()
@@ -193,6 +197,13 @@ class _Run:
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
             metrics=self._outlets.metrics,
+            autopsies=Autopsies(
+                marks=self._bpf.ooms,
+                ended=self._bpf.ended,
+                kernel_log=outside.kernel_log(undo),
+                started=lambda: events.names,
+                clock=clock,
+            ),
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
@@ -271,6 +282,7 @@ class _Run:
         """Only the rules: everything else of the settings is for the next start."""
         self._config = msgspec.structs.replace(self._config, policy=config.policy)
         self._ticker.use(config.policy)
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         self._containers.ask_all_labels(needs_labels(config.policy.rule))
         self._status.use(self._config)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +25,20 @@ from agent.daemon.signals import Stopper
 from agent.engine_api.client import other_docker_host
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError, StoreError
-from agent.model.container import CgroupView, Container
+from agent.model.activity import Activity
+from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
 from agent.model.policy_state import PolicyState
 from agent.model.process import Snapshot
 from agent.model.removal import RemovalPass
 from agent.policy import governance
 from agent.policy.rules import needs_labels
-from agent.sources import host_metrics, psutil_source
+from agent.sources import activity, host_metrics, psutil_source
 from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
+from agent.sources.kernel_log import KernelLog
 from agent.sources.process_source import Loading
 from agent.store import handover
 from agent.store.installation import installation_id
@@ -44,6 +46,7 @@ from agent.store.queries import History
 from agent.store.store import Store
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
+from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
     from agent.sources.bpf.witness import Witness
@@ -93,6 +96,11 @@ class Outside:
         unknown_ids: frozenset[int],
     ) -> CgroupView:
         return reader.read(layout, containers, unknown_ids)
+
+    def read_activity(
+        self, layout: reader.CgroupLayout, containers: Sequence[Container], view: CgroupView
+    ) -> Mapping[ContainerKey, Activity]:
+        return activity.read(layout, containers, view, self.clock)
 
     def read_modules(self) -> Snapshot:
         """Raises SourceError."""
@@ -161,6 +169,13 @@ class Outside:
         return bpf.Witness.start(
             layout.hierarchy, self.clock, directory=Path(self.config.paths.bpf)
         )
+
+    def kernel_log(self, undo: UndoStack) -> KernelLog | None:
+        """None where it cannot be read."""
+        log = KernelLog.open()
+        if log is not None:
+            undo.push("kernel log", log.close)
+        return log
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

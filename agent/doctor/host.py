@@ -34,7 +34,9 @@ def configuration(facts: Facts, config: Config) -> Check:
             "correct it, then: agent doctor",
         )
     source = f"source {config.source}, scope {config.policy.scope}, every {config.interval_s:g} s"
-    if noted := notes(config.policy):
+    if noted := notes(
+        config.policy, has_psi=facts.cgroups.has_psi, io_problem=facts.cgroups.io_problem
+    ):
         finding = f"{source}; {' '.join(noted)}"
         return Check("configuration", State.DEGRADED, finding, "agent policy check")
     return Check("configuration", State.OK, source)

@@ -16,7 +16,7 @@ from agent.config import PolicySettings
 from agent.model.container import ContainerKey, ContainerTotals, Tier
 from agent.model.removal import Decision, Reason
 from agent.policy import original
-from agent.policy.conditions import KB_PER_MB, HostMoment, verdicts
+from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment, idle_level, verdicts
 from agent.policy.governance import protection
 from agent.policy.rules import ENDED, Rule, RuleOrder, RuleSet
 
@@ -169,7 +169,7 @@ def _unsure(
     unknown = {
         RuleOrder.HELD: "",
         RuleOrder.CPU: "" if math.isfinite(one.cpu_percent) else "its CPU is not known",
-        RuleOrder.IDLE: "how long it has been idle is not known",
+        RuleOrder.IDLE: "" if _idle_is_known(one, now) else "whether it is idle is not known",
     }.get(rule.order, "" if one.container.key in now.started_ns else "its start is not known")
     return f"spared: {unknown}" if unknown else ""
 
@@ -208,9 +208,13 @@ def _order(rule: Rule, one: ContainerTotals, now: HostMoment) -> tuple[object, .
         RuleOrder.CPU: -_cpu(one),
         RuleOrder.OLDEST: float(started_ns),
         RuleOrder.YOUNGEST: -float(started_ns),
-        RuleOrder.IDLE: 0.0,
+        RuleOrder.IDLE: float(now.since.get((one.container.key, IDLE), now.now_ns)),
     }[rule.order]
     return (first, *_largest(one))
+
+
+def _idle_is_known(one: ContainerTotals, now: HostMoment) -> bool:
+    return (one.container.key, IDLE) in now.since or idle_level("0s", one, now).holds is False
 
 
 def _largest(totals: ContainerTotals) -> tuple[int, float, int, str]:

@@ -50,6 +50,7 @@ def check(
     """
     from agent.policy import original
     from agent.policy.notes import notes
+    from agent.sources import activity
     from agent.util.terminal import printable
 
     file = file or config
@@ -60,7 +61,7 @@ def check(
             raise
         streams.out(streams.json_text({"ok": False, "problems": [error.message], "notes": []}))
         return error.exit_status
-    said = notes(settings.policy, has_psi=_PSI.exists())
+    said = notes(settings.policy, has_psi=_PSI.exists(), io_problem=activity.host_io_problem())
     if as_json:
         streams.out(streams.json_text({"ok": True, "problems": [], "notes": list(said)}))
         return 0

@@ -50,10 +50,11 @@ def test_check_counts_the_rules_and_names_what_is_never_met(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
     monkeypatch.setattr("agent.cli.commands.policy._PSI", file)
+    monkeypatch.setattr("agent.sources.activity.host_io_problem", lambda: "no I/O is counted")
     status, out, err = agent(monkeypatch, capsys, "check", file)
     assert (status, err) == (0, "")
     assert "1 rules of your own, 3 built-in" in out
-    assert 'rule "ci": idle is never met' in out
+    assert 'rule "ci": idle is never met: no I/O is counted' in out
     status, out, _ = agent(monkeypatch, capsys, "check", "--json", file)
     value = json.loads(out)
     assert (status, value["ok"], value["problems"]) == (0, True, [])
