@@ -158,11 +158,16 @@ build = "/srv/build"
 bpf = "/srv/bpf"
 run = "/run/x"
 log = "/srv/log"
+[[engine]]
+name = "podman"
+kind = "podman"
+socket = "unix:///run/podman/podman.sock"
+govern = true
 """
 
 
 def test_every_setting_of_a_file_arrives_as_it_was_written() -> None:
-    read = msgspec.to_builtins(decode_config(EVERYTHING, "agent.toml"))
+    read = msgspec.json.decode(msgspec.json.encode(decode_config(EVERYTHING, "agent.toml")))
     assert read == tomllib.loads(EVERYTHING)
     defaults = msgspec.to_builtins(Config())
 
@@ -183,6 +188,7 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
         "interval_s": 20.0,
         "source": "auto",
         "docker_host": "unix:///var/run/docker.sock",
+        "engine": (),
         "policy": {
             "max_containers": 10,
             "keep_low": 3,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,11 +21,14 @@ import requests.exceptions
 
 from agent.clock import Clock
 from agent.engine_api import ownership, schema
+from agent.engine_api.address import PODMAN_KIND, kind_of, product
 from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected, Listed, label_text
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container
+from agent.model.container import DOCKER, Container
+from agent.sources.engine import pods
+from agent.sources.engine.pods import PodPlace
 from agent.sources.engine.uptime import at_least_up_ns
 from agent.util.terminal import printable
 
@@ -40,6 +43,8 @@ LOOK_AGAIN_S = 0.2
 
 _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
+
+_NO_POD = PodPlace("", is_infra=False)
 
 T = TypeVar("T")
 
@@ -71,8 +76,23 @@ class _Known:
 class Engine:
     """Docker as a source. One thread uses one object; it connects by itself, again if need be."""
 
-    def __init__(self, docker_host: str, clock: Clock, deadline_s: float = LIST_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        docker_host: str,
+        clock: Clock,
+        deadline_s: float = LIST_DEADLINE_S,
+        *,
+        name: str = DOCKER,
+        observed_only: str = "",
+    ) -> None:
+        """`name` is the engine's in the settings, `observed_only` why none of its containers is
+        governed, "" where they may be.
+        """
         self._host = docker_host
+        self._name = name
+        self._observed_only = observed_only
+        self._pods: Mapping[str, PodPlace] | None = {}
+        """None where podman does not say."""
         self._clock = clock
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
@@ -98,12 +118,14 @@ class Engine:
                 read_ns = self._clock.boot_ns()
                 listed = self._ask(ends, lambda api: api.containers(all=True), _a_list)
                 entries, left_out = self._entries(listed)
+                if kind_of(self._host) == PODMAN_KIND:
+                    self._pods = self._read_pods(ends)
                 found = [self._container(one, ends) for one in entries]
         except docker.errors.APIError as error:
             self.close()
             raise EngineUnavailableError(
-                f"Docker at {self._host} refuses: {str(error.explanation)[:300]}.",
-                "Look at `sudo docker ps -a`.",
+                f"{product(self._host)} at {self._host} refuses: {str(error.explanation)[:300]}.",
+                f"Look at `sudo {kind_of(self._host)} ps -a`.",
             ) from error
         except BaseException:
             self.close()
@@ -153,6 +175,7 @@ class Engine:
             return None
         state = schema.container_state(listed.State)
         inspected = known.inspected
+        place = (self._pods or {}).get(listed.Id, _NO_POD)
         return Container(
             id=listed.Id,
             name=_name(listed, inspected),
@@ -163,7 +186,25 @@ class Engine:
             labels=label_text(listed.Labels),
             own_installation=known.own_installation,
             started_ns=_moment_or_0(inspected.State.StartedAt),
+            engine=self._name,
+            pod=place.pod,
+            observed_only=self._why_observed(place),
         )
+
+    def _read_pods(self, ends: float) -> Mapping[str, PodPlace] | None:
+        """None, which is logged once, where podman does not say which pods there are."""
+        try:
+            found = self._ask(ends, pods.read, lambda answer: answer)
+        except (docker.errors.APIError, *_ODD) as error:
+            if self._pods is not None:
+                log.warning("engine=%s pods=unknown none is governed: %s", self._name, error)
+            return None
+        return found
+
+    def _why_observed(self, place: PodPlace) -> str:
+        if self._observed_only or self._pods is None:
+            return self._observed_only or "podman does not say which containers hold a pod"
+        return f"the infra container of pod {place.pod}" if place.is_infra else ""
 
     def _inspected(self, listed: Listed, ends: float) -> _Known | None:
         """What Docker knows of one container, asked again unless it cannot have restarted since.
