@@ -263,7 +263,9 @@ def decode_config(text: str, origin: str) -> Config:
 
 def _words(error: msgspec.ValidationError) -> str:
     """The error without a regular expression, which tells nobody what to write."""
-    found = re.fullmatch(r"Expected `str` matching regex .* - at `\$\.([\w.[\]]+)`", str(error), re.S)
+    found = re.fullmatch(
+        r"Expected `str` matching regex .* - at `\$\.([\w.[\]]+)`", str(error), re.S
+    )
     if found is None:
         return str(error)
     key = found[1]

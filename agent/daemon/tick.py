@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -133,8 +134,9 @@ class Ticker:
             totals=tick.totals,
             passes=self._removals.passes,
             checks=tick.attribution.counts,
-            cgroups={key.id: one for key, one in view.containers.items()} if view else {},
-            shares={key.id: one for key, one in tick.cpu_shares.items()},
+            cgroups=view.containers if view else {},
+            silent=frozenset(tick.sample.silent),
+            shares=tick.cpu_shares,
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -165,13 +167,15 @@ class Ticker:
         Gives how many containers were removed; `deletions` is written here, the next tick's row
         counts them. Raises SourceError as `tick` does.
         """
-        if self._carried.engine_seen != self._collector.interruptions:
+        settled = self._settled()
+        if not settled:
             return 0
-        running = sum(
-            one.state.is_running and self._govern(one).governed
+        running = Counter(
+            one.engine
             for one in self._collector.list_containers()
+            if one.engine in settled and one.state.is_running and self._govern(one).governed
         )
-        if not decide.over_limit(running, self._settings):
+        if not any(decide.over_limit(count, self._settings) for count in running.values()):
             return 0
         tick = self._look(for_tick=False)
         # The next tick's interval begins at the last stored one, whatever was seen in between.
@@ -181,7 +185,7 @@ class Ticker:
             return 0
         removed = self._carry_out(decisions)
         self._removals.write(self._clock.wall_ns())
-        log.info("pass=at-once running=%d removed=%d", running, removed)
+        log.info("pass=at-once running=%d removed=%d", running.total(), removed)
         return removed
 
     def finish(self, wait_s: float) -> None:
@@ -191,7 +195,9 @@ class Ticker:
     def _look(self, *, for_tick: bool) -> Tick:
         tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
         if tick.engine_answers:
-            self._removals.forget_all_but({one.key for one in tick.containers})
+            self._removals.forget_all_but(
+                {one.key for one in tick.containers}, frozenset(tick.sample.silent)
+            )
             for owner in self.recreations.seen(tick.containers, self._clock.boot_ns()):
                 log.warning("outcome=owner-recreates owner=%r", owner[:_MAX_SHOWN])
         return tick
@@ -202,15 +208,23 @@ class Ticker:
         )
 
     def _decide(self, tick: Tick) -> tuple[Decision, ...]:
-        """Nothing on half knowledge, and nothing where the engine went away since the look."""
-        if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
+        """Nothing on half knowledge, and nothing where the engine went away since the look: of
+        each engine for itself."""
+        acting = tick.may_act & self._settled()
+        if not acting:
             return ()
         return decide.decide(
-            tick.totals,
+            [one for one in tick.totals if one.container.engine in acting],
             tick.attribution.disputed,
             self._settings,
             lambda: secrets.token_hex(6),
         )
+
+    def _settled(self) -> frozenset[str]:
+        """The engines that a whole tick has seen since they were last away."""
+        seen = self._carried.engines_seen
+        counts = self._collector.interruptions
+        return frozenset(name for name, count in counts.items() if seen.get(name, 0) == count)
 
     def _carry_out(self, decisions: Sequence[Decision]) -> int:
         """How many were removed."""

@@ -194,12 +194,11 @@ class Engine:
     def _read_pods(self, ends: float) -> Mapping[str, PodPlace] | None:
         """None, which is logged once, where podman does not say which pods there are."""
         try:
-            found = self._ask(ends, pods.read, lambda answer: answer)
+            return self._ask(ends, pods.read, _as_read)
         except (docker.errors.APIError, *_ODD) as error:
             if self._pods is not None:
                 log.warning("engine=%s pods=unknown none is governed: %s", self._name, error)
             return None
-        return found
 
     def _why_observed(self, place: PodPlace) -> str:
         if self._observed_only or self._pods is None:
@@ -291,6 +290,10 @@ class Engine:
                 return None
             self._claims_of_images[image] = ownership.claimed(labels)
         return ownership.own_installation(claimed, self._claims_of_images[image])
+
+
+def _as_read(answer: Mapping[str, PodPlace]) -> Mapping[str, PodPlace]:
+    return answer
 
 
 def _a_list(answer: Any) -> Sequence[Any]:
