@@ -12,7 +12,7 @@ from agent.daemon.events import StartsSeen, engine_callback
 from agent.engine_api.address import Address
 from agent.sources.engine.inventory import Engine
 from agent.sources.engine.kept_list import KeptList
-from agent.sources.engine.lists import PATIENCE_S, EngineLists
+from agent.sources.engine.lists import EngineLists
 from agent.sources.engine.lives import EngineLives
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from agent.daemon.collector import Collector
     from agent.daemon.outside import Outside
     from agent.sources.engine.events import EngineEvents
-
-_LEAST_PATIENCE_S = 1.0
-
 
 def address_of(settings: EngineSettings) -> str:
     """Where it listens, for whatever asks it."""
@@ -62,8 +59,7 @@ class Engines:
             self.kept[one.name] = KeptList(
                 outside.engine(one), outside.clock, partial(getattr, events, "quiet_since_ns")
             )
-        patience_s = max(_LEAST_PATIENCE_S, min(PATIENCE_S, outside.config.interval_s / 4))
-        self.lists = EngineLists(self.kept, patience_s)
+        self.lists = EngineLists(self.kept)
 
     def start(self) -> None:
         """Begins to follow the events of all."""

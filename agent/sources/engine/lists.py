@@ -19,9 +19,9 @@ from agent.sources.engine.inventory import Listing
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 3.0
-"""For engines that answered the last time: the first list of some thousand containers."""
+"""For engines whose last answer was a list, late or not: a loaded podman takes a second or two."""
 DOUBT_S = 0.25
-"""For one that did not: enough for one that is back."""
+"""For one whose last answer was an error: enough for one that is back."""
 
 
 class ContainerLister(Protocol):
@@ -40,7 +40,7 @@ class EngineLists:
     def __init__(
         self, engines: Mapping[str, ContainerLister], patience_s: float = PATIENCE_S
     ) -> None:
-        """`patience_s` is how long to wait for engines that answered the last time."""
+        """`patience_s` is how long to wait for engines whose last answer was a list."""
         self._patience_s = patience_s
         self._only = next(iter(engines.values())) if len(engines) == 1 else None
         self._readers = {name: _Reader(name, engine) for name, engine in engines.items()}
@@ -64,7 +64,7 @@ class EngineLists:
         hanging = {name for name, reader in self._readers.items() if not reader.begin(fresh=fresh)}
         answers: dict[str, Answer] = {}
         for name, reader in self._readers.items():
-            patience_s = self._patience_s if reader.answered else DOUBT_S
+            patience_s = DOUBT_S if reader.failed else self._patience_s
             answers[name] = reader.wait(began + (0.0 if name in hanging else patience_s))
         return answers
 
@@ -81,8 +81,11 @@ class _Reader:
         self._running = False
         self._answer: Answer | None = None
         self._last: Answer | None = None
-        self.answered = True
-        """Whether the last answer came in time and was a list."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether its last answer was an error, late or not."""
+        return isinstance(self._last, EngineUnavailableError)
 
     def begin(self, *, fresh: bool) -> bool:
         """Asks for a list; False where the last one has not come yet: the engine hangs."""
@@ -119,7 +122,6 @@ class _Reader:
                     f"The engine {self._name} has not given its list in time.",
                     "Look whether it hangs.",
                 )
-            self.answered = isinstance(answer, Listing)
             return answer
 
     def _read(self) -> None:
