@@ -1,4 +1,4 @@
-"""The container engines of one run: how each is reached, followed and asked, and how it is doing."""
+"""The container engines of one run: how each is reached, followed and asked, and how it does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.clock import Clock
-from agent.config import EngineKind, EngineSettings
+from agent.config import Config, EngineKind, EngineSettings
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.engine_api.address import Address
 from agent.sources.engine.inventory import Engine
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.daemon.outside import Outside
     from agent.sources.engine.events import EngineEvents
 
+
 def address_of(settings: EngineSettings) -> str:
     """Where it listens, for whatever asks it."""
     if settings.kind is EngineKind.DOCKER:
@@ -29,10 +30,21 @@ def address_of(settings: EngineSettings) -> str:
     return Address(settings.socket, str(settings.kind))
 
 
-def engine_of(settings: EngineSettings, clock: Clock) -> Engine:
-    """It as a source."""
+def engine_of(settings: EngineSettings, clock: Clock, *, all_labels: bool = False) -> Engine:
+    """It as a source; `all_labels` as `Engine` has it."""
     observed = "" if settings.governed else f"the engine {settings.name} is observed only"
-    return Engine(address_of(settings), clock, name=settings.name, observed_only=observed)
+    return Engine(
+        address_of(settings),
+        clock,
+        name=settings.name,
+        observed_only=observed,
+        all_labels=all_labels,
+    )
+
+
+def governed_hosts(config: Config) -> dict[str, str]:
+    """Where each engine listens whose containers may be acted on, by its name."""
+    return {one.name: address_of(one) for one in config.engines if one.governed}
 
 
 class Engines:
@@ -65,6 +77,11 @@ class Engines:
         """Begins to follow the events of all."""
         for events in self._events.values():
             events.start()
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        """Whether images are asked for their labels from now on, of every engine."""
+        for kept in self.kept.values():
+            kept.ask_all_labels(wanted)
 
     def close(self) -> None:
         """Ends that."""

@@ -7,6 +7,7 @@ test says, in no time.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,30 +19,38 @@ from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.config import Config, EngineSettings
 from agent.daemon import teardown
-from agent.daemon.engines import address_of, engine_of
+from agent.daemon.engines import address_of, engine_of, governed_hosts
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.engine_api.client import other_docker_host
 from agent.engine_api.own_container import OwnContainer
-from agent.errors import AgentError
+from agent.errors import AgentError, StoreError
 from agent.model.container import CgroupView, Container
 from agent.model.host import HostCounters
+from agent.model.policy_state import PolicyState
 from agent.model.process import Snapshot
+from agent.model.removal import RemovalPass
 from agent.policy import governance
+from agent.policy.rules import needs_labels
 from agent.sources import host_metrics, psutil_source
 from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
 from agent.sources.process_source import Loading
+from agent.store import handover
 from agent.store.installation import installation_id
+from agent.store.queries import History
 from agent.store.store import Store
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
 
 if TYPE_CHECKING:
     from agent.sources.bpf.witness import Witness
+
+
+log = logging.getLogger(__name__)
 
 
 class Outside:
@@ -105,7 +114,8 @@ class Outside:
         return kernel_modules.unload()
 
     def engine(self, settings: EngineSettings) -> Engine:
-        return engine_of(settings, self.clock)
+        all_labels = needs_labels(self.config.policy.rule)
+        return engine_of(settings, self.clock, all_labels=all_labels)
 
     def events(
         self, settings: EngineSettings, callback: Callable[[str, str], None]
@@ -122,7 +132,7 @@ class Outside:
 
     def remover(self, own: OwnContainer) -> Remover:
         return Remover(
-            {one.name: address_of(one) for one in self.config.engines if one.governed},
+            governed_hosts(self.config),
             self.clock,
             self.config.policy.stop_grace_s,
             lambda decision, now: governance.still_stands(decision, now, own.ids),
@@ -132,6 +142,19 @@ class Outside:
         """Removes this installation's containers. Raises AgentError naming those that stay."""
         if self.config.docker_host:
             teardown.remove_containers(self.config.docker_host, installation, self.say)
+
+    def applied(self) -> Sequence[RemovalPass]:
+        """What `agent policy apply` has left for the history."""
+        return handover.take(Path(self.config.paths.database).parent)
+
+    def remembered(self) -> Sequence[PolicyState]:
+        """What the rules of an earlier run in this boot remembered; it counts from now without."""
+        try:
+            with History.open(Path(self.config.paths.database)) as history:
+                return history.policy_state()
+        except StoreError as error:
+            log.warning("rules=begin-without-memory %s", error)
+            return ()
 
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for

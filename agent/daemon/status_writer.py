@@ -28,6 +28,7 @@ class Condition:
     """One sentence for each thing that does not work."""
     engines: Mapping[str, str] = field(default_factory=dict)
     """How each engine is doing, by its name."""
+    reloads: int = 0
 
 
 class StatusWriter:
@@ -50,6 +51,10 @@ class StatusWriter:
         self._state = state
         self._report: TickReport | None = None
         self._written: Condition | None = None
+
+    def use(self, config: Config) -> None:
+        """The settings that hold from now on."""
+        self._config = config
 
     def ticked(self, report: TickReport) -> None:
         """Writes what a tick did."""
@@ -84,6 +89,7 @@ class StatusWriter:
             unstored_ticks=state.unstored_ticks,
             problems=list(state.problems),
             engines=dict(state.engines),
+            reloads=state.reloads,
             tick=status.TickStatus(
                 number=report.number,
                 wall_ms=report.wall_ns // 10**6,

@@ -23,9 +23,10 @@ from agent.model.attribution import AttributionCounts
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, Tier
 from agent.model.host import HostFigures
 from agent.model.record import TickRecord
-from agent.model.removal import Decision, Outcome, Removal
+from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
-from agent.policy import decide, governance
+from agent.policy import decide, governance, original
+from agent.policy.memory import RuleMemory
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
 
@@ -78,10 +79,14 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        memory: RuleMemory,
+        applied: Callable[[], Sequence[RemovalPass]],
         metrics: Metrics | None = None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
-        a tick before the first would have left: the host's counters, for the first interval."""
+        a tick before the first would have left: the host's counters, for the first interval;
+        `memory` is what the rules of an earlier run remembered, `applied` gives what was
+        carried out outside the ticks."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -94,7 +99,15 @@ class Ticker:
         self._carried = carried
         self._metrics = metrics
         self._number = 0
+        self._rules = original.rule_set(settings)
+        self._memory = memory
+        self._applied = applied
         self.recreations = Recreations(installation)
+
+    def use(self, settings: PolicySettings) -> None:
+        """Goes by other rules from now on. What was measured and done so far stays known."""
+        self._settings = settings
+        self._rules = original.rule_set(settings)
 
     def tick(self) -> TickReport:
         """Looks, holds the policy, stores one row of everything.
@@ -113,6 +126,7 @@ class Ticker:
         self._number += 1
         self._stopwatch.stages_ms.clear()
         self._note_ended(self._removals.collect())
+        self._note_ended(self._removals.take_up(self._applied()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
         if decisions := self._stopwatch.time("decide", lambda: self._decide(tick)):
@@ -137,6 +151,7 @@ class Ticker:
             cgroups=view.containers if view else {},
             silent=frozenset(tick.sample.silent),
             shares=tick.cpu_shares,
+            policy_state=self._memory.rows(),
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -173,7 +188,9 @@ class Ticker:
         running = Counter(
             one.engine
             for one in self._collector.list_containers()
-            if one.engine in settled and one.state.is_running and self._govern(one).governed
+            if one.engine in settled
+            and one.state.is_running
+            and decide.counts_to_limit(self._rules.named(self._govern(one).rule))
         )
         if not any(decide.over_limit(count, self._settings) for count in running.values()):
             return 0
@@ -203,9 +220,7 @@ class Ticker:
         return tick
 
     def _govern(self, container: Container) -> Governance:
-        return governance.classify(
-            container, self._installation, self._settings.scope, self._own.ids
-        )
+        return governance.claim(container, self._rules, self._installation, self._own.ids)
 
     def _decide(self, tick: Tick) -> tuple[Decision, ...]:
         """Nothing on half knowledge, and nothing where the engine went away since the look: of
@@ -213,11 +228,22 @@ class Ticker:
         acting = tick.may_act & self._settled()
         if not acting:
             return ()
-        return decide.decide(
-            [one for one in tick.totals if one.container.engine in acting],
-            tick.attribution.disputed,
-            self._settings,
-            lambda: secrets.token_hex(6),
+        now = self._memory.moment(tick, self._rules)
+        totals = [one for one in tick.totals if one.container.engine in acting]
+        standing = decide.standings(totals, tick.attribution.disputed, self._rules, now)
+        if tick.host is not None:
+            # A look between two ticks knows less of the host, and re-arms nothing.
+            self._memory.arming.seen(standing, frozenset(self._collector.engines) - acting)
+        decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
+        due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
+        return tuple(one for one in due if not self._is_left_to_its_owner(one))
+
+    def _is_left_to_its_owner(self, decision: Decision) -> bool:
+        """Whether somebody brings it back each time. The built-in set goes on removing."""
+        return (
+            decision.rule not in BUILT_IN_NAMES
+            and decision.action.is_destructive
+            and self.recreations.is_returning(decision.container)
         )
 
     def _settled(self) -> frozenset[str]:
@@ -233,7 +259,9 @@ class Ticker:
         return sum(one.outcome is Outcome.REMOVED for one in done)
 
     def _note_ended(self, removals: Sequence[Removal]) -> None:
-        self.recreations.removed(removals, self._clock.boot_ns())
+        now_ns = self._clock.boot_ns()
+        self.recreations.removed(removals, now_ns)
+        self._memory.done(removals, now_ns)
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
@@ -245,6 +273,7 @@ class Ticker:
         except StoreError:
             return False
         self._removals.counted()
+        self._memory.stored(record.policy_state)
         return True
 
 

@@ -115,7 +115,9 @@ def private_podman() -> Iterator[PrivatePodman]:
             engine.clear()
             engine.service.terminate()
             engine.service.wait(timeout=60)
-        subprocess.run(["umount", str(directory / "root/overlay")], capture_output=True, check=False)
+        subprocess.run(
+            ["umount", str(directory / "root/overlay")], capture_output=True, check=False
+        )
         shutil.rmtree(directory, ignore_errors=True)
 
 

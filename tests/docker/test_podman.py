@@ -271,7 +271,7 @@ def populated(podman: PrivatePodman) -> None:
         )
     for number in range(5):
         box = f"load-{number}"
-        wait_until(lambda box=box: podman.podman("exec", box, "ls", "/tmp", "/filled"), box)  # type: ignore[misc]  # noqa: S108
+        wait_until(lambda box=box: podman.podman("exec", box, "ls", "/tmp", "/filled"), box)  # type: ignore[misc]
 
 
 def in_history(place: Path, query: str) -> list[dict[str, Any]]:

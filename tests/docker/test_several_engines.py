@@ -58,7 +58,7 @@ class Place:
         last = "SELECT max(timestamp) FROM metrics"
         for row in rows(
             self.database,
-            f"SELECT engine, container_name FROM container_totals WHERE timestamp = ({last})",  # noqa: S608
+            f"SELECT engine, container_name FROM container_totals WHERE timestamp = ({last})",
         ):
             found.setdefault(row["engine"], set()).add(row["container_name"])
         return found
@@ -167,9 +167,5 @@ def test_each_engines_rows_are_its_own_and_one_that_stops_takes_no_others(place:
     known = {one[:12] for one in place.podman.ids()}
     for engine in (place.docker, place.second):
         known |= {one[:12] for one in engine.docker("ps", "-aq").split()}
-    strangers = rows(
-        place.database, "SELECT DISTINCT engine, container_id FROM container_stats"
-    )
-    assert not {
-        row["container_id"] for row in strangers if row["engine"] not in EVERYTHING
-    } & known
+    strangers = rows(place.database, "SELECT DISTINCT engine, container_id FROM container_stats")
+    assert not {row["container_id"] for row in strangers if row["engine"] not in EVERYTHING} & known

@@ -9,6 +9,7 @@ is decided on them is compared with what the engine says later. The size of an a
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
 
 _NO_POD = PodPlace("", is_infra=False)
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class _Known:
 
     inspected: Inspected
     created_ns: int
-    own_installation: str
+    own_labels: Mapping[str, str]
     state: str
     read_ns: int
 
@@ -84,10 +86,13 @@ class Engine:
         *,
         name: str = DOCKER,
         observed_only: str = "",
+        all_labels: bool = False,
     ) -> None:
         """`name` is the engine's in the settings, `observed_only` why none of its containers is
-        governed, "" where they may be.
+        governed, "" where they may be. `all_labels`: images are asked for their labels, to tell
+        which a container has itself; otherwise only for the installation's.
         """
+        self._all_labels = all_labels
         self._host = docker_host
         self._name = name
         self._observed_only = observed_only
@@ -97,7 +102,7 @@ class Engine:
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
-        self._claims_of_images: dict[str, str] = {}
+        self._image_labels: dict[str, Mapping[str, str]] = {}
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
         self._undescribed = 0
@@ -135,6 +140,13 @@ class Engine:
         self._known = {key: known for key, known in self._known.items() if key in present}
         self._mute &= present
         return Listing(containers, read_ns, self._undescribed, left_out)
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        """Changes `all_labels`; what is known without them is asked for again."""
+        if wanted != self._all_labels:
+            self._all_labels = wanted
+            self._known.clear()
+            self._image_labels.clear()
 
     def close(self) -> None:
         """Drops the connection; the next `list` makes a new one."""
@@ -184,7 +196,9 @@ class Engine:
             state=state,
             first_pid=inspected.State.Pid if state.is_running else 0,
             labels=label_text(listed.Labels),
-            own_installation=known.own_installation,
+            own_installation=known.own_labels.get(ownership.INSTALLATION_LABEL, ""),
+            own_labels=known.own_labels,
+            health=health(listed.Status),
             started_ns=_moment_or_0(inspected.State.StartedAt),
             engine=self._name,
             pod=place.pod,
@@ -241,8 +255,8 @@ class Engine:
         self._mute.discard(listed.Id)
         if inspected.Id != listed.Id:
             return self._without_a_look(listed, "another container than the one asked for")
-        own = self._own_installation(listed, inspected, ends)
-        fresh = _Known(inspected, created_ns, own or "", listed.State, now_ns)
+        own = self._own_labels(listed, inspected, ends)
+        fresh = _Known(inspected, created_ns, own or {}, listed.State, now_ns)
         if own is None:
             self._undescribed += 1
         else:
@@ -262,34 +276,46 @@ class Engine:
         return _Known(
             schema.unseen(listed.Id),
             listed.Created * 10**9,
-            "",
+            {},
             listed.State,
             self._clock.boot_ns(),
         )
 
-    def _own_installation(self, listed: Listed, inspected: Inspected, ends: float) -> str | None:
-        """The installation's label where the container itself carries it, None where its image
-        cannot be looked at.
+    def _own_labels(
+        self, listed: Listed, inspected: Inspected, ends: float
+    ) -> Mapping[str, str] | None:
+        """The labels that the container itself carries, None where its image cannot be looked at.
+
+        Where the image is gone nothing can be proved. Without `all_labels` only the installation's.
         """
-        claimed = ownership.claimed(label_text(inspected.Config.Labels))
+        labels = label_text(inspected.Config.Labels)
+        if not self._all_labels:
+            claimed = ownership.claimed(labels)
+            labels = {ownership.INSTALLATION_LABEL: claimed} if claimed else {}
         image = inspected.Image or listed.ImageID
-        if not claimed or not image:
-            return ownership.own_installation(claimed, None)
-        if image not in self._claims_of_images:
+        if not labels or not image:
+            return {}
+        if image not in self._image_labels:
             try:
-                labels = self._ask(
+                inherited = self._ask(
                     min(ends, time.monotonic() + LOOK_DEADLINE_S),
                     lambda api: api.inspect_image(image),  # type: ignore[no-untyped-call]
                     schema.image_labels,
                 )
             except docker.errors.NotFound:
-                return ownership.own_installation(claimed, None)
+                return {}
             except (docker.errors.APIError, requests.exceptions.Timeout, TimeoutError, *_ODD):
                 if time.monotonic() >= ends:
                     raise
                 return None
-            self._claims_of_images[image] = ownership.claimed(labels)
-        return ownership.own_installation(claimed, self._claims_of_images[image])
+            self._image_labels[image] = inherited
+        return ownership.own_labels(labels, self._image_labels[image])
+
+
+def health(status: str) -> str:
+    """Docker's word on the health check in `Up 2 hours (unhealthy)`, "" without one."""
+    found = _HEALTH.search(status)
+    return found[1] if found else ""
 
 
 def _as_read(answer: Mapping[str, PodPlace]) -> Mapping[str, PodPlace]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from agent.config import EngineKind, EngineSettings
 from agent.daemon.composition import Options
 from agent.daemon.engines import address_of, engine_of
 from agent.engine_api.address import kind_of
+from agent.model.container import Container
 from tests.unit.agent_parts import Docker
 from tests.unit.agent_scene import Host, alpine, run, status, stop_after
 from tests.unit.sources.engine.fake_engine import Clock
@@ -26,8 +28,8 @@ def host(tmp_path: Path) -> Host:
     return made
 
 
-def of_podman(number: int, **changed: object) -> object:
-    return replace(alpine(number), engine="podman", **changed)  # type: ignore[arg-type]
+def of_podman(number: int, **changed: Any) -> Container:
+    return replace(alpine(number), engine="podman", **changed)
 
 
 def start(host: Host, seconds: float, **settings: object) -> int:
@@ -37,7 +39,7 @@ def start(host: Host, seconds: float, **settings: object) -> int:
 
 def test_rows_say_whose_container_they_are_also_where_ids_are_the_same(host: Host) -> None:
     host.docker.run(alpine(1))
-    host.others["podman"].run(of_podman(1, name="theirs", pod="web"))  # type: ignore[arg-type]
+    host.others["podman"].run(of_podman(1, name="theirs", pod="web"))
     assert start(host, 25) == 0
     assert set(
         host.rows("SELECT engine, container_id, container_name, pod FROM container_totals")
@@ -49,7 +51,7 @@ def test_rows_say_whose_container_they_are_also_where_ids_are_the_same(host: Hos
 
 def test_an_engine_that_is_away_takes_its_own_rows_alone(host: Host) -> None:
     host.docker.run(alpine(1))
-    host.others["podman"].run(of_podman(2))  # type: ignore[arg-type]
+    host.others["podman"].run(of_podman(2))
     seen: list[dict[str, str]] = []
     host.time.at(10, lambda: setattr(host.others["podman"], "away", True))
     host.time.at(50, lambda: seen.append(status(host)["engines"]))
@@ -65,7 +67,7 @@ def test_an_engine_that_is_away_takes_its_own_rows_alone(host: Host) -> None:
 
 
 def test_the_policy_of_one_engine_goes_on_while_another_is_away(host: Host) -> None:
-    host.others["podman"].run(*(of_podman(20 + number) for number in range(6)))  # type: ignore[misc]
+    host.others["podman"].run(*(of_podman(20 + number) for number in range(6)))
     host.others["podman"].away = True
     host.docker.run(*(alpine(number) for number in range(1, 6)))
     host.time.at(30, lambda: setattr(host.others["podman"], "away", False))
@@ -79,7 +81,7 @@ def test_the_policy_of_one_engine_goes_on_while_another_is_away(host: Host) -> N
 def test_one_that_is_observed_only_loses_no_container_under_any_scope(host: Host) -> None:
     why = "the engine podman is observed only"
     many = (of_podman(20 + number, observed_only=why) for number in range(12))
-    host.others["podman"].run(*many)  # type: ignore[arg-type]
+    host.others["podman"].run(*many)
     assert start(host, 50, policy__scope="all") == 0
     assert host.docker.removed == []
     rows = host.rows("SELECT DISTINCT engine, governed, tier FROM container_totals")
@@ -118,4 +120,4 @@ def test_an_engine_is_asked_where_and_as_what_its_settings_say(
     settings: EngineSettings, kind: str, observed: str
 ) -> None:
     assert (address_of(settings), kind_of(address_of(settings))) == (settings.socket, kind)
-    assert engine_of(settings, Clock())._observed_only == observed  # noqa: SLF001
+    assert engine_of(settings, Clock())._observed_only == observed

@@ -75,7 +75,7 @@ def test_one_that_hangs_hides_itself_alone_and_is_not_waited_for_again() -> None
     assert "podman has not given its list in time" in late["podman"].message
     # An hour's patience from here on: nobody waits for one that hangs.
     patient = EngineLists({"docker": one, "podman": other}, 3600)
-    patient._readers = lists._readers  # noqa: SLF001
+    patient._readers = lists._readers
     assert isinstance(patient.ask()["podman"], EngineUnavailableError)
     assert patient.ask()["docker"] == one.listing
     assert len(other.calls) == 1
@@ -91,7 +91,7 @@ def test_one_that_hung_is_taken_up_when_it_answers_again() -> None:
     assert other.ended.acquire(timeout=WAIT_S)
     # Late as it was, it was a list: it is waited for like any other.
     patient = EngineLists({"docker": one, "podman": other}, WAIT_S)
-    patient._readers = lists._readers  # noqa: SLF001
+    patient._readers = lists._readers
     wait_until(lambda: patient.ask()["podman"] == other.listing)
     assert patient.ask()["podman"] == other.listing
 
