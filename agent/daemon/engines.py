@@ -87,6 +87,7 @@ class Engines:
         """Ends that."""
         for events in self._events.values():
             events.close()
+        self.lists.close()
 
     def problems(self, collector: Collector) -> list[str]:
         """One sentence for each thing that does not work, by the collector's last look."""

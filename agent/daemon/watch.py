@@ -42,15 +42,16 @@ class Watch:
         self._own = outside.own_container()
         self._bpf = BpfPolling(witness, outside.clock, outside.say)
         self._engines = {one.name: outside.engine(one) for one in outside.config.engines}
+        # Nobody follows the engines' events here, so each list is asked for.
+        self._lists = EngineLists(
+            {
+                name: KeptList(engine, outside.clock, lambda: None)
+                for name, engine in self._engines.items()
+            }
+        )
         self._collector = Collector(
             read_processes=self._read_processes,
-            # Nobody follows the engines' events here, so each list is asked for.
-            engines=EngineLists(
-                {
-                    one.name: KeptList(self._engines[one.name], outside.clock, lambda: None)
-                    for one in outside.config.engines
-                }
-            ),
+            engines=self._lists,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
@@ -82,8 +83,9 @@ class Watch:
         return derive(earlier, tick.sample, self._govern)
 
     def close(self) -> None:
+        self._lists.close()
         if len(self._engines) > 1:
-            return  # each is its thread's own, which ends with the process
+            return  # each is its thread's own, and may be in use
         for engine in self._engines.values():
             engine.close()
 

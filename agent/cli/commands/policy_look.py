@@ -125,8 +125,8 @@ def _listed(config: Config, clock: Clock) -> tuple[Container, ...]:
     if len(problems) == len(config.engines):
         raise problems[0]
     say = Say(sys.stderr)
-    for error in problems:
-        say(f"Left out: {error}")
+    for problem in problems:
+        say(f"Left out: {problem}")
     return tuple(found)
 
 

@@ -43,7 +43,7 @@ class EngineLists:
         """`patience_s` is how long to wait for engines whose last answer was a list."""
         self._patience_s = patience_s
         self._only = next(iter(engines.values())) if len(engines) == 1 else None
-        self._readers = {name: _Reader(name, engine) for name, engine in engines.items()}
+        self._readers = {name: _ListThread(name, engine) for name, engine in engines.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,8 +68,13 @@ class EngineLists:
             answers[name] = reader.wait(began + (0.0 if name in hanging else patience_s))
         return answers
 
+    def close(self) -> None:
+        """Ends the threads, that of an engine that hangs when its call is over. Ask no more."""
+        for reader in self._readers.values():
+            reader.close()
 
-class _Reader:
+
+class _ListThread:
     """One engine's thread. Everything but `_read` is the asking thread's."""
 
     def __init__(self, name: str, engine: ContainerLister) -> None:
@@ -78,9 +83,14 @@ class _Reader:
         self._changed = threading.Condition()
         self._wanted: bool | None = None
         """Whether a fresh list is wanted; None while none is."""
-        self._running = False
+        self._running = self._closed = False
         self._answer: Answer | None = None
         self._last: Answer | None = None
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     @property
     def failed(self) -> bool:
@@ -128,7 +138,9 @@ class _Reader:
         """The thread's life: one list at a time, whenever one is wanted."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted is not None)
+                self._changed.wait_for(lambda: self._wanted is not None or self._closed)
+                if self._closed:
+                    return
                 fresh = bool(self._wanted)
             answer: Answer
             try:

@@ -29,14 +29,14 @@ class PodPlace:
     is_infra: bool
 
 
-class _Listed(msgspec.Struct, frozen=True):
+class _PodMember(msgspec.Struct, frozen=True):
     Id: FullId
     IsInfra: bool = False
     Pod: str = ""
     PodName: str = ""
 
 
-msgspec.json.Decoder(_Listed)  # learnt at import: two first uses at once end the process
+msgspec.json.Decoder(_PodMember)  # learnt at import: two first uses at once end the process
 
 
 def read(client: docker.APIClient) -> Mapping[str, PodPlace]:
@@ -47,7 +47,7 @@ def read(client: docker.APIClient) -> Mapping[str, PodPlace]:
     answer: Any = client._result(response, json=True)  # type: ignore[attr-defined]  # noqa: SLF001 - raises as docker-py's own calls do
     if not isinstance(answer, list):
         raise ValueError("its list of pods' containers is not one")  # noqa: TRY004 - podman's value
-    entries = [msgspec.convert(entry, _Listed) for entry in answer]
+    entries = [msgspec.convert(entry, _PodMember) for entry in answer]
     return {
         one.Id: PodPlace(printable(one.PodName or one.Pod[:12]), one.IsInfra) for one in entries
     }

@@ -56,7 +56,9 @@ def test_one_that_is_too_old_is_a_sentence_with_both_numbers() -> None:
     )
 
 
-@pytest.mark.parametrize("answer", [None, [], {}, {"ApiVersion": 1.41}, {"ApiVersion": "1.4１"}])
+@pytest.mark.parametrize(
+    "answer", [None, [], {}, {"ApiVersion": 1.41}, {"ApiVersion": "1.4\uff11"}]
+)
 def test_what_is_no_answer_of_dockers_is_not_taken_for_a_version(answer: Any) -> None:
     with pytest.raises(ValueError, match="no version"):
         versions.negotiated(answer, HOST)

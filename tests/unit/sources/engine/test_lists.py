@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,25 @@ class Scripted:
             return self.listing
         finally:
             self.ended.release()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    made: list[EngineLists] = []
+    begin = EngineLists.__init__
+
+    def noted(self: EngineLists, *words: Any) -> None:
+        begin(self, *words)
+        made.append(self)
+
+    monkeypatch.setattr(EngineLists, "__init__", noted)
+    yield
+    for one in made:
+        one.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("list-"):
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -79,6 +99,7 @@ def test_one_that_hangs_hides_itself_alone_and_is_not_waited_for_again() -> None
     assert isinstance(patient.ask()["podman"], EngineUnavailableError)
     assert patient.ask()["docker"] == one.listing
     assert len(other.calls) == 1
+    other.going.set()
 
 
 def test_one_that_hung_is_taken_up_when_it_answers_again() -> None:
