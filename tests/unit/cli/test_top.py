@@ -141,9 +141,9 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     box = snapshot.containers[0]
     at = (snapshot.tick.timestamp_ms, box.container_id, box.container_name)
     unseen = (
-        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5),
-        ShortLived(*at, "", "(others)", 3, 0.0, None),
-        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0),
+        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5, "docker"),
+        ShortLived(*at, "", "(others)", 3, 0.0, None, "docker"),
+        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0, "docker"),
     )
     shown = replace(snapshot, short_lived=unseen)
     text = text_of(shown, Choice(selected=box.container_id, inside=True))
