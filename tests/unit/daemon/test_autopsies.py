@@ -114,7 +114,7 @@ def test_what_could_not_be_stored_comes_again_and_is_counted_once() -> None:
 
 def test_a_container_that_came_and_went_has_the_name_of_its_start() -> None:
     host = Host()
-    host.started[WEB] = ("brief", "alpine:3")
+    host.started[BOX] = ("brief", "alpine:3")
     host.marks = [a_mark(91)]
 
     (found,) = host.autopsies.of(a_look(docker=False), Carried()).kills
