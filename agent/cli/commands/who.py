@@ -133,6 +133,9 @@ def _of(
     if history is None:
         return found
     told = incidents.ended(history, since_ms, pid=pid, name=name)
+    # A zombie's end is known, and says more than what is left of it.
+    dead = {one.pid for one in told}
+    found = [one for one in found if one.state != view.ZOMBIE or one.pid not in dead]
     over: list[WhoEnded] = [
         view.ended(one, incidents.kill_of(history, one.pid, one.timestamp_ms)) for one in told
     ]

@@ -16,6 +16,8 @@ from agent.model.tick import Tick
 from agent.store.incidents import Ended, OomEntry, SeenProcess
 from agent.util.terminal import printable
 
+ZOMBIE = "zombie"
+_EXIT_ZOMBIE = 0x20
 _MOST_PARENTS = 32
 _BASES = {
     Basis.CGROUP: "its cgroup is the container's",
@@ -32,7 +34,7 @@ class WhoLives:
     pid: int
     name: str
     state: str
-    """`lives`."""
+    """`lives`, or `zombie`: it has ended and nobody has waited for it."""
     container: str
     """Its name; "" for the host's own."""
     container_id: str
@@ -100,7 +102,7 @@ def living(
     return WhoLives(
         pid=process.pid,
         name=process.name,
-        state="lives",
+        state=ZOMBIE if process.state == _EXIT_ZOMBIE else "lives",
         container=row.container_name if row else "",
         container_id=row.container_id if row else "",
         image=image,
@@ -179,7 +181,8 @@ def document(answers: Sequence[WhoLives | WhoEnded], notes: Sequence[str]) -> di
 
 
 def _living_text(one: WhoLives) -> list[str]:
-    lines = [f"{one.pid} {printable(one.name)}"]
+    over = ": it has ended, and its parent has not waited for it" if one.state == ZOMBIE else ""
+    lines = [f"{one.pid} {printable(one.name)}{over}"]
     whose = "the host's own"
     if one.container_id:
         image = f", image {printable(one.image)}" if one.image else ""

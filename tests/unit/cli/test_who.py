@@ -192,6 +192,21 @@ def test_what_cannot_be_known_is_said(
     assert words in ask(path, capsys, monkeypatch, 7, look=look)[1]
 
 
+def test_a_zombie_is_one_that_ended(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = [builders.process(pid, name="worker", ppid=4, state=0x20) for pid in (8, 12)]
+    look = a_look()
+    snapshot = replace(look.sample.snapshot, processes=(INIT, PARENT, *dead))
+    look = replace(look, sample=replace(look.sample, snapshot=snapshot))
+
+    _, known, _ = ask(path, capsys, monkeypatch, 8, look=look)
+    _, unknown, _ = ask(path, capsys, monkeypatch, 12, look=look)
+
+    assert "status 3" in known
+    assert unknown.startswith("12 worker: it has ended, and its parent has not waited for it")
+
+
 def test_the_hosts_own_is_nobodys(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

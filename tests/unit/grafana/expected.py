@@ -308,6 +308,12 @@ def _container_processes(column: str) -> Callable[[Window], Points]:
     return reckon
 
 
+def _losses(window: Window) -> Table:
+    rows = window.within(window.all.checks)
+    columns = ("events_lost", "events_missed", "events_corrected", "events_late")
+    return [tuple(sum(row[column] for row in rows) for column in columns)]
+
+
 def _cases(window: Window) -> Points:
     return window.reckon(
         window.within(window.all.checks),
@@ -377,6 +383,7 @@ SYSTEM: dict[str, Callable[[Window], Table | Points]] = {
         En_conflicto=highest("conflict"),
     ),
     "Casos Especiales en el Tiempo": _cases,
+    "Registro de BPF en el Rango": _losses,
     "Fuente en el Tiempo": _sources,
     "Duración de los Ticks": lambda window: window.reckon(
         window.metrics, Máximo=highest("tick_ms"), Media=average("tick_ms")

@@ -129,8 +129,9 @@ def tick(
     lost = 12 if incidents and 0.600 < fraction < 0.612 else 0
     connection.execute(
         "INSERT INTO attribution_checks (timestamp,agree,conflict,unverified,added,strayed,moved,"
-        "dropped,events_lost) VALUES (?,?,?,?,?,?,?,?,?)",
-        (timestamp, *checks, 5, lost),
+        "dropped,events_lost,events_missed,events_corrected,events_late)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        (timestamp, *checks, 5, lost, lost // 4, number % 3, number % 5),
     )
     del available
 
