@@ -28,6 +28,7 @@ from agent.doctor.facts import (
     PythonFacts,
     StoreFacts,
 )
+from agent.doctor.probe_engines import engine_facts
 from agent.doctor.probe_kernel import (
     bpf_facts,
     cgroup_facts,
@@ -69,6 +70,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
         docker=docker,
+        engines=engine_facts(config),
         cron_problem=cron_problem,
         cron_hint=cron_hint,
         store=_store(Path(config.paths.database), root=root),
