@@ -1,4 +1,4 @@
-"""How a container is called on a terminal: with its pod and, where there are several, its engine."""
+"""How a container is called on a terminal: with its pod and, of several engines, its engine."""
 
 from __future__ import annotations
 
