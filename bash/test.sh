@@ -98,7 +98,7 @@ packages_of() {
         unit) echo gcc libc6-dev ;;
         fleet) echo prometheus victoria-metrics postgresql pgbouncer openssl ;;
         docker)
-            echo procps busybox-static stress cron python3-bpfcc
+            echo procps busybox-static stress cron python3-bpfcc podman
             # Ubuntu has it in packages that go with a kernel.
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.

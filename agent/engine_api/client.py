@@ -27,7 +27,7 @@ import urllib3.exceptions
 from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 
 from agent.engine_api import versions
-from agent.engine_api.address import look_remedy, product, start_remedy
+from agent.engine_api.address import PODMAN_KIND, kind_of, look_remedy, product, start_remedy
 from agent.errors import EngineUnavailableError
 from agent.util.terminal import printable
 
@@ -39,6 +39,7 @@ MAX_EVENT_BYTES = 1 << 20
 
 _NOT_DOCKER = "Look what listens there: docker_host in /etc/so1/agent.toml names it."
 _SCHEME = "unix://"
+_VERSION_HEAD = "Api-Version"
 
 
 class BoundedSocket(socket.socket):
@@ -198,7 +199,7 @@ def connect(docker_host: str, timeout_s: float) -> docker.APIClient:
     with answering(docker_host):
         client = _client(path, versions.OLDEST, timeout_s)
         try:
-            version = _negotiated(client.version(api_version=False), docker_host)
+            version = _negotiated(_about(client, docker_host), docker_host)
         finally:
             client.close()
         return _client(path, version, timeout_s)
@@ -218,6 +219,19 @@ def _client(path: str, version: str, timeout_s: Any) -> docker.APIClient:
     client = _Client(base_url=_SCHEME + path, version=version, timeout=timeout_s)
     client.mount("http+docker://", _Adapter("http+unix://" + path, timeout_s))
     return client
+
+
+def _about(client: docker.APIClient, docker_host: str) -> Any:
+    """What the engine says of its versions.
+
+    Podman puts its answer to /version together from other programs' and the packages' word, for
+    seconds on a busy host; the head of its answer to /_ping has its newest version too.
+    """
+    if kind_of(docker_host) != PODMAN_KIND:
+        return client.version(api_version=False)
+    response = client.get(f"{client.base_url}/_ping", timeout=client.timeout)
+    response.raise_for_status()
+    return {"ApiVersion": response.headers.get(_VERSION_HEAD)}
 
 
 def _negotiated(answer: Any, docker_host: str) -> str:
@@ -268,9 +282,11 @@ class EventStream:
             self._socket.settimeout(self._timeout_s)
             self._socket.connect(socket_path(self._host))
             # Asked on this very connection, so that `close` ends this too.
-            with self._get("/version") as answer:
+            by_ping = kind_of(self._host) == PODMAN_KIND
+            with self._get("/_ping" if by_ping else "/version") as answer:
                 text = answer.read(MAX_EVENT_BYTES)
-            version = _negotiated(msgspec.json.decode(text), self._host)
+                by_head = {"ApiVersion": answer.headers.get(_VERSION_HEAD)}
+            version = _negotiated(by_head if by_ping else msgspec.json.decode(text), self._host)
             self._response = self._get(f"/v{version}/events?{query}")
             self._socket.settimeout(None)
 

@@ -98,7 +98,8 @@ EVERYTHING = {"docker": {"same"}, "second": {"same", "other"}, "podman": {"same"
 
 def test_each_engines_rows_are_its_own_and_one_that_stops_takes_no_others(place: Place) -> None:
     with place.agent():
-        assert place.after_ticks(3) == EVERYTHING
+        # A podman on a loaded machine may be late with its first list.
+        wait_until(lambda: place.after_ticks(1) == EVERYTHING, "every engine has its rows")
         short = {
             (row["engine"], row["container_id"])
             for row in rows(place.database, "SELECT engine, container_id FROM container_stats")

@@ -101,7 +101,7 @@ def test_only_a_container_that_is_away_is_shown_as_removed(
     identity, path = with_removal(file, tmp_path, outcome, error)
     found = view.read(path, PolicySettings())
     assert found is not None
-    assert (identity in found.gone) is away
+    assert (("docker", identity) in found.gone) is away
     assert (identity in {one.container_id for one in found.contenders}) is not away
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from agent.engine_api import versions
 from agent.engine_api.address import PODMAN_KIND, Address
+from agent.engine_api.client import EventStream
 from agent.errors import EngineUnavailableError
 from agent.sources.engine.inventory import Engine
 from tests.unit.sources.engine.fake_engine import Clock, FakeEngine, inspected, listed, offer
@@ -93,3 +95,34 @@ def test_a_podman_that_is_not_there_is_not_started_as_docker(tmp_path: Any) -> N
     assert error.value.message.startswith("podman at unix://")
     assert "podman.socket" in error.value.hint
     assert "docker" not in error.value.hint.lower().replace("docker_host", "")
+
+
+def ping(version: str) -> bytes:
+    head = f"Api-Version: {version}\r\nLibpod-Api-Version: 4.3.1\r\n" if version else ""
+    return f"HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\nOK".encode()
+
+
+def test_podman_is_not_asked_for_what_it_has_to_collect_first(fake: FakeEngine) -> None:
+    offer(fake, (listed("a"), inspected("a")))
+    fake.answers |= {"/_ping": ping("1.41"), "/libpod/containers/json": [{"Id": "a" * 64}]}
+    fake.answers = {"/libpod/containers/json": fake.answers.pop("/libpod/containers/json")} | (
+        fake.answers
+    )
+    address = Address(fake.host, PODMAN_KIND)
+    assert [one.name for one in Engine(address, Clock()).list().containers] == ["name-a"]
+    assert fake.asked("/version") == 0
+    assert any(path.startswith("/v1.41/containers/json") for path in fake.requests)
+    with closing(EventStream(address, ("start",), 5)) as stream:
+        fake.answers["/events"] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        stream.open()
+    assert fake.asked("/version") == 0
+    assert fake.requests[-1].startswith("/v1.41/events")
+
+
+@pytest.mark.parametrize(("version", "words"), [("", "does not answer as podman"), ("1.9", "old")])
+def test_a_ping_without_a_version_or_of_an_old_one_is_a_sentence(
+    fake: FakeEngine, version: str, words: str
+) -> None:
+    fake.answers["/_ping"] = ping(version)
+    with pytest.raises(EngineUnavailableError, match=words):
+        Engine(Address(fake.host, PODMAN_KIND), Clock()).list()
