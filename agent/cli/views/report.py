@@ -15,6 +15,7 @@ from rich.text import Text
 from agent.cli.views.drawing import draw
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
+from agent.model.removal import Reason
 from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -31,6 +32,10 @@ OUTCOME_STYLES = {
     "gone": "dim",
     "left alone": "yellow",
     "dry-run": "cyan",
+    "stopped": "green",
+    "restarted": "green",
+    "paused": "green",
+    "notified": "cyan",
 }
 
 
@@ -272,7 +277,7 @@ def _removed(report: Report) -> Sheet:
             (
                 Cell(moment(one.timestamp_ms)),
                 Cell(str(one.rank)),
-                Cell(one.reason),
+                Cell(one.reason if one.reason != Reason.RULE else f"rule {one.rule}"),
                 Cell(f"{one.held_mb:.1f}"),
                 Cell(f"{one.cpu_percent:.1f}"),
                 Cell(one.ending, OUTCOME_STYLES.get(one.ending, "")),

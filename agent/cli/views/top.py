@@ -19,6 +19,7 @@ from agent.cli.views.report_figures import worst_verdict
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
+from agent.model.removal import BUILT_IN_NAMES
 from agent.policy.eviction_preview import Contender, contenders
 from agent.store.queries import ContainerProcess, ContainerRow, History, ShortLived, TickRow
 from agent.util.terminal import printable
@@ -154,6 +155,7 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
     for one in last.processes:
         mine.setdefault(one.container_id, []).append(one)
     rows = []
+    with_rules = any(_own_rule(row) for row in last.containers)
     for row in in_order(last.containers, state.sort):
         word = worst_verdict(mine.get(row.container_id, []))
         chosen = row.container_id == state.selected
@@ -170,19 +172,36 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
                      f"{row.cpu_short_lived_percent:.1f}"),
                 Cell(str(row.processes)),
                 Cell(row.tier, TIER_STYLES.get(row.tier, "")),
+                *([Cell(_own_rule(row) or "-")] if with_rules else []),
                 Cell(word or "no process", VERDICT_STYLES.get(word, "dim")),
                 Cell(name, style),
             )
         )  # fmt: skip
     return Sheet(
         f"Containers by {state.sort}",
-        ("", "HELD MB", "RSS MB", "CPU %", "SHORT %", "PROCS", "TIER", "VERIFIED", "NAME"),
+        (
+            "",
+            "HELD MB",
+            "RSS MB",
+            "CPU %",
+            "SHORT %",
+            "PROCS",
+            "TIER",
+            *(("RULE",) if with_rules else ()),
+            "VERIFIED",
+            "NAME",
+        ),
         tuple(rows),
         frozenset({1, 2, 3, 4, 5}),
         "none is running"
         if last.tick.container_count is not None
         else "unknown: Docker did not answer",
     )
+
+
+def _own_rule(row: ContainerRow) -> str:
+    """A rule of one's own that claims it; what the built-in set claims has a tier."""
+    return "" if row.rule in BUILT_IN_NAMES else row.rule or ""
 
 
 def _next(last: LastTick) -> Sheet:
