@@ -172,6 +172,8 @@ class ContainerRow(Stored):
     """Swapped out, uncompressed."""
     held_estimated_mb: float | None = _total(lambda one: mb(one.held_estimated_kb))
     """The part of `held_mb` that is an estimate."""
+    rule: str | None = _total(lambda one: one.rule or None)
+    """The rule that claims it, None where none does."""
     engine: str = _total(lambda one: one.container.engine)
     """Whose id it is."""
     pod: str = _total(lambda one: clean(one.container.pod))

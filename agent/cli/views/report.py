@@ -16,6 +16,7 @@ from agent.cli.views.moments import moment, span
 from agent.cli.views.names import shown_names
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
+from agent.model.removal import Reason
 from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -32,6 +33,10 @@ OUTCOME_STYLES = {
     "gone": "dim",
     "left alone": "yellow",
     "dry-run": "cyan",
+    "stopped": "green",
+    "restarted": "green",
+    "paused": "green",
+    "notified": "cyan",
 }
 
 
@@ -286,7 +291,7 @@ def _removed(report: Report) -> Sheet:
             (
                 Cell(moment(one.timestamp_ms)),
                 Cell(str(one.rank)),
-                Cell(one.reason),
+                Cell(one.reason if one.reason != Reason.RULE else f"rule {one.rule}"),
                 Cell(f"{one.held_mb:.1f}"),
                 Cell(f"{one.cpu_percent:.1f}"),
                 Cell(one.ending, OUTCOME_STYLES.get(one.ending, "")),

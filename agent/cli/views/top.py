@@ -22,6 +22,7 @@ from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
 from agent.model.container import ContainerKey
+from agent.model.removal import BUILT_IN_NAMES
 from agent.policy.eviction_preview import Contender, contenders
 from agent.store.queries import ContainerProcess, ContainerRow, History, ShortLived, TickRow
 from agent.util.terminal import printable
@@ -172,6 +173,7 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
         unseen.setdefault(command.container_id, []).append(command)
     rows: list[tuple[Cell, ...]] = []
     names = shown_names(last.containers)
+    with_rules = any(_own_rule(row) for row in last.containers)
     for row in in_order(last.containers, state.sort):
         word = worst_verdict(mine.get(row.container_id, []))
         chosen = row.container_id == state.selected
@@ -188,15 +190,27 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
                      f"{row.cpu_short_lived_percent:.1f}"),
                 Cell(str(row.processes)),
                 Cell(row.tier, TIER_STYLES.get(row.tier, "")),
+                *([Cell(_own_rule(row) or "-")] if with_rules else []),
                 Cell(word or "no process", VERDICT_STYLES.get(word, "dim")),
                 Cell(name, style),
             )
         )  # fmt: skip
         if row.container_id in unseen:
-            rows.append((*[Cell("")] * 8, Cell(_unseen(unseen[row.container_id]), "dim")))
+            rows.append((*[Cell("")] * (8 + with_rules), Cell(_unseen(unseen[row.container_id]), "dim")))
     return Sheet(
         f"Containers by {state.sort}",
-        ("", "HELD MB", "RSS MB", "CPU %", "SHORT %", "PROCS", "TIER", "VERIFIED", "NAME"),
+        (
+            "",
+            "HELD MB",
+            "RSS MB",
+            "CPU %",
+            "SHORT %",
+            "PROCS",
+            "TIER",
+            *(("RULE",) if with_rules else ()),
+            "VERIFIED",
+            "NAME",
+        ),
         tuple(rows),
         frozenset({1, 2, 3, 4, 5}),
         "none is running"
@@ -212,6 +226,11 @@ def _unseen(commands: Sequence[ShortLived]) -> str:
     cpu_ms = sum(one.cpu_ms for one in commands)
     listed = ", ".join([*named, *([f"{more} more"] if more else [])])
     return f"  unseen: {listed}; {cpu_ms:.0f} ms of CPU"
+
+
+def _own_rule(row: ContainerRow) -> str:
+    """A rule of one's own that claims it; what the built-in set claims has a tier."""
+    return "" if row.rule in BUILT_IN_NAMES else row.rule or ""
 
 
 def _next(last: LastTick) -> Sheet:

@@ -334,3 +334,19 @@ def test_it_is_live_and_puts_the_terminal_back(terminal: Terminal, end: bytes) -
 
     assert terminal.process.wait(DEADLINE_S) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+def test_the_rule_of_ones_own_that_claims_a_container_stands_beside_it(
+    snapshot: view.LastTick,
+) -> None:
+    assert "RULE" not in text_of(snapshot, Choice()), "nobody has rules: as before"
+    built_in = tuple(replace(row, rule="original-low") for row in snapshot.containers)
+    assert "RULE" not in text_of(replace(snapshot, containers=built_in), Choice())
+    mine = (replace(built_in[0], rule="nightly-jobs", tier="none"), *built_in[1:])
+    for text in (
+        text_of(replace(snapshot, containers=mine), Choice()),
+        view.plain(replace(snapshot, containers=mine), Choice(), END_MS),
+    ):
+        assert "RULE" in text
+        assert text.count("nightly-jobs") == 1
+        assert "original-low" not in text

@@ -37,7 +37,7 @@ DOCUMENTED = {
     "process_stats": "pid name ram_usage cpu_usage",
     "container_totals": """container_id container_name image tier governed processes held_mb
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
-        oom_kills swap_mb held_estimated_mb engine pod""",
+        oom_kills swap_mb held_estimated_mb rule engine pod""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
         outcome duration_ms error available_before_mb available_after_mb action rule engine""",
     "oom_kills": """pid process_name container_id container_name image cgroup cause limit_cgroup
