@@ -196,7 +196,9 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
             )
         )  # fmt: skip
         if row.container_id in unseen:
-            rows.append((*[Cell("")] * (8 + with_rules), Cell(_unseen(unseen[row.container_id]), "dim")))
+            rows.append(
+                (*[Cell("")] * (8 + with_rules), Cell(_unseen(unseen[row.container_id]), "dim"))
+            )
     return Sheet(
         f"Containers by {state.sort}",
         (
