@@ -56,7 +56,9 @@ class Population:
         state: ContainerState = ContainerState.RUNNING,
         **more: Any,
     ) -> None:
-        lasting: dict[str, int] = {key: more.pop(key) for key in ("exited", "unhealthy", "idle") if key in more}
+        lasting: dict[str, int] = {
+            key: more.pop(key) for key in ("exited", "unhealthy", "idle") if key in more
+        }
         if cpu > 90:
             lasting["cpu>90"] = 60
         one = container(len(self.totals) + 1, name=name, image=image, state=state)
