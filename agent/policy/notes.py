@@ -44,7 +44,7 @@ def _of_rule(rule: Rule, io_problem: str, *, has_psi: bool) -> list[str]:
         )
     if Action.STOP in rule.actions[:-1]:
         found.append(
-            f'rule "{rule.name}": the step after stop never comes: one that does not run meets none '
-            "of its conditions. Let a rule for ended ones take it from there."
+            f'rule "{rule.name}": the step after stop never comes: one that does not run meets '
+            "none of its conditions. Let a rule for ended ones take it from there."
         )
     return found

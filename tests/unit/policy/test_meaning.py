@@ -215,10 +215,11 @@ def test_conditions_that_are_never_met_on_this_host_are_named() -> None:
 
 def test_a_step_behind_a_stop_is_named_as_one_that_never_comes() -> None:
     steps = (Step(after="1h", action=Action.STOP), Step(after="2h", action=Action.REMOVE))
-    ends = mine(name="x", step=steps)
+    ends = msgspec.structs.replace(mine(name="x"), action=Action.NOTIFY, step=steps)
     (said,) = notes(PolicySettings(rule=(ends,)))
     assert "the step after stop never comes" in said
-    assert notes(PolicySettings(rule=(mine(name="x", step=steps[:1]),))) == ()
+    fine = msgspec.structs.replace(ends, step=steps[:1])
+    assert notes(PolicySettings(rule=(fine,))) == ()
 
 
 def test_a_scope_that_rules_of_one_s_own_keep_from_widening_is_named() -> None:
