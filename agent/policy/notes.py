@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.config import PolicySettings, Scope
+from agent.model.removal import Action
 from agent.policy import original
 from agent.policy.rules import Rule, RuleOrder, Rules
 
@@ -40,5 +41,10 @@ def _of_rule(rule: Rule, io_problem: str, *, has_psi: bool) -> list[str]:
         found.append(
             f'rule "{rule.name}": pressure is never met: this kernel tells no memory pressure. '
             "Boot with psi=1."
+        )
+    if Action.STOP in rule.actions[:-1]:
+        found.append(
+            f'rule "{rule.name}": the step after stop never comes: one that does not run meets '
+            "none of its conditions. Let a rule for ended ones take it from there."
         )
     return found

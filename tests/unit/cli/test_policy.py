@@ -58,7 +58,10 @@ def test_check_counts_the_rules_and_names_what_is_never_met(
     status, out, _ = agent(monkeypatch, capsys, "check", "--json", file)
     value = json.loads(out)
     assert (status, value["ok"], value["problems"]) == (0, True, [])
-    assert len(value["notes"]) == 1
+    assert [note.split(": ")[1] for note in value["notes"]] == [
+        "idle is never met",
+        "the step after stop never comes",
+    ]
 
 
 def test_check_names_every_fault_and_ends_with_2(
