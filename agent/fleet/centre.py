@@ -53,13 +53,15 @@ def initialise(
             connection.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         )
         password = _roles(connection, superuser)
-        was_there = version(connection) is not None
-        if not was_there:
+        found = version(connection)
+        if found is None:
             _make(connection)
+        elif found < schema.VERSION:
+            _as_owner(connection, schema.upgrade(found))
         _days(connection, facts_days, figures_days)
         _rights(connection, superuser)
         made, dropped = maintain(connection)
-    return Made(was_there, password, made, dropped, superuser)
+    return Made(found is not None, password, made, dropped, superuser)
 
 
 def version(connection: CentreConnection) -> int | None:
@@ -212,13 +214,19 @@ def _make(connection: CentreConnection) -> None:
     for name in ("so1", "so1_api"):
         connection.run(f"CREATE SCHEMA {name} AUTHORIZATION {schema.OWNER}")
         connection.run(f"COMMENT ON SCHEMA {name} IS {connection.quoted(schema.MARK)}")
-    connection.run(f"SET LOCAL ROLE {schema.OWNER}")
-    for statement in schema.statements():
-        connection.run(statement)
-    connection.run(
-        "INSERT INTO so1.settings (version, facts_days, figures_days) VALUES (%s, 400, 90)",
-        (schema.VERSION,),
+    _as_owner(
+        connection,
+        [
+            *schema.statements(),
+            f"INSERT INTO so1.settings VALUES (true, {schema.VERSION}, 400, 90)",  # noqa: S608
+        ],
     )
+
+
+def _as_owner(connection: CentreConnection, statements: list[str]) -> None:
+    connection.run(f"SET LOCAL ROLE {schema.OWNER}")
+    for statement in statements:
+        connection.run(statement)
     connection.run("RESET ROLE")
 
 
