@@ -32,6 +32,7 @@ def old_centre(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> Centre:
             patched.setattr(module, "STREAMS", FIRST)
         patched.setattr(schema, "VERSION", 1)
         administration.initialise(connection, 30, 10)
+        connection.run("DROP VIEW so1.closed")
     assert centre.ask("SELECT version FROM so1.settings") == [(1,)]
     return centre
 
