@@ -96,7 +96,9 @@ def fresh_centre(postgres: Server) -> Iterator[Centre]:
             made = administration.initialise(connection, 30, 10)
         passwords[postgres.port] = made.password
     name = f"so1_{next(_numbers)}"
-    postgres.ask(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}", database="postgres")
+    postgres.ask(
+        f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy", database="postgres"
+    )
     one = Centre(postgres, name, passwords[postgres.port])
     # The rights on a database itself are not copied.
     with connected(one.dsn()) as connection:
