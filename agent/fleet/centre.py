@@ -36,11 +36,15 @@ class Made:
 
 
 def initialise(
-    connection: CentreConnection, facts_days: int | None = None, figures_days: int | None = None
+    connection: CentreConnection,
+    facts_days: int | None = None,
+    figures_days: int | None = None,
+    shard: str | None = None,
 ) -> Made:
     """Makes the schema, the roles and the partitions, or brings them up to date.
 
-    Raises FleetError for a schema of somebody else's, or of a newer version.
+    `shard` is how a hub over several centres calls this one. Raises FleetError for a schema of
+    somebody else's, or of a newer version.
     """
     server = int(connection.value("SELECT current_setting('server_version_num')"))
     if server < OLDEST_SERVER:
@@ -59,6 +63,7 @@ def initialise(
         elif found < schema.VERSION:
             _as_owner(connection, schema.upgrade(found))
         _days(connection, facts_days, figures_days)
+        connection.run("UPDATE so1.settings SET shard = COALESCE(%s, shard)", (shard,))
         _rights(connection, superuser)
         made, dropped = maintain(connection)
     return Made(found is not None, password, made, dropped, superuser)
@@ -218,7 +223,10 @@ def _make(connection: CentreConnection) -> None:
         connection,
         [
             *schema.statements(),
-            f"INSERT INTO so1.settings VALUES (true, {schema.VERSION}, 400, 90)",  # noqa: S608
+            (
+                "INSERT INTO so1.settings (version, facts_days, figures_days)"  # noqa: S608
+                f" VALUES ({schema.VERSION}, 400, 90)"
+            ),
         ],
     )
 

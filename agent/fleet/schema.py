@@ -28,7 +28,8 @@ _FIXED = (
         version integer NOT NULL,
         facts_days integer NOT NULL CHECK (facts_days BETWEEN 1 AND 7300),
         figures_days integer NOT NULL CHECK (figures_days BETWEEN 1 AND 7300),
-        made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+        made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        shard text NOT NULL DEFAULT '' CHECK (shard ~ '^[a-z0-9_]{0,20}$')
     )
     """,
     """
@@ -115,6 +116,19 @@ _CLOSED = """
 """
 """How far a host's hours and days reach; what is later is in the finer rows only."""
 
+READABLE = ("hosts", "closed", "epochs", "cursors", "gaps", "out_of_range", "ranges")
+"""What readers may see beside the streams and the settings."""
+
+
+def shard_views() -> list[str]:
+    """What a hub over several centres reads of this one: each table with the centre's own name."""
+    return [
+        f"CREATE VIEW so1.at_{name} AS"
+        f" SELECT s.shard, t.* FROM so1.{name} t CROSS JOIN so1.settings s"
+        for name in (*READABLE, *(stream.name for stream in STREAMS))
+    ]
+
+
 _EXTEND = f"""
     CREATE FUNCTION so1.extend(now_ms bigint) RETURNS integer
     LANGUAGE plpgsql {entrance.DEFINER} AS $body$
@@ -191,7 +205,7 @@ def statements() -> list[str]:
     made = list(_FIXED)
     for stream in STREAMS:
         made += [table(stream), *indexes(stream)]
-    return [*made, _CLOSED, *_functions()]
+    return [*made, _CLOSED, *shard_views(), *_functions()]
 
 
 def _functions() -> list[str]:
@@ -209,9 +223,14 @@ def upgrade(version: int) -> list[str]:
         if stream.since > version:
             made += [table(stream), *indexes(stream), _cursors(stream)]
     if version < 2:
-        made.append(_CLOSED)
+        made += [_SHARD, _CLOSED, *shard_views()]
     return [*made, *_functions(), f"UPDATE so1.settings SET version = {VERSION}"]
 
+
+_SHARD = """
+    ALTER TABLE so1.settings
+    ADD COLUMN shard text NOT NULL DEFAULT '' CHECK (shard ~ '^[a-z0-9_]{0,20}$')
+"""
 
 _DROP_FUNCTIONS = """
     DO $do$
@@ -262,20 +281,10 @@ def grants() -> list[str]:
         f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA so1_api TO {AGENT}",
         f"GRANT USAGE ON SCHEMA so1 TO {READER}",
     ]
-    readable = (
-        "hosts",
-        "closed",
-        "epochs",
-        "cursors",
-        "gaps",
-        "out_of_range",
-        "ranges",
-        "settings",
-    )
-    made += [
-        f"GRANT SELECT ON so1.{name} TO {READER}"
-        for name in (*readable, *(stream.name for stream in STREAMS))
-    ]
+    streams = tuple(stream.name for stream in STREAMS)
+    at = tuple(f"at_{name}" for name in (*READABLE, *streams))
+    made += [f"GRANT SELECT ON so1.{name} TO {READER}" for name in (*READABLE, *streams, *at)]
+    made.append(f"GRANT SELECT ON so1.settings TO {READER}")
     return made
 
 

@@ -49,7 +49,7 @@ BREAKS = p.prop(
     ],
 )
 BYTES = "bytes"
-_WHEN = [p.prop("custom.width", 165)]
+_WHEN = [p.prop("custom.width", 185)]
 
 
 def _linked(panel: p.Panel) -> p.Panel:
@@ -229,6 +229,8 @@ def trust(grid: Grid) -> None:
             BYTES,
         )
         .display_name("${__field.name}")
+        # Its points are days, whatever range the dashboard has.
+        .time_from("14d")
         .axis_label("por día")
         .decimals(1),
         7,

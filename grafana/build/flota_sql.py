@@ -303,7 +303,7 @@ _PARTS = """partes AS (
   SELECT r.stream, r.step_ms, regexp_replace(c.relname, '^.*_', '')::bigint * 86400000 AS desde,
     pg_total_relation_size(c.oid) AS bytes
   FROM so1.ranges r JOIN pg_inherits i ON i.inhparent = ('so1.' || r.stream)::regclass
-    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relkind = 'r'
 )"""
 
 GROWTH = f"""

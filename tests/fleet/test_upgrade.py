@@ -32,7 +32,10 @@ def old_centre(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> Centre:
             patched.setattr(module, "STREAMS", FIRST)
         patched.setattr(schema, "VERSION", 1)
         administration.initialise(connection, 30, 10)
+        for name in (*schema.READABLE, *(stream.name for stream in FIRST)):
+            connection.run(f"DROP VIEW so1.at_{name}")
         connection.run("DROP VIEW so1.closed")
+        connection.run("ALTER TABLE so1.settings DROP COLUMN shard")
     assert centre.ask("SELECT version FROM so1.settings") == [(1,)]
     return centre
 

@@ -134,7 +134,7 @@ NEUTRAL = frozenset(
         # Values in the database.
         *("removed", "failed", "gone", "left", "agree", "conflict", "unverified", "none"),
         *("excess-low", "excess-high", "exited", "stop", "dry-run"),
-        *("first", "fork", "host_5m", "so1."),
+        *("first", "fork", "host_5m", "so1.", "r"),
     )
 )
 """The same in both languages."""
