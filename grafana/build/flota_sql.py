@@ -1,30 +1,68 @@
 """The queries of «Monitor de Flota», of a centre's PostgreSQL.
 
-Buckets of 5 minutes answer up to a day, those of an hour up to 31 days, those of a day beyond; what
-is not closed yet comes from the finer rows of the range's end. `$__from`, `$__to` and
-`$__interval_ms` are put in by the browser; no macro of the plugin is used.
+Short ranges are read from buckets of 5 minutes, longer ones from hours and days (`Kind`); what is
+not closed yet comes from the finer rows of the range's end. `$__from`, `$__to` and `$__interval_ms`
+are put in by the browser; no macro of the plugin is used.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-FINE_MS, HOURS_MS = DAY_MS, 31 * DAY_MS
-"""The longest ranges that are read from 5 minutes and from hours."""
+
+EVERYBODY = "'*' IN (${equipo:sqlstring})"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A table of each level, and the longest ranges that are read from 5 minutes and from hours.
+
+    Of a thousand hosts a day has three million rows of 5 minutes; of one, three thousand: where
+    hosts are chosen, the ranges are longer.
+    """
+
+    name: str
+    fine_ms: int
+    hours_ms: int
+
+    @property
+    def fine(self) -> str:
+        return _limit(self.fine_ms, FEW_FINE_MS)
+
+    @property
+    def hours(self) -> str:
+        return _limit(self.hours_ms, FEW_HOURS_MS)
+
+
+FEW_FINE_MS, FEW_HOURS_MS = DAY_MS, 31 * DAY_MS
+HOST = Kind("host", DAY_MS, 14 * DAY_MS)
+CONTAINER = Kind("container", 2 * HOUR_MS, 2 * DAY_MS)
+
+
+def _limit(all_ms: int, few_ms: int) -> str:
+    if all_ms == few_ms:
+        return str(all_ms)
+    return f"CASE WHEN {EVERYBODY} THEN {all_ms} ELSE {few_ms} END"
+
 
 SILENT_S = 900
 """Three flushes as they are by default."""
 
 SPAN = "($__to - $__from)"
 
-POINT = (
-    f"greatest($__interval_ms, CASE WHEN {SPAN} > {HOURS_MS} THEN {DAY_MS}"
-    f" WHEN {SPAN} > {FINE_MS} THEN {HOUR_MS} ELSE 300000 END)"
-)
-"""The time that one point stands for, in milliseconds; never shorter than a bucket."""
+
+def point(kind: Kind) -> str:
+    """The time that one point stands for, in milliseconds; never shorter than a bucket."""
+    return (
+        f"greatest($__interval_ms, CASE WHEN {SPAN} > {kind.hours} THEN {DAY_MS}"
+        f" WHEN {SPAN} > {kind.fine} THEN {HOUR_MS} ELSE 300000 END)"
+    )
+
 
 RANGE = "timestamp BETWEEN $__from AND $__to"
 
-PICKED = "('*' IN (${equipo:sqlstring}) OR installation IN (${equipo:sqlstring}))"
+PICKED = f"({EVERYBODY} OR installation IN (${{equipo:sqlstring}}))"
 
 NAMES = """nombres AS (
   SELECT *, CASE count(*) OVER (PARTITION BY name) WHEN 1 THEN name
@@ -34,27 +72,29 @@ NAMES = """nombres AS (
 """CTE: two hosts of one name are told apart by their ids."""
 
 
-def rows(kind: str, columns: str) -> str:
+def rows(kind: Kind, columns: str, like: Kind | None = None) -> str:
     """All rows of the range with `installation`, `timestamp` and `columns`, as a subquery.
 
-    An hour or a day that is not closed is read from what is finer, and only near the range's end: a
-    host that fell silent in the middle of an hour has the rest of it in short ranges only.
+    At the level of `like` where that is another. An hour or a day that is not closed is read from
+    what is finer, and only near the range's end: a host that fell silent in the middle of an hour
+    has the rest of it in short ranges only.
     """
-    read = f"SELECT installation, timestamp, {columns} FROM so1.{kind}"
+    fine, hours = (like or kind).fine, (like or kind).hours
+    read = f"SELECT installation, timestamp, {columns} FROM so1.{kind.name}"
     closed = "LEFT JOIN so1.closed USING (installation)"
     return f"""(
     {read}_1d
-    WHERE {SPAN} > {HOURS_MS} AND timestamp BETWEEN $__from - {DAY_MS - 1} AND $__to AND {PICKED}
+    WHERE {SPAN} > {hours} AND timestamp BETWEEN $__from - {DAY_MS - 1} AND $__to AND {PICKED}
     UNION ALL
     {read}_1h {closed}
-    WHERE {SPAN} > {FINE_MS} AND timestamp BETWEEN $__from - {HOUR_MS - 1} AND $__to AND {PICKED}
-      AND ({SPAN} <= {HOURS_MS}
-        OR timestamp >= greatest(coalesce(until_1d, 0), $__to - {2 * DAY_MS}))
+    WHERE {SPAN} > {fine} AND timestamp BETWEEN greatest($__from - {HOUR_MS - 1},
+        CASE WHEN {SPAN} > {hours} THEN $__to - {2 * DAY_MS} ELSE 0 END) AND $__to AND {PICKED}
+      AND ({SPAN} <= {hours} OR timestamp >= coalesce(until_1d, 0))
     UNION ALL
     {read}_5m {closed}
-    WHERE timestamp BETWEEN $__from - 299999 AND $__to AND {PICKED}
-      AND ({SPAN} <= {FINE_MS}
-        OR timestamp >= greatest(coalesce(until_1h, 0), $__to - {3 * HOUR_MS}))
+    WHERE timestamp BETWEEN greatest($__from - 299999,
+        CASE WHEN {SPAN} > {fine} THEN $__to - {3 * HOUR_MS} ELSE 0 END) AND $__to AND {PICKED}
+      AND ({SPAN} <= {fine} OR timestamp >= coalesce(until_1h, 0))
   ) AS filas"""
 
 
@@ -89,7 +129,7 @@ SELECT (SELECT count(*) FROM so1.removals
     WHERE {RANGE} AND {PICKED} AND outcome = 'removed')::float8 AS "Eliminados",
   (SELECT count(*) FROM so1.removals
     WHERE {RANGE} AND {PICKED} AND outcome = 'failed')::float8 AS "Fallidos",
-  (SELECT coalesce(sum(oom_kills), 0) FROM {rows("container", "oom_kills")})::float8 AS "OOM",
+  (SELECT coalesce(sum(oom_kills), 0) FROM {rows(CONTAINER, "oom_kills")})::float8 AS "OOM",
   (SELECT count(*) FROM so1.epochs WHERE {PICKED} AND reason = 'fork'
     AND extract(epoch FROM began_at) * 1000 BETWEEN $__from AND $__to)::float8
     AS "Bifurcaciones",
@@ -101,7 +141,7 @@ TOTALS = f"""
 WITH ultimos AS (
   SELECT DISTINCT ON (installation) installation, used_ram_sum / ticks AS usada,
     total_ram_max AS total, container_count_sum * 1.0 / nullif(container_count_n, 0) AS cuantos
-  FROM {rows("host", "ticks, used_ram_sum, total_ram_max, container_count_sum, container_count_n")}
+  FROM {rows(HOST, "ticks, used_ram_sum, total_ram_max, container_count_sum, container_count_n")}
   ORDER BY installation, timestamp DESC
 )
 SELECT sum(cuantos)::float8 AS "Contenedores", sum(usada)::float8 AS "RAM usada",
@@ -122,7 +162,7 @@ cifras AS (
     coalesce(sum(conflict_ticks), 0) AS conflictos, coalesce(sum(events_lost), 0) AS perdidos,
     coalesce(sum(unverified_sum), 0) AS dudas, sum(psutil_ticks) AS sin_modulos,
     sum(checks_n) AS comprobados
-  FROM {rows("host", _HOST_COLUMNS)} GROUP BY installation
+  FROM {rows(HOST, _HOST_COLUMNS)} GROUP BY installation
 ),
 ramas AS (
   SELECT installation, count(*) AS n FROM so1.epochs WHERE reason = 'fork' GROUP BY 1
@@ -155,8 +195,8 @@ def by_host(figure: str, columns: str) -> str:
     return f"""
 WITH {NAMES},
 puntos AS MATERIALIZED (
-  SELECT timestamp / {POINT} * {POINT} AS t, installation, {figure} AS v
-  FROM {rows("host", columns)} GROUP BY 1, 2
+  SELECT timestamp / {point(HOST)} * {point(HOST)} AS t, installation, {figure} AS v
+  FROM {rows(HOST, columns)} GROUP BY 1, 2
 ),
 mayores AS (SELECT installation FROM puntos GROUP BY 1 ORDER BY avg(v) DESC, 1 LIMIT $top)
 SELECT to_timestamp(t / 1000.0) AS time, equipo AS metric, v::float8 AS value
@@ -178,7 +218,7 @@ WITH {NAMES}
 SELECT equipo || ' / ' || container_name AS nombre, v::float8 AS valor
 FROM (
   SELECT installation, container_name, {figure} AS v
-  FROM {rows("container", f"container_id, container_name, {columns}")}
+  FROM {rows(CONTAINER, f"container_id, container_name, {columns}")}
   WHERE container_id <> '' GROUP BY 1, 2
 ) AS sumas JOIN nombres USING (installation)
 ORDER BY v DESC, 1 LIMIT $top
@@ -197,7 +237,7 @@ sumas AS (
   SELECT installation, container_id, max(container_name) AS nombre, max(image) AS imagen,
     max(tier) AS nivel, max(held_mb_max) AS pico, sum(held_mb_sum) / nullif(sum(ticks), 0) AS media,
     sum(cpu_usage_sum) / nullif(sum(ticks), 0) AS cpu, coalesce(sum(oom_kills), 0) AS muertes
-  FROM {rows("container", _CONTAINER_COLUMNS)}
+  FROM {rows(CONTAINER, _CONTAINER_COLUMNS)}
   WHERE container_id <> '' GROUP BY 1, 2
 )
 SELECT equipo AS "Equipo", nombre AS "Contenedor", imagen AS "Imagen", nivel AS "Nivel",
@@ -215,14 +255,18 @@ FROM so1.removals JOIN nombres USING (installation)
 WHERE {RANGE} AND {PICKED} GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4 LIMIT 200
 """
 
-_POINTS = f"""puntos AS (
-  SELECT generate_series($__from / {POINT}, $__to / {POINT}) AS g
+
+def _points(kind: Kind) -> str:
+    one = point(kind)
+    return f"""puntos AS (
+  SELECT generate_series($__from / {one}, $__to / {one}) AS g
 )"""
 
+
 REMOVALS_OVER_TIME = f"""
-WITH {_POINTS},
+WITH {_points(HOST)},
 sumas AS (
-  SELECT timestamp / {POINT} AS g,
+  SELECT timestamp / {point(HOST)} AS g,
     count(*) FILTER (WHERE outcome = 'removed' AND reason = 'excess-low') AS v0,
     count(*) FILTER (WHERE outcome = 'removed' AND reason = 'excess-high') AS v1,
     count(*) FILTER (WHERE outcome = 'removed' AND reason = 'exited') AS v2,
@@ -231,7 +275,7 @@ sumas AS (
     count(*) FILTER (WHERE outcome = 'failed') AS v4
   FROM so1.removals WHERE {RANGE} AND {PICKED} GROUP BY 1
 )
-SELECT to_timestamp(g * {POINT} / 1000.0) AS time,
+SELECT to_timestamp(g * {point(HOST)} / 1000.0) AS time,
   coalesce(v0, 0)::float8 AS "Exceso bajo", coalesce(v1, 0)::float8 AS "Exceso alto",
   coalesce(v2, 0)::float8 AS "Terminados", coalesce(v3, 0)::float8 AS "Otros motivos",
   coalesce(v4, 0)::float8 AS "Fallidos"
@@ -243,19 +287,19 @@ WITH {NAMES}
 SELECT equipo AS "Equipo", container_name AS "Contenedor", image AS "Imagen",
   sum(oom_kills)::float8 AS "OOM", max(held_mb_max)::float8 AS "Retenida (máximo)",
   to_timestamp(max(timestamp) / 1000.0) AS "La última", installation AS "Id"
-FROM {rows("container", "container_name, image, oom_kills, held_mb_max")}
+FROM {rows(CONTAINER, "container_name, image, oom_kills, held_mb_max")}
   JOIN nombres USING (installation)
 WHERE oom_kills > 0 GROUP BY equipo, container_name, image, installation
 ORDER BY 4 DESC, 1, 2, 3 LIMIT 100
 """
 
 OOM_OVER_TIME = f"""
-WITH {_POINTS},
+WITH {_points(CONTAINER)},
 sumas AS (
-  SELECT timestamp / {POINT} AS g, sum(oom_kills) AS v
-  FROM {rows("container", "oom_kills")} GROUP BY 1
+  SELECT timestamp / {point(CONTAINER)} AS g, sum(oom_kills) AS v
+  FROM {rows(CONTAINER, "oom_kills")} GROUP BY 1
 )
-SELECT to_timestamp(g * {POINT} / 1000.0) AS time, coalesce(v, 0)::float8 AS "OOM"
+SELECT to_timestamp(g * {point(CONTAINER)} / 1000.0) AS time, coalesce(v, 0)::float8 AS "OOM"
 FROM puntos LEFT JOIN sumas USING (g) ORDER BY 1
 """
 
@@ -263,21 +307,22 @@ AGREEMENT = f"""
 SELECT to_timestamp(t / 1000.0) AS time, sum(de_acuerdo)::float8 AS "Coinciden",
   sum(dudas)::float8 AS "Sin verificar", sum(conflictos)::float8 AS "En conflicto"
 FROM (
-  SELECT timestamp / {POINT} * {POINT} AS t, installation,
+  SELECT timestamp / {point(HOST)} * {point(HOST)} AS t, installation,
     sum(agree_sum) * 1.0 / nullif(sum(checks_n), 0) AS de_acuerdo,
     sum(unverified_sum) * 1.0 / nullif(sum(checks_n), 0) AS dudas,
     sum(conflict_sum) * 1.0 / nullif(sum(checks_n), 0) AS conflictos
-  FROM {rows("host", "checks_n, agree_sum, unverified_sum, conflict_sum")} GROUP BY 1, 2
+  FROM {rows(HOST, "checks_n, agree_sum, unverified_sum, conflict_sum")} GROUP BY 1, 2
 ) AS medias GROUP BY t ORDER BY 1
 """
 
 DISTRUST = f"""
-WITH {_POINTS},
+WITH {_points(HOST)},
 sumas AS (
-  SELECT timestamp / {POINT} AS g, sum(conflict_ticks) AS conflictos, sum(events_lost) AS perdidos
-  FROM {rows("host", "conflict_ticks, events_lost")} GROUP BY 1
+  SELECT timestamp / {point(HOST)} AS g, sum(conflict_ticks) AS conflictos,
+    sum(events_lost) AS perdidos
+  FROM {rows(HOST, "conflict_ticks, events_lost")} GROUP BY 1
 )
-SELECT to_timestamp(g * {POINT} / 1000.0) AS time,
+SELECT to_timestamp(g * {point(HOST)} / 1000.0) AS time,
   coalesce(conflictos, 0)::float8 AS "Ticks en conflicto",
   coalesce(perdidos, 0)::float8 AS "Eventos perdidos"
 FROM puntos LEFT JOIN sumas USING (g) ORDER BY 1
@@ -329,14 +374,14 @@ ORDER BY 2 DESC, 1
 
 HELD = f"""
 WITH puntos AS MATERIALIZED (
-  SELECT timestamp / {POINT} * {POINT} AS t, installation, sum(ticks) AS n
-  FROM {rows("host", "ticks")} GROUP BY 1, 2
+  SELECT timestamp / {point(CONTAINER)} * {point(CONTAINER)} AS t, installation, sum(ticks) AS n
+  FROM {rows(HOST, "ticks", CONTAINER)} GROUP BY 1, 2
 ),
 sumas AS MATERIALIZED (
-  SELECT timestamp / {POINT} * {POINT} AS t, installation,
+  SELECT timestamp / {point(CONTAINER)} * {point(CONTAINER)} AS t, installation,
     CASE container_id WHEN '' THEN '(otros)' ELSE container_name END AS nombre,
     sum(held_mb_sum) AS v
-  FROM {rows("container", "container_id, container_name, held_mb_sum")} GROUP BY 1, 2, 3
+  FROM {rows(CONTAINER, "container_id, container_name, held_mb_sum")} GROUP BY 1, 2, 3
 ),
 mayores AS (
   SELECT nombre FROM sumas WHERE nombre <> '(otros)' GROUP BY 1 ORDER BY sum(v) DESC, 1 LIMIT 12

@@ -28,9 +28,15 @@ class Seen:
     def span(self) -> int:
         return self.to_ms - self.from_ms
 
-    @property
-    def point(self) -> int:
-        least = DAY if self.span > 31 * DAY else HOUR if self.span > DAY else FIVE
+    def limits(self, kind: str) -> tuple[int, int]:
+        """The longest ranges that are read from 5 minutes and from hours."""
+        if self.chosen:
+            return DAY, 31 * DAY
+        return (2 * HOUR, 2 * DAY) if kind == "container" else (DAY, 14 * DAY)
+
+    def point(self, kind: str) -> int:
+        fine, hours = self.limits(kind)
+        least = DAY if self.span > hours else HOUR if self.span > fine else FIVE
         return max(self.interval_ms, least)
 
     def members(self) -> list[Member]:
@@ -45,30 +51,31 @@ class Seen:
     def inside(self, at: int) -> bool:
         return self.from_ms <= at <= self.to_ms
 
-    def rows(self, member: Member, rows: list[Row]) -> Iterator[tuple[int, Row]]:
+    def rows(self, member: Member, rows: list[Row], kind: str) -> Iterator[tuple[int, Row]]:
         """The rows that count, with the time of the bucket that they are read from."""
+        fine, hours = self.limits(kind)
         for row in rows:
             bucket, oldest = FIVE, self.from_ms - FIVE + 1
-            if self.span > DAY:
+            if self.span > fine:
                 oldest = max(oldest, self.to_ms - 3 * HOUR)
-            if self.span > DAY and row["timestamp"] < member.until_1h:
+            if self.span > fine and row["timestamp"] < member.until_1h:
                 bucket, oldest = HOUR, self.from_ms - HOUR + 1
-                if self.span > 31 * DAY:
+                if self.span > hours:
                     oldest = max(oldest, self.to_ms - 2 * DAY)
-            if self.span > 31 * DAY and row["timestamp"] < member.until_1d:
+            if self.span > hours and row["timestamp"] < member.until_1d:
                 bucket, oldest = DAY, self.from_ms - DAY + 1
             at = row["timestamp"] // bucket * bucket
             if oldest <= at <= self.to_ms:
                 yield at, row
 
-    def hosts(self) -> Iterator[tuple[Member, int, Row]]:
+    def hosts(self, kind: str = "host") -> Iterator[tuple[Member, int, Row]]:
         for member in self.members():
-            for at, row in self.rows(member, member.hosts):
+            for at, row in self.rows(member, member.hosts, kind):
                 yield member, at, row
 
     def containers(self) -> Iterator[tuple[Member, int, Row]]:
         for member in self.members():
-            for at, row in self.rows(member, member.containers):
+            for at, row in self.rows(member, member.containers, "container"):
                 yield member, at, row
 
     def removals(self) -> Iterator[tuple[Member, Row]]:
@@ -77,8 +84,9 @@ class Seen:
                 if self.inside(row["timestamp"]):
                     yield member, row
 
-    def points(self) -> range:
-        return range(self.from_ms // self.point, self.to_ms // self.point + 1)
+    def points(self, kind: str) -> range:
+        point = self.point(kind)
+        return range(self.from_ms // point, self.to_ms // point + 1)
 
 
 def _sums(
@@ -145,7 +153,8 @@ def trust(seen: Seen) -> dict[str, tuple[Any, ...]]:
         if member.seen_s is None or member.seen_s > 900:
             state = "nunca" if member.seen_s is None else "silencioso"
         if one is None:
-            found[member.installation] = (state, "sin-datos", None, None, None, None, None, 0, 0)
+            nothing = (None, None, None, None, None)
+            found[member.installation] = (state, "sin-datos", *nothing, forks, missing)
             continue
         word = "agree"
         if one["conflict_ticks"]:
@@ -165,9 +174,10 @@ def trust(seen: Seen) -> dict[str, tuple[Any, ...]]:
 
 def by_host(seen: Seen, figure: Callable[[Counter[str], Member], float]) -> Table:
     members = {one.number: one for one in seen.members()}
+    point = seen.point("host")
     sums = _sums(
         seen.hosts(),
-        lambda member, at, _: (member.number, at // seen.point * seen.point),
+        lambda member, at, _: (member.number, at // point * point),
         *("ticks", "used_ram_sum", "cpu_usage_sum"),
     )
     values = {key: figure(one, members[key[0]]) for key, one in sums.items()}
@@ -236,27 +246,31 @@ def removals_by_kind(seen: Seen) -> dict[tuple[str, ...], tuple[int, float, int]
 
 def removals_over_time(seen: Seen) -> Table:
     counts: Counter[tuple[int, int]] = Counter()
+    point = seen.point("host")
     for _, row in seen.removals():
         kind = {"excess-low": 0, "excess-high": 1, "exited": 2}.get(row["reason"], 3)
         if row["outcome"] in ("removed", "failed"):
             place = 4 if row["outcome"] == "failed" else kind
-            counts[row["timestamp"] // seen.point, place] += 1
-    return [(g * seen.point, *(float(counts[g, n]) for n in range(5))) for g in seen.points()]
+            counts[row["timestamp"] // point, place] += 1
+    return [(g * point, *(float(counts[g, n]) for n in range(5))) for g in seen.points("host")]
 
 
-def over_time(seen: Seen, found: Iterator[tuple[Member, int, Row]], *names: str) -> Table:
-    sums = _sums(found, lambda _, at, __: at // seen.point, *names)
+def over_time(seen: Seen, kind: str, *names: str) -> Table:
+    point = seen.point(kind)
+    found = seen.hosts() if kind == "host" else seen.containers()
+    sums = _sums(found, lambda _, at, __: at // point, *names)
     return [
-        (g * seen.point, *(float(sums[g][name]) if g in sums else 0.0 for name in names))
-        for g in seen.points()
+        (g * point, *(float(sums[g][name]) if g in sums else 0.0 for name in names))
+        for g in seen.points(kind)
     ]
 
 
 def agreement(seen: Seen) -> Table:
     names = ("agree_sum", "unverified_sum", "conflict_sum")
+    point = seen.point("host")
     sums = _sums(
         seen.hosts(),
-        lambda member, at, _: (at // seen.point * seen.point, member.number),
+        lambda member, at, _: (at // point * point, member.number),
         *("checks_n", *names),
     )
     made: dict[int, list[float | None]] = {}
@@ -269,12 +283,13 @@ def agreement(seen: Seen) -> Table:
 
 
 def held(seen: Seen) -> Table:
+    point = seen.point("container")
     ticks = _sums(
-        seen.hosts(), lambda member, at, _: (member.number, at // seen.point * seen.point), "ticks"
+        seen.hosts("container"), lambda one, at, _: (one.number, at // point * point), "ticks"
     )
     made: Counter[tuple[int, str]] = Counter()
     for member, at, row in seen.containers():
-        point = at // seen.point * seen.point
+        begin = at // point * point
         name = row["container_name"] if row["container_id"] else "(otros)"
-        made[point, name] += row["held_mb_sum"] / ticks[member.number, point]["ticks"]
+        made[begin, name] += row["held_mb_sum"] / ticks[member.number, begin]["ticks"]
     return sorted((at, name, value) for (at, name), value in made.items())

@@ -115,7 +115,7 @@ def test_an_upgrade_that_fails_changes_nothing(
 def test_an_upgraded_centre_is_as_a_fresh_one(old_centre: Centre, centre: Centre) -> None:
     shape = (
         "SELECT c.relname, c.relkind, a.attname, a.atttypid::regtype::text FROM pg_class c"
-        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
         " WHERE c.relnamespace = 'so1'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'I')"
         " ORDER BY 1, 2, a.attnum"
     )
