@@ -1,7 +1,8 @@
 """`python -m bench.fleet_queries`: «Monitor de Flota» over 1,000 hosts and 30 days.
 
 The centre's rows are made inside the server, as many as hosts would ship (10 containers and one
-«(others)» each): hours and days of the whole time, 5 minutes of the last seven hours. Each query of the dashboard is run three times as a reader.
+«(others)» each): hours and days of the whole time, 5 minutes of the last seven hours. Each query of
+the dashboard is run three times as a reader.
 """
 
 from __future__ import annotations
