@@ -16,6 +16,7 @@ from agent.analysis.derive import Govern, derive
 from agent.clock import Clock
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import EngineUnavailableError
+from agent.model.activity import Activity
 from agent.model.bpf import BpfView
 from agent.model.container import DOCKER, CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
@@ -29,6 +30,9 @@ from agent.sources.engine.lives import EngineLives
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+ReadActivity = Callable[
+    [CgroupLayout, Sequence[Container], CgroupView], Mapping[ContainerKey, Activity]
+]
 ReadCgroups = Callable[[CgroupLayout, Sequence[Container], frozenset[int]], CgroupView]
 
 BETWEEN_TICKS = "a look between two ticks stores no row of the host"
@@ -67,8 +71,12 @@ class Collector:
         read_host: Callable[[], HostCounters],
         stopwatch: Stopwatch,
         lives: EngineLives | None = None,
+        read_activity: ReadActivity | None = None,
     ) -> None:
         """`lives` is what is known of lives between two looks, where events are followed."""
+        self._read_activity = read_activity
+        self.measures_idle = False
+        """Whether a tick's sample tells who is idle."""
         self._read_processes = read_processes
         self._engine = engine
         self._layout = layout
@@ -129,6 +137,10 @@ class Collector:
             )
         if self._lives is not None and view.value is not None:
             self._lives.learn({key.id: one.path for key, one in view.value.containers.items()})
+        activity: Mapping[ContainerKey, Activity] = {}
+        wanted = self.measures_idle and for_tick
+        if wanted and self._read_activity is not None and listed and view.value is not None:
+            activity = self._read_activity(self._layout, listed, view.value)
         now_ns = self._clock.boot_ns()
         host: Part[HostCounters] = Part(None, now_ns, BETWEEN_TICKS)
         if for_tick:
@@ -145,6 +157,7 @@ class Collector:
                 if self._lives is not None
                 else {}
             ),
+            activity=activity,
             interruptions=interruptions,
             interruptions_after=self.interruptions,
         )

@@ -74,6 +74,10 @@ class CgroupFacts:
     """The memory controller accounts there."""
     problem: str = ""
     hint: str = ""
+    io_problem: str = ""
+    """Why nothing tells what a container reads and writes, "" where something does."""
+    has_psi: bool = True
+    """Whether the kernel tells memory pressure."""
 
 
 @dataclass(frozen=True, slots=True)

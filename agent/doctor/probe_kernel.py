@@ -94,17 +94,19 @@ def bpf_facts(config: Config) -> BpfFacts:
 
 def cgroup_facts() -> CgroupFacts:
     from agent.model.container import Hierarchy
+    from agent.sources.activity import io_problem
     from agent.sources.cgroup.layout import detect
 
     try:
         layout = detect()
     except AgentError as error:
         return CgroupFacts("", "", None, error.message, error.hint)
+    io, psi = io_problem(layout), Path("/proc/pressure/memory").exists()
     if layout.hierarchy is Hierarchy.MEMORY_V1:
-        return CgroupFacts(str(layout.mode), "memory", True)
+        return CgroupFacts(str(layout.mode), "memory", True, io_problem=io, has_psi=psi)
     controllers = _text(layout.root / "cgroup.controllers")
     memory = None if controllers is None else "memory" in controllers.split()
-    return CgroupFacts(str(layout.mode), "default", memory)
+    return CgroupFacts(str(layout.mode), "default", memory, io_problem=io, has_psi=psi)
 
 
 def _compiler(headers: Path) -> str:

@@ -12,7 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from agent.fleet import schema
+from agent.fleet import entrance, schema
 from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import DAY_MS, STREAMS
@@ -60,8 +60,8 @@ def initialise(
         found = version(connection)
         if found is None:
             _make(connection)
-        elif found < schema.VERSION:
-            _as_owner(connection, schema.upgrade(found))
+        else:
+            _update(connection, found)
         _days(connection, facts_days, figures_days)
         connection.run("UPDATE so1.settings SET shard = COALESCE(%s, shard)", (shard,))
         _rights(connection, superuser)
@@ -236,6 +236,35 @@ def _as_owner(connection: CentreConnection, statements: list[str]) -> None:
     for statement in statements:
         connection.run(statement)
     connection.run("RESET ROLE")
+
+
+def _update(connection: CentreConnection, found: int) -> None:
+    """Gives a schema of an older agent the columns and the streams that came since, and the
+    functions that take them. Older agents leave them empty."""
+    statements = []
+    for stream in STREAMS:
+        there = {
+            str(name)
+            for (name,) in connection.rows(
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+                " AND attnum > 0 AND NOT attisdropped",
+                (f"so1.{stream.name}",),
+            )
+        }
+        new = [one for one in stream.columns if one.name not in there]
+        if new and there:
+            added = ", ".join(f"ADD COLUMN {one.name} {one.type}" for one in new)
+            statements.append(f"ALTER TABLE so1.{stream.name} {added}")
+            if found == schema.VERSION:
+                statements += [
+                    f"DROP FUNCTION so1_api.ingest_{stream.name}",
+                    entrance.ingest(stream),
+                    schema.shard_view(stream.name),
+                ]
+    if found < schema.VERSION:
+        statements += schema.upgrade(found)
+    if statements:
+        _as_owner(connection, statements)
 
 
 def _days(connection: CentreConnection, facts_days: int | None, figures_days: int | None) -> None:

@@ -121,12 +121,16 @@ READABLE = ("hosts", "closed", "epochs", "cursors", "gaps", "out_of_range", "ran
 
 
 def shard_views() -> list[str]:
-    """What a hub over several centres reads of this one: each table with the centre's own name."""
-    return [
-        f"CREATE VIEW so1.at_{name} AS"
+    """What a hub over several centres reads of this one."""
+    return [shard_view(name) for name in (*READABLE, *(stream.name for stream in STREAMS))]
+
+
+def shard_view(name: str) -> str:
+    """A table with the centre's own name. Again after columns came, which are then at its end."""
+    return (
+        f"CREATE OR REPLACE VIEW so1.at_{name} AS"
         f" SELECT s.shard, t.* FROM so1.{name} t CROSS JOIN so1.settings s"
-        for name in (*READABLE, *(stream.name for stream in STREAMS))
-    ]
+    )
 
 
 _EXTEND = f"""

@@ -46,6 +46,15 @@ class ContainerKey(NamedTuple):
         return self.id[:12]
 
 
+class Need(NamedTuple):
+    """What a container uses of another one, which ends with it."""
+
+    container: str
+    """Its name or its id, as the engine has it."""
+    what: str
+    """As in "uses its volumes"."""
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container as Docker tells it. Names, images and labels are the workload's words."""
@@ -63,6 +72,14 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of `labels` that its image is known not to have; asked for only while a rule needs it.
+    """
+    health: str = ""
+    """Docker's word on its health check (`healthy`, `unhealthy`, `starting`), "" without one."""
+    needs: tuple[Need, ...] = ()
+    restart_policy: str = ""
+    """`always`, `unless-stopped` or `on-failure`; "" or `no` without one."""
     started_ns: int = 0
     """Wall clock of its last start, 0 where it is not known."""
     engine: str = DOCKER
@@ -241,6 +258,8 @@ class ContainerTotals:
     """The part of `held_kb` that is an estimate."""
     short_lived: tuple[ShortLivedCommand, ...] = ()
     """Whose `cpu_short_lived_percent` was; sums up to it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +271,5 @@ class Governance:
     governed: bool
     protected: str | None
     """Why it is never touched, None where nothing protects it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""

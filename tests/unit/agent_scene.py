@@ -24,6 +24,7 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError, ModulesError, SourceError
+from agent.model.activity import Activity
 from agent.model.container import CgroupView, Container, Hierarchy
 from agent.model.host import HostCounters, Memory
 from agent.model.process import Snapshot, Source
@@ -65,6 +66,9 @@ class Host:
     builds: list[Build] = field(default_factory=list)
     odd: int = 0
     """Odd entries of the modules."""
+    activity: Activity = Activity(0, 1)  # noqa: RUF009 - frozen
+    """What each container did until now."""
+    activity_reads: int = 0
     marks_ns: list[int] = field(default_factory=list)
     """The moments at which BPF was told that a tick's snapshot was taken."""
     pids: Callable[[], tuple[int, ...]] = lambda: (7,)
@@ -140,6 +144,11 @@ class FakeOutside(Outside):
 
     def layout(self) -> Any:
         return SimpleNamespace(root=self._host.directory, hierarchy=Hierarchy.DEFAULT)
+
+    def read_activity(self, layout: Any, containers: Any, view: Any) -> dict[Any, Activity]:
+        self._host.activity_reads += 1
+        now_ns = self._host.time.now_ns
+        return {one.key: replace(self._host.activity, read_ns=now_ns) for one in containers}
 
     def read_cgroups(self, layout: Any, containers: Any, unknown_ids: Any) -> CgroupView:
         found = {
