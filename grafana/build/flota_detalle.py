@@ -102,7 +102,7 @@ def events(grid: Grid) -> None:
     grid.add(
         p.table(
             "Eliminaciones por Equipo y Regla",
-            "Decisiones del rango por equipo, motivo (la regla que decidió), nivel y resultado, y "
+            "Decisiones del rango por equipo, la regla que decidió, motivo, nivel y resultado, y "
             "cuánta RAM retenían esos contenedores en suma.",
             rows(queries.REMOVALS),
         )

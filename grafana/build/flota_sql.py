@@ -248,11 +248,12 @@ FROM sumas JOIN nombres USING (installation) ORDER BY pico DESC, equipo, nombre 
 
 REMOVALS = f"""
 WITH {NAMES}
-SELECT equipo AS "Equipo", reason AS "Motivo", tier AS "Nivel", outcome AS "Resultado",
-  count(*)::float8 AS "Cuántas", sum(held_mb)::float8 AS "Retenida",
+SELECT equipo AS "Equipo", coalesce(rule, '') AS "Regla", reason AS "Motivo", tier AS "Nivel",
+  outcome AS "Resultado", count(*)::float8 AS "Cuántas", sum(held_mb)::float8 AS "Retenida",
   to_timestamp(max(timestamp) / 1000.0) AS "La última"
 FROM so1.removals JOIN nombres USING (installation)
-WHERE {RANGE} AND {PICKED} GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4 LIMIT 200
+WHERE {RANGE} AND {PICKED} GROUP BY 1, 2, 3, 4, 5
+ORDER BY 6 DESC, 1, 2, 3, 4, 5 LIMIT 200
 """
 
 

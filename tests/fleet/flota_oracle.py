@@ -233,7 +233,9 @@ def top(seen: Seen, place: int) -> Table:
 def removals_by_kind(seen: Seen) -> dict[tuple[str, ...], tuple[int, float, int]]:
     found: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for member, row in seen.removals():
-        found[seen.name(member), row["reason"], row["tier"], row["outcome"]].append(row)
+        found[seen.name(member), row["rule"], row["reason"], row["tier"], row["outcome"]].append(
+            row
+        )
     return {
         key: (
             len(rows),

@@ -187,10 +187,10 @@ def test_removals_are_counted_by_host_and_rule(
 ) -> None:
     seen, found = show("Eliminaciones por Equipo y Regla", reader, fleet, span_ms, chosen)
     expected = oracle.removals_by_kind(seen)
-    assert {row[:4] for row in found} == expected.keys()
+    assert {row[:5] for row in found} == expected.keys()
     for row in found:
-        count, held_mb, last = expected[row[:4]]
-        assert row[4:] == (count, pytest.approx(held_mb), last)
+        count, held_mb, last = expected[row[:5]]
+        assert row[5:] == (count, pytest.approx(held_mb), last)
 
 
 def test_oom_kills_are_listed_by_container(

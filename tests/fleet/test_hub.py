@@ -155,7 +155,7 @@ def test_the_fleets_dashboard_asks_a_hub_as_it_asks_a_centre(
             connection, PANELS["Eliminaciones por Equipo y Regla"]["targets"][0]["rawSql"], seen
         )
     assert states == (3.0, 0.0, 0.0)
-    assert sum(row[4] for row in events) == sum(len(host.rows(REMOVALS)) for host in hosts.values())
+    assert sum(row[5] for row in events) == sum(len(host.rows(REMOVALS)) for host in hosts.values())
     assert over.ask("SELECT count(*) FROM so1.container_5m") == [
         (sum(len(host.rows(CONTAINERS)) for host in hosts.values()),)
     ]

@@ -96,12 +96,13 @@ FLOTA = {
         "The 50 containers that held most RAM in the range, of all chosen hosts."
     ),
     "Eliminaciones y muertes por OOM": "Removals and OOM kills",
+    "Regla": "Rule",
     "Cuántas": "How many",
     "La última": "The last",
     "Eliminaciones por Equipo y Regla": "Removals by Host and Rule",
-    "Decisiones del rango por equipo, motivo (la regla que decidió), nivel y resultado, y cuánta "
+    "Decisiones del rango por equipo, la regla que decidió, motivo, nivel y resultado, y cuánta "
     "RAM retenían esos contenedores en suma.": (
-        "Decisions of the range by host, reason (the rule that decided), tier and outcome, and how "
+        "Decisions of the range by host, the rule that decided, reason, tier and outcome, and how "
         "much RAM those containers held in sum."
     ),
     "Otros motivos": "Other reasons",
