@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
 CONTAINERS = 11
 ROOMY = {
-    "shared_buffers": "'1GB'", "work_mem": "'64MB'", "fsync": "off", "wal_level": "minimal",
-    "max_wal_senders": "0", "autovacuum": "off",
+    "shared_buffers": "'1GB'",
+    "work_mem": "'64MB'",
+    "fsync": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum": "off",
 }
 RANGES = {"6 h": 6 * HOUR, "36 h": 36 * HOUR, "7 d": 7 * DAY, "30 d": 30 * DAY}
 
