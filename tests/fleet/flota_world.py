@@ -174,6 +174,9 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
                 "duration_ms": 4,
                 "outcome": chance.choice(("removed", "removed", "failed", "gone")),
                 "error": "",
+                "action": "remove",
+                "engine": "docker",
+                "rule": f"rule-{turn % 3}",
                 "available_before_mb": 1.0,
                 "available_after_mb": 2.0,
             }

@@ -79,7 +79,8 @@ class Node:
 
 def _settings(node: Node, others: list[Node]) -> dict[str, Any]:
     return {
-        "scope": "so1", "name": node.name,
+        "scope": "so1",
+        "name": node.name,
         "restapi": {
             "listen": f"127.0.0.1:{free_port()}",
         },
@@ -97,12 +98,14 @@ def _settings(node: Node, others: list[Node]) -> dict[str, Any]:
             "connect_address": f"127.0.0.1:{node.port}",
             "data_dir": str(node.directory / "data"),
             "bin_dir": trixie.PROGRAMS,
+            "use_unix_socket": True,
             "pgpass": str(node.directory / "pgpass"),
             "authentication": {
                 "superuser": {"username": "postgres", "password": "boss"},
                 "replication": {"username": "copy", "password": "copy"},
             },
             "pg_hba": [
+                "local all all trust",
                 "host all all 127.0.0.1/32 scram-sha-256",
                 "host replication copy 127.0.0.1/32 scram-sha-256",
             ],
