@@ -176,7 +176,7 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
                 "error": "",
                 "action": "remove",
                 "engine": "docker",
-                "rule": f"rule-{turn % 3}",
+                "rule": f"rule-{turn % 2}",
                 "available_before_mb": 1.0,
                 "available_after_mb": 2.0,
             }
