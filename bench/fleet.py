@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from agent.fleet import centre as administration
 from agent.fleet import shipper
@@ -139,12 +140,11 @@ class Work:
 
 def client(work: Work) -> tuple[int, float, list[float]]:
     """Plays some hosts over one connection: rows, CPU, and each flush's lag in seconds."""
-    shipper.write_state = lambda *_: None
     recorded = Recorded.from_history(work.containers)
     hosts = [PlayedHost(work.first + n, work.secret) for n in range(work.count)]
     rows, lags = 0, []
     began_s, spent_s = time.monotonic(), time.process_time()
-    with connected(work.dsn) as centre:
+    with mock.patch.object(shipper, "write_state"), connected(work.dsn) as centre:
         for turn in range(work.rounds):
             for place, host in enumerate(hosts):
                 # Jittered evenly over the interval, as hosts are.
@@ -264,7 +264,7 @@ def main() -> int:
             words.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     common = {"clients": words.clients, "containers": 11}
-    with server(**QUIET) as one:
+    with server(bool, **QUIET) as one:
         with connected(one.dsn()) as connection:
             password = administration.initialise(connection, 30, 10).password
         if words.only_shipper:

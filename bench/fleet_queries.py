@@ -140,7 +140,7 @@ def main() -> int:
     words = parser.parse_args()
     # The end of an hour, so that the newest one is being written.
     now_ms = time.time_ns() // 10**6
-    with server(**{**QUIET, **ROOMY}) as one:
+    with server(bool, **{**QUIET, **ROOMY}) as one:
         with connected(one.dsn()) as connection:
             administration.initialise(connection, 60, 31)
         one.ask("CREATE ROLE grafana_bench LOGIN IN ROLE so1_reader")

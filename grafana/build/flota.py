@@ -10,6 +10,7 @@ from grafana_foundation_sdk.models import dashboard
 from grafana.build import flota_detalle
 from grafana.build import flota_sql as queries
 from grafana.build import panels as p
+from grafana.build.contenedores_detalle import COLOURED
 from grafana.build.flota_panels import SOURCE, FleetGrid, rows, series
 from grafana.build.frame import top_variable
 from grafana.build.layout import Grid
@@ -156,8 +157,8 @@ def _host_table() -> p.Panel:
         .override_by_name(
             "Equipo", [p.prop("links", [flota_detalle.LINK]), p.prop("custom.width", 200)]
         )
-        .override_by_name("Estado", [flota_detalle.STATES, flota_detalle.COLOURED])
-        .override_by_name("Confianza", [flota_detalle.TRUST, flota_detalle.COLOURED])
+        .override_by_name("Estado", [flota_detalle.STATES, COLOURED])
+        .override_by_name("Confianza", [flota_detalle.TRUST, COLOURED])
         .override_by_name("Visto hace", [p.prop("unit", p.SECONDS)])
         .override_by_name("RAM", [p.prop("unit", p.PERCENT), *_bar("continuous-BlPu")])
         .override_by_name("CPU", [p.prop("unit", p.PERCENT), *_bar("continuous-GrYlRd")])

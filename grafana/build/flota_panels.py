@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.cog import builder as cog
 from grafana_foundation_sdk.cog import variants
 from grafana_foundation_sdk.models import common
 
@@ -13,7 +12,7 @@ SOURCE = common.DataSourceRef(type_val="grafana-postgresql-datasource", uid="so1
 NO_ROWS = "Sin datos: ningún equipo envió nada de este rango"
 
 
-class _Query(variants.Dataquery):
+class _FleetTarget(variants.Dataquery):
     """A target as Grafana's PostgreSQL data source stores it."""
 
     def __init__(self, sql: str, kind: str) -> None:
@@ -30,22 +29,20 @@ class _Query(variants.Dataquery):
         return dict(self._json)
 
 
-class Query(cog.Builder[variants.Dataquery]):
+class FleetQuery(p.Query):
     """`kind` is `table` or `time_series`."""
 
     def __init__(self, sql: str, kind: str = "table") -> None:
-        self._query = _Query(sql.strip(), kind)
-
-    def build(self) -> variants.Dataquery:
-        return self._query
+        super().__init__(sql, kind)
+        self._query = _FleetTarget(sql.strip(), kind)
 
 
-def rows(sql: str) -> Query:
-    return Query(sql)
+def rows(sql: str) -> FleetQuery:
+    return FleetQuery(sql)
 
 
-def series(sql: str) -> Query:
-    return Query(sql, "time_series")
+def series(sql: str) -> FleetQuery:
+    return FleetQuery(sql, "time_series")
 
 
 class FleetGrid(Grid):

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.fleet.flota_oracle import Seen
 from tests.fleet.flota_world import HOUR, Fleet
-from tests.fleet.test_flota import Seen, expand, fleet, load, reader
+from tests.fleet.test_flota import expand, fleet, load, reader
 from tests.unit.grafana.plugin import interval_ms
 
 if TYPE_CHECKING:

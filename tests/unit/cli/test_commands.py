@@ -48,7 +48,9 @@ COMMANDS = {
     "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--database")),
     "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
     "fleet init": Command(
-        ("fleet", "init", "host=/x"), root=False, takes=takes("--facts-days", "--figures-days")
+        ("fleet", "init", "host=/x"),
+        root=False,
+        takes=takes("--facts-days", "--figures-days", "--shard"),
     ),
     "fleet enroll": Command(
         ("fleet", "enroll", "host=/x", "a" * 32), root=False, takes=takes("--name")
@@ -57,6 +59,7 @@ COMMANDS = {
     "fleet forget": Command(("fleet", "forget", "host=/x", "a" * 32), root=False),
     "fleet ship": Command(("fleet", "ship"), takes=takes("--database")),
     "fleet status": Command(("fleet", "status"), takes=takes("--json")),
+    "fleet hub": Command(("fleet", "hub", "host=/x"), root=False, takes=takes("--shards")),
     "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
     "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
