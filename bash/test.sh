@@ -6,9 +6,13 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly default_guests=(debian12 debian13)
 # Guests that differ by their kernel alone, and the tests that such a difference can fail.
-readonly kernel_guests=(debian12-rt debian13-rt debian13-backports)
+readonly kernel_guests=(debian12-5.10 debian12-rt debian13-rt debian13-backports)
 readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
     tests/vm/test_modules_{figures,sharing,names,snapshot,readers,scale,fuzz}.py)
+# A guest of another architecture, some times slower still: what differs there, and the main job.
+readonly foreign_guests=(debian13-arm64)
+readonly foreign_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
+    tests/vm/test_modules_figures.py tests/vm/test_main_job.py tests/vm/test_bpf_{witness,agent}.py)
 # shellcheck source=bash/lib/test_engine.sh
 source "$root/bash/lib/test_engine.sh"
 # shellcheck source=bash/lib/test_environment.sh
@@ -32,7 +36,8 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
-           with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
+           with another kernel (debian12-5.10, debian12-rt, debian13-rt, debian13-backports) the
+           modules' tests; of debian13-arm64 the modules, the probes and the main job
 
   coverage unit and docker, measured: which lines and branches of agent/ none of them runs
            (agents that tests start are measured too, but for one that is killed)
@@ -105,6 +110,8 @@ packages_of() {
             ;;
         vm)
             echo qemu-system-x86 debootstrap e2fsprogs util-linux git
+            # For guests of another architecture.
+            [[ " ${guests[*]} " != *" ${foreign_guests[0]} "* ]] || echo qemu-system-arm qemu-user-static
             # On Ubuntu debootstrap does not bring the keys that Debian's releases are signed with.
             echo debian-archive-keyring
             ;;
@@ -190,6 +197,7 @@ run_vm() {
     local -a more=() tests=(tests/vm)
     ((full)) && more=(-- --full)
     [[ " ${kernel_guests[*]} " != *" $guest "* ]] || tests=("${kernel_tests[@]}")
+    [[ " ${foreign_guests[*]} " != *" $guest "* ]] || tests=("${foreign_tests[@]}")
     as_root "$python" -m tests.lab pytest "$guest" --timeout "$guest_timeout_s" \
         --results "$results/vm-$guest" ${expression:+-k "$expression"} "${tests[@]}" "${more[@]}" \
         || status=$?
@@ -302,7 +310,7 @@ parse_arguments() {
             --full)
                 full=1
                 guest_timeout_s=7200
-                guests=("${default_guests[@]}" sid "${kernel_guests[@]}")
+                guests=("${default_guests[@]}" sid "${kernel_guests[@]}" "${foreign_guests[@]}")
                 ;;
             lint | unit | fleet | docker | vm) wanted=("$1") ;;
             coverage)
