@@ -143,7 +143,7 @@ def trust(seen: Seen) -> dict[str, tuple[Any, ...]]:
         *("conflict_ticks", "events_lost", "unverified_sum", "checks_n"),
     )
     sums = _sums(seen.hosts(), lambda member, *_: member.number, *names)
-    found = {}
+    found: dict[str, tuple[Any, ...]] = {}
     for member in seen.members():
         one = sums.get(member.number)
         mine = [row for row in seen.fleet.breaks if row[0] == member.installation]
