@@ -19,6 +19,7 @@ import msgspec
 from agent.errors import ConfigError
 from agent.model.cgroup_names import RUNTIMES
 from agent.model.container import DOCKER
+from agent.place import PREFIX
 from agent.policy import meaning
 from agent.policy.rules import Rule, Rules
 
@@ -177,7 +178,7 @@ class FleetSettings(_Section, frozen=True):
     secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
     flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
     """From flush to flush, give or take a tenth."""
-    environment: AbsolutePath = "/opt/so1/fleet"
+    environment: AbsolutePath = f"{PREFIX}/fleet"
     """The Python environment that has the driver."""
 
 
@@ -199,7 +200,7 @@ class EngineSettings(_Section, frozen=True):
 class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
-    install: AbsolutePath = "/opt/so1"
+    install: AbsolutePath = PREFIX
     database: AbsolutePath = "/var/lib/so1/metrics.db"
     build: AbsolutePath = "/var/lib/so1/build"
     bpf: AbsolutePath = "/var/lib/so1/bpf"

@@ -17,6 +17,7 @@ import msgspec
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon import keeping
 from agent.daemon.autopsies import Autopsies
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
@@ -34,6 +35,7 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.place import SCRIPTS
 from agent.policy import idle, original
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
@@ -86,6 +88,7 @@ def start(
         stack.callback(generator.release)
         stack.enter_context(outside.agent_lock())
         stack.enter_context(undo)
+        undo.push("keep", lambda: keeping.forget(outside.run_dir))
         with suppress(StopRequestedError):
             _Run(outside, options, stopper, undo, generator, notifier).run()
         notifier.stopping()
@@ -314,7 +317,7 @@ class _Run:
         if odd := self._processes.odd:
             problems.append(
                 f"modules: {odd} entries are odd: a figure counts as 0, or the entry "
-                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
+                f"is left out. Run `sudo {SCRIPTS}/load_modules.sh` to build them again."
             )
         return problems
 

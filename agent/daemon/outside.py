@@ -18,7 +18,7 @@ from agent.actions.grafana import Grafana
 from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.config import Config, EngineSettings
-from agent.daemon import teardown
+from agent.daemon import keeping, teardown
 from agent.daemon.engines import address_of, engine_of, governed_hosts
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
@@ -163,6 +163,10 @@ class Outside:
         except StoreError as error:
             log.warning("rules=begin-without-memory %s", error)
             return ()
+
+    def keeps_containers(self) -> bool:
+        """Whether this stop was asked to leave them (`agent stop --keep`)."""
+        return keeping.is_asked(self.run_dir)
 
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for

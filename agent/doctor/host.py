@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent.config import Config
-from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
+from agent.doctor.check import AS_ROOT, Check, State, look_again
 from agent.doctor.facts import EngineFacts, Facts
+from agent.place import INSTALL
 from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64

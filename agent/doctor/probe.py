@@ -37,6 +37,7 @@ from agent.doctor.probe_kernel import (
     signing_facts,
 )
 from agent.errors import AgentError
+from agent.place import SCRIPTS
 from agent.sources import procfs
 from agent.util.subprocess import find
 
@@ -245,7 +246,7 @@ def _fleet(config: Config, *, root: bool) -> tuple[str, str]:
 
     environment = Path(config.fleet.environment)
     if not _there(environment / "bin/python"):
-        make = "sudo /opt/so1/src/bash/fleet_environment.sh"
+        make = f"sudo {SCRIPTS}/fleet_environment.sh"
         return f"its Python environment {environment} is not there", make
     try:
         read_secret(Path(config.fleet.secret_file))
