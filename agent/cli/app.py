@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf, fleet
+from agent.cli.commands import bpf, fleet, notify
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 app.add_typer(bpf.app)
 app.add_typer(fleet.app)
+app.add_typer(notify.app)
 
 
 def _version(wanted: bool) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import peewee
 
@@ -32,6 +32,7 @@ from agent.store import database as sqlite
 from agent.store import failures, files, rows, watch
 from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
+from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
 from agent.store.tables import (
@@ -47,6 +48,8 @@ _OWED_PASSES = 1000
 """Passes kept in memory while they cannot be stored."""
 
 _VERIFY_PAUSE_NS = 600 * 10**9
+
+T = TypeVar("T")
 
 _FAILURES = (*failures.StorageError, DamagedError, StoreError, OverflowError, ValueError)
 
@@ -94,6 +97,8 @@ class Store:
         """Where a damaged database was put."""
         self.counters: Callable[[], LastingCounters] | None = None
         """What each write stores of the counters, None where nobody keeps any."""
+        self.kept: list[KeptState] = []
+        """What else each write stores."""
         self.hold_ms: Callable[[], int] | None = None
         """From which timestamp on the history is still to be shipped, None where it is not."""
 
@@ -132,6 +137,19 @@ class Store:
             self.set_aside,
             self._clock_watch.suspended or self._prune_problem,
         )
+
+    def ask(self, question: Callable[[peewee.SqliteDatabase], T]) -> T:
+        """What of the history somebody goes on from. Raises StoreError."""
+        with self._lock:
+            try:
+                return question(self._ready())
+            except _FAILURES as error:
+                raise self._failed(error) from error
+
+    def save(self, wall_ns: int) -> None:
+        """Stores what is kept, without a tick. Raises StoreError."""
+        with self._lock:
+            self._write(wall_ns, lambda _connection, _timestamp_ms: None)
 
     def write_tick(self, record: TickRecord) -> int:
         """Stores one tick, all of it or nothing, and gives its rows' timestamp in milliseconds.
@@ -196,6 +214,8 @@ class Store:
             raise self._failed(error) from error
         self._last_ms = timestamp_ms
         self._owed.clear()
+        for one in self.kept:
+            one.written()
         self._worked()
         return timestamp_ms
 
@@ -211,6 +231,8 @@ class Store:
                 insert_many(connection, DeletionRow, rows.of_passes(owed))
                 if self.counters is not None:
                     counter_tables.write(connection, self.counters())
+                for one_kept in self.kept:
+                    one_kept.write(connection)
         finally:
             self._seen = watch.fingerprint(self._path)
         return timestamp_ms

@@ -191,6 +191,13 @@ class FullDisk:
         self.uncounted = 0
         self._pending: list[RemovalPass] = []
         self.closed = False
+        self.kept: list[Any] = []
+
+    def ask(self, question: Any) -> Any:
+        raise StoreError("The disk is full.", "Make room.")
+
+    def save(self, wall_ns: int) -> None:
+        del wall_ns
 
     @property
     def state(self) -> Any:
