@@ -13,15 +13,17 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 from agent.actions.notify.receivers import Receiver, Sender, receivers_of
 from agent.clock import Clock
-from agent.config import Config
+from agent.config import Config, NotifySettings
 from agent.errors import StoreError
-from agent.model.notification import Alert, Message, Receipt
+from agent.model.notification import Alert, Event, Message, Receipt
+from agent.model.removal import Removal
+from agent.policy import alerts
 from agent.policy.outbox import Backlog, Outbox
 from agent.store import outbox as outbox_tables
 from agent.store.installation import existing_installation_id
@@ -46,7 +48,7 @@ class Notifying:
         self,
         receivers: Sequence[Receiver],
         sender: Sender,
-        per_minute: int,
+        settings: NotifySettings,
         store: Store,
         clock: Clock,
         begin: Callable[[Callable[[], object]], None],
@@ -56,11 +58,12 @@ class Notifying:
         self._store = store
         self._clock = clock
         self._begin = begin
+        self._actions = settings.actions
         self._busy: set[str] = set()
         self._ended: queue.SimpleQueue[tuple[str, tuple[Receipt, ...]]] = queue.SimpleQueue()
         self._shown: dict[str, str] = {}
         self.outbox = Outbox(
-            [one.traits for one in receivers], per_minute, lambda: secrets.token_hex(8)
+            [one.traits for one in receivers], settings.per_minute, lambda: secrets.token_hex(8)
         )
         try:
             self.outbox.resume(store.ask(outbox_tables.read))
@@ -77,7 +80,7 @@ class Notifying:
             installation = ""
         sender = Sender(socket.gethostname(), installation, lambda: clock.wall_ns() // 10**6)
         receivers = receivers_of(config.notify)
-        return cls(receivers, sender, config.notify.per_minute, store, clock, in_thread)
+        return cls(receivers, sender, config.notify, store, clock, in_thread)
 
     def fire(self, alert: Alert) -> None:
         """Something lasts from now on. Nothing happens where it did already."""
@@ -92,6 +95,22 @@ class Notifying:
     def happened(self, alert: Alert) -> None:
         """Something that has no end of its own."""
         self.outbox.happened(alert, self._now_ms())
+
+    def ended(self, removals: Iterable[Removal]) -> None:
+        """Notifies of what the policy did, or would have done."""
+        for removal in removals:
+            alert = alerts.of_removal(removal)
+            if alert.event is not Event.ACTION:
+                self.fire(alert)
+            elif self._actions:
+                self.happened(alert)
+
+    def stands(self, lasting: alerts.Lasting) -> None:
+        """Begins and ends what lasts."""
+        for alert in alerts.beginning(lasting):
+            self.fire(alert)
+        for key in alerts.over(tuple(self.outbox.active), lasting):
+            self.resolve(key)
 
     def look(self) -> None:
         """Takes up what deliveries came to and begins those that are due. Never waits."""

@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.daemon.canary_runs import CanaryRuns
 from agent.errors import StoreError
-from agent.model.proof import ArmingWord, BudgetUse, ByHand, ProofState
+from agent.model.proof import ArmingWord, BudgetName, BudgetUse, ByHand, ProofState
 from agent.model.tick import Tick
 from agent.policy import proof
 from agent.store import by_hand, proof_state
@@ -51,6 +51,11 @@ class Trust:
     def word(self) -> ArmingWord:
         """As of the last look."""
         return self._word
+
+    @property
+    def spent(self) -> tuple[BudgetName, ...]:
+        """Budgets for which the policy is disarmed."""
+        return self._state.spent if self._state.disarmed else ()
 
     @property
     def problem(self) -> str:

@@ -48,7 +48,9 @@ class ProofState(msgspec.Struct, frozen=True):
     since_ms: int = 0
     """Wall clock of the last change, 0 where there was none."""
     why: str = ""
-    """Which budget was spent, "" while armed."""
+    """What was found when it was disarmed, "" while armed."""
+    spent: tuple[BudgetName, ...] = ()
+    """Budgets that were over since then."""
     recent: tuple[bool, ...] = ()
     """Of the last ticks, newest last: whether a budget was over."""
     canary: CanaryResult | None = None
@@ -69,3 +71,6 @@ class ArmingWord(msgspec.Struct, frozen=True):
     armed: bool
     since_ms: int = 0
     why: str = ""
+
+
+ARMED = ArmingWord(armed=True)

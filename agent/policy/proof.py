@@ -63,22 +63,25 @@ def after_tick(state: ProofState, uses: Sequence[BudgetUse], now_ms: int) -> Pro
     worst = over(uses)
     recent = (*state.recent, worst is not None)[-max(WINDOW, ARMING) :]
     state = msgspec.structs.replace(state, recent=recent)
+    spent = tuple(sorted({*state.spent, *(one.name for one in uses if one.is_over)}))
     if state.disarmed:
         if len(recent) >= ARMING and not any(recent[-ARMING:]):
-            return msgspec.structs.replace(state, disarmed=False, since_ms=now_ms, why="")
-        if worst is not None:
-            return msgspec.structs.replace(state, why=in_words(worst))
+            return ProofState(since_ms=now_ms, recent=recent, canary=state.canary)
+        return msgspec.structs.replace(
+            state, spent=spent, why=state.why if worst is None else in_words(worst)
+        )
+    if worst is None or sum(recent[-WINDOW:]) < DISARMING:
         return state
-    if worst is not None and sum(recent[-WINDOW:]) >= DISARMING:
-        return msgspec.structs.replace(state, disarmed=True, since_ms=now_ms, why=in_words(worst))
-    return state
+    return msgspec.structs.replace(
+        state, disarmed=True, since_ms=now_ms, why=in_words(worst), spent=spent
+    )
 
 
 def armed_by_hand(state: ProofState, hand: ByHand | None) -> ProofState:
     """Somebody who arms the policy after it was disarmed begins with whole budgets."""
     if hand is None or not hand.armed or not state.disarmed or hand.at_ms < state.since_ms:
         return state
-    return ProofState(since_ms=hand.at_ms)
+    return ProofState(since_ms=hand.at_ms, canary=state.canary)
 
 
 def word_of(state: ProofState, hand: ByHand | None) -> ArmingWord:

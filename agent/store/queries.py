@@ -17,9 +17,10 @@ import peewee
 from peewee import fn
 
 from agent.errors import StoreError
+from agent.model.proof import ArmingWord
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures, spans
+from agent.store import failures, proof_state, spans
 from agent.store.rollups import stops_of
 from agent.store.spans import SpanFigure
 from agent.store.tables import (
@@ -158,6 +159,11 @@ class History:
 
     def close(self) -> None:
         sqlite.close(self._database)
+
+    def arming(self) -> ArmingWord:
+        """Whether the policy acts, as of the newest row."""
+        with _explained(self._path):
+            return proof_state.last_word(self._database)
 
     def last_tick(self) -> TickRow | None:
         """The newest tick, None where none is stored."""

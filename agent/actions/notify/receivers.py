@@ -1,4 +1,4 @@
-"""The receivers that the settings name: each is one call that sends a batch and says how it went."""
+"""The receivers of the settings: each is one call that sends a batch and says how it went."""
 
 from __future__ import annotations
 

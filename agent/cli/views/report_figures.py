@@ -14,6 +14,7 @@ from itertools import pairwise
 from statistics import mean, median
 
 from agent.errors import ConfigError
+from agent.model.proof import ArmingWord
 from agent.store.queries import (
     By,
     Checks,
@@ -114,6 +115,8 @@ class Report:
     top_container_cpu: tuple[ContainerSpan, ...]
     top_ram: tuple[HostProcess, ...]
     top_cpu: tuple[HostProcess, ...]
+    policy: ArmingWord
+    """Whether the policy acts now."""
 
 
 def parse_since(text: str) -> int:
@@ -168,6 +171,7 @@ def build(history: History, span_ms: int, now_ms: int) -> Report | None:
         top_container_cpu=tuple(sorted(spans, key=lambda span: -span.mean_cpu_percent)[:_TOP]),
         top_ram=history.top_processes_at(last.timestamp_ms, _TOP, By.RAM),
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
+        policy=history.arming(),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.actions.notify.receivers import Receiver, Sender
+from agent.config import NotifySettings
 from agent.daemon.notifying import Notifying
 from agent.errors import AgentError, StoreError
 from agent.model.notification import Alert, Event, Message
@@ -17,6 +18,7 @@ from agent.policy.outbox import ReceiverTraits
 from agent.store.store import Store
 from tests.unit.store.builders import SECOND_NS, FakeClock, a_tick, ask, open_store
 
+SETTINGS = NotifySettings(per_minute=60)
 SENDER = Sender("host-1", "f" * 32, lambda: 0)
 ALERT = Alert("rule/ci/abc", Event.RULE, "It holds.", {"container": "web"})
 
@@ -54,7 +56,7 @@ def notifying(
     clock: FakeClock,
     begin: Callable[[Callable[[], object]], None] = at_once,
 ) -> Notifying:
-    return Notifying([inbox.receiver()], SENDER, 60, store, clock, begin)
+    return Notifying([inbox.receiver()], SENDER, SETTINGS, store, clock, begin)
 
 
 def looks(one: Notifying, times: int = 2) -> None:

@@ -49,7 +49,8 @@ def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
         *("privileges", "configuration", "python", "installation", "/proc"),
         *("kernel", "headers", "build tools", "module signing", "modules", "BPF", "BCC"),
         *("cgroups", "memory controller", "Docker", "images", "compose", "cron"),
-        *("disk", "database", "clock", "metrics", "fleet", "agent"),
+        *("disk", "database", "clock", "metrics", "fleet", "notify", "proof"),
+        "agent",
     ]
 
 

@@ -151,6 +151,15 @@ def test_why_and_since_when_is_kept() -> None:
     assert (word.armed, word.since_ms, word.why) == (False, 8, state.why)
 
 
+def test_which_budgets_are_spent_is_kept_until_all_have_recovered() -> None:
+    other = (BudgetUse(BudgetName.AGREEMENT, 2.0, "9 of 10 processes are disputed"),)
+    state = ProofState()
+    for uses in (BAD, BAD, other, *[GOOD] * 14):
+        state = proof.after_tick(state, uses, 9)
+    assert state.spent == (BudgetName.AGREEMENT, BudgetName.LOSS)
+    assert proof.after_tick(state, GOOD, 9).spent == ()
+
+
 def test_by_hand_goes_before_the_budgets() -> None:
     hand = ByHand(armed=False, at_ms=5, why="maintenance")
     assert proof.word_of(ProofState(), hand).why == "by hand: maintenance"
