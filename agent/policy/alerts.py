@@ -95,16 +95,16 @@ def beginning(lasting: Lasting) -> Iterator[Alert]:
 def over(active: Iterable[str], lasting: Lasting) -> list[str]:
     """Keys of active alerts that do not last any more."""
     there = {one.key for one in beginning(lasting)}
-    seen = {Event.DISARMED: True, Event.OWNER_RECREATES: True}
+    seen = {str(Event.DISARMED), str(Event.OWNER_RECREATES)}
     for event, found in ((Event.RULE, lasting.holding), (Event.WITHHELD, lasting.withheld)):
-        seen[event] = found is not None
-        there.update(key_of(event, on) for on in found or ())
-    return [key for key in active if seen.get(_event_of(key), False) and key not in there]
+        if found is not None:
+            seen.add(str(event))
+            there.update(key_of(event, on) for on in found)
+    return [key for key in active if _event_of(key) in seen and key not in there]
 
 
-def _event_of(key: str) -> Event | None:
-    name = key.partition("/")[0]
-    return Event(name) if name in Event.__members__.values() else None
+def _event_of(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def _label(text: str) -> str:

@@ -223,6 +223,7 @@ def _of_buckets(history: History, from_ms: int, now_ms: int) -> Report | None:
         top_container_cpu=tuple(sorted(held, key=lambda span: -span.mean_cpu_percent)[:_TOP]),
         top_ram=history.top_processes_at(last.timestamp_ms, _TOP, By.RAM),
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
+        policy=history.arming(),
     )
 
 

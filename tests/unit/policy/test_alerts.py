@@ -1,4 +1,4 @@
-"""What becomes a notification: the same thing once, its end when it is over, and no hostile text."""
+"""What becomes a notification: the same thing once, its end when it is over, no hostile text."""
 
 from __future__ import annotations
 
