@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,8 @@ from agent.model.proof import ArmingWord, BudgetName, BudgetUse, ByHand, ProofSt
 from agent.model.tick import Tick
 from agent.policy import proof
 from agent.store import by_hand, proof_state
+from agent.store import database as sqlite
+from agent.store.failures import StorageError
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class Trust:
             self._state = ProofState()
         self._hand: ByHand | None = None
         self._records = 0
+        self._is_over = False
         self.uses: tuple[BudgetUse, ...] = ()
         """Of the last tick."""
         self.canary = (
@@ -83,9 +87,10 @@ class Trust:
             self._state = proof.after_tick(self._state, uses, self._clock.wall_ns() // 10**6)
         self.look()
         worst = proof.over(uses)
-        if worst is not None:
+        if worst is not None and not self._is_over:
             log.warning("proof=over %s", proof.in_words(worst))
-        return worst is None
+        self._is_over = worst is not None
+        return not self._is_over
 
     def close(self) -> None:
         if self.canary is not None:
@@ -100,3 +105,16 @@ class Trust:
         return proof.spending(
             tick.attribution.counts, seen, tick.totals, self._state.canary, self._settings
         )
+
+
+def word_on_disk(database: Path) -> ArmingWord:
+    """What the history and the file beside it say, with an agent running or not."""
+    state = ProofState()
+    with suppress(*StorageError):
+        connection = sqlite.connect_to_read(database)
+        try:
+            state = proof_state.read(connection)
+        finally:
+            connection.close()
+    hand = by_hand.read(database.parent)
+    return proof.word_of(proof.armed_by_hand(state, hand), hand)

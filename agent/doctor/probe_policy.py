@@ -34,25 +34,9 @@ def disarmed(config: Config, *, root: bool) -> str:
     """Why the policy touches nothing, "" where it does or that cannot be told."""
     if not root:
         return ""
-    from agent.policy.proof import word_of
-    from agent.store import by_hand
-    from agent.store import database as sqlite
-    from agent.store.failures import StorageError
-    from agent.store.proof_state import read
+    from agent.daemon.trust import word_on_disk
 
-    path = Path(config.paths.database)
-    hand = by_hand.read(path.parent)
-    try:
-        database = sqlite.connect_to_read(path)
-        try:
-            state = read(database)
-        finally:
-            database.close()
-    except StorageError:
-        from agent.model.proof import ProofState
-
-        state = ProofState()
-    word = word_of(state, hand)
+    word = word_on_disk(Path(config.paths.database))
     return "" if word.armed else f"the policy is disarmed: {word.why}"
 
 

@@ -289,7 +289,7 @@ class Witness:
     def read(self) -> Any:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
-        return None
+        return self._host.view
 
     def mark(self, snapshot_ns: int) -> None:
         if self._host.bpf == "unmarkable":
