@@ -27,6 +27,7 @@ class Condition:
     unstored_ticks: int
     problems: tuple[str, ...]
     """One sentence for each thing that does not work."""
+    reloads: int = 0
     word: ArmingWord = ARMED
     budgets: tuple[BudgetUse, ...] = ()
     waiting: tuple[tuple[str, int], ...] = ()
@@ -53,6 +54,10 @@ class StatusWriter:
         self._state = state
         self._report: TickReport | None = None
         self._written: Condition | None = None
+
+    def use(self, config: Config) -> None:
+        """The settings that hold from now on."""
+        self._config = config
 
     def ticked(self, report: TickReport) -> None:
         """Writes what a tick did."""
@@ -86,6 +91,7 @@ class StatusWriter:
             bpf=state.bpf,
             unstored_ticks=state.unstored_ticks,
             problems=list(state.problems),
+            reloads=state.reloads,
             armed=state.word.armed,
             disarmed_since_ms=0 if state.word.armed else state.word.since_ms,
             disarmed_why=state.word.why,
