@@ -31,6 +31,7 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
+from agent.daemon.trust import Trust
 from agent.model.tick import Carried
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
@@ -171,6 +172,14 @@ class _Run:
         )
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
+        self._trust = Trust(
+            config,
+            self._store,
+            clock,
+            self._options.config_file,
+            with_canary=not self._options.once,
+        )
+        undo.push("canary", self._trust.close)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -193,6 +202,8 @@ class _Run:
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
             metrics=self._outlets.metrics,
+            stands=self._outlets.stands,
+            trust=self._trust,
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
@@ -264,6 +275,7 @@ class _Run:
         if self._stopper.take_reload():
             self._reloading.run()
         self._auxiliary.look()
+        self._trust.look()
         self._outlets.look()
         self._status.look()
 
@@ -283,6 +295,7 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *_named("canary", self._trust.problem),
             *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
@@ -297,6 +310,9 @@ class _Run:
             self._store.unstored_ticks,
             tuple(problems),
             self._reloading.count,
+            self._trust.word,
+            self._trust.uses,
+            self._outlets.waiting,
         )
 
     def _engine_problems(self) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from agent.clock import Clock
 from agent.config import Config
 from agent.model.removal import Removal
+from agent.policy.alerts import Lasting
 from agent.store.store import Store
 from agent.util.undo import UndoStack
 
@@ -51,9 +52,23 @@ class Outlets:
             undo.push("notify", self.notifying.close)
 
     def removed(self, removals: Sequence[Removal]) -> None:
-        """Counts removals that ended."""
+        """Counts removals that ended, and notifies of them."""
         if self.metrics is not None:
             self.metrics.removed(removals)
+        if self.notifying is not None:
+            self.notifying.ended(removals)
+
+    def stands(self, lasting: Lasting) -> None:
+        """Notifies of what lasts, or does not any more."""
+        if self.notifying is not None:
+            self.notifying.stands(lasting)
+
+    @property
+    def waiting(self) -> tuple[tuple[str, int], ...]:
+        """By receiver: messages that wait."""
+        if self.notifying is None:
+            return ()
+        return tuple((one.receiver, one.waiting) for one in self.notifying.backlogs)
 
     def look(self) -> None:
         """Gives a flush and messages that are due their start. Never waits."""

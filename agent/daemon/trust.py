@@ -27,8 +27,15 @@ class Trust:
     """One run's. Only ticks move its state; every look is held against the budgets."""
 
     def __init__(
-        self, config: Config, store: Store, clock: Clock, config_file: Path | None = None
+        self,
+        config: Config,
+        store: Store,
+        clock: Clock,
+        config_file: Path | None = None,
+        *,
+        with_canary: bool = True,
     ) -> None:
+        """`with_canary` False: none is run, whatever is set."""
         self._settings = config.proof
         self._directory = Path(config.paths.database).parent
         self._clock = clock
@@ -44,7 +51,7 @@ class Trust:
         """Of the last tick."""
         self.canary = (
             CanaryRuns(config, config_file, clock, self._state.canary)
-            if config.proof.canary_hours
+            if config.proof.canary_hours and with_canary
             else None
         )
         self._word = ArmingWord(armed=True)
@@ -66,7 +73,9 @@ class Trust:
         return self.canary.problem if self.canary else ""
 
     def look(self) -> ArmingWord:
-        """Reads what is wanted by hand."""
+        """Reads what is wanted by hand, and how a canary ended. Never waits."""
+        if self.canary is not None:
+            self.canary.look()
         self._hand = by_hand.read(self._directory)
         self._state = proof.armed_by_hand(self._state, self._hand)
         word = proof.word_of(self._state, self._hand)
@@ -82,7 +91,6 @@ class Trust:
         if tick.host is not None:
             self.uses = uses
             if self.canary is not None:
-                self.canary.look()
                 self._state = msgspec.structs.replace(self._state, canary=self.canary.result)
             self._state = proof.after_tick(self._state, uses, self._clock.wall_ns() // 10**6)
         self.look()

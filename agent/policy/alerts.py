@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from agent.model.notification import Alert, Event
 from agent.model.proof import ArmingWord
-from agent.model.removal import Action, Outcome, Removal
+from agent.model.removal import Outcome, Removal
 from agent.util.terminal import printable
 
 DISARMED = "disarmed"
@@ -54,7 +54,7 @@ def of_removal(removal: Removal) -> Alert:
             f"{name}: {decision.action} by the rule {rule}: {removal.outcome}{error}.",
             labels,
         )
-    if decision.action is Action.NOTIFY:
+    if not removal.is_withheld:
         return Alert(
             key_of(Event.RULE, on), Event.RULE, f"The rule {rule} holds for {name}.", labels
         )

@@ -17,6 +17,10 @@ import peewee
 from peewee import fn
 
 from agent.errors import StoreError
+from agent.model.policy_state import PolicyState
+from agent.model.proof import ArmingWord
+from agent.model.removal import Outcome
+from agent.store import database as sqlite
 from agent.store import failures, policy_state, proof_state, spans
 from agent.store.rollups import stops_of
 from agent.store.spans import SpanFigure

@@ -36,9 +36,7 @@ from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
 from agent.store.tables import (
-    ALL_TABLES,
     DeletionRow,
-    table_name,
 )
 from agent.store.watch import Change
 
@@ -185,7 +183,10 @@ class Store:
         """
         with self._lock:
             self._owe((removal_pass,), wall_ns)
-            self._write(wall_ns, lambda connection, _timestamp_ms: _count(connection, uncounted))
+            self._write(
+                wall_ns,
+                lambda connection, _timestamp_ms: rows.count_removals(connection, uncounted),
+            )
 
     def close(self, clean: bool = True) -> None:
         """Leaves one plain file that read-only readers can open, and closes.
@@ -313,7 +314,7 @@ class Store:
         wall_ns = self._clock.wall_ns()
         database, aside = sqlite.open_database(self._path, wall_ns)
         try:
-            self._last_ms = max(self._last_ms, _newest_ms(database))
+            self._last_ms = max(self._last_ms, rows.newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
             self._roller = Roller(database, self._clock.boot_ns)
         except failures.StorageError as error:
@@ -391,25 +392,8 @@ class Store:
         self._problem = ""
 
 
-def _count(connection: sqlite3.Connection, removals: int) -> None:
-    if removals:
-        connection.execute(
-            "UPDATE metrics SET deleted_count = deleted_count + ?"
-            " WHERE id = (SELECT max(id) FROM metrics)",
-            (removals,),
-        )
-
-
 def _immutable(path: Path) -> StoreError:
     return StoreError(
         f"The index of the database {path} was made immutable.",
         f"Take that back: chattr -i {files.side_file(path, '-shm')}",
     )
-
-
-def _newest_ms(database: peewee.SqliteDatabase) -> int:
-    newest = 0
-    for model in ALL_TABLES:
-        query = f'SELECT max(timestamp) FROM "{table_name(model)}"'  # noqa: S608
-        newest = max(newest, sqlite.rows(database, query)[0][0] or 0)
-    return newest

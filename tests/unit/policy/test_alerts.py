@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.unit.store.builders import ID_A, a_removal
 SPENT = ArmingWord(False, 5, "the budget loss is spent: 30 of 40 records are lost")
 
 
-def removal(action: Action, outcome: Outcome, **more: str) -> Removal:
+def removal(action: Action, outcome: Outcome, **more: Any) -> Removal:
     one = a_removal()
     decision = replace(one.decision, action=action, rule="ci", container_id=ID_A, **more)
     return replace(one, decision=decision, outcome=outcome)
