@@ -76,6 +76,7 @@ class Trust:
         """Reads what is wanted by hand, and how a canary ended. Never waits."""
         if self.canary is not None:
             self.canary.look()
+            self._state = msgspec.structs.replace(self._state, canary=self.canary.result)
         self._hand = by_hand.read(self._directory)
         self._state = proof.armed_by_hand(self._state, self._hand)
         word = proof.word_of(self._state, self._hand)
@@ -90,8 +91,6 @@ class Trust:
         uses = self._spending(tick)
         if tick.host is not None:
             self.uses = uses
-            if self.canary is not None:
-                self._state = msgspec.structs.replace(self._state, canary=self.canary.result)
             self._state = proof.after_tick(self._state, uses, self._clock.wall_ns() // 10**6)
         self.look()
         worst = proof.over(uses)

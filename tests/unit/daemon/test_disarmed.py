@@ -13,11 +13,13 @@ from agent.model.removal import Action
 from agent.store import by_hand
 from tests.unit.agent_parts import WALL_NS
 from tests.unit.agent_scene import Host, alpine, signal_self, status
+from tests.unit.daemon.test_canary_runs import GOOD, OFF, Canary, begun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+__all__ = ["begun"]
 ACTIONS = [one for one in Action if one.is_destructive]
 each_action = pytest.mark.parametrize("action", ACTIONS)
 
@@ -151,6 +153,29 @@ def test_lost_records_disarm_within_two_ticks_remove_nothing_and_it_arms_itself(
     first = host.rows("SELECT min(timestamp) FROM deletions")[0][0]
     assert second(host, first) == 60
     assert deletions(host)[:2] == [(f"job-{n}", "remove", "notified") for n in (2, 1)]
+
+
+def test_a_canary_that_is_off_disarms_within_two_ticks_and_a_right_one_arms_again(
+    host: Host, begun: list[Canary]
+) -> None:
+    """It is off by 10 % at its first run, and right five minutes later."""
+    host.time.at(130, lambda: begun[0].end(1, GOOD, OFF))
+    host.time.at(125, lambda: jobs(host))
+    # The first look at which the jobs are there is one after the canary's end.
+    seen: dict[str, Any] = {}
+    host.time.at(165, lambda: seen.update(status(host)))
+    host.time.at(460, lambda: begun[1].end(0, GOOD))
+    host.time.at(700, lambda: seen.update(touched=list(touched(host))))
+    run(host, rule(Action.REMOVE), seconds=790, proof__canary_hours=24)
+    assert seen["armed"] is False
+    assert seen["disarmed_why"] == (
+        "the budget canary is spent: the canary's «CPU burnt» is off by 10.0 %"
+    )
+    assert seen["touched"] == []
+    assert len(host.docker.removed) == 2
+    changes = host.rows("SELECT armed, timestamp FROM policy_arming ORDER BY id")
+    assert [(armed, second(host, when)) for armed, when in changes] == [(0, 160), (1, 760)]
+    assert len(begun) == 2
 
 
 def test_one_bad_tick_alone_acts_on_nothing_and_disarms_nothing(host: Host) -> None:
