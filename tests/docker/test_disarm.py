@@ -5,7 +5,9 @@ The oracle is `docker ps` and SQLite. `tests/liar` changes what BPF says.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from agent.config import Config, ProofSettings
 from agent.daemon.canary_runs import CanaryRuns
 from tests.agent_process import AgentProcess, rows
 from tests.bpf_support import LIAR
-from tests.containers import wait_until
+from tests.containers import STRESS, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine
 from tests.docker.test_bpf_native import image
 from tests.unit.store.builders import SECOND_NS, FakeClock
@@ -173,3 +175,43 @@ def test_the_scheduled_canary_runs_beside_the_loop_and_proves_the_figures() -> N
         assert runs.result.error == 0, runs.result
     finally:
         runs.close()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("image")
+def test_nothing_disarms_an_hour_of_load_and_churn(town: Town) -> None:
+    """`SO1_TEST_SOAK_S` for another length. Prints how much of each budget was used."""
+    seconds = float(os.environ.get("SO1_TEST_SOAK_S", "3600"))
+    town.start("web-1", "web-2", "web-3")
+    town.engine.docker(
+        *("run", "-d", "--network=none", "--name", "burner", STRESS),
+        *("stress", "--cpu", "1", "--timeout", f"{seconds:.0f}"),
+    )
+    most: dict[str, float] = {}
+    rounds = 0
+    with town.agent() as agent:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            rounds += 1
+            town.engine.run("--rm", command=("sh", "-c", _CHURN))
+            town.start(f"job-{rounds}")
+            seen = town.ticks()
+            wait_until(lambda seen=seen: town.ticks() > seen, "a tick")
+            status = json.loads((town.directory / "run/status.json").read_text())
+            for name, used in status["budgets"].items():
+                most[name] = max(most.get(name, 0.0), used)
+        assert "Traceback" not in agent.output
+        assert "proof=over" not in agent.output
+    ticks = town.ticks()
+    checks = town.ask(
+        "SELECT sum(agree) AS agree, sum(conflict) AS conflict, sum(events_lost) AS lost"
+        " FROM attribution_checks"
+    )
+    print(f"\n{ticks} ticks, {rounds} rounds, {checks[0]}, most used: {most}")
+    assert town.armings() == []
+    assert set(most) >= {"agreement", "loss", "unexplained"}
+    removed = town.ask("SELECT count(*) AS n FROM deletions WHERE outcome = 'removed'")
+    assert removed[0]["n"] > 0
+
+
+_CHURN = "for n in $(seq 300); do /bin/true; done; sleep 2"
