@@ -22,7 +22,7 @@ from agent.clock import Clock
 from agent.config import Config, NotifySettings
 from agent.errors import StoreError
 from agent.model.notification import Alert, Event, Message, Receipt
-from agent.model.removal import Removal
+from agent.model.removal import Outcome, Removal
 from agent.policy import alerts
 from agent.policy.outbox import Backlog, Outbox
 from agent.store import outbox as outbox_tables
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _OLD_MS = 120_000
 """What waits for longer is reported."""
 _CLOSE_S = 2.0
+_NOTHING_DONE = (Outcome.GONE, Outcome.DRY_RUN)
 
 
 def in_thread(work: Callable[[], object]) -> None:
@@ -99,6 +100,8 @@ class Notifying:
     def ended(self, removals: Iterable[Removal]) -> None:
         """Notifies of what the policy did, or would have done."""
         for removal in removals:
+            if removal.outcome in _NOTHING_DONE:
+                continue
             alert = alerts.of_removal(removal)
             if alert.event is not Event.ACTION:
                 self.fire(alert)

@@ -266,7 +266,7 @@ class Ticker:
     def _tell_what_lasts(self, tick: Tick, decisions: Sequence[Decision]) -> None:
         """Rules that hold are known where the engine answered; owners and the policy's state are
         always."""
-        seen = tick.may_act
+        seen = tick.may_act and self._carried.engine_seen == self._collector.interruptions
         word = self._trust.word
         withheld = decisions if not word.armed and self._removals.armed else ()
         self._stands(

@@ -24,6 +24,7 @@ from agent.util.terminal import printable
 _HEAD_BYTES = 16 << 10
 _BODY_BYTES = 2 << 10
 _SHOWN = 200
+_SANDBOX = "The service may reach this host alone: `sudo systemctl edit so1-agent`, IPAddressAllow="
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 
 
@@ -76,7 +77,10 @@ def post(target: Target, headers: Mapping[str, str], body: bytes, timeout_s: flo
         ) from None
     except (OSError, ValueError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
-        raise DeliveryError(f"{target.shown} was not reached: {printable(str(why))}.") from None
+        hint = _SANDBOX if isinstance(error, PermissionError) else ""
+        raise DeliveryError(
+            f"{target.shown} was not reached: {printable(str(why))}.", hint
+        ) from None
     if 300 <= status < 400:
         raise DeliveryError(
             f"{target.shown} redirects (status {status}), which is not followed.",

@@ -100,6 +100,18 @@ def test_nobody_there_is_said() -> None:
     assert "was not reached: Connection refused" in refusal(f"http://127.0.0.1:{port}")
 
 
+def test_what_the_services_sandbox_refuses_says_how_to_let_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object, **__: object) -> socket.socket:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("agent.actions.notify.post.socket.create_connection", refused)
+    said = refusal("http://192.0.2.1/")
+    assert "was not reached: Operation not permitted" in said
+    assert "IPAddressAllow=" in said
+
+
 def test_a_name_that_is_none_is_said() -> None:
     assert "was not reached" in refusal("http://no-such-host.invalid/")
     assert "was not reached" in refusal(f"http://{'a' * 70}.invalid/")

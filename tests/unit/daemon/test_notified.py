@@ -120,6 +120,16 @@ def test_actions_are_told_where_that_is_wanted(host: Host, box: Mailbox) -> None
     assert {one.alert.labels["outcome"] for one in box.messages} == {"stopped"}
 
 
+def test_what_was_gone_already_or_is_a_dry_run_is_no_action(host: Host, box: Mailbox) -> None:
+    jobs(host)
+    host.time.at(50, signal_self)
+    outside = host.outside(
+        policy__rule=[rule(Action.STOP)], notify__journal=True, notify__actions=True
+    )
+    start(outside.config, Options(dry_run=True), outside.clock, outside.say, outside)
+    assert box.messages == []
+
+
 def test_an_owner_that_does_not_give_up_is_told_once(host: Host, box: Mailbox) -> None:
     number = iter(range(100, 200))
 
