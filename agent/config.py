@@ -13,6 +13,7 @@ import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,11 +37,16 @@ SocketAddress = Annotated[
 ]
 EngineName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]{0,31}\Z")]
 _SOCKET_FORM = "unix:// and an absolute path, as in unix:///var/run/docker.sock"
+_URL = r"https?://[^\s/@?#\x00-\x20\x7f]+(/[^\s#\x00-\x20\x7f]*)?"
+"""Without user and password, which would be shown."""
+Url = Annotated[str, msgspec.Meta(pattern=rf"^{_URL}\Z", max_length=2048)]
 _FORMS = {
     "docker_host": _SOCKET_FORM + ', or "" for none beside an [[engine]]',
     "engine[...].socket": _SOCKET_FORM,
     "engine[...].name": "a letter and at most 31 of a-z, 0-9, dot, dash and underscore",
     "images.": "an image's name, as in alpine:latest",
+    "notify.webhook.url": "a URL that begins with http:// or https://, without user and password",
+    "notify.alertmanager": "http:// or https:// and where it is, without user and password",
     "": "an absolute path without control characters",
 }
 """What a text has to be, by its key or the beginning of it, where a pattern refuses it."""
@@ -197,6 +203,73 @@ class EngineSettings(_Section, frozen=True):
         return self.kind is EngineKind.DOCKER if self.govern is None else self.govern
 
 
+class WebhookSettings(_Section, frozen=True):
+    """Where messages are posted to as JSON; nowhere while `url` is empty."""
+
+    url: Annotated[str, msgspec.Meta(pattern=rf"^(|{_URL})\Z", max_length=2048)] = ""
+    key_file: AbsolutePath = "/etc/so1/notify.key"
+    """Holds the key that messages are signed with."""
+    ca_file: AbsolutePath | None = None
+    """Certificates of authorities, instead of the system's."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+
+    def __post_init__(self) -> None:
+        _check_port(self.url)
+
+
+class AlertmanagerSettings(_Section, frozen=True):
+    """Alertmanagers, each of which gets everything (several of one cluster); none while empty."""
+
+    urls: Annotated[tuple[Url, ...], msgspec.Meta(max_length=8)] = ()
+    """Without `/api/v2/alerts`."""
+    ca_file: AbsolutePath | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+
+    def __post_init__(self) -> None:
+        for url in self.urls:
+            _check_port(url)
+
+
+def _check_port(url: str) -> None:
+    """Raises ValueError for a port that is none, without the rest of the URL."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("the port of the URL is not from 1 to 65535") from None
+
+
+class NotifySettings(_Section, frozen=True):
+    """Who is notified of what the rules report, and of the policy's own state."""
+
+    journal: bool = False
+    """Entries with fields in systemd's journal."""
+    actions: bool = False
+    """Also what was removed, stopped, restarted or paused."""
+    per_minute: Annotated[int, msgspec.Meta(ge=1, le=600)] = 30
+    """So many messages go to each receiver at most; more wait."""
+    webhook: WebhookSettings = WebhookSettings()
+    alertmanager: AlertmanagerSettings = AlertmanagerSettings()
+
+    @property
+    def wanted(self) -> bool:
+        return self.journal or bool(self.webhook.url) or bool(self.alertmanager.urls)
+
+
+class ProofSettings(_Section, frozen=True):
+    """Budgets of error. While one is spent nothing is removed, stopped, restarted or paused."""
+
+    agreement: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.95
+    """At least this share of the processes on which both witnesses spoke have to agree."""
+    loss: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    """At most this share of BPF's records may be lost."""
+    unexplained: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.10
+    """At most this share of the containers' CPU may be nobody's."""
+    canary: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    """At most so far off may what is measured of the canary be."""
+    canary_hours: Annotated[int, msgspec.Meta(ge=0, le=24 * 31)] = 0
+    """From canary to canary; 0: none."""
+
+
 class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
@@ -229,6 +302,8 @@ class Config(_Section, frozen=True):
     bpf: BpfSettings = BpfSettings()
     metrics: MetricsSettings = MetricsSettings()
     fleet: FleetSettings = FleetSettings()
+    notify: NotifySettings = NotifySettings()
+    proof: ProofSettings = ProofSettings()
     paths: PathSettings = PathSettings()
 
     def __post_init__(self) -> None:

@@ -99,7 +99,7 @@ packages_of() {
         python) echo python3 python3-venv ;;
         lint) echo shellcheck ;;
         unit) echo gcc libc6-dev ;;
-        fleet) echo prometheus victoria-metrics postgresql pgbouncer openssl ;;
+        fleet) echo prometheus prometheus-alertmanager victoria-metrics postgresql pgbouncer openssl ;;
         docker)
             echo procps busybox-static stress cron python3-bpfcc podman
             # Ubuntu has it in packages that go with a kernel.

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf, fleet, policy
+from agent.cli.commands import bpf, fleet, notify, policy
 from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 
 app.add_typer(policy.app, rich_help_panel=RUN)
+app.add_typer(notify.app, rich_help_panel=RUN)
 app.add_typer(bpf.app, rich_help_panel=PROVE)
 app.add_typer(fleet.app, rich_help_panel=FLEET)
 

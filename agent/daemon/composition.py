@@ -34,6 +34,7 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
+from agent.daemon.trust import Trust
 from agent.model.tick import Carried
 from agent.place import SCRIPTS
 from agent.policy import idle, original
@@ -175,6 +176,14 @@ class _Run:
         self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
+        self._trust = Trust(
+            config,
+            self._store,
+            clock,
+            self._options.config_file,
+            with_canary=not self._options.once,
+        )
+        undo.push("canary", self._trust.close)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -204,6 +213,8 @@ class _Run:
                 started=self._engines.started,
                 clock=clock,
             ),
+            stands=self._outlets.stands,
+            trust=self._trust,
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
@@ -275,6 +286,7 @@ class _Run:
         if self._stopper.take_reload():
             self._reloading.run()
         self._auxiliary.look()
+        self._trust.look()
         self._outlets.look()
         self._status.look()
 
@@ -295,6 +307,7 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *_named("canary", self._trust.problem),
             *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
@@ -310,6 +323,9 @@ class _Run:
             tuple(problems),
             self._engines.states(self._collector),
             self._reloading.count,
+            self._trust.word,
+            self._trust.uses,
+            self._outlets.waiting,
         )
 
     def _engine_problems(self) -> list[str]:

@@ -18,6 +18,7 @@ from agent.config import PolicySettings
 from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
+from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
 from agent.model.attribution import AttributionCounts
@@ -27,6 +28,7 @@ from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, dependants, governance, original
+from agent.policy.alerts import Lasting
 from agent.policy.memory import RuleMemory
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
@@ -82,13 +84,15 @@ class Ticker:
         carried: Carried,
         autopsies: Autopsies,
         memory: RuleMemory,
+        trust: Trust,
         applied: Callable[[], Sequence[RemovalPass]],
         metrics: Metrics | None = None,
+        stands: Callable[[Lasting], None] = lambda _: None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
         a tick before the first would have left: the host's counters, for the first interval;
         `memory` is what the rules of an earlier run remembered, `applied` gives what was
-        carried out outside the ticks."""
+        carried out outside the ticks; `stands` is told what lasts, each time it was looked at."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -106,6 +110,10 @@ class Ticker:
         self._memory = memory
         self._applied = applied
         self._needed_reported: set[ContainerKey] = set()
+        self._trust = trust
+        self._stands = stands
+        self._is_trusted = True
+        """Whether the figures of the last look are within the budgets."""
         self.recreations = Recreations(installation)
 
     def use(self, settings: PolicySettings) -> None:
@@ -133,8 +141,10 @@ class Ticker:
         self._note_ended(self._removals.take_up(self._applied()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
-        if decisions := self._stopwatch.time("decide", lambda: self._decide(tick)):
+        decisions = self._stopwatch.time("decide", lambda: self._decide(tick))
+        if decisions:
             self._stopwatch.time("remove", lambda: self._carry_out(decisions))
+        self._tell_what_lasts(tick, decisions)
         gone = self._removals.away_since_row
         count = _running_count(tick, gone)
         snapshot = tick.sample.snapshot
@@ -165,7 +175,13 @@ class Ticker:
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
         stored = self._stopwatch.time("store", lambda: self._write(record))
         if self._metrics is not None:
-            self._metrics.show(record, armed=self._removals.armed, stored=stored)
+            self._metrics.show(
+                record,
+                armed=self._removals.armed and self._trust.word.armed,
+                stored=stored,
+                uses=self._trust.uses,
+                spent=self._trust.spent,
+            )
         return TickReport(
             number=self._number,
             wall_ns=record.wall_ns,
@@ -224,6 +240,7 @@ class Ticker:
 
     def _look(self, *, for_tick: bool) -> Tick:
         tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
+        self._is_trusted = self._trust.judge(tick)
         if tick.engine_answers:
             self._removals.forget_all_but(
                 {one.key for one in tick.containers}, frozenset(tick.sample.silent)
@@ -237,9 +254,12 @@ class Ticker:
 
     def _decide(self, tick: Tick) -> tuple[Decision, ...]:
         """Nothing on half knowledge, and nothing where the engine went away since the look: of
-        each engine for itself."""
+        each engine for itself. Nothing on figures that are off; while disarmed what would be done
+        is decided, and not done."""
         acting = tick.may_act & self._settled()
         if not acting:
+            return ()
+        if not self._is_trusted and self._trust.word.armed:
             return ()
         now = self._memory.moment(tick, self._rules)
         totals = [one for one in tick.totals if one.container.engine in acting]
@@ -280,9 +300,27 @@ class Ticker:
 
     def _carry_out(self, decisions: Sequence[Decision]) -> int:
         """How many were removed."""
-        done = self._removals.carry_out(decisions)
+        word = self._trust.look()
+        done = self._removals.carry_out(decisions, "" if word.armed else word.why)
         self._note_ended(done)
         return sum(one.outcome is Outcome.REMOVED for one in done)
+
+    def _tell_what_lasts(self, tick: Tick, decisions: Sequence[Decision]) -> None:
+        """Rules that hold are known where every engine answered; owners and the policy's state are
+        always."""
+        seen = frozenset(self._collector.engines) <= tick.may_act & self._settled()
+        word = self._trust.word
+        withheld = decisions if not word.armed and self._removals.armed else ()
+        self._stands(
+            Lasting(
+                word,
+                [(rule, key.id) for rule, key in self._memory.arming.kept] if seen else None,
+                [(one.rule, one.container_id) for one in withheld if one.action.is_destructive]
+                if seen
+                else None,
+                self.recreations.returning,
+            )
+        )
 
     def _note_ended(self, removals: Sequence[Removal]) -> None:
         now_ns = self._clock.boot_ns()

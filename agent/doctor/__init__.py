@@ -49,5 +49,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         host.clock(facts),
         host.metrics(facts, config),
         host.fleet(facts, config),
+        host.notify(facts, config),
+        host.proof(facts, config),
         host.leftovers(facts, config),
     )

@@ -258,6 +258,30 @@ def fleet(facts: Facts, config: Config) -> Check:
     return Check("fleet", State.OK, f"ships every {config.fleet.flush_s} s")
 
 
+def notify(facts: Facts, config: Config) -> Check:
+    if facts.notify_problem:
+        return Check("notify", State.DEGRADED, facts.notify_problem, facts.notify_hint)
+    chosen = config.notify
+    if not chosen.wanted:
+        return Check("notify", State.OK, "not wanted (no receiver is set below [notify])")
+    receivers = [
+        *(["journal"] if chosen.journal else []),
+        *(["webhook"] if chosen.webhook.url else []),
+        *([f"{len(chosen.alertmanager.urls)} Alertmanager"] if chosen.alertmanager.urls else []),
+    ]
+    return Check("notify", State.OK, f"{', '.join(receivers)}; try: sudo agent notify test")
+
+
+def proof(facts: Facts, config: Config) -> Check:
+    if facts.disarmed:
+        return Check("proof", State.DEGRADED, facts.disarmed, "sudo agent policy arm")
+    if not config.bpf.enabled:
+        return Check("proof", State.OK, "BPF is not wanted: no budget can be spent")
+    if not config.proof.canary_hours:
+        return Check("proof", State.OK, "armed; recommended: canary_hours = 24 below [proof]")
+    return Check("proof", State.OK, f"armed; a canary every {config.proof.canary_hours} h")
+
+
 def leftovers(facts: Facts, config: Config) -> Check:
     left = facts.leftovers
     if left.agent_pid:

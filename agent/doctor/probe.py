@@ -36,6 +36,7 @@ from agent.doctor.probe_kernel import (
     oom_facts,
     signing_facts,
 )
+from agent.doctor.probe_policy import disarmed, notify_facts
 from agent.errors import AgentError
 from agent.place import SCRIPTS
 from agent.sources import procfs
@@ -64,6 +65,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
     cron_problem, cron_hint = _cron(root=root)
     proc_problem, proc_hint = procfs.partial_problem("/proc")
     fleet_problem, fleet_hint = _fleet(config, root=root)
+    notify_problem, notify_hint = notify_facts(config, root=root)
     return Facts(
         root=root,
         config_problem=config_problem,
@@ -83,6 +85,9 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         proc_problem=proc_problem,
         proc_hint=proc_hint,
         metrics_problem=_metrics(config),
+        notify_problem=notify_problem,
+        notify_hint=notify_hint,
+        disarmed=disarmed(config, root=root),
         fleet_problem=fleet_problem,
         fleet_hint=fleet_hint,
     )

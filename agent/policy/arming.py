@@ -91,7 +91,7 @@ class Arming:
         """Notes what was carried out. What failed is due again, after the remover's pause."""
         for removal in removals:
             decision = removal.decision
-            if not decision.rule or removal.outcome not in DONE:
+            if not decision.rule or removal.outcome not in DONE or removal.is_withheld:
                 continue
             key = (decision.rule, decision.container)
             before = self._fired.get(key)

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
+from agent.store import database as sqlite
 from agent.store.tables import (
+    ALL_TABLES,
     AttributionCheck,
     CommandOf,
     ContainerStats,
@@ -19,10 +21,15 @@ from agent.store.tables import (
     ProcessStats,
     Row,
     ShortLivedRow,
+    table_name,
     values_of,
 )
 
 if TYPE_CHECKING:
+    import sqlite3
+
+    import peewee
+
     from agent.model.record import TickRecord
     from agent.model.removal import RemovalPass
 
@@ -70,3 +77,22 @@ def of_passes(passes: Sequence[tuple[int, RemovalPass]]) -> Iterator[Values]:
     return values_of(
         DeletionRow, [timestamp_ms for timestamp_ms, _ in removals], [one for _, one in removals]
     )
+
+
+def count_removals(connection: sqlite3.Connection, removals: int) -> None:
+    """The newest tick counts so many removals more. Raises sqlite3's errors."""
+    if removals:
+        connection.execute(
+            "UPDATE metrics SET deleted_count = deleted_count + ?"
+            " WHERE id = (SELECT max(id) FROM metrics)",
+            (removals,),
+        )
+
+
+def newest_ms(database: peewee.SqliteDatabase) -> int:
+    """The newest timestamp of all tables, 0 without any. Raises what peewee and sqlite3 do."""
+    newest = 0
+    for model in ALL_TABLES:
+        query = f'SELECT max(timestamp) FROM "{table_name(model)}"'  # noqa: S608
+        newest = max(newest, sqlite.rows(database, query)[0][0] or 0)
+    return newest

@@ -212,6 +212,13 @@ class FullDisk:
         self.uncounted = 0
         self._pending: list[RemovalPass] = []
         self.closed = False
+        self.kept: list[Any] = []
+
+    def ask(self, question: Any) -> Any:
+        raise StoreError("The disk is full.", "Make room.")
+
+    def save(self, wall_ns: int) -> None:
+        del wall_ns
 
     @property
     def state(self) -> Any:
@@ -303,7 +310,7 @@ class Witness:
     def read(self) -> Any:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
-        return None
+        return self._host.view
 
     def ooms(self) -> Any:
         if self._host.bpf == "unreadable":

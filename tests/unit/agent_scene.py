@@ -56,6 +56,8 @@ class Host:
     loadable: bool = True
     build_s: float = 0.0
     bpf: str = "ready"
+    view: Any = None
+    """What BPF recorded."""
     unloadable: bool = True
     cron_error: AgentError | None = None
     disk: FullDisk | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from agent.cli.commands.policy_arming import arm, disarm
 from agent.config import DEFAULT_CONFIG, Config, load_config, with_overrides
 from agent.errors import AgentError, ConfigError
 from agent.util import streams
@@ -167,6 +168,10 @@ def apply(
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy apply")
     return policy_apply.apply(settings, file, as_json=as_json)
+
+
+app.command()(disarm)
+app.command()(arm)
 
 
 def _age(seen: Look) -> float | None:

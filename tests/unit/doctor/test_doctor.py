@@ -51,7 +51,8 @@ def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
         *("kernel", "headers", "build tools", "module signing", "modules", "BPF", "BCC"),
         "OOM kills",
         *("cgroups", "memory controller", "Docker", "images", "compose", "cron"),
-        *("disk", "database", "clock", "metrics", "fleet", "agent"),
+        *("disk", "database", "clock", "metrics", "fleet", "notify", "proof"),
+        "agent",
     ]
 
 

@@ -12,7 +12,7 @@ from peewee import SqliteDatabase
 from playhouse.migrations import Runner
 
 from agent.errors import StoreError
-from agent.store import counters
+from agent.store import counters, outbox, proof_state
 from agent.store import database as sqlite
 from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
@@ -99,6 +99,7 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
     others = {*promised(), "sqlite_sequence", "schema_migration", "policy_state", *counters.TABLES}
+    others |= {*outbox.TABLES, *proof_state.TABLES}
     assert made == {table_name(model) for model in ALL_TABLES} | others
 
 
