@@ -13,10 +13,16 @@ import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.config_forms import AbsolutePath, EngineName, ImageName, Section, SocketAddress
+from agent.config_outlets import (
+    FleetSettings,
+    MetricsSettings,
+    NotifySettings,
+    ProofSettings,
+)
 from agent.errors import ConfigError
 from agent.model.cgroup_names import RUNTIMES
 from agent.model.container import DOCKER
@@ -28,18 +34,7 @@ DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
-ImageName = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*\Z", min_length=1, max_length=255)
-]
-AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", max_length=4096)]
-SocketAddress = Annotated[
-    str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+\Z", max_length=4096)
-]
-EngineName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]{0,31}\Z")]
 _SOCKET_FORM = "unix:// and an absolute path, as in unix:///var/run/docker.sock"
-_URL = r"https?://[^\s/@?#\x00-\x20\x7f]+(/[^\s#\x00-\x20\x7f]*)?"
-"""Without user and password, which would be shown."""
-Url = Annotated[str, msgspec.Meta(pattern=rf"^{_URL}\Z", max_length=2048)]
 _FORMS = {
     "docker_host": _SOCKET_FORM + ', or "" for none beside an [[engine]]',
     "engine[...].socket": _SOCKET_FORM,
@@ -77,11 +72,7 @@ class GrafanaLanguage(StrEnum):
     ENGLISH = "en"
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class PolicySettings(_Section, frozen=True):
+class PolicySettings(Section, frozen=True):
     """How many containers may run, and how many a pass leaves of each tier."""
 
     max_containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
@@ -104,7 +95,7 @@ class PolicySettings(_Section, frozen=True):
             )
 
 
-class RetentionSettings(_Section, frozen=True):
+class RetentionSettings(Section, frozen=True):
     """How long rows stay."""
 
     raw_hours: Annotated[int, msgspec.Meta(ge=1, le=24 * 366)] = 24
@@ -119,14 +110,14 @@ class RetentionSettings(_Section, frozen=True):
     """Above this the oldest rows go early, per-process rows first."""
 
 
-class ImageSettings(_Section, frozen=True):
+class ImageSettings(Section, frozen=True):
     """Images of the generated load."""
 
     low: ImageName = "alpine:latest"
     high: ImageName = "polinux/stress"
 
 
-class GrafanaSettings(_Section, frozen=True):
+class GrafanaSettings(Section, frozen=True):
     enabled: bool = True
     keep: bool = False
     """Leave Grafana up at stop."""
@@ -136,59 +127,23 @@ class GrafanaSettings(_Section, frozen=True):
     admin_password: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "admin"  # noqa: S105 - the original's; a warning is said
 
 
-class ModulesSettings(_Section, frozen=True):
+class ModulesSettings(Section, frozen=True):
     keep: bool = False
     """Leave the modules loaded at stop."""
     sysinfo_path: AbsolutePath = "/proc/sysinfo_so1_202300539"
     continfo_path: AbsolutePath = "/proc/continfo_so1_202300539"
 
 
-class CronSettings(_Section, frozen=True):
+class CronSettings(Section, frozen=True):
     enabled: bool = True
     directory: AbsolutePath = "/etc/cron.d"
 
 
-class BpfSettings(_Section, frozen=True):
+class BpfSettings(Section, frozen=True):
     enabled: bool = True
 
 
-class MetricsSettings(_Section, frozen=True):
-    """What Prometheus and its like may scrape; nothing while `listen` is empty."""
-
-    listen: Annotated[
-        str,
-        msgspec.Meta(pattern=r"^(|127\.\d{1,3}\.\d{1,3}\.\d{1,3}:\d{1,5}|\[::1\]:\d{1,5})\Z"),
-    ] = ""
-    """Address and port, on this host only: `127.0.0.1:9436`, `[::1]:9436`."""
-    containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
-    """The largest so many have series of their own."""
-    commands: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 20
-    """So many of the host's commands by memory, and as many by CPU."""
-
-    def __post_init__(self) -> None:
-        if self.listen and not 1 <= self.address[1] <= 65535:
-            raise ValueError(f"port {self.address[1]} of listen is not from 1 to 65535")
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of `listen`, which is not empty."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
-
-
-class FleetSettings(_Section, frozen=True):
-    """Where this host's facts and figures are shipped to; nowhere while `dsn` is empty."""
-
-    dsn: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=2048)] = ""
-    """libpq's connection string of the centre; several hosts are tried in order."""
-    secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
-    flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
-    """From flush to flush, give or take a tenth."""
-    environment: AbsolutePath = f"{PREFIX}/fleet"
-    """The Python environment that has the driver."""
-
-
-class EngineSettings(_Section, frozen=True):
+class EngineSettings(Section, frozen=True):
     """One more container engine beside that of `docker_host`."""
 
     name: EngineName
@@ -203,74 +158,7 @@ class EngineSettings(_Section, frozen=True):
         return self.kind is EngineKind.DOCKER if self.govern is None else self.govern
 
 
-class WebhookSettings(_Section, frozen=True):
-    """Where messages are posted to as JSON; nowhere while `url` is empty."""
-
-    url: Annotated[str, msgspec.Meta(pattern=rf"^(|{_URL})\Z", max_length=2048)] = ""
-    key_file: AbsolutePath = "/etc/so1/notify.key"
-    """Holds the key that messages are signed with."""
-    ca_file: AbsolutePath | None = None
-    """Certificates of authorities, instead of the system's."""
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
-
-    def __post_init__(self) -> None:
-        _check_port(self.url)
-
-
-class AlertmanagerSettings(_Section, frozen=True):
-    """Alertmanagers, each of which gets everything (several of one cluster); none while empty."""
-
-    urls: Annotated[tuple[Url, ...], msgspec.Meta(max_length=8)] = ()
-    """Without `/api/v2/alerts`."""
-    ca_file: AbsolutePath | None = None
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
-
-    def __post_init__(self) -> None:
-        for url in self.urls:
-            _check_port(url)
-
-
-def _check_port(url: str) -> None:
-    """Raises ValueError for a port that is none, without the rest of the URL."""
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError("the port of the URL is not from 1 to 65535") from None
-
-
-class NotifySettings(_Section, frozen=True):
-    """Who is notified of what the rules report, and of the policy's own state."""
-
-    journal: bool = False
-    """Entries with fields in systemd's journal."""
-    actions: bool = False
-    """Also what was removed, stopped, restarted or paused."""
-    per_minute: Annotated[int, msgspec.Meta(ge=1, le=600)] = 30
-    """So many messages go to each receiver at most; more wait."""
-    webhook: WebhookSettings = WebhookSettings()
-    alertmanager: AlertmanagerSettings = AlertmanagerSettings()
-
-    @property
-    def wanted(self) -> bool:
-        return self.journal or bool(self.webhook.url) or bool(self.alertmanager.urls)
-
-
-class ProofSettings(_Section, frozen=True):
-    """Budgets of error. While one is spent nothing is removed, stopped, restarted or paused."""
-
-    agreement: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.95
-    """At least this share of the processes on which both witnesses spoke have to agree."""
-    loss: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
-    """At most this share of BPF's records may be lost."""
-    unexplained: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.10
-    """At most this share of the containers' CPU may be nobody's."""
-    canary: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
-    """At most so far off may what is measured of the canary be."""
-    canary_hours: Annotated[int, msgspec.Meta(ge=0, le=24 * 31)] = 0
-    """From canary to canary; 0: none."""
-
-
-class PathSettings(_Section, frozen=True):
+class PathSettings(Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
     install: AbsolutePath = PREFIX
@@ -282,7 +170,7 @@ class PathSettings(_Section, frozen=True):
     log: AbsolutePath = "/var/log/so1"
 
 
-class Config(_Section, frozen=True):
+class Config(Section, frozen=True):
     """Everything that can be set, with its defaults."""
 
     interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 20.0

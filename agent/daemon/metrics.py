@@ -13,7 +13,8 @@ from typing import Self
 
 from agent import __version__
 from agent.analysis.counters import LastingCounters, key_of
-from agent.config import Config, MetricsSettings
+from agent.config import Config
+from agent.config_outlets import MetricsSettings
 from agent.errors import StoreError
 from agent.export import figures
 from agent.export.page import Page

@@ -19,7 +19,8 @@ from typing import Self
 
 from agent.actions.notify.receivers import Receiver, Sender, receivers_of
 from agent.clock import Clock
-from agent.config import Config, NotifySettings
+from agent.config import Config
+from agent.config_outlets import NotifySettings
 from agent.errors import StoreError
 from agent.model.notification import Alert, Event, Message, Receipt
 from agent.model.removal import Outcome, Removal

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from agent.config import ProofSettings
+from agent.config_outlets import ProofSettings
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerTotals
 from agent.model.proof import (

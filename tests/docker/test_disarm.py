@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.config import Config, ProofSettings
+from agent.config import Config
+from agent.config_outlets import ProofSettings
 from agent.daemon.canary_runs import CanaryRuns
 from tests.agent_process import AgentProcess, rows
 from tests.bpf_support import LIAR

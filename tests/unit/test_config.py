@@ -12,14 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.config import (
-    Config,
-    Scope,
-    SourceChoice,
-    decode_config,
-    load_config,
-    with_overrides,
-)
+from agent.config import Config, Scope, SourceChoice, decode_config, load_config, with_overrides
 from agent.errors import AgentError, ConfigError
 
 KEYS = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)

@@ -10,7 +10,7 @@ from typing import Any
 from agent.actions.notify import alertmanager, journal, webhook
 from agent.actions.notify.post import Target
 from agent.actions.notify.secret import read_key
-from agent.config import NotifySettings
+from agent.config_outlets import NotifySettings
 from agent.errors import AgentError
 from agent.model.notification import Message, Receipt
 from agent.policy.outbox import ReceiverTraits

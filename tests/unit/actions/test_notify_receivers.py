@@ -16,7 +16,7 @@ import pytest
 from agent.actions.notify import alertmanager, journal
 from agent.actions.notify.receivers import Receiver, Sender, receivers_of
 from agent.actions.notify.secret import Secret, read_key
-from agent.config import AlertmanagerSettings, NotifySettings, WebhookSettings
+from agent.config_outlets import AlertmanagerSettings, NotifySettings, WebhookSettings
 from agent.errors import AgentError
 from agent.model.notification import Alert, AlertState, Event, Message
 from tests.unit.actions.receiver import receiving, status

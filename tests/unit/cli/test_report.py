@@ -27,9 +27,9 @@ from typer.testing import CliRunner
 from agent.cli import app
 from agent.cli.commands.report import report as command
 from agent.cli.views import report
-from agent.cli.views.moments import moment
 from agent.cli.views import report_figures as reports
 from agent.cli.views.drawing import draw
+from agent.cli.views.moments import moment
 from agent.cli.views.tables import Cell, Sheet
 from agent.errors import ConfigError
 from agent.model.proof import ArmingWord

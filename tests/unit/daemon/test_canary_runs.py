@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.config import Config, ProofSettings
+from agent.config import Config
+from agent.config_outlets import ProofSettings
 from agent.daemon.canary_runs import CanaryRuns, canary_command
 from agent.model.proof import CanaryResult
 from agent.util.subprocess import CommandError

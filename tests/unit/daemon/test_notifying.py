@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.actions.notify.receivers import Receiver, Sender
-from agent.config import NotifySettings
+from agent.config_outlets import NotifySettings
 from agent.daemon.notifying import Notifying
 from agent.errors import AgentError, StoreError
 from agent.model.notification import Alert, Event, Message

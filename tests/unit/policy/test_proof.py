@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import ProofSettings
+from agent.config_outlets import ProofSettings
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerTotals, Unknown
 from agent.model.proof import BudgetName, BudgetUse, ByHand, CanaryResult, ProofState
