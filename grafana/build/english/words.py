@@ -111,6 +111,18 @@ WORDS = {
     "Sin detalle por proceso en este rango (se guarda 24 h)": (
         "No detail by process in this range (kept for 24 h)"
     ),
+    "regla propia": "own rule",
+    "eliminar": "remove",
+    "parar": "stop",
+    "reiniciar": "restart",
+    "pausar": "pause",
+    "avisar": "notify",
+    "parado": "stopped",
+    "reiniciado": "restarted",
+    "pausado": "paused",
+    "avisado": "notified",
+    "Regla propia": "Own rule",
+    "Acción": "Action",
 }
 
 NEUTRAL = frozenset(
@@ -133,7 +145,7 @@ NEUTRAL = frozenset(
         *("${__data.fields.nombre}", "${__field.labels.metric}", "${__field.name}"),
         # Values in the database.
         *("removed", "failed", "gone", "left", "agree", "conflict", "unverified", "none"),
-        *("excess-low", "excess-high", "exited", "stop", "dry-run"),
+        *("excess-low", "excess-high", "exited", "stop", "dry-run", "rule", "oom"),
         *("first", "fork", "host_5m", "so1.", "r"),
     )
 )
