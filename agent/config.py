@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import msgspec
 
 from agent.errors import ConfigError
+from agent.policy import meaning
+from agent.policy.rules import Rule, Rules
 
 DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 
@@ -60,6 +62,10 @@ class PolicySettings(_Section, frozen=True):
     scope: Scope = Scope.MANAGED
     stop_grace_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 1
     """How long a container may take to end by itself before it is killed."""
+    rules: Rules | None = None
+    """Whether the built-in set comes after one's own rules; None: it does, and nobody wrote so."""
+    rule: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=256)] = ()
+    """One's own rules; the first that matches a container claims it."""
 
     def __post_init__(self) -> None:
         kept = self.keep_low + self.keep_high
@@ -194,6 +200,9 @@ def decode_config(text: str, origin: str) -> Config:
         data: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         raise ConfigError(f"{origin} is not valid TOML: {error}.", hint) from error
+    odd = meaning.rules_of(text, data)
+    if odd.problems:
+        raise ConfigError(f"{origin} cannot be used: {'; '.join(odd.problems)}.", hint)
     try:
         return msgspec.convert(data, Config)
     except msgspec.ValidationError as error:

@@ -12,13 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from agent.model.accounts import ContainerShare
 from agent.model.record import TickRecord
-from agent.model.removal import Removal
+from agent.model.removal import BUILT_IN_NAMES, Action, Removal
 
 TICKS = ("ticks",)
 EVENTS_LOST = ("bpf_events_lost",)
 OOM_KILLS = ("oom_kills",)
 REMOVALS = "removals"
-"""With rule, reason and outcome."""
+"""By rule, reason and outcome."""
+ACTIONS = "actions"
+"""What rules did other than remove: by rule, action and outcome."""
+BUILT_IN = "original"
+"""The rule of what no rule of one's own decided."""
 
 MAX_SERIES = 1000
 """Removals of more rules than this are counted under one name, `OTHERS`."""
@@ -87,15 +91,24 @@ class LastingCounters:
         }
         return LastingCounters(containers, _added(self.host, changes))
 
-    def with_removals(self, removals: Iterable[Removal], rule: str) -> LastingCounters:
-        """With removals that ended, under the rule that decided them."""
+    def with_removals(self, removals: Iterable[Removal]) -> LastingCounters:
+        """With what ended, under the rule that decided it."""
         host = self.host
         for removal in removals:
-            key = (REMOVALS, rule, str(removal.decision.reason), str(removal.outcome))
+            key = key_of(removal)
             if key not in host and len(host) >= MAX_SERIES:
-                key = (REMOVALS, OTHERS, *key[2:])
+                key = (key[0], OTHERS, *key[2:])
             host = _added(host, {key: 1})
         return replace(self, host=host)
+
+
+def key_of(removal: Removal) -> Key:
+    """What counts it. Only a removal counts as one; the built-in set's rules are one rule."""
+    decision = removal.decision
+    rule = BUILT_IN if decision.rule in ("", *BUILT_IN_NAMES) else decision.rule
+    if decision.action is Action.REMOVE:
+        return (REMOVALS, rule, str(decision.reason), str(removal.outcome))
+    return (ACTIONS, rule, str(decision.action), str(removal.outcome))
 
 
 def _added(host: Mapping[Key, int], changes: Mapping[Key, int]) -> dict[Key, int]:

@@ -138,6 +138,7 @@ def container_totals(
         container=container,
         tier=governance.tier,
         governed=governance.governed,
+        rule=governance.rule,
         processes=len(sure),
         held_kb=held_kb,
         held_basis=held_basis,

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf, fleet
+from agent.cli.commands import bpf, fleet, policy
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 app.add_typer(bpf.app)
 app.add_typer(fleet.app)
+app.add_typer(policy.app)
 
 
 def _version(wanted: bool) -> None:
@@ -89,22 +90,25 @@ def start(
     from agent.sources.host_metrics import require_root
     from agent.util import terminal
 
-    settings = with_overrides(
-        load_config(config),
-        interval_s=interval,
-        policy__scope=scope,
-        source=source,
-        cron__enabled=False if no_cron else None,
-        bpf__enabled=False if no_bpf else None,
-        grafana__enabled=False if no_grafana else None,
-        grafana__keep=True if keep_grafana else None,
-        paths__database=database,
-    )
+    def read() -> Config:
+        return with_overrides(
+            load_config(config),
+            interval_s=interval,
+            policy__scope=scope,
+            source=source,
+            cron__enabled=False if no_cron else None,
+            bpf__enabled=False if no_bpf else None,
+            grafana__enabled=False if no_grafana else None,
+            grafana__keep=True if keep_grafana else None,
+            paths__database=database,
+        )
+
+    settings = read()
     require_root("agent start")
     terminal.set_up_logging(terminal.Say(sys.stderr))
     return composition.start(
         settings,
-        composition.Options(once=once, dry_run=dry_run, config_file=config),
+        composition.Options(once=once, dry_run=dry_run, config_file=config, read_again=read),
         SystemClock(),
         terminal.Say(sys.stdout),
     )
@@ -119,6 +123,17 @@ def stop(config: ConfigOption = None) -> int:
     settings = load_config(config)
     require_root("agent stop")
     return control.stop(settings)
+
+
+@app.command()
+def reload(config: ConfigOption = None) -> int:
+    """Have the running agent go by the rules as the settings have them now. 3: none runs."""
+    from agent.cli.commands import control
+    from agent.sources.host_metrics import require_root
+
+    settings = load_config(config)
+    require_root("agent reload")
+    return control.reload(settings)
 
 
 @app.command()

@@ -7,9 +7,12 @@ reverse, after a signal, a failure or `--once` alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
@@ -21,6 +24,7 @@ from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
 from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
+from agent.daemon.reload import Reloading
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
 from agent.daemon.sdnotify import Notifier
@@ -28,6 +32,8 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.policy.memory import RuleMemory
+from agent.policy.rules import needs_labels
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.engine.lives import EngineLives
 from agent.sources.process_source import Loading, ProcessReader
@@ -51,6 +57,8 @@ class Options:
     dry_run: bool = False
     config_file: Path | None = None
     """The one that was named; a flush to the centre reads it too."""
+    read_again: Callable[[], Config] | None = None
+    """Gives the settings as they are at a reload. Raises AgentError for what cannot be used."""
 
     @property
     def governs(self) -> bool:
@@ -111,6 +119,7 @@ class _Run:
         self._say = outside.say
         self._outlets = Outlets()
         self._auxiliary = Auxiliary(outside, stopper, undo, generator)
+        self._reloading = Reloading(options.read_again, self._use)
 
     def run(self) -> None:
         """Everything that the first tick needs, in the background what it does not need, the loop.
@@ -149,9 +158,10 @@ class _Run:
         if other := outside.other_engine():
             self._say(f"docker: {other}")
         stopwatch = Stopwatch(clock)
+        self._containers = KeptList(outside.engine(), clock, lambda: events.quiet_since_ns)
         self._collector = Collector(
             read_processes=self._processes.read,
-            engine=KeptList(outside.engine(), clock, lambda: events.quiet_since_ns),
+            engine=self._containers,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
@@ -183,6 +193,11 @@ class _Run:
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
             metrics=self._outlets.metrics,
+            applied=outside.applied,
+            # A tick may be late by one; more than that nobody has observed.
+            memory=RuleMemory(
+                int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()
+            ),
         )
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
@@ -246,9 +261,18 @@ class _Run:
 
     def _look(self) -> None:
         """What may have changed between two ticks."""
+        if self._stopper.take_reload():
+            self._reloading.run()
         self._auxiliary.look()
         self._outlets.look()
         self._status.look()
+
+    def _use(self, config: Config) -> None:
+        """Only the rules: everything else of the settings is for the next start."""
+        self._config = msgspec.structs.replace(self._config, policy=config.policy)
+        self._ticker.use(config.policy)
+        self._containers.ask_all_labels(needs_labels(config.policy.rule))
+        self._status.use(self._config)
 
     def _state(self) -> Condition:
         """What is there and what is not working, apart from any tick."""
@@ -259,6 +283,7 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]
@@ -271,6 +296,7 @@ class _Run:
             self._bpf.word,
             self._store.unstored_ticks,
             tuple(problems),
+            self._reloading.count,
         )
 
     def _engine_problems(self) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from agent import __version__
-from agent.analysis.counters import REMOVALS, LastingCounters
+from agent.analysis.counters import LastingCounters, key_of
 from agent.config import Config, MetricsSettings
 from agent.errors import StoreError
 from agent.export import figures
@@ -24,9 +24,6 @@ from agent.store import counters as counter_tables
 from agent.store.store import Store
 
 log = logging.getLogger(__name__)
-
-RULE = "original"
-"""The built-in set, which decides every removal."""
 
 
 class Metrics:
@@ -86,12 +83,11 @@ class Metrics:
         return self._written
 
     def removed(self, removals: Iterable[Removal]) -> None:
-        """Counts removals that ended."""
+        """Counts decisions that ended."""
         ended = tuple(removals)
-        self._counters = self._counters.with_removals(ended, RULE)
+        self._counters = self._counters.with_removals(ended)
         for one in ended:
-            key = (REMOVALS, RULE, str(one.decision.reason), str(one.outcome))
-            self._exemplars[key] = one.decision.id
+            self._exemplars[key_of(one)] = one.decision.id
 
     def ticked(self, record: TickRecord) -> None:
         """Counts one tick, which is about to be written."""

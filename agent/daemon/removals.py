@@ -13,7 +13,7 @@ from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.errors import StoreError
 from agent.model.container import ContainerKey
-from agent.model.removal import Decision, Outcome, Removal, RemovalPass
+from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass
 from agent.sources.host_metrics import available_kb
 from agent.store.store import Store
 
@@ -43,7 +43,8 @@ class Removals:
         self._note_ended = ended
         self._passes: list[RemovalPass] = []
         """Carried out, and not with the store yet: a tick may fail in between."""
-        self._recorded_dry: set[ContainerKey] = set()
+        self._recorded_dry: set[tuple[ContainerKey, str, Action]] = set()
+        """By container, rule and action."""
         self.removed_since_row = 0
         self.failed_since_row = 0
 
@@ -74,20 +75,34 @@ class Removals:
             self._ended(late, available_kb())
         return late
 
+    def take_up(self, done: Sequence[RemovalPass]) -> Sequence[Removal]:
+        """Counts and stores what was carried out outside the ticks, by `agent policy apply`."""
+        removals = tuple(removal for one in done for removal in one.removals)
+        self.removed_since_row += _count(removals, Outcome.REMOVED)
+        self.failed_since_row += _count(removals, Outcome.FAILED)
+        self._note_ended(removals)
+        self._passes += done
+        return removals
+
     def carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
         """Begins them all, and gives how those ended that did so in time."""
         before_kb = available_kb()
         if self._remover is None:
             removals: Sequence[Removal] = self._record_dry(decisions)
         else:
-            deadline_ns = self._clock.boot_ns() + self._wait_ns
-            removals = self._remover.remove(decisions, deadline_ns, _log_decision)
+            reports = [one for one in decisions if one.action is Action.NOTIFY]
+            others = [one for one in decisions if one.action is not Action.NOTIFY]
+            removals = _reported(reports)
+            if others:
+                deadline_ns = self._clock.boot_ns() + self._wait_ns
+                ended = self._remover.remove(others, deadline_ns, _log_decision)
+                removals = (*removals, *ended)
         self._ended(removals, before_kb)
         return removals
 
     def forget_all_but(self, containers: set[ContainerKey]) -> None:
         """A dry run's memory is of containers that are still there."""
-        self._recorded_dry &= containers
+        self._recorded_dry = {one for one in self._recorded_dry if one[0] in containers}
 
     def handed_over(self) -> None:
         """The store has the passes now, and keeps what it cannot write."""
@@ -117,8 +132,8 @@ class Removals:
 
     def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
         """A dry run would decide the same at every tick: each container is recorded once."""
-        new = [one for one in decisions if one.container not in self._recorded_dry]
-        self._recorded_dry.update(one.container for one in new)
+        new = [one for one in decisions if _dry_key(one) not in self._recorded_dry]
+        self._recorded_dry.update(_dry_key(one) for one in new)
         for one in new:
             _log_decision(one)
         return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
@@ -139,11 +154,25 @@ class Removals:
             self._passes.append(RemovalPass(tuple(removals), before_kb, available_kb()))
 
 
+def _dry_key(decision: Decision) -> tuple[ContainerKey, str, Action]:
+    return (decision.container, decision.rule, decision.action)
+
+
+def _reported(decisions: Sequence[Decision]) -> tuple[Removal, ...]:
+    """A rule that only reports has done so with its line and its row."""
+    for one in decisions:
+        _log_decision(one)
+    return tuple(Removal(one, Outcome.NOTIFIED, 0) for one in decisions)
+
+
 def _log_decision(decision: Decision) -> None:
     """Logs a decision that is carried out: its id is in a row of `deletions` too."""
     log.info(
-        "decision=%s rank=%d reason=%s container=%s name=%s tier=%s held_mb=%.1f cpu=%.1f",
+        "decision=%s action=%s rule=%s rank=%d reason=%s container=%s name=%s tier=%s "
+        "held_mb=%.1f cpu=%.1f",
         decision.id,
+        decision.action,
+        decision.rule or "none",
         decision.rank,
         decision.reason,
         decision.container_id[:12],

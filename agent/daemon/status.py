@@ -49,6 +49,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     bpf: str
     unstored_ticks: int
     problems: list[str]
+    reloads: int = 0
+    """How often the rules were read again, taken or not."""
     tick: TickStatus | None = None
 
 

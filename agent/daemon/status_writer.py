@@ -26,6 +26,7 @@ class Condition:
     unstored_ticks: int
     problems: tuple[str, ...]
     """One sentence for each thing that does not work."""
+    reloads: int = 0
 
 
 class StatusWriter:
@@ -48,6 +49,10 @@ class StatusWriter:
         self._state = state
         self._report: TickReport | None = None
         self._written: Condition | None = None
+
+    def use(self, config: Config) -> None:
+        """The settings that hold from now on."""
+        self._config = config
 
     def ticked(self, report: TickReport) -> None:
         """Writes what a tick did."""
@@ -81,6 +86,7 @@ class StatusWriter:
             bpf=state.bpf,
             unstored_ticks=state.unstored_ticks,
             problems=list(state.problems),
+            reloads=state.reloads,
             tick=status.TickStatus(
                 number=report.number,
                 wall_ms=report.wall_ns // 10**6,

@@ -22,9 +22,10 @@ from agent.model.attribution import AttributionCounts
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, Tier
 from agent.model.host import HostFigures
 from agent.model.record import TickRecord
-from agent.model.removal import Decision, Outcome, Removal
+from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
-from agent.policy import decide, governance
+from agent.policy import decide, governance, original
+from agent.policy.memory import RuleMemory
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
 
@@ -77,10 +78,14 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        memory: RuleMemory,
+        applied: Callable[[], Sequence[RemovalPass]],
         metrics: Metrics | None = None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
-        a tick before the first would have left: the host's counters, for the first interval."""
+        a tick before the first would have left: the host's counters, for the first interval;
+        `memory` is what the rules of an earlier run remembered, `applied` gives what was
+        carried out outside the ticks."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -93,7 +98,15 @@ class Ticker:
         self._carried = carried
         self._metrics = metrics
         self._number = 0
+        self._rules = original.rule_set(settings)
+        self._memory = memory
+        self._applied = applied
         self.recreations = Recreations(installation)
+
+    def use(self, settings: PolicySettings) -> None:
+        """Goes by other rules from now on. What was measured and done so far stays known."""
+        self._settings = settings
+        self._rules = original.rule_set(settings)
 
     def tick(self) -> TickReport:
         """Looks, holds the policy, stores one row of everything.
@@ -112,6 +125,7 @@ class Ticker:
         self._number += 1
         self._stopwatch.stages_ms.clear()
         self._note_ended(self._removals.collect())
+        self._note_ended(self._removals.take_up(self._applied()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
         if decisions := self._stopwatch.time("decide", lambda: self._decide(tick)):
@@ -135,6 +149,7 @@ class Ticker:
             checks=tick.attribution.counts,
             cgroups={key.id: one for key, one in view.containers.items()} if view else {},
             shares={key.id: one for key, one in tick.cpu_shares.items()},
+            policy_state=self._memory.rows(),
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -168,7 +183,8 @@ class Ticker:
         if self._carried.engine_seen != self._collector.interruptions:
             return 0
         running = sum(
-            one.state.is_running and self._govern(one).governed
+            one.state.is_running
+            and decide.counts_to_limit(self._rules.named(self._govern(one).rule))
             for one in self._collector.list_containers()
         )
         if not decide.over_limit(running, self._settings):
@@ -197,19 +213,27 @@ class Ticker:
         return tick
 
     def _govern(self, container: Container) -> Governance:
-        return governance.classify(
-            container, self._installation, self._settings.scope, self._own.ids
-        )
+        return governance.claim(container, self._rules, self._installation, self._own.ids)
 
     def _decide(self, tick: Tick) -> tuple[Decision, ...]:
         """Nothing on half knowledge, and nothing where the engine went away since the look."""
         if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
             return ()
-        return decide.decide(
-            tick.totals,
-            tick.attribution.disputed,
-            self._settings,
-            lambda: secrets.token_hex(6),
+        now = self._memory.moment(tick, self._rules)
+        standing = decide.standings(tick.totals, tick.attribution.disputed, self._rules, now)
+        if tick.host is not None:
+            # A look between two ticks knows less of the host, and re-arms nothing.
+            self._memory.arming.seen(standing)
+        decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
+        due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
+        return tuple(one for one in due if not self._is_left_to_its_owner(one))
+
+    def _is_left_to_its_owner(self, decision: Decision) -> bool:
+        """Whether somebody brings it back each time. The built-in set goes on removing."""
+        return (
+            decision.rule not in BUILT_IN_NAMES
+            and decision.action.is_destructive
+            and self.recreations.is_returning(decision.container)
         )
 
     def _carry_out(self, decisions: Sequence[Decision]) -> int:
@@ -219,7 +243,9 @@ class Ticker:
         return sum(one.outcome is Outcome.REMOVED for one in done)
 
     def _note_ended(self, removals: Sequence[Removal]) -> None:
-        self.recreations.removed(removals, self._clock.boot_ns())
+        now_ns = self._clock.boot_ns()
+        self.recreations.removed(removals, now_ns)
+        self._memory.done(removals, now_ns)
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
@@ -231,6 +257,7 @@ class Ticker:
         except StoreError:
             return False
         self._removals.counted()
+        self._memory.stored(record.policy_state)
         return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.config import Config
 from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
 from agent.doctor.facts import Facts
+from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64
 _CLOCK_SLACK_MS = 3600 * 1000
@@ -33,6 +34,9 @@ def configuration(facts: Facts, config: Config) -> Check:
             "correct it, then: agent doctor",
         )
     source = f"source {config.source}, scope {config.policy.scope}, every {config.interval_s:g} s"
+    if noted := notes(config.policy):
+        finding = f"{source}; {' '.join(noted)}"
+        return Check("configuration", State.DEGRADED, finding, "agent policy check")
     return Check("configuration", State.OK, source)
 
 

@@ -75,6 +75,7 @@ REMOVALS = Stream(
         *_all(WHOLE, "duration_ms"),
         *_all(TEXT, "error"),
         *_all(PART, "available_before_mb", "available_after_mb"),
+        *_all(TEXT, "action", "rule", "engine"),
     ),
     is_fact=True,
 )

@@ -63,6 +63,11 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of `labels` that its image is known not to have; asked for only while a rule needs it.
+    """
+    health: str = ""
+    """Docker's word on its health check (`healthy`, `unhealthy`, `starting`), "" without one."""
     started_ns: int = 0
     """Wall clock of its last start, 0 where it is not known."""
     engine: str = DOCKER
@@ -241,6 +246,8 @@ class ContainerTotals:
     """The part of `held_kb` that is an estimate."""
     short_lived: tuple[ShortLivedCommand, ...] = ()
     """Whose `cpu_short_lived_percent` was; sums up to it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +259,5 @@ class Governance:
     governed: bool
     protected: str | None
     """Why it is never touched, None where nothing protects it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""

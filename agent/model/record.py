@@ -11,6 +11,7 @@ from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts, Basis, Verified
 from agent.model.container import ContainerCgroup, ContainerTotals
 from agent.model.host import HostFigures, Memory
+from agent.model.policy_state import PolicyState
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
 
@@ -58,3 +59,5 @@ class TickRecord:
     """By full container id, as read in this tick; empty while Docker does not answer."""
     shares: Mapping[str, ContainerShare] = field(default_factory=dict)
     """Whose each container's CPU was since the last tick, where BPF has an account of it."""
+    policy_state: tuple[PolicyState, ...] | None = None
+    """What the rules remember, None where nothing of it is to be written."""

@@ -24,6 +24,7 @@ from agent.model.container import (
 )
 from agent.model.removal import Decision
 from agent.policy import decide
+from agent.policy.conditions import KB_PER_MB
 
 _NO_PROCESS = "has no process: goes if it has ended"
 
@@ -71,11 +72,13 @@ def contenders(
     gone: Collection[str],
     settings: PolicySettings,
 ) -> tuple[Contender, ...]:
-    """Every governed container that is still there, those that go first.
+    """Every container of the built-in set that is still there, those that go first.
 
     `disputed` are ids that a conflict between the witnesses names, `gone` those removed since the
     rows were written.
     """
+    # What a rule of one's own claims has no tier: a row does not hold what its conditions ask for.
+    rows = [row for row in rows if row.tier != Tier.NONE]
     totals = [
         _totals(row)
         for row in rows
@@ -140,9 +143,9 @@ def _totals(row: TotalsRow) -> ContainerTotals:
         tier=Tier(row.tier),
         governed=row.governed,
         processes=row.processes,
-        held_kb=round(row.held_mb * decide.KB_PER_MB),
+        held_kb=round(row.held_mb * KB_PER_MB),
         held_basis=HeldBasis.CGROUP2,
-        rss_kb=round(row.rss_mb * decide.KB_PER_MB),
+        rss_kb=round(row.rss_mb * KB_PER_MB),
         cache_kb=None,
         cpu_percent=row.cpu_percent,
     )

@@ -95,6 +95,10 @@ class Recreations:
             if len(one.returns) >= RETURNS
         }
 
+    def is_returning(self, container: ContainerKey) -> bool:
+        """Whether the owner of this container does not give up."""
+        return self._owner_of.get(container, "") in self.returning
+
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each of them, for `agent status`."""

@@ -17,9 +17,10 @@ import peewee
 from peewee import fn
 
 from agent.errors import StoreError
+from agent.model.policy_state import PolicyState
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures, spans
+from agent.store import failures, policy_state, spans
 from agent.store.rollups import stops_of
 from agent.store.spans import SpanFigure
 from agent.store.tables import (
@@ -281,6 +282,11 @@ class History:
         """Removals at or after `timestamp_ms`, the newest `limit`, oldest first."""
         query = _newest_first(DeletionRow).where(DeletionRow.timestamp_ms >= timestamp_ms)
         return self._all(Deletion, query.limit(limit))[::-1]
+
+    def policy_state(self) -> tuple[PolicyState, ...]:
+        """What the rules of this boot remember; nothing where an older agent wrote the history."""
+        with _explained(self._path):
+            return policy_state.read(self._database)
 
     def host_over(self, from_ms: int, to_ms: int, step_ms: int) -> tuple[HostPart, ...]:
         """The host from buckets, in parts of `step_ms`; those without ticks are left out."""

@@ -29,7 +29,7 @@ from agent.model.record import TickRecord
 from agent.model.removal import RemovalPass
 from agent.store import counters as counter_tables
 from agent.store import database as sqlite
-from agent.store import failures, files, rows, watch
+from agent.store import failures, files, policy_state, rows, watch
 from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
 from agent.store.retention import ClockWatch, Pruner
@@ -145,6 +145,7 @@ class Store:
         def insert(connection: sqlite3.Connection, timestamp_ms: int) -> None:
             for model, values in rows.of_tick(record, timestamp_ms):
                 insert_many(connection, model, values)
+            policy_state.write(connection, record.policy_state)
 
         with self._lock:
             if self._clock_watch.look(self._clock.wall_ns(), self._clock.boot_ns()):

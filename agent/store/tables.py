@@ -164,7 +164,7 @@ class ContainerRow(Stored):
 
 @dataclass(frozen=True, slots=True)
 class Deletion(Stored):
-    """One row for each removal decided, whatever came of it."""
+    """One row for each decision, whatever came of it; `action` says what was to be done."""
 
     decision: str = _removal(lambda one: clean(one.removal.decision.id))
     container_id: str = _removal(lambda one: clean(one.removal.decision.container_id[:12]))
@@ -182,6 +182,11 @@ class Deletion(Stored):
     error: str = _removal(lambda one: clean(one.removal.error))
     available_before_mb: float = _removal(lambda one: mb(one.of.available_before_kb))
     available_after_mb: float = _removal(lambda one: mb(one.of.available_after_kb))
+    action: str = _removal(lambda one: str(one.removal.decision.action))
+    """What was to be done: `remove`, `stop`, `restart`, `pause` or `notify`."""
+    rule: str = _removal(lambda one: clean(one.removal.decision.rule))
+    """The rule that decided it; "" in rows of 1.0 and of a stop."""
+    engine: str = _removal(lambda one: clean(one.removal.decision.engine))
 
     @property
     def is_away(self) -> bool:

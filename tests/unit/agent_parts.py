@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.errors import EngineUnavailableError, ModulesError, SourceError, StoreError
-from agent.model.container import Container
-from agent.model.removal import Decision, Outcome, Removal, RemovalPass
+from agent.model.container import Container, ContainerState
+from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass
 from agent.sources.engine.inventory import Listing
 
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 SECOND_NS = 10**9
 WALL_NS = 1_700_000_000 * SECOND_NS
 INSTALLATION = "0123456789abcdef0123456789abcdef"
+
+
+_DONE = {
+    Action.REMOVE: Outcome.REMOVED,
+    Action.STOP: Outcome.STOPPED,
+    Action.RESTART: Outcome.RESTARTED,
+    Action.PAUSE: Outcome.PAUSED,
+}
+_STATE_AFTER = {Outcome.STOPPED: ContainerState.EXITED, Outcome.PAUSED: ContainerState.PAUSED}
 
 
 class VirtualTime:
@@ -131,12 +140,18 @@ class Docker:
         self.refuses = False
         self.left_out = 0
         """Odd entries of its list."""
+        self.all_labels = False
         self.removed: list[str] = []
+        self.acted: list[tuple[str, str]] = []
+        """What else was done to whom."""
         self._ended: deque[Removal] = deque()
         self._pending: list[Decision] = []
 
     def run(self, *containers: Container) -> None:
         self.containers |= {one.id: one for one in containers}
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        self.all_labels = wanted
 
     def list(self) -> Listing:
         if self.away:
@@ -146,10 +161,15 @@ class Docker:
     def finish(self) -> None:
         """The removals that are under way end."""
         for decision in self._pending:
-            outcome = Outcome.FAILED if self.refuses else Outcome.REMOVED
+            outcome = Outcome.FAILED if self.refuses else _DONE[decision.action]
             if outcome is Outcome.REMOVED:
                 self.containers.pop(decision.container_id, None)
                 self.removed.append(decision.container_name)
+            elif outcome is not Outcome.FAILED:
+                self.acted.append((str(outcome), decision.container_name))
+                changed = _STATE_AFTER.get(outcome, ContainerState.RUNNING)
+                before = self.containers[decision.container_id]
+                self.containers[decision.container_id] = replace(before, state=changed)
             self._ended.append(Removal(decision, outcome, 7, "no" if self.refuses else ""))
         self._pending.clear()
 

@@ -27,7 +27,7 @@ KNOWN = st.sampled_from(
     [
         *("interval_s", "source", "docker_host", "policy", "retention", "images", "grafana"),
         *("modules", "cron", "bpf", "paths", "max_containers", "keep_low", "scope", "port"),
-        *("enabled", "database"),
+        *("enabled", "database", "rule", "rules", "name", "match", "when"),
     ]
 )
 SCALARS = st.one_of(
@@ -119,6 +119,35 @@ keep_low = 4
 keep_high = 1
 scope = "all"
 stop_grace_s = 2
+rules = "none"
+[[policy.rule]]
+name = "ci"
+match.image = ["registry.example/ci/*"]
+match.image_contains = "ci"
+match.label = ["ci.job=*"]
+match.name = "job-*"
+match.project = "ci"
+match.state = "running"
+match.engine = "docker"
+when.age = "6h"
+when.held_mb = 2048.0
+when.unhealthy = "5m"
+when.cpu = { above = 90.0, for = "10m" }
+when.pressure = { memory = 20.0, for = "10s" }
+when.available_mb = 1024.0
+keep = 5
+order = "cpu"
+action = "stop"
+grace_s = 10
+step = [ { after = "1h", action = "remove" } ]
+[[policy.rule]]
+name = "ended"
+match = { name = "*", state = "exited" }
+when = { exited = "1h" }
+[[policy.rule]]
+name = "resting"
+match = { name = "rest-*", state = ["running", "restarting"] }
+when = { idle = "30m" }
 [retention]
 raw_hours = 12
 history_days = 60
@@ -162,7 +191,7 @@ log = "/srv/log"
 
 
 def test_every_setting_of_a_file_arrives_as_it_was_written() -> None:
-    read = msgspec.to_builtins(decode_config(EVERYTHING, "agent.toml"))
+    read = msgspec.json.decode(msgspec.json.encode(decode_config(EVERYTHING, "agent.toml")))
     assert read == tomllib.loads(EVERYTHING)
     defaults = msgspec.to_builtins(Config())
 
@@ -189,6 +218,8 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "keep_high": 2,
             "scope": "managed",
             "stop_grace_s": 1,
+            "rules": None,
+            "rule": (),
         },
         "retention": {
             "raw_hours": 24,

@@ -9,8 +9,9 @@ is decided on them is compared with what the engine says later. The size of an a
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ LOOK_AGAIN_S = 0.2
 _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
 
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
+
 T = TypeVar("T")
 
 
@@ -63,7 +66,7 @@ class _Known:
 
     inspected: Inspected
     created_ns: int
-    own_installation: str
+    own_labels: Mapping[str, str]
     state: str
     read_ns: int
 
@@ -71,13 +74,23 @@ class _Known:
 class Engine:
     """Docker as a source. One thread uses one object; it connects by itself, again if need be."""
 
-    def __init__(self, docker_host: str, clock: Clock, deadline_s: float = LIST_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        docker_host: str,
+        clock: Clock,
+        deadline_s: float = LIST_DEADLINE_S,
+        *,
+        all_labels: bool = False,
+    ) -> None:
+        """`all_labels`: images are asked for their labels, to tell which a container has itself;
+        otherwise only for the installation's."""
+        self._all_labels = all_labels
         self._host = docker_host
         self._clock = clock
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
-        self._claims_of_images: dict[str, str] = {}
+        self._image_labels: dict[str, Mapping[str, str]] = {}
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
         self._undescribed = 0
@@ -113,6 +126,13 @@ class Engine:
         self._known = {key: known for key, known in self._known.items() if key in present}
         self._mute &= present
         return Listing(containers, read_ns, self._undescribed, left_out)
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        """Changes `all_labels`; what is known without them is asked for again."""
+        if wanted != self._all_labels:
+            self._all_labels = wanted
+            self._known.clear()
+            self._image_labels.clear()
 
     def close(self) -> None:
         """Drops the connection; the next `list` makes a new one."""
@@ -161,7 +181,9 @@ class Engine:
             state=state,
             first_pid=inspected.State.Pid if state.is_running else 0,
             labels=label_text(listed.Labels),
-            own_installation=known.own_installation,
+            own_installation=known.own_labels.get(ownership.INSTALLATION_LABEL, ""),
+            own_labels=known.own_labels,
+            health=health(listed.Status),
             started_ns=_moment_or_0(inspected.State.StartedAt),
         )
 
@@ -201,8 +223,8 @@ class Engine:
         self._mute.discard(listed.Id)
         if inspected.Id != listed.Id:
             return self._without_a_look(listed, "another container than the one asked for")
-        own = self._own_installation(listed, inspected, ends)
-        fresh = _Known(inspected, created_ns, own or "", listed.State, now_ns)
+        own = self._own_labels(listed, inspected, ends)
+        fresh = _Known(inspected, created_ns, own or {}, listed.State, now_ns)
         if own is None:
             self._undescribed += 1
         else:
@@ -222,34 +244,46 @@ class Engine:
         return _Known(
             schema.unseen(listed.Id),
             listed.Created * 10**9,
-            "",
+            {},
             listed.State,
             self._clock.boot_ns(),
         )
 
-    def _own_installation(self, listed: Listed, inspected: Inspected, ends: float) -> str | None:
-        """The installation's label where the container itself carries it, None where its image
-        cannot be looked at.
+    def _own_labels(
+        self, listed: Listed, inspected: Inspected, ends: float
+    ) -> Mapping[str, str] | None:
+        """The labels that the container itself carries, None where its image cannot be looked at.
+
+        Where the image is gone nothing can be proved. Without `all_labels` only the installation's.
         """
-        claimed = ownership.claimed(label_text(inspected.Config.Labels))
+        labels = label_text(inspected.Config.Labels)
+        if not self._all_labels:
+            claimed = ownership.claimed(labels)
+            labels = {ownership.INSTALLATION_LABEL: claimed} if claimed else {}
         image = inspected.Image or listed.ImageID
-        if not claimed or not image:
-            return ownership.own_installation(claimed, None)
-        if image not in self._claims_of_images:
+        if not labels or not image:
+            return {}
+        if image not in self._image_labels:
             try:
-                labels = self._ask(
+                inherited = self._ask(
                     min(ends, time.monotonic() + LOOK_DEADLINE_S),
                     lambda api: api.inspect_image(image),  # type: ignore[no-untyped-call]
                     schema.image_labels,
                 )
             except docker.errors.NotFound:
-                return ownership.own_installation(claimed, None)
+                return {}
             except (docker.errors.APIError, requests.exceptions.Timeout, TimeoutError, *_ODD):
                 if time.monotonic() >= ends:
                     raise
                 return None
-            self._claims_of_images[image] = ownership.claimed(labels)
-        return ownership.own_installation(claimed, self._claims_of_images[image])
+            self._image_labels[image] = inherited
+        return ownership.own_labels(labels, self._image_labels[image])
+
+
+def health(status: str) -> str:
+    """Docker's word on the health check in `Up 2 hours (unhealthy)`, "" without one."""
+    found = _HEALTH.search(status)
+    return found[1] if found else ""
 
 
 def _a_list(answer: Any) -> Sequence[Any]:

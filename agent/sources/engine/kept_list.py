@@ -45,6 +45,11 @@ class KeptList:
             self._kept = listing
         return listing
 
+    def ask_all_labels(self, wanted: bool) -> None:
+        """As `Engine.ask_all_labels`; what is kept was read without them."""
+        self._engine.ask_all_labels(wanted)
+        self._kept = None
+
     def _holds(self, kept: Listing) -> bool:
         quiet_ns = self._quiet_since_ns()
         return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,7 +77,8 @@ def test_ticks_losses_and_kills_add_up() -> None:
 
 def test_removals_count_by_rule_reason_and_outcome() -> None:
     ended = [a_removal(1), a_removal(2), a_removal(3, Outcome.FAILED, "no")]
-    counters = LastingCounters().with_removals(ended, "original").with_removals(ended[:1], "mine")
+    mine = replace(ended[0], decision=replace(ended[0].decision, rule="mine"))
+    counters = LastingCounters().with_removals([*ended, mine])
     assert counters.host == {
         (REMOVALS, "original", "excess-high", "removed"): 2,
         (REMOVALS, "original", "excess-high", "failed"): 1,
@@ -86,6 +89,8 @@ def test_removals_count_by_rule_reason_and_outcome() -> None:
 def test_rules_without_end_end_in_one_series() -> None:
     counters = LastingCounters()
     for number in range(MAX_SERIES + 5):
-        counters = counters.with_removals([a_removal()], f"rule-{number}")
+        one = a_removal()
+        decision = replace(one.decision, rule=f"rule-{number}")
+        counters = counters.with_removals([replace(one, decision=decision)])
     assert len(counters.host) == MAX_SERIES + 1
     assert counters.host[(REMOVALS, OTHERS, "excess-high", "removed")] == 5

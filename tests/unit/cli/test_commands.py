@@ -40,6 +40,7 @@ def takes(*options: str) -> frozenset[str]:
 COMMANDS = {
     "start": Command(("start",), takes=takes("--database", "--interval")),
     "stop": Command(("stop",)),
+    "reload": Command(("reload",)),
     "status": Command(("status",), takes=takes("--database", "--json")),
     "cleanup": Command(("cleanup",), takes=takes("--database")),
     "bpf trace": Command(("bpf", "trace"), takes=takes("--container", "--duration", "--json")),
@@ -58,6 +59,11 @@ COMMANDS = {
     "fleet status": Command(("fleet", "status"), takes=takes("--json")),
     "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
+    "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
+    "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),
+    "policy apply": Command(("policy", "apply", "p"), takes=takes("--database", "--json")),
+    "policy why": Command(("policy", "why", "web"), takes=takes("--database", "--json")),
+    "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {
     "an unknown key": ("intervall_s = 20", "intervall_s"),

@@ -12,10 +12,21 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.signals import Stopper
+from agent.daemon.signals import RELOAD, Stopper
 
 LONG_S = 600.0
 """No test waits so long: it is woken, or it fails by its own time limit."""
+
+
+def test_a_reload_is_taken_once_and_stops_nothing() -> None:
+    stopper = Stopper()
+    with stopper.installed():
+        assert not stopper.take_reload()
+        signal.raise_signal(RELOAD)
+        signal.raise_signal(RELOAD)
+        stopper.wait(0)
+        assert [stopper.take_reload(), stopper.take_reload()] == [True, False]
+        assert not stopper.stopping
 
 
 def test_a_handler_waits_for_no_lock_that_the_stopper_has() -> None:

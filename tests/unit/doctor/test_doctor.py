@@ -211,6 +211,15 @@ def test_the_plain_table_is_aligned_and_steers_no_terminal() -> None:
     ]
 
 
+def test_a_condition_that_is_never_met_is_a_finding_and_the_agent_runs() -> None:
+    config = settings('[[policy.rule]]\nname = "x"\nmatch.name = "x"\nwhen.idle = "1h"')
+    found = check("configuration", config)
+    assert found.state is State.DEGRADED
+    assert 'rule "x": idle is never met' in found.finding
+    assert found.remedy == "agent policy check"
+    assert can_run(judge(GOOD, config))
+
+
 @pytest.mark.parametrize(
     ("changed", "status", "last"),
     [

@@ -39,7 +39,7 @@ DOCUMENTED = {
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
         oom_kills swap_mb held_estimated_mb""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
-        outcome duration_ms error available_before_mb available_after_mb""",
+        outcome duration_ms error available_before_mb available_after_mb action rule engine""",
     "short_lived": "container_id container_name parent_name process_name count cpu_ms peak_rss_mb",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
@@ -56,6 +56,7 @@ TEXT = {
     *("source", "container_id", "container_name", "process_name", "verified", "basis", "name"),
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     "parent_name",
+    *("action", "rule", "engine"),
 }
 
 
@@ -88,7 +89,7 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
             if field.column_name != "id":
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
-    others = {*promised(), "sqlite_sequence", "schema_migration", *counters.TABLES}
+    others = {*promised(), "sqlite_sequence", "schema_migration", "policy_state", *counters.TABLES}
     assert made == {table_name(model) for model in ALL_TABLES} | others
 
 

@@ -110,10 +110,12 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
         (
             *(1, timestamp, "decision-1", "b2b2b2b2b2b2", "so1_contenedor_1", "polinux/stress"),
             *("high", 1, "excess-high", 128.5, 99.0, "removed", 340, "", 1000.0, 2000.0),
+            *("remove", "", "docker"),
         ),
         (
             *(2, timestamp, "decision-2", "b2b2b2b2b2b2", "so1_contenedor_2", "polinux/stress"),
             *("high", 2, "excess-high", 128.5, 99.0, "failed", 340, "busy", 1000.0, 2000.0),
+            *("remove", "", "docker"),
         ),
     ]
     assert ask(path, "SELECT * FROM attribution_checks") == [(1, timestamp, *range(1, 12))]
@@ -350,7 +352,7 @@ def test_each_tier_and_outcome_is_stored_by_its_own_word(path: Path) -> None:
         store.write_tick(a_tick(totals=rows, passes=passes))
 
     assert {row[0] for row in ask(path, "SELECT outcome FROM deletions")} == {
-        *("removed", "gone", "failed", "dry-run")
+        *("removed", "gone", "failed", "dry-run", "stopped", "restarted", "paused", "notified")
     }
     assert {row[0] for row in ask(path, "SELECT tier FROM container_totals")} == {
         *("low", "high", "none")

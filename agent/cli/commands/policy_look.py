@@ -1,0 +1,134 @@
+"""What the rules say of the containers at this moment, from outside a running agent.
+
+The engine says what there is, the last stored tick what it holds and uses, the kernel when each
+started and what the host has left, and `policy_state` since when something has been so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clock import SystemClock
+from agent.config import Config
+from agent.engine_api import own_container
+from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, HeldBasis
+from agent.model.removal import Decision
+from agent.policy import decide, governance, original
+from agent.policy.conditions import KB_PER_MB, HostMoment
+from agent.policy.decide import Standing
+from agent.policy.memory import RuleMemory
+from agent.policy.rules import RuleSet, needs_labels
+from agent.sources import host_metrics, procfs
+from agent.sources.engine.inventory import Engine
+from agent.store.installation import existing_installation_id
+from agent.store.queries import ContainerRow, History
+
+_STALE_TICKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Everything that a decision would rest on now."""
+
+    rules: RuleSet
+    totals: tuple[ContainerTotals, ...]
+    protected: dict[str, str]
+    """By full id."""
+    standings: tuple[Standing, ...]
+    now: HostMoment
+    memory: RuleMemory
+    installation: str
+    age_s: float
+    """How old the last stored tick is."""
+
+    @property
+    def own_ids(self) -> frozenset[str]:
+        """Ids of the container that we run in."""
+        return own_container.own_ids()
+
+    def due(self) -> tuple[Decision, ...]:
+        """What the rules would do now, rank 1 first."""
+        decisions = decide.decisions_of(self.standings, self.rules, lambda: secrets.token_hex(6))
+        return self.memory.arming.due(decisions, self.rules, self.now.now_ns)
+
+    def is_stale(self, interval_s: float) -> bool:
+        return self.age_s > _STALE_TICKS * interval_s
+
+
+def look(config: Config) -> Look:
+    """Raises EngineUnavailableError, and StoreError where no history can be read.
+
+    One of which the last tick knows no figures is in doubt: nothing would be done to it.
+    """
+    clock = SystemClock()
+    database = Path(config.paths.database)
+    rules = original.rule_set(config.policy)
+    installation = existing_installation_id(database.parent) or ""
+    own_ids = own_container.own_ids()
+    with closing(
+        Engine(config.docker_host, clock, all_labels=needs_labels(config.policy.rule))
+    ) as engine:
+        containers = engine.list().containers
+    with History.open(database) as history:
+        tick = history.last_tick()
+        rows = history.containers_at(tick.timestamp_ms) if tick else ()
+        processes = history.container_processes_at(tick.timestamp_ms) if tick else ()
+        kept = history.policy_state()
+    by_id = {row.container_id: row for row in rows}
+    disputed = {row.container_id for row in processes if row.verified == "conflict"}
+    protected: dict[str, str] = {}
+    totals = []
+    for container in containers:
+        seen_as = governance.claim(container, rules, installation, own_ids)
+        if seen_as.protected:
+            protected[container.id] = seen_as.protected
+        row = by_id.get(container.short_id)
+        totals.append(_totals(container, row, seen_as))
+    in_doubt = frozenset(
+        one.key
+        for one in containers
+        if one.short_id in disputed or (one.state.is_running and one.short_id not in by_id)
+    )
+    now_ns = clock.boot_ns()
+    longest_gap_ns = int(2.5 * config.interval_s * 10**9)
+    memory = RuleMemory(longest_gap_ns, kept, now_ns)
+    now = HostMoment(
+        now_ns=now_ns,
+        available_kb=host_metrics.available_kb(),
+        pressure=host_metrics.read().psi_memory_some_avg10,
+        started_ns=_started_ns(containers),
+        since=memory.timers.since,
+    )
+    standings = decide.standings(totals, in_doubt, rules, now)
+    age_s = (clock.wall_ns() / 10**6 - tick.timestamp_ms) / 1000 if tick else float("inf")
+    return Look(rules, tuple(totals), protected, tuple(standings), now, memory, installation, age_s)
+
+
+def _totals(container: Container, row: ContainerRow | None, seen_as: Governance) -> ContainerTotals:
+    """The container as it is now with the figures of the last tick."""
+    return ContainerTotals(
+        container=container,
+        tier=seen_as.tier,
+        governed=seen_as.governed,
+        processes=row.processes if row else 0,
+        held_kb=round(row.held_mb * KB_PER_MB) if row else 0,
+        held_basis=HeldBasis(row.held_basis) if row else HeldBasis.RSS,
+        rss_kb=round(row.rss_mb * KB_PER_MB) if row else 0,
+        cache_kb=None,
+        cpu_percent=row.cpu_percent if row else float("nan"),
+        rule=seen_as.rule,
+    )
+
+
+def _started_ns(containers: tuple[Container, ...]) -> dict[ContainerKey, int]:
+    found = {}
+    for one in containers:
+        if one.first_pid:
+            try:
+                found[one.key] = procfs.read_stat("/proc", one.first_pid).start_ns
+            except (OSError, ValueError):
+                continue
+    return found

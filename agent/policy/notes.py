@@ -1,0 +1,38 @@
+"""What a checked set of rules does not do on this host, or in this version, and why. Pure."""
+
+from __future__ import annotations
+
+from agent.config import PolicySettings, Scope
+from agent.policy import original
+from agent.policy.conditions import NOT_MEASURED
+from agent.policy.rules import Rule, RuleOrder, Rules
+
+
+def notes(settings: PolicySettings, *, has_psi: bool = True) -> tuple[str, ...]:
+    """One sentence for each condition that is never met here, and for each surprise of `scope`."""
+    found = [note for rule in settings.rule for note in _of_rule(rule, has_psi=has_psi)]
+    if (
+        settings.scope is Scope.ALL
+        and settings.rules is not Rules.NONE
+        and original.reach(settings) is Scope.MANAGED
+    ):
+        found.append(
+            'scope = "all": beside rules of your own the built-in set stays with this '
+            'installation\'s containers, unless rules = "original" is written too.'
+        )
+    if settings.rules is Rules.NONE and not settings.rule:
+        found.append('rules = "none" without rules of your own: nothing is removed.')
+    return tuple(found)
+
+
+def _of_rule(rule: Rule, *, has_psi: bool) -> list[str]:
+    found = []
+    when = rule.when
+    if (when is not None and when.idle is not None) or rule.order is RuleOrder.IDLE:
+        found.append(f'rule "{rule.name}": idle is never met: {NOT_MEASURED["idle"]}.')
+    if when is not None and when.pressure is not None and not has_psi:
+        found.append(
+            f'rule "{rule.name}": pressure is never met: this kernel tells no memory pressure. '
+            "Boot with psi=1."
+        )
+    return found
