@@ -22,6 +22,7 @@ from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
 from agent.daemon.reload import Reloading
@@ -32,6 +33,9 @@ from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
 from agent.model.tick import Carried
+from agent.policy import original
+from agent.policy.host_bounds import bounds_of
+from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
 from agent.sources.engine.kept_list import KeptList
@@ -181,6 +185,7 @@ class _Run:
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
             self._outlets.removed,
         )
+        watch = HostWatch()
         self._ticker = Ticker(
             collector=self._collector,
             own=own,
@@ -192,6 +197,7 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            watch=watch,
             metrics=self._outlets.metrics,
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
@@ -199,12 +205,24 @@ class _Run:
                 int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()
             ),
         )
+        self._memory = MemoryWatch(
+            watch,
+            outside.memory_sampler(),
+            clock,
+            set_trigger=outside.pressure_trigger,
+            survive=outside.survive,
+            settle=self._ticker.settle,
+        )
+        undo.push("memory watch", self._memory.close)
+        removals.hurry_where(self._memory.is_pressing)
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
             events.start()
             undo.push("events", events.close)
         if self._options.governs:
             self._auxiliary.start(installation)
+        if not self._options.once:
+            self._memory.use(bounds_of(original.rule_set(config.policy)))
         Scheduler(
             interval_s=config.interval_s,
             clock=clock,
@@ -213,6 +231,8 @@ class _Run:
             starts=starts,
             tick=self._tick,
             hold_limit=self._hold_limit,
+            memory=self._memory,
+            relieve=self._relieve,
             look=self._look,
             after_first=settle_collector,
         ).run(once=self._options.once)
@@ -259,6 +279,10 @@ class _Run:
             limit = self._config.policy.max_containers
             self._say(f"More than {limit} ran: {removed} removed at once")
 
+    def _relieve(self) -> None:
+        if acted := self._ticker.relieve():
+            self._say(f"Memory is short: {acted} acted on at once, before the kernel kills one")
+
     def _look(self) -> None:
         """What may have changed between two ticks."""
         if self._stopper.take_reload():
@@ -271,6 +295,7 @@ class _Run:
         """Only the rules: everything else of the settings is for the next start."""
         self._config = msgspec.structs.replace(self._config, policy=config.policy)
         self._ticker.use(config.policy)
+        self._memory.use(bounds_of(original.rule_set(config.policy)))
         self._containers.ask_all_labels(needs_labels(config.policy.rule))
         self._status.use(self._config)
 
@@ -283,6 +308,7 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *self._memory.problems,
             *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),

@@ -37,11 +37,13 @@ from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
+from agent.sources.memory_pressure import MemorySampler, PressureTrigger
 from agent.sources.process_source import Loading
 from agent.store import handover
 from agent.store.installation import installation_id
 from agent.store.queries import History
 from agent.store.store import Store
+from agent.util import survival
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
 
@@ -161,6 +163,17 @@ class Outside:
         return bpf.Witness.start(
             layout.hierarchy, self.clock, directory=Path(self.config.paths.bpf)
         )
+
+    def memory_sampler(self) -> MemorySampler:
+        return MemorySampler(self.clock)
+
+    def pressure_trigger(self, percent: float) -> PressureTrigger:
+        """Raises SourceError."""
+        return PressureTrigger.set(percent)
+
+    def survive(self) -> tuple[str, ...]:
+        """Makes this process last while memory is short; what of it could not be done."""
+        return tuple(filter(None, (survival.lock_memory(), survival.spare_from_oom_killer())))
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

@@ -25,6 +25,8 @@ from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, governance, original
+from agent.policy.host_bounds import as_seen, is_of_host
+from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
@@ -80,12 +82,13 @@ class Ticker:
         carried: Carried,
         memory: RuleMemory,
         applied: Callable[[], Sequence[RemovalPass]],
+        watch: HostWatch | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
         a tick before the first would have left: the host's counters, for the first interval;
         `memory` is what the rules of an earlier run remembered, `applied` gives what was
-        carried out outside the ticks."""
+        carried out outside the ticks; `watch` is the host's memory between two ticks."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -97,6 +100,7 @@ class Ticker:
         self._mark = mark
         self._carried = carried
         self._metrics = metrics
+        self._watch = watch or HostWatch()
         self._number = 0
         self._rules = original.rule_set(settings)
         self._memory = memory
@@ -195,10 +199,44 @@ class Ticker:
         decisions = self._decide(tick)
         if not decisions:
             return 0
-        removed = self._carry_out(decisions)
+        done = self._carry_out(decisions)
+        removed = sum(one.outcome is Outcome.REMOVED for one in done)
         self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running, removed)
         return removed
+
+    def relieve(self) -> int:
+        """A pass at once for the rules that have a bound of the host's memory, which was passed.
+
+        One container at a time: none while another is going, and the next on figures of after it.
+        Gives how many containers were acted on. Raises SourceError as `tick` does.
+        """
+        done: Sequence[Removal] = ()
+        try:
+            self.settle()
+            if self._watch.under_way or self._carried.engine_seen != self._collector.interruptions:
+                return 0
+            tick = self._look(for_tick=False)
+            self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
+            decisions = self._decide(tick, for_host_alone=True)
+            if decisions:
+                log.info(
+                    "pass=before-oom available_mb=%d pressure=%s",
+                    tick.sample.snapshot.memory.available_kb // 1024,
+                    self._watch.pressure,
+                )
+                done = self._carry_out(decisions)
+        finally:
+            acted = bool(done) or self._watch.under_way
+            self._watch.looked(self._clock.boot_ns(), acted=acted)
+            self._removals.write(self._clock.wall_ns())
+        return len(done)
+
+    def settle(self) -> None:
+        """Takes up what has ended since, and stores it; for the watch, which waits for that."""
+        if ended := self._removals.collect():
+            self._note_ended(ended)
+            self._removals.write(self._clock.wall_ns())
 
     def finish(self, wait_s: float) -> None:
         """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
@@ -215,18 +253,27 @@ class Ticker:
     def _govern(self, container: Container) -> Governance:
         return governance.claim(container, self._rules, self._installation, self._own.ids)
 
-    def _decide(self, tick: Tick) -> tuple[Decision, ...]:
+    def _decide(self, tick: Tick, *, for_host_alone: bool = False) -> tuple[Decision, ...]:
         """Nothing on half knowledge, and nothing where the engine went away since the look."""
         if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
             return ()
         now = self._memory.moment(tick, self._rules)
+        now = as_seen(now, self._watch.now(now.now_ns, now.pressure))
         standing = decide.standings(tick.totals, tick.attribution.disputed, self._rules, now)
         if tick.host is not None:
             # A look between two ticks knows less of the host, and re-arms nothing.
             self._memory.arming.seen(standing)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
         due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
-        return tuple(one for one in due if not self._is_left_to_its_owner(one))
+        return tuple(
+            one
+            for one in due
+            if not self._is_left_to_its_owner(one)
+            and (self._is_for_host(one) or not for_host_alone)
+        )
+
+    def _is_for_host(self, decision: Decision) -> bool:
+        return is_of_host(self._rules.named(decision.rule))
 
     def _is_left_to_its_owner(self, decision: Decision) -> bool:
         """Whether somebody brings it back each time. The built-in set goes on removing."""
@@ -236,14 +283,17 @@ class Ticker:
             and self.recreations.is_returning(decision.container)
         )
 
-    def _carry_out(self, decisions: Sequence[Decision]) -> int:
-        """How many were removed."""
+    def _carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
+        """How those ended that did so in time."""
         done = self._removals.carry_out(decisions)
         self._note_ended(done)
-        return sum(one.outcome is Outcome.REMOVED for one in done)
+        return done
 
     def _note_ended(self, removals: Sequence[Removal]) -> None:
         now_ns = self._clock.boot_ns()
+        self._watch.under_way = any(map(self._is_for_host, self._removals.under_way))
+        if any(one.outcome in _CHANGED and self._is_for_host(one.decision) for one in removals):
+            self._watch.gone(now_ns)
         self.recreations.removed(removals, now_ns)
         self._memory.done(removals, now_ns)
 
@@ -260,6 +310,15 @@ class Ticker:
         self._memory.stored(record.policy_state)
         return True
 
+
+_CHANGED = (
+    Outcome.REMOVED,
+    Outcome.GONE,
+    Outcome.STOPPED,
+    Outcome.RESTARTED,
+    Outcome.PAUSED,
+)
+"""After these the host is another one than the decision was made on."""
 
 _NO_HOST_FIGURES = HostFigures(0.0, 1, 0.0, None, None)
 

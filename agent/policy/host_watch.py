@@ -109,6 +109,11 @@ class HostWatch:
         """Those of each second while a bound was near, the oldest first."""
         return tuple(self._samples)
 
+    @property
+    def pressure(self) -> float | None:
+        """The last that was read."""
+        return self._last_pressure.pressure if self._last_pressure else None
+
     # --- when to read -----------------------------------------------------------------------
 
     def next_read_ns(self, now_ns: int) -> int | None:
@@ -226,7 +231,7 @@ class HostWatch:
             return HostNow(None, GOING)
         if self._ended_ns is not None and read_ns <= self._ended_ns:
             return HostNow(None, STALE)
-        found = self._min_since_base(read_ns, pressure)
+        found = self._decided_by(read_ns, pressure)
         return HostNow(found, "", dict(self._above_ns), self._ended_ns or 0)
 
     def _is_settling(self, now_ns: int) -> bool:
@@ -251,8 +256,12 @@ class HostWatch:
         share = 100 * max(0, reading.stalled_us - base.stalled_us) / passed_us
         return min(reading.pressure, share)
 
-    def _min_since_base(self, read_ns: int, pressure: float | None) -> float | None:
-        """The pressure to decide by: what was read last, by the watch where one has just gone."""
-        if not self._is_settling(read_ns):
-            return pressure
-        return None if self._last_pressure is None else self._believed(self._last_pressure)
+    def _decided_by(self, read_ns: int, pressure: float | None) -> float | None:
+        """The pressure to go by: what a tick read, else what the watch read last, if that is young;
+        by the watch alone where one has just gone."""
+        last = self._last_pressure
+        if self._is_settling(read_ns):
+            return None if last is None else self._believed(last)
+        if pressure is None and last is not None and read_ns - last.read_ns <= 2 * PERIOD_NS:
+            return last.pressure
+        return pressure
