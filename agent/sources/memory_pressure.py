@@ -39,8 +39,8 @@ class MemorySampler:
 
     def __init__(self, clock: Clock, proc: Path = Path("/proc")) -> None:
         self._clock = clock
-        self._meminfo = _KeptFile(proc / "meminfo")
-        self._pressure = _KeptFile(proc / PRESSURE)
+        self._meminfo = _RereadFile(proc / "meminfo")
+        self._pressure = _RereadFile(proc / PRESSURE)
 
     def read(self, *, pressure: bool) -> MemoryReading:
         """One reading; what cannot be read is None in it. `pressure`: also that."""
@@ -58,7 +58,7 @@ class MemorySampler:
         self._pressure.close()
 
 
-class _KeptFile:
+class _RereadFile:
     """A file of `/proc` that is read again and again from its beginning."""
 
     def __init__(self, path: Path) -> None:
