@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -78,7 +78,7 @@ class Meminfo(threading.Thread):
             if mb < self._bound_mb and self.passed_at is None:
                 self.passed_at = time.time()
 
-    def __enter__(self) -> Meminfo:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -138,15 +138,15 @@ def database() -> Iterator[Path]:
 @pytest.fixture
 def innocent(images: Images, programs: Path, started: containers.Containers) -> str:
     """A container that no rule claims; it holds more than the eater will where there is room."""
-    room = int(available_mb()) - START_MB
-    held = max(32, min(room // 2 + 64, room - 64)) if total_mb() > 1500 else 32
+    # More than the eater will have when nothing is left, so that the kernel takes this one.
+    held = int(available_mb() * 0.55) if total_mb() > 1500 else 32
     name = "db-innocent"
     mount = f"{programs}:/eat:ro"
     identity = started.run(
         images.alpine,
         ["/eat/innocent", "0", "0", str(held)],
         name=name,
-        options=["-v", mount, "--oom-score-adj=0"],
+        options=["-v", mount],
     )
     wait_until(lambda: "eating" in docker("logs", identity), "the innocent holds its memory")
     return identity
