@@ -285,6 +285,9 @@ class Ticker:
 
     def _carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
         """How those ended that did so in time."""
+        if any(self._is_for_host(one) and one.action.is_destructive for one in decisions):
+            # From now on, not once this returns: who waits for them looks at the memory.
+            self._watch.under_way = True
         done = self._removals.carry_out(decisions)
         self._note_ended(done)
         return done

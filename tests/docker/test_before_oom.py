@@ -106,22 +106,34 @@ def test_the_eater_goes_long_before_the_next_tick_and_its_neighbour_stays(
         running.wait_for("Memory is short: 1 acted on at once", timeout_s=30)
 
 
-def test_an_engine_that_hangs_costs_nobody_else_and_the_eater_goes_once_it_is_back(
+def test_while_an_engine_hangs_one_removal_is_begun_and_it_ends_once_it_is_back(
     engine: PrivateEngine, tmp_path: Path
 ) -> None:
+    """The list of containers is of before it hung."""
     jobs = [engine.run("--name", f"job-{number}") for number in range(2)]
+    go = tmp_path / "go"
+    go.mkdir()
+    wait = "until [ -e /go/now ]; do usleep 100000; done\n"
+    options = ("--shm-size=2g", "-v", f"{go}:/go:ro", "--name", "job-eater")
+    eater = engine.run(*options, command=["sh", "-c", wait + EATS])
     with agent(engine, tmp_path) as running:
         running.wait_for_tick(1)
-        eater = engine.run("--shm-size=2g", "--name", "job-eater", command=["sh", "-c", EATS])
         engine.pause_daemon()
         try:
-            wait_until(
-                lambda: "decision=" in running.output, "a removal was requested", timeout_s=60
-            )
-            time.sleep(3)  # so long it could have begun others
+            (go / "now").touch()
+            running.wait_for("decision=", timeout_s=60)
+            # So long a second one could have been begun: the bound stays passed.
+            wait_until(lambda: available_mb() < bound_mb(tmp_path) - 300, "it eats on")
+            time.sleep(2)
             assert running.output.count("action=remove") == 1
         finally:
             engine.resume_daemon()
         wait_until(lambda: is_gone(engine, eater), "the eater is gone", timeout_s=60)
         assert all(engine.inspect(one)["State"]["Running"] for one in jobs)
         assert running.process.poll() is None
+
+
+def bound_mb(directory: Path) -> int:
+    found = re.search(r"available_mb = (\d+)", (directory / "agent.toml").read_text())
+    assert found is not None
+    return int(found[1])
