@@ -38,6 +38,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         kernel.bcc(facts, config),
         host.cgroups(facts),
         host.memory(facts),
+        host.pressure(facts, config),
         host.docker(facts),
         host.images(facts, config),
         host.compose(facts, config),

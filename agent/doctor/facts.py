@@ -77,6 +77,17 @@ class CgroupFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PressureFacts:
+    """Memory pressure (PSI) and triggers on it."""
+
+    missing: str = ""
+    """Why the kernel tells none, "" where it does."""
+    remedy: str = ""
+    no_trigger: str | None = None
+    """Why nobody can be woken by it, "" where one can, None where it was not tried (not root)."""
+
+
+@dataclass(frozen=True, slots=True)
 class DockerFacts:
     version: str
     """The engine's, "" where it does not answer."""
@@ -167,6 +178,7 @@ class Facts:
     clock: ClockFacts
     python: PythonFacts
     leftovers: LeftoverFacts
+    pressure: PressureFacts = PressureFacts()
     proc_problem: str = ""
     """Why `/proc` does not show what the agent reads there, "" where it does."""
     proc_hint: str = ""

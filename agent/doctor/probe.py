@@ -25,6 +25,7 @@ from agent.doctor.facts import (
     DockerFacts,
     Facts,
     LeftoverFacts,
+    PressureFacts,
     PythonFacts,
     StoreFacts,
 )
@@ -35,7 +36,7 @@ from agent.doctor.probe_kernel import (
     signing_facts,
 )
 from agent.errors import AgentError
-from agent.sources import procfs
+from agent.sources import memory_pressure, procfs
 from agent.util.subprocess import find
 
 _DOCKER_TIMEOUT_S = 10.0
@@ -68,6 +69,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         signing=signing_facts(),
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
+        pressure=_pressure(root=root),
         docker=docker,
         cron_problem=cron_problem,
         cron_hint=cron_hint,
@@ -81,6 +83,12 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         fleet_problem=fleet_problem,
         fleet_hint=fleet_hint,
     )
+
+
+def _pressure(*, root: bool) -> PressureFacts:
+    if missing := memory_pressure.why_missing():
+        return PressureFacts(missing.reason, missing.remedy)
+    return PressureFacts(no_trigger=memory_pressure.why_no_trigger() if root else None)
 
 
 def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:

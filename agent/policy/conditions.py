@@ -17,7 +17,7 @@ from agent.policy.rules import ENDED, SECOND_NS, Rule, When, duration_ns
 KB_PER_MB = 1024
 NOT_MEASURED = {"idle": "this version does not measure what a container reads, writes and sends"}
 """Conditions of the language that are never met yet, and why."""
-NO_PRESSURE = "this kernel tells no memory pressure (agent doctor says why)"
+NO_PRESSURE = "this kernel tells no memory pressure (psi=1; agent doctor says why)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class HostMoment:
     """By level, of the whole host: the same, from samples between ticks."""
     host_missing: str = ""
     """Why nothing is known of the host's memory, "" where it is as said above."""
+    pressure_missing: str = NO_PRESSURE
+    """Why there is no pressure where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def levels(when: When, one: ContainerTotals, now: HostMoment) -> Iterator[TimedC
             when.pressure.lasting,
             None if memory is None else memory > bound,
             "" if memory is None else f"{memory:.2f} %",
-            "" if memory is not None else now.host_missing or NO_PRESSURE,
+            "" if memory is not None else now.host_missing or now.pressure_missing,
             f"more than {bound:g} % ",
         )
 

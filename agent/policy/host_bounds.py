@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from agent.policy.conditions import KB_PER_MB, Moment, pressure_key
+from agent.policy.conditions import KB_PER_MB, HostMoment, pressure_key
 from agent.policy.host_watch import HostBounds, HostNow, PressureBound
 from agent.policy.rules import Rule, RuleSet, duration_ns
 
@@ -35,7 +35,7 @@ def is_of_host(rule: Rule | None) -> bool:
     return rule is not None and rule.when is not None and rule.when.is_of_host
 
 
-def as_seen(moment: Moment, host: HostNow) -> Moment:
+def as_seen(moment: HostMoment, host: HostNow) -> HostMoment:
     """The moment with what the watch knows of the host: nothing while figures are not fresh."""
     if host.missing:
         return replace(moment, available_kb=None, pressure=None, host_missing=host.missing)

@@ -8,9 +8,21 @@ from agent.policy.conditions import NOT_MEASURED
 from agent.policy.rules import Rule, RuleOrder, Rules
 
 
-def notes(settings: PolicySettings, *, has_psi: bool = True) -> tuple[str, ...]:
-    """One sentence for each condition that is never met here, and for each surprise of `scope`."""
-    found = [note for rule in settings.rule for note in _of_rule(rule, has_psi=has_psi)]
+def notes(
+    settings: PolicySettings,
+    *,
+    has_psi: bool = True,
+    no_psi: str = "Boot with psi=1.",
+    no_trigger: str = "",
+) -> tuple[str, ...]:
+    """One sentence for each condition that is never met here, and for each surprise of `scope`.
+
+    `no_psi` says why the host tells no memory pressure, and the remedy; `no_trigger` why nobody is
+    woken by it.
+    """
+    found = [note for rule in settings.rule for note in _of_rule(rule, "" if has_psi else no_psi)]
+    if no_trigger and has_psi and any(one.when and one.when.pressure for one in settings.rule):
+        found.append(f"pressure is read each second, nothing wakes the agent: {no_trigger}.")
     if (
         settings.scope is Scope.ALL
         and settings.rules is not Rules.NONE
@@ -25,14 +37,14 @@ def notes(settings: PolicySettings, *, has_psi: bool = True) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _of_rule(rule: Rule, *, has_psi: bool) -> list[str]:
+def _of_rule(rule: Rule, no_psi: str) -> list[str]:
     found = []
     when = rule.when
     if (when is not None and when.idle is not None) or rule.order is RuleOrder.IDLE:
         found.append(f'rule "{rule.name}": idle is never met: {NOT_MEASURED["idle"]}.')
-    if when is not None and when.pressure is not None and not has_psi:
+    if when is not None and when.pressure is not None and no_psi:
         found.append(
             f'rule "{rule.name}": pressure is never met: this kernel tells no memory pressure. '
-            "Boot with psi=1."
+            f"{no_psi}"
         )
     return found

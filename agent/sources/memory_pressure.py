@@ -127,6 +127,15 @@ class PressureTrigger:
             os.close(self._descriptor)
 
 
+def why_no_trigger(proc: Path = Path("/proc")) -> str:
+    """Why no trigger can be set by this process, "" where one can; it is tried."""
+    try:
+        PressureTrigger.set(100, proc).close()
+    except SourceError as error:
+        return error.message
+    return ""
+
+
 def _set(path: Path, words: str) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -146,6 +155,10 @@ class MissingPressure:
     """A clause."""
     remedy: str
     """A sentence."""
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.reason[:1].upper()}{self.reason[1:]}. {self.remedy}"
 
 
 def why_missing(

@@ -23,6 +23,7 @@ from agent.policy.memory import RuleMemory
 from agent.policy.rules import RuleSet, needs_labels
 from agent.sources import host_metrics, procfs
 from agent.sources.engine.inventory import Engine
+from agent.sources.memory_pressure import why_missing
 from agent.store.installation import existing_installation_id
 from agent.store.queries import ContainerRow, History
 
@@ -101,6 +102,7 @@ def look(config: Config) -> Look:
         pressure=host_metrics.read().psi_memory_some_avg10,
         started_ns=_started_ns(containers),
         since=memory.timers.since,
+        pressure_missing=missing.reason if (missing := why_missing()) else "",
     )
     standings = decide.standings(totals, in_doubt, rules, now)
     age_s = (clock.wall_ns() / 10**6 - tick.timestamp_ms) / 1000 if tick else float("inf")

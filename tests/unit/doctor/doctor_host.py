@@ -15,6 +15,7 @@ from agent.doctor.facts import (
     Facts,
     LeftoverFacts,
     ModuleFacts,
+    PressureFacts,
     PythonFacts,
     SigningFacts,
     StoreFacts,
@@ -30,6 +31,7 @@ GOOD = Facts(
     signing=SigningFacts(False, "none", False, False, None),
     bpf=BpfFacts("", "", True, "0.26.0", ""),
     cgroups=CgroupFacts("v2", "default", True),
+    pressure=PressureFacts(no_trigger=""),
     docker=DockerFacts(
         version="26.1",
         api="1.45",
