@@ -20,7 +20,8 @@ from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
 from agent.model.attribution import AttributionCounts
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, Tier
-from agent.model.host import HostFigures
+from agent.model.host import HostFigures, MemoryReading
+from agent.model.host_pass import HostPass, PassContainer
 from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
@@ -219,6 +220,7 @@ class Ticker:
             tick = self._look(for_tick=False)
             self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
             decisions = self._decide(tick, for_host_alone=True)
+            rested_on = self._rested_on(tick, decisions)
             if decisions:
                 log.info(
                     "pass=before-oom available_mb=%d pressure=%s",
@@ -226,11 +228,39 @@ class Ticker:
                     self._watch.pressure,
                 )
                 done = self._carry_out(decisions)
+                if done or self._watch.under_way:
+                    self._store_pass(rested_on)
         finally:
             acted = bool(done) or self._watch.under_way
             self._watch.looked(self._clock.boot_ns(), acted=acted)
             self._removals.write(self._clock.wall_ns())
         return len(done)
+
+    def _rested_on(self, tick: Tick, decisions: Sequence[Decision]) -> HostPass:
+        """As it is now: once one is gone, the samples are of another host."""
+        by_container = {one.container: one.id for one in decisions}
+        read_ns = tick.sample.snapshot.snapshot_ns
+        own = MemoryReading(read_ns, tick.sample.snapshot.memory.available_kb, self._watch.pressure)
+        return HostPass(
+            read_ns,
+            (*self._watch.samples, own),
+            tuple(
+                PassContainer(
+                    one,
+                    decide.claim_of(one),
+                    one.container.key in tick.attribution.disputed,
+                    by_container.get(one.container.key, ""),
+                )
+                for one in tick.totals
+                if decide.claim_of(one)
+            ),
+        )
+
+    def _store_pass(self, rested_on: HostPass) -> None:
+        try:
+            self._store.write_host_pass(rested_on, self._clock.wall_ns())
+        except StoreError as error:
+            log.warning("outcome=unstored what=host-pass %s", error)
 
     def settle(self) -> None:
         """Takes up what has ended since, and stores it; for the watch, which waits for that."""

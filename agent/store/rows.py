@@ -12,15 +12,19 @@ from agent.store.tables import (
     ContainerStats,
     ContainerTotal,
     DeletionRow,
+    HostSampleRow,
     Metrics,
+    PassContainerRow,
     PassedRemoval,
     ProcessStats,
     Row,
+    SampleOf,
     ShortLivedRow,
     values_of,
 )
 
 if TYPE_CHECKING:
+    from agent.model.host_pass import HostPass
     from agent.model.record import TickRecord
     from agent.model.removal import RemovalPass
 
@@ -39,6 +43,13 @@ def of_tick(record: TickRecord, timestamp_ms: int) -> Iterator[tuple[type[Row], 
     )
     for model, rows in sources:
         yield model, values_of(model, repeat(timestamp_ms), rows)
+
+
+def of_host_pass(one: HostPass, timestamp_ms: int) -> Iterator[tuple[type[Row], Iterator[Values]]]:
+    """What a pass for the host's sake rested on."""
+    samples = [SampleOf(sample, one) for sample in one.samples]
+    yield HostSampleRow, values_of(HostSampleRow, repeat(timestamp_ms), samples)
+    yield PassContainerRow, values_of(PassContainerRow, repeat(timestamp_ms), one.containers)
 
 
 def _commands(record: TickRecord) -> list[CommandOf]:

@@ -25,6 +25,8 @@ from agent.store.values import clean, known, mb, mb_or_none, percent, percent_or
 if TYPE_CHECKING:
     from agent.model.attribution import AttributionCounts
     from agent.model.container import ContainerTotals, ShortLivedCommand
+    from agent.model.host import MemoryReading
+    from agent.model.host_pass import HostPass, PassContainer
     from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
     from agent.model.removal import Removal, RemovalPass
 
@@ -42,10 +44,13 @@ __all__ = [
     "Deletion",
     "DeletionRow",
     "HostProcess",
+    "HostSampleRow",
     "Metrics",
+    "PassContainerRow",
     "PassedRemoval",
     "ProcessStats",
     "Row",
+    "SampleOf",
     "ShortLived",
     "ShortLivedRow",
     "TickRow",
@@ -63,6 +68,13 @@ class PassedRemoval(NamedTuple):
     of: RemovalPass
 
 
+class SampleOf(NamedTuple):
+    """One sample of the host's memory, and the pass that rested on it."""
+
+    sample: MemoryReading
+    of: HostPass
+
+
 class CommandOf(NamedTuple):
     """One command, and the container that it ran in."""
 
@@ -77,6 +89,8 @@ _total: Columns[ContainerTotals] = Columns()
 _command: Columns[CommandOf] = Columns()
 _removal: Columns[PassedRemoval] = Columns()
 _checks: Columns[AttributionCounts] = Columns()
+_sample: Columns[SampleOf] = Columns()
+_chosen: Columns[PassContainer] = Columns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +244,33 @@ class Checks(Stored):
     events_missed: int = _checks(lambda one: one.events_missed)
 
 
+@dataclass(frozen=True, slots=True)
+class HostSample(Stored):
+    """One row for each second of the host's memory before a pass for its sake."""
+
+    before_ms: int = _sample(lambda one: (one.of.read_ns - one.sample.read_ns) // 10**6)
+    """How long before the pass."""
+    available_mb: float | None = _sample(lambda one: mb_or_none(one.sample.available_kb))
+    psi_memory: float | None = _sample(lambda one: one.sample.pressure)
+
+
+@dataclass(frozen=True, slots=True)
+class PassRow(Stored):
+    """One row for each container that a rule claims, in a pass for the host's sake."""
+
+    container_id: str = _chosen(lambda one: clean(one.totals.container.short_id))
+    container_name: str = _chosen(lambda one: clean(one.totals.container.name))
+    rule: str = _chosen(lambda one: clean(one.rule))
+    state: str = _chosen(lambda one: str(one.totals.container.state))
+    held_mb: float = _chosen(lambda one: mb(one.totals.held_kb))
+    cpu_percent: float | None = _chosen(
+        lambda one: percent_or_none(known(one.totals.cpu_percent)), "cpu_usage"
+    )
+    disputed: bool = _chosen(lambda one: one.disputed)
+    decision: str = _chosen(lambda one: clean(one.decision))
+    """Of the row in `deletions`; "" where none was made on it."""
+
+
 Metrics = model_of(TickRow, "metrics")
 ContainerStats = model_of(ContainerProcess, "container_stats")
 ProcessStats = model_of(HostProcess, "process_stats")
@@ -237,6 +278,8 @@ ContainerTotal = model_of(ContainerRow, "container_totals")
 DeletionRow = model_of(Deletion, "deletions")
 ShortLivedRow = model_of(ShortLived, "short_lived")
 AttributionCheck = model_of(Checks, "attribution_checks")
+HostSampleRow = model_of(HostSample, "host_samples")
+PassContainerRow = model_of(PassRow, "pass_containers")
 
 RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats, ShortLivedRow)
 """Rows a process: many, and kept for hours."""
@@ -246,6 +289,8 @@ HISTORY_TABLES: tuple[type[Row], ...] = (
     AttributionCheck,
     Metrics,
     DeletionRow,
+    HostSampleRow,
+    PassContainerRow,
 )
 """Rows a tick, a container or a removal: few, and kept for weeks."""
 

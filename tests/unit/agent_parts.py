@@ -280,6 +280,11 @@ class FullDisk:
         self.uncounted += uncounted
         self._settle()
 
+    def write_host_pass(self, one: Any, wall_ns: int) -> None:
+        del one, wall_ns
+        if self.full:
+            raise StoreError("The disk is full.", "Make room.")
+
     def _settle(self) -> None:
         self.deletions += [removal for one in self._pending for removal in one.removals]
         self._pending.clear()

@@ -9,7 +9,7 @@ import pytest
 from agent.daemon.composition import Options, start
 from agent.errors import SourceError
 from agent.model.container import ContainerState
-from tests.unit.agent_parts import WALL_NS, ShortMemory
+from tests.unit.agent_parts import WALL_NS, FullDisk, ShortMemory
 from tests.unit.agent_scene import Host, alpine, signal_self, status
 
 if TYPE_CHECKING:
@@ -259,6 +259,49 @@ def test_a_rule_without_a_grace_has_none_here(host: Host) -> None:
     host.time.at(20, lambda: setattr(host.memory, "available_mb", freed_by_one(host)))
     run(host, rule(SHORT))
     assert graces == [0]
+
+
+def test_what_a_pass_rested_on_is_stored_with_its_run_up_and_whom_it_chose_of(host: Host) -> None:
+    jobs(host, 2)
+    host.docker.run(alpine(7, name="db"), alpine(5))
+    eats(host, 100, from_s=10)  # below 800 MB from 22 s on, below 400 from 26 s on
+    host.time.at(26.4, lambda: setattr(host.memory, "available_mb", lambda: 4000.0))
+    run(host, rule(SHORT))
+    tables = ("host_samples", "pass_containers")
+    assert {one for one in tables if host.rows(f"SELECT 1 FROM {one}")} == {
+        "host_samples",
+        "pass_containers",
+    }
+    samples = host.rows("SELECT before_ms, available_mb, psi_memory FROM host_samples ORDER BY id")
+    assert samples[-1][0] == 0
+    assert 395 >= samples[-1][1] >= 370
+    assert [before for before, *_ in samples[:-1]] == sorted(
+        (before for before, *_ in samples[:-1]), reverse=True
+    )
+    assert 3000 <= samples[0][0] <= 5000, "from twice the bound on"
+    assert {psi for *_, psi in samples} == {None}, "no rule asks for it"
+    chosen = host.rows(
+        "SELECT container_name, rule, state, held_mb, disputed FROM pass_containers ORDER BY id"
+    )
+    assert set(chosen) == {
+        ("job-0", "before-oom", "running", 2.0, 0),
+        ("job-1", "before-oom", "running", 3.0, 0),
+        ("so1_contenedor_5", "original-low", "running", 4.0, 0),
+    }
+    ((decided,),) = host.rows("SELECT decision FROM deletions")
+    assert host.rows("SELECT container_name FROM pass_containers WHERE decision <> ''") == [
+        ("job-1",)
+    ]
+    assert host.rows("SELECT decision FROM pass_containers WHERE decision <> ''") == [(decided,)]
+
+
+def test_a_full_disk_holds_up_no_remedy(host: Host) -> None:
+    jobs(host, 1)
+    host.disk = FullDisk()
+    host.time.at(19, lambda: setattr(host.disk, "full", True))
+    host.time.at(20, lambda: setattr(host.memory, "available_mb", freed_by_one(host)))
+    run(host, rule(SHORT), seconds=30)
+    assert host.docker.removed == ["job-0"]
 
 
 # --- pressure -------------------------------------------------------------------------------

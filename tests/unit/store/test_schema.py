@@ -41,6 +41,9 @@ DOCUMENTED = {
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
         outcome duration_ms error available_before_mb available_after_mb action rule engine""",
     "short_lived": "container_id container_name parent_name process_name count cpu_ms peak_rss_mb",
+    "host_samples": "before_ms available_mb psi_memory",
+    "pass_containers": """container_id container_name rule state held_mb cpu_usage disputed
+        decision""",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -49,14 +52,14 @@ FRACTIONAL = {
     *("cpu_usage", "load1", "psi_memory", "psi_cpu", "ram_usage", "held_mb", "rss_mb", "cache_mb"),
     *("cpu_short_lived", "cpu_unexplained", "available_before_mb", "available_after_mb"),
     *("swap_mb", "held_estimated_mb"),
-    *("cpu_ms", "peak_rss_mb"),
+    *("cpu_ms", "peak_rss_mb", "available_mb"),
 }
 
 TEXT = {
     *("source", "container_id", "container_name", "process_name", "verified", "basis", "name"),
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     "parent_name",
-    *("action", "rule", "engine"),
+    *("action", "rule", "engine", "state"),
 }
 
 
@@ -125,6 +128,8 @@ READERS = {
         for level in ("5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
+    "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
+    "pass_containers_timestamp": "SELECT * FROM pass_containers WHERE timestamp > 1",
     "short_lived_timestamp": "SELECT * FROM short_lived WHERE timestamp > 1",
     "attribution_checks_timestamp": "SELECT * FROM attribution_checks WHERE timestamp > 1",
     "container_totals_name": (
