@@ -12,7 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from agent.fleet import schema
+from agent.fleet import entrance, schema
 from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import DAY_MS, STREAMS
@@ -54,7 +54,9 @@ def initialise(
         )
         password = _roles(connection, superuser)
         was_there = version(connection) is not None
-        if not was_there:
+        if was_there:
+            _update(connection)
+        else:
             _make(connection)
         _days(connection, facts_days, figures_days)
         _rights(connection, superuser)
@@ -220,6 +222,29 @@ def _make(connection: CentreConnection) -> None:
         (schema.VERSION,),
     )
     connection.run("RESET ROLE")
+
+
+def _update(connection: CentreConnection) -> None:
+    """Gives a schema of an older agent the columns that came since, and the functions that take
+    them. Older agents leave them empty."""
+    for stream in STREAMS:
+        there = {
+            str(name)
+            for (name,) in connection.rows(
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+                " AND attnum > 0 AND NOT attisdropped",
+                (f"so1.{stream.name}",),
+            )
+        }
+        new = [one for one in stream.columns if one.name not in there]
+        if not new:
+            continue
+        connection.run(f"SET LOCAL ROLE {schema.OWNER}")
+        added = ", ".join(f"ADD COLUMN {one.name} {one.type}" for one in new)
+        connection.run(f"ALTER TABLE so1.{stream.name} {added}")
+        connection.run(f"DROP FUNCTION so1_api.ingest_{stream.name}")
+        connection.run(entrance.ingest(stream))
+        connection.run("RESET ROLE")
 
 
 def _days(connection: CentreConnection, facts_days: int | None, figures_days: int | None) -> None:

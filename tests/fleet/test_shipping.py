@@ -405,7 +405,8 @@ def test_an_older_agents_history_ships_what_it_has(host: Host, centre: Centre) -
     )
     assert host.flush().rows == 1
     (row,) = centre.rows(REMOVALS, host)
-    assert (row[2], row[9], row[-1]) == ("d", 1.5, None)
+    after_mb = [one.name for one in REMOVALS.columns].index("available_after_mb") + 2
+    assert (row[2], row[9], row[after_mb]) == ("d", 1.5, None)
     assert host.flush().rows == 0
 
 
@@ -419,6 +420,42 @@ def test_an_agent_older_than_the_centre_leaves_new_columns_empty(
     host.write(STOPS, 2, now_ms())
     host.flush()
     assert [row[2] for row in centre.rows(STOPS, host)] == [None, None]
+
+
+def before_the_rules(centre: Centre) -> None:
+    """The centre as an agent of before the rules made it."""
+    from dataclasses import replace
+
+    from agent.fleet import entrance
+    from agent.fleet.schema import OWNER
+
+    older = replace(REMOVALS, columns=REMOVALS.columns[:-3])
+    centre.ask("DROP FUNCTION so1_api.ingest_removals")
+    for name in ("action", "rule", "engine"):
+        centre.ask(f"ALTER TABLE so1.removals DROP COLUMN {name}")
+    centre.ask(entrance.ingest(older))
+    centre.ask(f"ALTER FUNCTION so1_api.ingest_removals OWNER TO {OWNER}")
+    centre.ask("GRANT EXECUTE ON FUNCTION so1_api.ingest_removals TO so1_agent")
+
+
+def test_a_centre_of_before_the_rules_takes_what_it_knows_and_init_brings_it_up_to_date(
+    host: Host, centre: Centre
+) -> None:
+    from agent.fleet import centre as administration
+    from agent.fleet.connection import connected
+
+    before_the_rules(centre)
+    fill(host, 2)
+    host.flush()
+    assert centre.ask("SELECT count(*), min(error) FROM so1.removals")[0][0] == 2
+    with connected(centre.dsn()) as connection:
+        administration.initialise(connection)
+    assert centre.ask("SELECT DISTINCT rule FROM so1.removals") == [(None,)]
+    host.write(REMOVALS, 1, now_ms())
+    host.flush()
+    (sent,) = host.rows(REMOVALS)[2:]
+    assert centre.rows(REMOVALS, host)[2] == sent
+    assert sent[-2].startswith("x rule")
 
 
 def test_a_wrong_secret_ships_nothing_and_says_what_to_do(host: Host, centre: Centre) -> None:
