@@ -154,11 +154,9 @@ def available_mb() -> int:
 
 def guest_table(found: list[dict[str, Any]]) -> str:
     """One line for each host, setting and pace."""
-    lines = [
-        "| host | setting | pace | runs | eater removed | killed by the kernel | innocent alive "
-        "| agent alive | bound to request, s | least left, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ("host", "setting", "pace", "runs", "eater removed", "killed by the kernel")
+    heads += ("innocent alive", "agent alive", "bound to request, s", "least left, MB")
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     keys = sorted({(one["total_mb"], one["setting"], one["mb_per_s"]) for one in found})
     for total, setting, pace in keys:
         mine = [
@@ -174,7 +172,7 @@ def guest_table(found: list[dict[str, Any]]) -> str:
         told = (
             f"{min(requests):.2f}, {statistics.median(requests):.2f}, {max(requests):.2f}"
             if requests
-            else "–"
+            else "none"
         )
         lines.append(
             f"| {total} MB | {setting} | {pace} MB/s | {count} "
