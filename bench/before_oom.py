@@ -155,8 +155,9 @@ def available_mb() -> int:
 def guest_table(found: list[dict[str, Any]]) -> str:
     """One line for each host, setting and pace."""
     heads = ("host", "setting", "pace", "runs", "eater removed", "killed by the kernel")
-    heads += ("innocent alive", "agent alive", "bound to request, s", "least left, MB")
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    outcome = ("innocent alive", "agent alive", "bound to request, s", "least left, MB")
+    columns = (*heads, *outcome)
+    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     keys = sorted({(one["total_mb"], one["setting"], one["mb_per_s"]) for one in found})
     for total, setting, pace in keys:
         mine = [

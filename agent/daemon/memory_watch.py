@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from agent.clock import Clock
 from agent.errors import SourceError
@@ -46,8 +45,6 @@ class MemoryWatch:
         self._percent: float | None = None
         self._unprotected: tuple[str, ...] | None = None
         self._no_trigger = ""
-        self._exit = ExitStack()
-        self._exit.callback(sampler.close)
 
     def use(self, bounds: HostBounds) -> None:
         """Goes by these bounds from now on."""
@@ -124,7 +121,7 @@ class MemoryWatch:
 
     def close(self) -> None:
         self._drop_trigger()
-        self._exit.close()
+        self._sampler.close()
 
     def _drop_trigger(self) -> None:
         trigger, self._trigger = self._trigger, None

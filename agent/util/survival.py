@@ -27,12 +27,6 @@ def lock_memory(lock: Callable[[int], int] | None = None) -> str:
     return f"its memory is not locked: {os.strerror(number)}" if number else ""
 
 
-def unlock_memory() -> None:
-    """Takes `lock_memory` back."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.munlockall()
-
-
 def spare_from_oom_killer(path: Path = Path("/proc/self/oom_score_adj")) -> str:
     """Makes the kernel prefer others. Who is spared more already stays so. Why it could not, ""
     where it is done."""

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.config import decode_config
 from agent.daemon.composition import Options, start
+from agent.daemon.signals import RELOAD
 from agent.errors import SourceError
 from agent.model.container import ContainerState
 from tests.unit.agent_parts import WALL_NS, FullDisk, ShortMemory
@@ -365,3 +367,25 @@ def test_without_pressure_in_the_kernel_nothing_happens_and_it_is_told(host: Hos
 def test_everything_that_was_opened_is_closed_at_the_end(host: Host) -> None:
     run(host, rule(PRESSED), seconds=10)
     assert host.memory.closed == 2, "the files, and the trigger"
+
+
+def test_a_reload_begins_and_ends_the_watching(host: Host) -> None:
+    """Triggers too: each is set and let go with the rule that wants it."""
+    jobs(host, 1)
+    host.memory.pressure = lambda: 0.0
+    texts = iter(
+        (
+            '[[policy.rule]]\nname = "x"\nmatch.name = "job-*"\nwhen.pressure = { memory = 20 }',
+            '[[policy.rule]]\nname = "x"\nmatch.name = "job-*"\nkeep = 1',
+        )
+    )
+    for moment_s in (10, 30):
+        host.time.at(moment_s, lambda: signal_self(RELOAD))
+    host.time.at(50, signal_self)
+    outside = host.outside(interval_s=60.0)
+    options = Options(read_again=lambda: decode_config(next(texts), "agent.toml"))
+    start(outside.config, options, outside.clock, outside.say, outside)
+    assert host.memory.triggers == [10.0]
+    assert all(10 <= one < 30 for one in host.memory.read_s)
+    assert host.memory.read_s, "once, to know where it begins"
+    assert host.memory.closed == 2
