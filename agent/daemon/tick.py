@@ -289,12 +289,15 @@ class Ticker:
             return ()
         now = self._memory.moment(tick, self._rules)
         now = as_seen(now, self._watch.now(now.now_ns, now.pressure))
-        standing = decide.standings(tick.totals, tick.attribution.disputed, self._rules, now)
+        arming, boot_ns = self._memory.arming, self._clock.boot_ns()
+        # In a dry run the first one stays the one that would go.
+        spent = arming.spent(self._rules, boot_ns) if self._removals.armed else frozenset()
+        standing = decide.standings(tick.totals, tick.attribution.disputed, self._rules, now, spent)
         if tick.host is not None:
             # A look between two ticks knows less of the host, and re-arms nothing.
-            self._memory.arming.seen(standing)
+            arming.seen(standing)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
-        due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
+        due = arming.due(decisions, self._rules, boot_ns)
         return tuple(
             one
             for one in due

@@ -128,6 +128,18 @@ def freed_by_one(host: Host) -> Callable[[], float]:
     return lambda: 4000.0 if host.docker.removed else 100.0
 
 
+@pytest.mark.parametrize(("action", "outcome"), [("pause", "paused"), ("restart", "restarted")])
+def test_one_that_is_there_still_after_its_action_does_not_keep_the_next_from_its_turn(
+    host: Host, action: str, outcome: str
+) -> None:
+    jobs(host, 3)
+    host.memory.available_mb = lambda: 4000.0 if host.time.passed_s < 20 else 100.0
+    run(host, rule(SHORT, action=action), seconds=40)
+    assert host.docker.acted == [(outcome, f"job-{number}") for number in (2, 1, 0)]
+    first, second, third = moments_s(host)
+    assert second - first == third - second == pytest.approx(0.25, abs=0.8)
+
+
 def test_while_an_engine_hangs_in_a_removal_no_second_one_is_begun(host: Host) -> None:
     """The killed one may hold nothing any more, so that another is the largest."""
     jobs(host, 3)
