@@ -206,13 +206,15 @@ def eat(
     """One run: the eater until it is gone, and what was seen meanwhile."""
     images, programs, started = tools
     found = Run(setting, mb_per_s)
+    # What does not compress at all would fill zram with itself.
+    half = ["half"] if setting == "zram" else []
     before = removed_rows(database)
     pid = containers.first_pid(innocent)
     began_at = time.time()
     with kernel_words() as words, Meminfo() as memory:
         identity = started.run(
             images.alpine,
-            ["/eat/eater", str(mb_per_s), str(START_MB)],
+            ["/eat/eater", str(mb_per_s), str(START_MB), "999999", *half],
             name="job-eater",
             options=["-v", f"{programs}:/eat:ro"],
         )

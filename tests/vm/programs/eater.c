@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Eats memory: `eater MB_PER_S LEFT_MB [MOST_MB]` takes what the host has down to LEFT_MB of
- * MemAvailable as fast as it can, prints `eating`, and then MB_PER_S a second until it
- * is killed or has MOST_MB in all. With 0 a second it keeps what it has. What it writes
- * does not compress. LEFT_MB 0 with MOST_MB: takes MOST_MB at once.
+ * Eats memory: `eater MB_PER_S LEFT_MB [MOST_MB [half]]` takes what the host has down to
+ * LEFT_MB of MemAvailable as fast as it can, prints `eating`, and then MB_PER_S a second
+ * until it is killed or has MOST_MB in all. With 0 a second it keeps what it has.
+ * LEFT_MB 0 with MOST_MB: takes MOST_MB at once. What it writes does not compress; with
+ * `half` every second word is 0.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #define STEP_MB 4
 
 static uint64_t state = 88172645463325252ULL;
+static int half;
 
 static void take(unsigned long mb)
 {
@@ -29,7 +31,7 @@ static void take(unsigned long mb)
 		state ^= state << 13;
 		state ^= state >> 7;
 		state ^= state << 17;
-		at[word] = state;
+		at[word] = half && word % 2 ? 0 : state;
 	}
 }
 
@@ -66,6 +68,7 @@ int main(int argc, char **argv)
 	rate = strtoul(argv[1], NULL, 10);
 	left = strtoul(argv[2], NULL, 10);
 	most = argc > 3 ? strtoul(argv[3], NULL, 10) : ~0UL;
+	half = argc > 4;
 	while (held < most && (left == 0 ? argc > 3 : available_mb() > left)) {
 		take(STEP_MB);
 		held += STEP_MB;
