@@ -50,8 +50,13 @@ def main() -> int:
     print("| pace | runs | bound to request, ms: least, median, most | to gone, ms |")
     print("| --- | --- | --- | --- |")
     with private_engine() as engine:
-        for mb_per_s in (20, 100):
-            found = [one for n in range(options.runs) if (one := run(engine, mb_per_s, n))]
+        for mb_per_s in (100, 20):
+            found = []
+            for number in range(options.runs):
+                one = run(engine, mb_per_s, number)
+                print(f"{mb_per_s} MB/s, run {number + 1}: {one}", file=sys.stderr, flush=True)
+                if one is not None:
+                    found.append(one)
             request = [round(1000 * one[0]) for one in found]
             gone = [round(1000 * one[1]) for one in found]
             print(
