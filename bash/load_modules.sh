@@ -5,6 +5,12 @@ export LC_ALL=C PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 umask 022
 
 readonly MODULES=(sysinfo continfo)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+readonly here
+# shellcheck source=bash/lib/modules_build.sh
+source "$here/lib/modules_build.sh"
+# shellcheck source=bash/lib/modules_removal.sh
+source "$here/lib/modules_removal.sh"
 
 readonly E_USAGE=2 E_ROOT=3 E_KERNEL=4 E_TOOLS=5 E_HEADERS=6 E_LOCKED=7 E_BUILD=8 E_LOAD=9
 readonly E_VERIFY=10 E_UNLOAD=11
@@ -51,9 +57,6 @@ fail() {
     exit "$1"
 }
 
-# How long a removal may take. Both, and the wait for another run, fit into the agent's 60 seconds.
-readonly REMOVAL_S=20 REMOVAL_TRIES=6
-
 last_words=
 aside=
 turn=
@@ -95,14 +98,6 @@ check_settings() {
         fail $E_USAGE "SO1_MAX_SNAPSHOTS has to be a number from 1 to 4096."
 }
 
-sources() {
-    (cd "$source_dir" && printf '%s\n' Kbuild Makefile dkms.conf ./*.c ./*.h probe/*.c | sort)
-}
-
-source_hash() {
-    (cd "$source_dir" && sources | xargs sha256sum --) | sha256sum | cut -c 1-16
-}
-
 install_hint() { # install_hint DEBIAN-PACKAGES OTHERS: the command that brings them
     if have apt-get; then
         printf 'run: sudo apt-get install -y %s' "$1"
@@ -131,139 +126,6 @@ require_modular_kernel() {
         have "$tool" ||
             fail $E_TOOLS "$tool is missing: $(install_hint kmod kmod)."
     done
-}
-
-# Whether the running kernel refuses modules without a signature it knows.
-signed_only() {
-    grep -Eqs '\[(integrity|confidentiality)\]' /sys/kernel/security/lockdown ||
-        grep -qsx Y /sys/module/module/parameters/sig_enforce
-}
-
-secure_boot() {
-    have mokutil && mokutil --sb-state 2>/dev/null | grep -q 'SecureBoot enabled'
-}
-
-require_signing_key() {
-    local shim=/var/lib/shim-signed/mok/MOK dkms=/var/lib/dkms/mok
-    if [[ -n ${SO1_SIGN_KEY:-} || -n ${SO1_SIGN_CERT:-} ]]; then
-        signing_key=${SO1_SIGN_KEY:-} signing_cert=${SO1_SIGN_CERT:-}
-    elif [[ -r $shim.priv && -r $shim.der ]]; then # Ubuntu makes and enrols these
-        signing_key=$shim.priv signing_cert=$shim.der
-    else
-        signing_key=$dkms.key signing_cert=$dkms.pub
-    fi
-    local why="This kernel is locked down and takes signed modules only"
-    if secure_boot; then
-        why="Secure Boot is on: this kernel takes signed modules only"
-    fi
-    [[ -r $signing_key && -r $signing_cert ]] || fail $E_LOCKED \
-        "$why, and there is no key to sign with: run: sudo apt-get install -y mokutil openssl && sudo mkdir -p ${dkms%/*} && sudo openssl req -new -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=DKMS/ -outform DER -keyout $dkms.key -out $dkms.pub && sudo mokutil --import $dkms.pub, then reboot and confirm the key."
-    if have mokutil && mokutil --test-key "$signing_cert" 2>/dev/null |
-        grep -q 'is not enrolled'; then
-        fail $E_LOCKED \
-            "$why, and it does not know the key $signing_cert yet: run: sudo mokutil --import $signing_cert, then reboot and confirm the key."
-    fi
-}
-
-require_build_tools() {
-    local compiler=gcc
-    # Debian's headers name the compiler their kernel was built with.
-    if [[ -r $kdir/.kernelvariables ]]; then
-        compiler=$(sed -n 's/^override CC = .*[ )]\([a-z][^ )]*\)$/\1/p' "$kdir/.kernelvariables")
-    elif grep -qsx 'CONFIG_CC_IS_CLANG=y' "$kdir/include/config/auto.conf"; then
-        compiler=clang
-        make_options+=(LLVM=1)
-    fi
-    compiler=${compiler:-gcc}
-    have make ||
-        fail $E_TOOLS "make is missing: $(install_hint "make $compiler" "make and $compiler")."
-    have "$compiler" || fail $E_TOOLS \
-        "The compiler $compiler is missing, which the kernel $release was built with: $(install_hint "$compiler" "$compiler")."
-}
-
-require_headers() {
-    [[ -e $kdir/Makefile ]] || fail $E_HEADERS \
-        "The headers of the kernel $release are missing (no $kdir): $(install_hint "linux-headers-$release" "the kernel headers (kernel-devel) of $release")."
-    [[ -e $kdir/include/config/auto.conf && -x $kdir/scripts/mod/modpost ]] || fail $E_HEADERS \
-        "The kernel tree $kdir is not built or only in part: $(install_hint "--reinstall linux-headers-$release" "the kernel headers of $release again")."
-}
-
-# built DIR: whether DIR holds both modules, whole, for this kernel, signed if they must be.
-built() {
-    local name
-    for name in "${MODULES[@]}"; do
-        [[ -s $1/$name.ko && -s $1/$name.srcversion ]] || return 1
-        if ((must_sign)); then
-            # What sign-file appends ends in this line (include/linux/module_signature.h).
-            tail -c 28 "$1/$name.ko" | grep -q '~Module signature appended~' || return 1
-        fi
-    done
-    (cd "$1" && sha256sum --check --status SHA256SUMS 2>/dev/null)
-}
-
-build() {
-    local target=$1 parent name
-    parent=$(dirname "$target")
-    mkdir -p "$parent" 2>/dev/null ||
-        fail $E_BUILD "The directory $parent cannot be made: run as root, or set SO1_BUILD_ROOT."
-    exec {build_lock}>"$parent/.lock" ||
-        fail $E_BUILD "The directory $parent cannot be written: run as root, or set SO1_BUILD_ROOT."
-    flock "$build_lock"
-    if built "$target"; then # by another run meanwhile
-        exec {build_lock}>&-
-        return
-    fi
-    require_headers
-    require_build_tools
-
-    say "building for $release"
-    rm -rf -- "$parent"/.aside-* # of a run that was killed; the lock is ours
-    aside=$(mktemp -d "$parent/.aside-XXXXXX")
-    chmod 0755 "$aside"
-    mkdir "$aside/work"
-    (cd "$source_dir" && sources | xargs cp --parents -t "$aside/work" --)
-    if ! make -C "$kdir" M="$aside/work" "${make_options[@]}" modules \
-        >"$aside/build.log" 2>&1 </dev/null {build_lock}>&-; then
-        mv -f "$aside/build.log" "$parent/failed.log"
-        fail $E_BUILD "The modules do not build for $release ($(build_error "$parent/failed.log")); the whole output is in $parent/failed.log."
-    fi
-    for name in "${MODULES[@]}"; do
-        mv "$aside/work/$name.ko" "$aside/"
-        srcversion_of "$aside/$name.ko" "$aside/work/$name.mod.c" >"$aside/$name.srcversion"
-        sign "$aside/$name.ko"
-    done
-    rm -rf "$aside/work"
-    (cd "$aside" && sha256sum -- *.ko >SHA256SUMS)
-    sync -f "$aside"
-    rm -rf -- "$target"
-    mv -T "$aside" "$target"
-    aside=
-    rm -f "$parent/failed.log"
-    exec {build_lock}>&-
-    say "built $target"
-}
-
-# The first error of a build, without control characters, short enough for a sentence.
-build_error() {
-    local line
-    line=$(grep -m 1 -E 'error:|\*\*\*|[Nn]o such file|not found' "$1" || tail -n 1 "$1")
-    printf '%s' "${line:-no output}" | tr -d '[:cntrl:]' | cut -c 1-200
-}
-
-# modpost writes it into the generated source too, which needs no modinfo on a build machine.
-srcversion_of() { # srcversion_of KO GENERATED
-    sed -n 's/^MODULE_INFO(srcversion, "\([0-9A-F]*\)");$/\1/p' "$2" | grep . ||
-        modinfo -F srcversion "$1"
-}
-
-sign() {
-    ((must_sign)) || return 0
-    local tool=$kdir/scripts/sign-file hash
-    [[ -x $tool ]] || fail $E_LOCKED \
-        "The tool that signs modules is missing ($tool): $(install_hint "linux-headers-$release" "the kernel headers of $release")."
-    hash=$(sed -n 's/^CONFIG_MODULE_SIG_HASH="\(.*\)"$/\1/p' "$kdir/include/config/auto.conf")
-    "$tool" "${hash:-sha256}" "$signing_key" "$signing_cert" "$1" >&2 ||
-        fail $E_LOCKED "$1 could not be signed with $signing_key: see the line above."
 }
 
 # What root loads must be writable by root alone, the files and all the way to them.
@@ -302,30 +164,6 @@ is_current() { # is_current MODULE: loaded from this source, with these settings
     done
 }
 
-# users PATH...: «name (pid), name (pid)» of the processes, apart from us, that have one of the files
-# open, at most five; nothing where there is none. With -l only those that hold a lock on it.
-users() (
-    local path fd pid comm found="" locked=""
-    local -a wanted=()
-    local -i count=0
-    [[ $1 != -l ]] || { locked=1 && shift; }
-    for path in "$@"; do
-        wanted+=(-o -lname "$path" -o -lname "$path (deleted)")
-    done
-    # Ours, and not to be inherited by what looks for others'.
-    [[ -z $turn ]] || exec {turn}>&-
-    while read -r fd; do
-        pid=${fd#/proc/} pid=${pid%%/*}
-        [[ $pid != "$$" && $found != *"($pid)"* ]] || continue
-        [[ -z $locked ]] || grep -qs '^lock:' "/proc/$pid/fdinfo/${fd##*/}" || continue
-        comm=$(tr -d '[:cntrl:]' 2>/dev/null <"/proc/$pid/comm") || continue
-        count+=1
-        ((count > 5)) || found+="${found:+, }${comm:-?} ($pid)"
-    done < <(find /proc/[0-9]*/fd -maxdepth 1 "(" "${wanted[@]:1}" ")" -print 2>/dev/null)
-    ((count <= 5)) || found+=" and $((count - 5)) more"
-    printf '%s' "$found"
-)
-
 # take_turn SECONDS: two runs at once would each load and undo what the other does. A program that we
 # leave behind must not inherit the lock, or it would hold up every later run.
 take_turn() {
@@ -343,100 +181,6 @@ require_parent() {
     [[ -z ${SO1_PARENT:-} ]] ||
         grep -qsx "PPid:[[:space:]]*$SO1_PARENT" "/proc/$$/status" ||
         fail $E_LOAD "The agent that asked for the modules has ended: run it again."
-}
-
-files_of() { # files_of MODULE: where it may be read
-    printf '%s\n' "/proc/$(setting entry "$1")" "/proc/$1_so1_202300539" | sort -u
-}
-
-# held MODULE: the sentence on a module whose removal waits for a reader. The kernel waits for each
-# read that has begun; one whose buffer is never filled, as on a dead network file system, lasts.
-held() {
-    local by pids
-    local -a files
-    mapfile -t files < <(files_of "$1")
-    by=$(users "${files[@]}")
-    pids=$(grep -Eo '\([0-9]+\)' <<<"$by" | tr -d '()' | tr '\n' ' ') || true
-    printf '%s' "The module $1 is being removed and waits for a read of its file that has not ended"
-    if [[ $by ]]; then
-        printf '%s' ", by $by: end it with: sudo kill -9 ${pids% }; the removal then ends by itself."
-    else
-        printf '%s' ", by no process that could be found: see: sudo dmesg; it may take a reboot."
-    fi
-}
-
-# is_going MODULE: somebody's rmmod of it has begun and not ended.
-is_going() { [[ $(cat "/sys/module/$1/initstate" 2>/dev/null) == going ]]; }
-
-# await_removal MODULE: an rmmod that another run left behind may be about to end.
-await_removal() {
-    local -i tries=$((REMOVAL_S * 10))
-    while is_going "$1"; do
-        ((tries-- > 0)) || return 1
-        sleep 0.1
-    done
-}
-
-# holders MODULE: «name (pid), …» of the readers that keep it loaded at this moment, as it says itself.
-holders() {
-    local pid comm found=
-    local -a pids=()
-    read -ra pids 2>/dev/null <"/sys/module/$1/parameters/holders" || true
-    for pid in "${pids[@]}"; do
-        [[ $pid =~ ^[0-9]+$ ]] || continue
-        comm=$(tr -d '[:cntrl:]' 2>/dev/null <"/proc/$pid/comm") || comm=
-        found+="${found:+, }${comm:-?} ($pid)"
-    done
-    printf '%s' "$found"
-}
-
-# try_unload MODULE: unloads it, or leaves why not in `why`. An rmmod that waits for a reader cannot
-# be ended by anybody: after a while it is left to itself, without our lock or our output.
-try_unload() {
-    local said by status=
-    local -i attempt
-    why=
-    is_loaded "$1" || return 0
-    if is_going "$1"; then
-        await_removal "$1" || { why=$(held "$1"); return 1; }
-        return 0
-    fi
-    # An ordinary reader keeps it for moments: what is in use is tried again for a while.
-    for ((attempt = 0; attempt < REMOVAL_TRIES; attempt++)); do
-        ((attempt == 0)) || sleep 0.5
-        exec {answer}< <(
-            exec 2>&1 {turn}>&-
-            rmmod "$1" || echo "status $?"
-            echo end
-        )
-        said=
-        while read -r -t "$REMOVAL_S" -u "$answer" status; do
-            [[ $status != end ]] || break
-            said+="$status "
-        done
-        exec {answer}<&-
-        [[ $said == *"in use"* ]] || break
-    done
-    if is_going "$1"; then
-        why=$(held "$1")
-        return 1
-    fi
-    if [[ $status != end || $said == *"status "* ]]; then
-        by=$(holders "$1")
-        if [[ -n $by ]]; then
-            why="The module $1 stays loaded: a read of $by keeps it. End that, then run: sudo rmmod $1."
-            return 1
-        fi
-        said=${said%%status *} said=${said##*: }
-        why="The module $1 cannot be unloaded (${said:-no answer}): see what uses it with lsmod, then run: sudo rmmod $1."
-        why=${why/ ):/):}
-        return 1
-    fi
-    say "unloaded $1"
-}
-
-unload() { # unload MODULE
-    try_unload "$1" || fail $E_UNLOAD "$why"
 }
 
 load() { # load MODULE
@@ -526,8 +270,6 @@ main() {
         unload_all
         return
     fi
-    local here
-    here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
     source_dir=$here/../kernel/modules
     [[ -e $source_dir/Kbuild ]] ||
         fail $E_BUILD "The modules' sources are missing (no $source_dir): install the agent again with start.sh."

@@ -6,11 +6,17 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly default_guests=(debian12 debian13)
 # Guests that differ by their kernel alone, and the tests that such a difference can fail.
-readonly kernel_guests=(debian12-rt debian13-rt debian13-backports)
+readonly kernel_guests=(debian12-5.10 debian12-rt debian13-rt debian13-backports)
 readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
     tests/vm/test_modules_{figures,sharing,names,snapshot,readers,scale,fuzz}.py)
+# A guest of another architecture, some times slower still: what differs there, and the main job.
+readonly foreign_guests=(debian13-arm64)
+readonly foreign_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
+    tests/vm/test_modules_figures.py tests/vm/test_main_job.py tests/vm/test_bpf_{witness,agent}.py)
 # shellcheck source=bash/lib/test_engine.sh
 source "$root/bash/lib/test_engine.sh"
+# shellcheck source=bash/lib/test_environment.sh
+source "$root/bash/lib/test_environment.sh"
 
 usage() {
     cat <<'TEXT'
@@ -30,7 +36,8 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
-           with another kernel (debian12-rt, debian13-rt, debian13-backports) the modules' tests
+           with another kernel (debian12-5.10, debian12-rt, debian13-rt, debian13-backports) the
+           modules' tests; of debian13-arm64 the modules, the probes and the main job
 
   coverage unit and docker, measured: which lines and branches of agent/ none of them runs
            (agents that tests start are measured too, but for one that is killed)
@@ -103,66 +110,12 @@ packages_of() {
             ;;
         vm)
             echo qemu-system-x86 debootstrap e2fsprogs util-linux git
+            # For guests of another architecture.
+            [[ " ${guests[*]} " != *" ${foreign_guests[0]} "* ]] || echo qemu-system-arm qemu-user-static
             # On Ubuntu debootstrap does not bring the keys that Debian's releases are signed with.
             echo debian-archive-keyring
             ;;
     esac
-}
-
-# Whether an environment is whole; the time of its last use is kept.
-is_made() { [[ -e $1/.complete ]] && touch -- "$1/.complete"; }
-
-# remove_unused BASE KIND: environments that no run used for two weeks. Another checkout's are not
-# this one's to remove: it may be testing with them.
-remove_unused() {
-    local directory
-    for directory in "$1/$2"-*; do
-        [[ ! -e $directory/.complete ]] && continue
-        [[ -n $(find "$directory/.complete" -mtime +14) ]] || continue
-        rm -rf -- "$directory"
-    done
-}
-
-# Sets $python to an environment with all requirements, made once and kept by what is in it.
-make_environment() {
-    local base=${XDG_CACHE_HOME:-$HOME/.cache}/so1 key directory
-    # Root's home is closed to others, and some tests run the interpreter as another user.
-    ((EUID)) || base=/var/cache/so1
-    key=$(cat "$root"/requirements/{run,test}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
-    directory=$base/venv-$key
-    python=$directory/bin/python
-    is_made "$directory" && return 0
-    say "making the Python environment $directory"
-    /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-        || die "/usr/bin/python3 is older than 3.11: Debian 12, Ubuntu 24.04 or later is needed"
-    remove_unused "$base" venv
-    rm -rf -- "$directory"
-    # System packages are seen: BCC is the distribution's and there is no other.
-    /usr/bin/python3 -m venv --system-site-packages "$directory"
-    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-        -r "$root/requirements/run.txt" >&2
-    "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-        -r "$root/requirements/test.txt" >&2
-    touch "$directory/.complete"
-}
-
-# Sets $fleet_python to an environment with the driver for PostgreSQL too, which the agent's has not.
-make_fleet_environment() {
-    local key directory base list
-    base=$(dirname "$(dirname "$(dirname "$python")")")
-    key=$(cat "$root"/requirements/{run,test,fleet}.txt <(/usr/bin/python3 -VV) | sha256sum | cut -c 1-16)
-    directory=$base/fleet-$key
-    fleet_python=$directory/bin/python
-    is_made "$directory" && return 0
-    say "making the Python environment $directory"
-    remove_unused "$base" fleet
-    rm -rf -- "$directory"
-    /usr/bin/python3 -m venv "$directory"
-    for list in run test fleet; do
-        "$fleet_python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-            -r "$root/requirements/$list.txt" >&2 || return
-    done
-    touch "$directory/.complete"
 }
 
 # --- the layers -----------------------------------------------------------------------------
@@ -235,6 +188,7 @@ run_vm() {
     local -a more=() tests=(tests/vm)
     ((full)) && more=(-- --full)
     [[ " ${kernel_guests[*]} " != *" $guest "* ]] || tests=("${kernel_tests[@]}")
+    [[ " ${foreign_guests[*]} " != *" $guest "* ]] || tests=("${foreign_tests[@]}")
     as_root "$python" -m tests.lab pytest "$guest" --timeout "$guest_timeout_s" \
         --results "$results/vm-$guest" ${expression:+-k "$expression"} "${tests[@]}" "${more[@]}" \
         || status=$?
@@ -346,7 +300,7 @@ parse_arguments() {
             --full)
                 full=1
                 guest_timeout_s=7200
-                guests=("${default_guests[@]}" sid "${kernel_guests[@]}")
+                guests=("${default_guests[@]}" sid "${kernel_guests[@]}" "${foreign_guests[@]}")
                 ;;
             lint | unit | fleet | docker | vm) wanted=("$1") ;;
             coverage)

@@ -15,19 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests import containers
+from tests.attribution_processes import beside, child_of, host_pid_inside, process_at
 from tests.attribution_support import (
     Host,
     Told,
-    beside,
-    child_of,
     directories_of,
     directory_of,
-    host_pid_inside,
     identifying_root,
     move,
     moved_below,
     pids_below,
-    process_at,
     running,
     state_of,
     text_of,

@@ -12,8 +12,15 @@ import pytest
 
 # Their assertions run in the layers' test files, and have to say what they compared there.
 pytest.register_assert_rewrite(
-    *("tests.attribution_support", "tests.attribution_table", "tests.bpf_agent_cases"),
-    *("tests.bpf_cases", "tests.bpf_command_cases", "tests.kill_cases", "tests.leftover_cases"),
+    *("tests.attribution_support", "tests.attribution_table", "tests.attribution_processes"),
+    *(
+        "tests.bpf_agent_cases",
+        "tests.bpf_trace_support",
+        "tests.bpf_cases",
+        "tests.bpf_command_cases",
+        "tests.kill_cases",
+        "tests.leftover_cases",
+    ),
 )
 
 # Machines differ in speed, so no example has a deadline; CI draws the same examples every time.

@@ -98,7 +98,7 @@ class DockerFacts:
     hint: str
     images: Mapping[str, bool] | None
     """Whether each image of the generated load is on this host; None unknown."""
-    stand_in_lacks: tuple[str, ...]
+    missing_stand_in: tuple[str, ...]
     """Packages that a local stand-in for an image would be built from and that are missing."""
     compose: str
     """The command, "" where there is none."""

@@ -142,8 +142,8 @@ def images(facts: Facts, config: Config) -> Check:
     if not absent:
         return Check("images", State.OK, ", ".join(docker.images))
     finding = f"{', '.join(absent)} not here: pulled when first needed"
-    if docker.stand_in_lacks:
-        packages = " ".join(docker.stand_in_lacks)
+    if docker.missing_stand_in:
+        packages = " ".join(docker.missing_stand_in)
         return Check(
             "images",
             State.DEGRADED,

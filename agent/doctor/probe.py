@@ -94,7 +94,7 @@ def _pressure(*, root: bool) -> PressureFacts:
 def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
     """The engine, and of its containers how many are this installation's and whether Grafana is."""
     compose = _compose()
-    lacks = tuple(package for tool, package in _STAND_IN_PACKAGES.items() if find(tool) is None)
+    missing = tuple(package for tool, package in _STAND_IN_PACKAGES.items() if find(tool) is None)
     try:
         import docker.errors
 
@@ -107,7 +107,7 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
         )
     except ImportError as error:
         problem = f"Docker cannot be asked: {error}."
-        nothing = DockerFacts("", "", "", problem, "See python.", None, lacks, compose, None)
+        nothing = DockerFacts("", "", "", problem, "See python.", None, missing, compose, None)
         return nothing, None, None
     try:
         with (
@@ -124,7 +124,7 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
                 problem="",
                 hint="",
                 images=images,
-                stand_in_lacks=lacks,
+                missing_stand_in=missing,
                 compose=compose,
                 grafana_image=_has_image(client, IMAGE),
                 other_host=other_docker_host(config.docker_host),
@@ -140,7 +140,7 @@ def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
         problem, hint = error.message, error.hint
     except docker.errors.DockerException as error:
         problem, hint = f"Docker refuses to be asked: {str(error)[:200]}", "See `docker info`."
-    return DockerFacts("", "", "", problem, hint, None, lacks, compose, None), None, None
+    return DockerFacts("", "", "", problem, hint, None, missing, compose, None), None, None
 
 
 def _table(answer: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def open_database(path: Path, wall_ns: int) -> tuple[peewee.SqliteDatabase, Path
     by a newer version of the agent. Nothing is changed then.
     """
     files.prepare_directory(path)
-    aside: Path | None = None
+    kept_as: Path | None = None
     found = files.kind(path)
     if found is FileKind.FOREIGN:
         raise StoreError(
@@ -96,23 +96,23 @@ def open_database(path: Path, wall_ns: int) -> tuple[peewee.SqliteDatabase, Path
             "Name another path with --database.",
         )
     if found is FileKind.DAMAGED:
-        aside = set_aside(path, wall_ns, "it does not begin as an SQLite database")
+        kept_as = quarantine(path, wall_ns, "it does not begin as an SQLite database")
     elif found is not FileKind.ABSENT:
         try:
-            return _open_file(path), aside
+            return _open_file(path), kept_as
         except DamagedError as error:
-            aside = set_aside(path, wall_ns, str(error), error.database)
+            kept_as = quarantine(path, wall_ns, str(error), error.database)
     # Side files without their database would be replayed onto the new one.
-    files.set_aside(path, wall_ns)
+    files.quarantine(path, wall_ns)
     files.create_file(path)
     try:
-        return _open_file(path), aside
+        return _open_file(path), kept_as
     except DamagedError as error:
         close(error.database)
         raise explain(error, path) from error
 
 
-def set_aside(
+def quarantine(
     path: Path, wall_ns: int, why: str, database: peewee.SqliteDatabase | None = None
 ) -> Path | None:
     """Renames a damaged database and says so. `database` is its open connection, closed here.
@@ -121,11 +121,11 @@ def set_aside(
     they were found. Raises StoreError where the rename fails.
     """
     try:
-        aside = files.set_aside(path, wall_ns)
+        kept_as = files.quarantine(path, wall_ns)
     finally:
         close(database)
-    log.warning("database=damaged path=%s kept_as=%s begun=new cause=%r", path, aside, why)
-    return aside
+    log.warning("database=damaged path=%s kept_as=%s begun=new cause=%r", path, kept_as, why)
+    return kept_as
 
 
 def close(database: peewee.SqliteDatabase | None) -> None:

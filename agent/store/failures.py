@@ -40,7 +40,7 @@ class DamagedError(Exception):
     def __init__(self, finding: str, database: peewee.SqliteDatabase | None = None) -> None:
         super().__init__(finding)
         self.database = database
-        """Its connection, for whoever sets the file aside to close afterwards."""
+        """Its connection, for whoever quarantines the file to close afterwards."""
 
 
 def sqlite_code(error: BaseException | None) -> int:

@@ -1,4 +1,4 @@
-"""The database's files on disk: a safe place for them, whose they are, and how to set them aside.
+"""The database's files on disk: a safe place for them, whose they are, and their quarantine.
 
 Nothing here opens SQLite. Root writes these files, so every directory on the way must be one that
 nobody else can change; and a file that is not this agent's is never touched, damaged or not.
@@ -193,7 +193,7 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-def set_aside(path: Path, wall_ns: int, *, log_only: bool = False) -> Path | None:
+def quarantine(path: Path, wall_ns: int, *, log_only: bool = False) -> Path | None:
     """Renames the database with its side files to `NAME.damaged-<UTC time>` and gives that path.
 
     The side files keep their endings, so that SQLite still finds them. None where there was

@@ -58,7 +58,7 @@ class StoreState:
 
     problem: str = ""
     unstored_ticks: int = 0
-    set_aside: Path | None = None
+    quarantined: Path | None = None
     """Where the last damaged database was put, None where none was."""
     retention: str = ""
     """Why rows are not deleted by age at the moment, empty where they are."""
@@ -91,7 +91,7 @@ class Store:
         self._prune_problem = ""
         self._closed = False
         self.unstored_ticks = 0
-        self.set_aside: Path | None = None
+        self.quarantined: Path | None = None
         """Where a damaged database was put."""
         self.counters: Callable[[], LastingCounters] | None = None
         """What each write stores of the counters, None where nobody keeps any."""
@@ -102,7 +102,7 @@ class Store:
     def open(cls, path: Path, *, clock: Clock, retention: RetentionSettings) -> Self:
         """The store at `path`, made where there is none, migrated where it is older.
 
-        A damaged database is quarantined (`set_aside`, a warning in the log) and a new one begun.
+        A damaged database is quarantined (`quarantined`, a warning) and a new one begun.
         Raises StoreError where the place is unsafe, the file is somebody else's or of a newer
         version, or nothing can be written.
         """
@@ -130,7 +130,7 @@ class Store:
         return StoreState(
             self._problem,
             self.unstored_ticks,
-            self.set_aside,
+            self.quarantined,
             self._clock_watch.suspended or self._prune_problem,
         )
 
@@ -202,7 +202,7 @@ class Store:
             except _FAILURES as error:
                 if self._database is None or not failures.is_damage(error):
                     raise
-                self._set_aside(str(error))
+                self._quarantine(str(error))
                 timestamp_ms = self._write_once(wall_ns, insert)
         except _FAILURES as error:
             raise self._failed(error) from error
@@ -268,7 +268,7 @@ class Store:
         self._database = None
         kept = None
         if change is Change.REPLACED and watch.log_is_stale(self._path, self._seen):
-            kept = files.set_aside(self._path, self._clock.wall_ns(), log_only=True)
+            kept = files.quarantine(self._path, self._clock.wall_ns(), log_only=True)
         log.warning("database=%s path=%s log_kept_as=%s", change, self._path, kept)
 
     def _verify(self) -> None:
@@ -294,13 +294,13 @@ class Store:
         # Pages that only the log had are no evidence of what lies under them.
         sqlite.rows(self._opened(), "PRAGMA wal_checkpoint(PASSIVE)")
 
-    def _set_aside(self, why: str) -> None:
+    def _quarantine(self, why: str) -> None:
         database, self._database = self._database, None
-        self.set_aside = sqlite.set_aside(self._path, self._clock.wall_ns(), why, database)
+        self.quarantined = sqlite.quarantine(self._path, self._clock.wall_ns(), why, database)
 
     def _open(self) -> None:
         wall_ns = self._clock.wall_ns()
-        database, aside = sqlite.open_database(self._path, wall_ns)
+        database, kept_as = sqlite.open_database(self._path, wall_ns)
         try:
             self._last_ms = max(self._last_ms, _newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
@@ -311,7 +311,7 @@ class Store:
         self._database = database
         self._stale = False
         self._seen = watch.fingerprint(self._path)
-        self.set_aside = aside or self.set_aside
+        self.quarantined = kept_as or self.quarantined
 
     def _leave(self, *, wait: bool) -> None:
         database, self._database = self._database, None
@@ -358,7 +358,7 @@ class Store:
 
     def _begin_anew(self, error: BaseException) -> None:
         try:
-            self._set_aside(str(error))
+            self._quarantine(str(error))
             self._open()
         except _FAILURES as failure:
             self._failed(failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -87,10 +88,17 @@ def test_a_changed_file_is_refused_and_made_fresh(tmp_path: Path) -> None:
     assert started(tmp_path / "bpf").kept
 
 
-def test_what_another_kernel_made_is_refused_and_made_fresh(tmp_path: Path) -> None:
+def test_what_another_kernel_made_is_made_fresh_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     other = {**kept.made_for(ORDER), "kernel": "6.1.0-50-amd64 #1"}
     kept.write(tmp_path / "bpf", ORDER, other, compile_order(ORDER))
     assert not started(tmp_path / "bpf").kept
+    told = {
+        record.levelno for record in caplog.records if "was made for other kernel" in record.message
+    }
+    assert told == {logging.INFO}
 
 
 def test_instructions_that_see_nothing_are_refused_though_the_kernel_takes_them(

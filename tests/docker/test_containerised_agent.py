@@ -5,9 +5,7 @@ The container sees the host's programs and processes, as one that watches a host
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,28 +13,12 @@ import pytest
 
 from tests.agent_process import PROJECT, rows
 from tests.containers import DockerCommandError
-from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.docker.private_engine import PrivateEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 _SHOWN = ("/usr", "/lib", "/lib64", "/bin", "/sbin")
-
-
-@pytest.fixture(scope="module")
-def module_engine() -> Iterator[PrivateEngine]:
-    with private_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def place(module_engine: PrivateEngine) -> Iterator[Path]:
-    """The agent's own directory, the same on the host and in the container."""
-    made = Path(tempfile.mkdtemp(prefix="agent-", dir=module_engine.directory))
-    made.chmod(0o750)
-    yield made
-    module_engine.clear()
-    subprocess.run(["rm", "-rf", str(made)], check=True)
 
 
 def run_inside(engine: PrivateEngine, place: Path, *options: str) -> str:

@@ -24,7 +24,7 @@ from agent.errors import EngineUnavailableError
 from agent.model.container import Container, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from tests.containers import ALPINE, STRESS, wait_until
-from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.docker.private_engine import PrivateEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 OURS = uuid.uuid4().hex
 LONG_NS = 60 * 10**9
 IGNORES_TERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-
-
-@pytest.fixture(scope="module")
-def module_engine() -> Iterator[PrivateEngine]:
-    with private_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(module_engine: PrivateEngine) -> Iterator[PrivateEngine]:
-    yield module_engine
-    module_engine.resume_daemon()
-    module_engine.clear()
 
 
 @pytest.fixture

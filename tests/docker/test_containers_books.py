@@ -15,18 +15,12 @@ import pytest
 
 from tests.agent_process import rows, run_agent
 from tests.containers import STRESS, wait_until
-from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.docker.private_engine import PrivateEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HELD_MB = {0: 4, 1: 14, 2: 24, 3: 34, 4: 44}
-
-
-@pytest.fixture(scope="module")
-def module_engine() -> Iterator[PrivateEngine]:
-    with private_engine() as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 import signal
 import socket
 import socketserver
-import subprocess
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -19,25 +17,10 @@ import pytest
 
 from tests.agent_process import AgentProcess, run_agent
 from tests.containers import DockerCommandError, wait_until
-from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.docker.private_engine import PrivateEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def module_engine() -> Iterator[PrivateEngine]:
-    with private_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def place(module_engine: PrivateEngine) -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="agent-", dir=module_engine.directory))
-    made.chmod(0o750)
-    yield made
-    module_engine.clear()
-    subprocess.run(["rm", "-rf", str(made)], check=True)
 
 
 @pytest.fixture

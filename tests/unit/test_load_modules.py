@@ -33,7 +33,7 @@ modules:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the script needs, free to be changed."""
-    for part in ("bash/load_modules.sh", "kernel/modules"):
+    for part in ("bash", "kernel/modules"):
         source, target = PROJECT / part, tmp_path / "checkout" / part
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
@@ -271,23 +271,26 @@ class Modules:
 
     def __init__(self, checkout: Path, directory: Path) -> None:
         self.directory = directory
-        text = (checkout / "bash/load_modules.sh").read_text()
-        assert text.rstrip().endswith('main "$@"')
+        self._path = checkout / "bash" / "load_modules.sh"
+        self._text = self._path.read_text().rstrip()
+        assert self._text.endswith('main "$@"')
+        removal = checkout / "bash" / "lib" / "modules_removal.sh"
+        text = removal.read_text()
         assert "readonly REMOVAL_S=" in text
         assert text.count("/sys/module/$1/parameters/holders") == 1
-        self._text = text.replace("readonly REMOVAL_S=", "REMOVAL_S=").replace(
-            "/sys/module/$1/parameters/holders", f"{directory}/$1.holders"
+        removal.write_text(
+            text.replace("readonly REMOVAL_S=", "REMOVAL_S=").replace(
+                "/sys/module/$1/parameters/holders", f"{directory}/$1.holders"
+            )
         )
         for name in ("sysinfo", "continfo"):
             (directory / name).write_text("live\n")
 
     def unload(self, removal_s: int = 1) -> subprocess.CompletedProcess[str]:
         standin = STANDIN_KERNEL % {"directory": self.directory, "removal_s": removal_s}
-        text = self._text.rstrip().removesuffix('main "$@"') + standin + "unload_all\n"
-        path = self.directory / "script.sh"
-        path.write_text(text)
+        self._path.write_text(self._text.removesuffix('main "$@"') + standin + "unload_all\n")
         return subprocess.run(
-            ["bash", str(path)], capture_output=True, text=True, timeout=60, check=False
+            ["bash", str(self._path)], capture_output=True, text=True, timeout=60, check=False
         )
 
     def loaded(self) -> set[str]:
@@ -365,8 +368,8 @@ def test_who_holds_the_lock_of_the_modules_is_named_and_who_waits_for_it_is_not(
     checkout: Path, tmp_path: Path
 ) -> None:
     lock = tmp_path / "modules.lock"
-    text = (checkout / "bash/load_modules.sh").read_text().rstrip().removesuffix('main "$@"')
-    path = tmp_path / "users.sh"
+    path = checkout / "bash" / "load_modules.sh"
+    text = path.read_text().rstrip().removesuffix('main "$@"')
     path.write_text(f'{text}\nusers -l "{lock}"\n')
     with lock.open("wb") as held, lock.open("rb") as waiting:
         fcntl.flock(held, fcntl.LOCK_EX)

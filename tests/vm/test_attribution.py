@@ -21,15 +21,8 @@ from agent.sources import modules as proc_modules
 from agent.sources import psutil_source
 from agent.sources.cgroup import reader as cgroups
 from tests import containers
-from tests.attribution_support import (
-    Host,
-    beside,
-    child_of,
-    directories_of,
-    directory_of,
-    host_cgroup,
-    pids_below,
-)
+from tests.attribution_processes import beside, child_of
+from tests.attribution_support import Host, directories_of, directory_of, host_cgroup, pids_below
 from tests.attribution_table import SLEEP, AttributionTable
 from tests.containers import docker, first_pid, wait_until
 from tests.vm.conftest import Images, Modules

@@ -296,7 +296,7 @@ def _held_and_given_back(
     held = held_kb()
     print(f"\n{name}: {cgroup()}")
     _print_files(box)
-    containers.docker("rm", "-f", box)
+    containers.docker("rm", "-f", box, timeout_s=600)
     after = {**{one: meminfo_kb(one) for one in counters}, "MemAvailable": available_kb()}
     engine.close()
     back = after["MemAvailable"] - before["MemAvailable"]

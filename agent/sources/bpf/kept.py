@@ -41,6 +41,10 @@ class KeptError(SourceError):
     """A kept file is not to be used; the message says why."""
 
 
+class OutdatedError(KeptError):
+    """The file is whole and was made for something else: the ordinary case after an update."""
+
+
 class _KeptFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made_for: dict[str, str]
     compiled: Compiled
@@ -113,7 +117,7 @@ def read(directory: Path, order: Order, wanted: dict[str, str]) -> Compiled | No
         if wanted.get(part) != file.made_for.get(part)
     )
     if differs:
-        raise KeptError(f"{directory / name} was made for other {', '.join(differs)}.")
+        raise OutdatedError(f"{directory / name} was made for other {', '.join(differs)}.")
     return file.compiled
 
 

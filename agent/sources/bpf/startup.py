@@ -95,6 +95,8 @@ class Startup:
             compiled = kept.read(self._directory, order, made_for)
             if compiled is not None:
                 return load(compiled, order, kept=True)
+        except kept.OutdatedError as error:
+            log.info("bpf=outdated compiling it fresh: %s", error)
         except (kept.KeptError, LoadError) as error:
             log.warning("bpf=refused compiling it fresh: %s", error)
         compiled = self._compile()

@@ -248,7 +248,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "Docker",
     ),
     "no image and nothing to make one of": (
-        {"docker__images": {"alpine:latest": False}, "docker__stand_in_lacks": ("stress",)},
+        {"docker__images": {"alpine:latest": False}, "docker__missing_stand_in": ("stress",)},
         "images",
         State.DEGRADED,
         "alpine:latest not here",

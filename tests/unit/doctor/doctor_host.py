@@ -39,7 +39,7 @@ GOOD = Facts(
         problem="",
         hint="",
         images={"alpine:latest": True, "polinux/stress": True},
-        stand_in_lacks=(),
+        missing_stand_in=(),
         compose="docker compose",
         grafana_image=True,
     ),

@@ -24,7 +24,7 @@ from tests.unit.store.builders import (
     count,
     open_store,
 )
-from tests.unit.store.writer import Writer, asides, assert_whole
+from tests.unit.store.writer import Writer, assert_whole, quarantined
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_full_disk_costs_its_ticks_and_nothing_that_is_stored(
         assert store.state.ok
 
     assert assert_whole(path) == stored + 5
-    assert asides(path) == []
+    assert quarantined(path) == []
 
 
 @pytest.mark.allow_subprocess
@@ -157,7 +157,7 @@ def test_an_immutable_file_at_start_is_one_sentence_and_nothing_is_changed(path:
         assert "lsattr" in refused.value.hint
     finally:
         subprocess.run(["chattr", "-i", str(path)], check=True)
-    assert asides(path) == []
+    assert quarantined(path) == []
 
 
 @pytest.mark.allow_subprocess

@@ -29,7 +29,7 @@ from tests.unit.store.builders import (
     count,
     open_store,
 )
-from tests.unit.store.writer import Writer, asides, assert_whole, noise
+from tests.unit.store.writer import Writer, assert_whole, noise, quarantined
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def shifted(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [cut_to_nothing, cut_in_half, all_noise, noise_in_the_middle, shifted]
 )
-def test_a_file_damaged_in_mid_run_is_set_aside_and_that_very_tick_is_stored(
+def test_a_file_damaged_in_mid_run_is_quarantined_and_that_very_tick_is_stored(
     path: Path, writer: Writer, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     writer.tick(120)
@@ -82,7 +82,7 @@ def test_a_file_damaged_in_mid_run_is_set_aside_and_that_very_tick_is_stored(
     assert writer.store.unstored_ticks == 0
     assert writer.store.state.ok
     assert assert_whole(path) == 5
-    assert asides(path) == [writer.store.set_aside]
+    assert quarantined(path) == [writer.store.quarantined]
     assert caplog.text.count("database=damaged") == 1
 
 
@@ -93,7 +93,7 @@ def test_a_damaged_file_is_kept_as_it_was_found_with_its_log(path: Path, writer:
     found = path.read_bytes()
     writer.tick()
 
-    kept = writer.store.set_aside
+    kept = writer.store.quarantined
     assert kept is not None
     assert kept.read_bytes() == found
     assert kept.with_name(kept.name + "-wal").read_bytes() == log
@@ -137,7 +137,7 @@ def test_a_lost_log_costs_no_tick(path: Path, writer: Writer, lost: tuple[str, .
     writer.tick(2)
 
     assert assert_whole(path) == 5
-    assert asides(path) == []
+    assert quarantined(path) == []
     assert path.with_name("metrics.db-wal").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_cut_log_costs_at_most_the_ticks_in_it(path: Path, writer: Writer) -> 
 
     assert writer.store.unstored_ticks == 0
     assert assert_whole(path) >= 3
-    everywhere = sum(count(one, "metrics") for one in [path, *asides(path)])
+    everywhere = sum(count(one, "metrics") for one in [path, *quarantined(path)])
     assert everywhere > 3
 
 
@@ -301,7 +301,7 @@ def test_touching_the_file_is_no_damage(path: Path, writer: Writer) -> None:
     writer.tick(2)
 
     assert assert_whole(path) == 4
-    assert asides(path) == []
+    assert quarantined(path) == []
 
 
 def test_another_programs_checkpoint_is_no_damage(path: Path, writer: Writer) -> None:
@@ -312,4 +312,4 @@ def test_another_programs_checkpoint_is_no_damage(path: Path, writer: Writer) ->
     writer.tick(2)
 
     assert assert_whole(path) == 22
-    assert asides(path) == []
+    assert quarantined(path) == []

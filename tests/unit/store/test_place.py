@@ -206,7 +206,7 @@ def a_table_is_gone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [noise, cut, cut_short, noise_inside, a_table_is_gone])
-def test_a_damaged_database_is_set_aside_said_and_a_new_one_begun(
+def test_a_damaged_database_is_quarantined_said_and_a_new_one_begun(
     tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "metrics.db"
@@ -217,13 +217,13 @@ def test_a_damaged_database_is_set_aside_said_and_a_new_one_begun(
     found = path.read_bytes()
 
     with open_store(path, FakeClock()) as store:
-        aside = store.set_aside
-        assert store.state.set_aside == aside
+        kept_as = store.quarantined
+        assert store.state.quarantined == kept_as
         store.write_tick(a_tick())
 
-    assert aside == tmp_path / f"metrics.db.damaged-{STAMP}"
-    assert aside.read_bytes() == found
-    assert f"database=damaged path={path} kept_as={aside}" in caplog.text
+    assert kept_as == tmp_path / f"metrics.db.damaged-{STAMP}"
+    assert kept_as.read_bytes() == found
+    assert f"database=damaged path={path} kept_as={kept_as}" in caplog.text
     assert count(path, "metrics") == 1
 
 
@@ -237,8 +237,8 @@ def test_a_log_beside_a_database_cut_to_nothing_is_kept_with_it(tmp_path: Path) 
     path.with_name("metrics.db-wal").write_bytes(log)
 
     with open_store(path) as store:
-        assert store.set_aside is not None
-        kept = store.set_aside.with_name(store.set_aside.name + "-wal")
+        assert store.quarantined is not None
+        kept = store.quarantined.with_name(store.quarantined.name + "-wal")
 
     assert kept.read_bytes() == log
 
@@ -278,7 +278,7 @@ def test_noise_under_another_name_is_ours_where_an_installation_is_beside_it(
     path = tmp_path / "history.sqlite"
     path.write_bytes(b"noise" * 100)
     with open_store(path) as store:
-        assert store.set_aside is not None
+        assert store.quarantined is not None
 
 
 def test_an_empty_file_is_filled(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_an_empty_file_is_filled(tmp_path: Path) -> None:
     path.touch()
     with open_store(path) as store:
         store.write_tick(a_tick())
-        assert store.set_aside is None
+        assert store.quarantined is None
 
     assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
 

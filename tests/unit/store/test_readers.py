@@ -45,7 +45,7 @@ READER = """
         os.setgroups([])
         os.setgid(0)
         os.setuid(uid)
-    errors, queries, newest = collections.Counter(), 0, 0
+    errors, queries, newest, torn = collections.Counter(), 0, 0, False
     print("ready", flush=True)
     while True:
         # Looked at before the query: the last one is made after the writer's last word.
@@ -68,8 +68,15 @@ READER = """
             if timestamp < newest:
                 errors["history went back"] += 1
             newest = timestamp
+            torn = False
         except sqlite3.Error as error:
-            errors[f"{error} {getattr(error, 'sqlite_errorname', '')}"] += 1
+            # One that came between the writer's two copies of the index's header (docs/store.md) is
+            # answered when it asks again, and never twice in a row.
+            name = getattr(error, "sqlite_errorname", "")
+            if name == "SQLITE_READONLY_RECOVERY" and not torn:
+                torn = True
+                continue
+            errors[f"{error} {name}"] += 1
         queries += 1
         if last:
             break
@@ -215,7 +222,7 @@ def test_readers_never_fail_though_the_writer_is_killed_at_random_moments(
     path_outside, _ = seen_from_outside
     assert count(path_outside, "metrics") >= written
     with open_store(path, FakeClock(wall=time.time_ns())) as store:
-        assert store.set_aside is None
+        assert store.quarantined is None
         store.write_tick(a_tick(time.time_ns()))
     assert ask(path, "PRAGMA integrity_check") == [("ok",)]
     assert ask(path, "PRAGMA journal_mode") == [("delete",)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import RetentionSettings
-from agent.errors import StoreError
-from agent.store import retention
 from agent.store.retention import (
     EVIDENCE_MS,
     JUMP_NS,
@@ -27,21 +24,26 @@ from tests.unit.store.builders import (
     SECOND_NS,
     START_NS,
     FakeClock,
-    a_container_process,
     a_pass,
-    a_tick,
     ask,
-    count,
     open_store,
     totals,
 )
+from tests.unit.store.retention_support import clock, path, run_for, ticks
+
+__all__ = ["clock", "path"]
 
 HOUR_MS = 3_600_000
+
+
 NOW_MS = START_NS // 10**6
+
 
 histories = st.lists(st.integers(1, 400 * HOUR_MS), max_size=60).map(
     lambda gaps: [NOW_MS - sum(gaps[: number + 1]) for number in range(len(gaps))]
 )
+
+
 """Timestamps of ticks, newest first, with gaps of a millisecond to weeks."""
 
 
@@ -118,27 +120,6 @@ def test_a_jump_is_told_once_and_stays_told(steps: list[tuple[int, int]]) -> Non
         told += watch.look(wall, boot)
         assert bool(watch.jumped_ns) == bool(watch.suspended) == expected
     assert told == expected
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "metrics.db"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-def ticks(path: Path, table: str = "metrics") -> list[int]:
-    sql = f"SELECT DISTINCT timestamp FROM {table} ORDER BY timestamp"
-    return [row[0] for row in ask(path, sql)]
-
-
-def run_for(store: object, clock: FakeClock, span_ns: int, step_ns: int, **tick: object) -> None:
-    for _ in range(span_ns // step_ns):
-        clock.pass_time(step_ns)
-        store.write_tick(a_tick(clock.wall_ns(), **tick))  # type: ignore[attr-defined, arg-type]
 
 
 def test_raw_rows_stay_their_hours_and_all_others_their_days(path: Path, clock: FakeClock) -> None:
@@ -286,159 +267,3 @@ def test_a_host_that_runs_eight_hours_a_day_deletes_too(path: Path, clock: FakeC
     assert 6 < days <= 7.1
     raw_days = (ticks(path, "process_stats")[-1] - ticks(path, "process_stats")[0]) / (24 * HOUR_MS)
     assert raw_days <= 3.1
-
-
-def test_much_that_is_due_goes_in_batches_that_hold_no_tick_long(
-    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "_MIN_BATCH_ROWS", 500)
-    with open_store(path, clock, raw_hours=48) as store:
-        run_for(store, clock, 26 * HOUR_NS, 600 * SECOND_NS, processes=50)
-    left = [count(path, "process_stats")]
-    with open_store(path, clock, raw_hours=1) as store:
-        for _ in range(20):
-            run_for(store, clock, 10 * SECOND_NS, 10 * SECOND_NS, processes=10)
-            left.append(count(path, "process_stats"))
-
-    steps = [before - after for before, after in pairwise(left)]
-    assert left[0] == 156 * 50
-    assert left[-1] < 600
-    # 10 new ones each time; a batch ends after the tick that fills it.
-    assert max(steps) <= 500 + 51 - 10
-
-
-def used_mb(path: Path) -> float:
-    pages, free, size = (
-        ask(path, f"PRAGMA {what}")[0][0] for what in ("page_count", "freelist_count", "page_size")
-    )
-    return float((pages - free) * size / 2**20)
-
-
-def test_the_size_bound_holds_and_takes_process_rows_first_and_the_oldest(
-    path: Path, clock: FakeClock
-) -> None:
-    with open_store(path, clock, max_database_mb=16) as store:
-        run_for(store, clock, 150 * 20 * SECOND_NS, 20 * SECOND_NS, processes=2500)
-        assert used_mb(path) <= 12.5
-        assert path.stat().st_size <= 14 * 2**20
-
-    raw, rest = ticks(path, "process_stats"), ticks(path)
-    assert len(rest) == 150
-    assert 0 < len(raw) < 150
-    assert raw == rest[-len(raw) :]
-    assert ticks(path, "container_stats") == raw
-
-
-def test_the_size_bound_takes_history_only_when_no_process_rows_are_left(
-    path: Path, clock: FakeClock
-) -> None:
-    many = tuple(totals() for _ in range(900))
-    with open_store(path, clock, max_database_mb=16) as store:
-        run_for(store, clock, 130 * 20 * SECOND_NS, 20 * SECOND_NS, processes=40, totals=many)
-        assert used_mb(path) <= 12.5
-
-    # The newest, and the one before it where its own write went without deleting.
-    assert set(ticks(path, "process_stats")) <= set(ticks(path)[-2:])
-    rest = ticks(path, "container_totals")
-    assert 0 < len(rest) < 130
-    assert ticks(path) == ticks(path, "attribution_checks") == rest
-
-
-def test_the_size_bound_holds_also_while_the_clock_is_not_trusted(
-    path: Path, clock: FakeClock
-) -> None:
-    with open_store(path, clock, max_database_mb=16) as store:
-        run_for(store, clock, 20 * SECOND_NS, 20 * SECOND_NS)
-        clock.step_wall(5 * HOUR_NS)
-        run_for(store, clock, 120 * 20 * SECOND_NS, 20 * SECOND_NS, processes=2500)
-        assert store.state.retention
-        assert used_mb(path) <= 12.5
-
-
-def test_one_tick_larger_than_the_bound_is_kept(path: Path, clock: FakeClock) -> None:
-    with open_store(path, clock, max_database_mb=16) as store:
-        clock.pass_time(SECOND_NS)
-        store.write_tick(a_tick(clock.wall_ns(), processes=300_000))
-
-    assert count(path, "process_stats") == 300_000
-
-
-def test_free_space_goes_back_to_the_disk_and_the_file_stays_sound(
-    path: Path, clock: FakeClock
-) -> None:
-    rows = tuple(a_container_process(pid) for pid in range(1500))
-    with open_store(path, clock, raw_hours=1) as store:
-        run_for(store, clock, HOUR_NS, 60 * SECOND_NS, processes=3000, container_processes=rows)
-        full = path.stat().st_size
-        run_for(store, clock, 3 * HOUR_NS, 60 * SECOND_NS, processes=1)
-        ask_free = ask(path, "PRAGMA freelist_count")[0][0]
-    small = path.stat().st_size
-
-    assert full > 15 * 2**20
-    assert small < full / 5
-    assert ask_free <= 256
-    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
-
-
-def test_in_a_steady_state_the_file_does_not_grow(path: Path, clock: FakeClock) -> None:
-    sizes = []
-    with open_store(path, clock, raw_hours=1, history_days=1) as store:
-        for _ in range(6):
-            run_for(store, clock, HOUR_NS, 60 * SECOND_NS, processes=200)
-            sizes.append(path.stat().st_size)
-
-    assert max(sizes[2:]) - min(sizes[2:]) <= 2**20
-
-
-def test_a_failure_while_deleting_costs_no_tick_and_is_said_once(
-    path: Path,
-    clock: FakeClock,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with open_store(path, clock) as store:
-
-        def fail(*_: object, **__: object) -> int:
-            raise sqlite3.OperationalError("no")
-
-        with monkeypatch.context() as broken:
-            broken.setattr(retention.Pruner, "run", fail)
-            run_for(store, clock, 3 * SECOND_NS, SECOND_NS)
-            assert store.state.ok
-            assert "cannot be deleted" in store.state.retention
-        run_for(store, clock, SECOND_NS, SECOND_NS)
-        assert store.state.retention == ""
-
-    assert count(path, "metrics") == 4
-    assert caplog.text.count("retention=failing") == 1
-
-
-def test_damage_found_while_deleting_sets_the_file_aside_at_once(
-    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find_damage(*_: object, **__: object) -> int:
-        error = sqlite3.DatabaseError("database disk image is malformed")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
-    with open_store(path, clock) as store:
-        with monkeypatch.context() as broken:
-            broken.setattr(retention.Pruner, "run", find_damage)
-            run_for(store, clock, SECOND_NS, SECOND_NS)
-        assert store.set_aside is not None
-        assert path.exists()
-        run_for(store, clock, 2 * SECOND_NS, SECOND_NS)
-        assert store.state.ok
-
-    assert count(path, "metrics") == 2
-    assert count(store.set_aside, "metrics") == 1
-
-
-def test_a_tick_that_fails_does_not_hide_a_jump_of_the_clock(path: Path, clock: FakeClock) -> None:
-    with open_store(path, clock) as store:
-        clock.step_wall(3 * HOUR_NS)
-        with pytest.raises(StoreError):
-            store.write_tick(a_tick(clock.wall_ns(), container_count=2**70))
-        clock.step_wall(-3 * HOUR_NS)
-        store.write_tick(a_tick(clock.wall_ns()))
-        assert "+10800 s" in store.state.retention

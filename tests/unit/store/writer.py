@@ -42,7 +42,7 @@ def assert_whole(path: Path) -> int:
     return len(counted)
 
 
-def asides(path: Path) -> list[Path]:
+def quarantined(path: Path) -> list[Path]:
     return sorted(one for one in path.parent.glob("*.damaged-*") if one.name[-4:-3] != "-")
 
 

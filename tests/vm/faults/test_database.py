@@ -101,7 +101,7 @@ def assert_told_once_and_counted(agent: Agent) -> int:
     return lost
 
 
-def asides(database: Path) -> list[Path]:
+def quarantined(database: Path) -> list[Path]:
     return sorted(database.parent.glob("*.damaged-*"))
 
 
@@ -129,7 +129,7 @@ def test_a_full_disk_costs_its_ticks_and_storing_resumes_when_there_is_room(
     assert_books_close(database, [agent])
     assert [row["outcome"] for row in support.removed(database)] == ["removed"] * 2
     assert sum(row["deleted_count"] for row in support.metrics(database)) == 2
-    assert asides(database) == []
+    assert quarantined(database) == []
     town.assert_unharmed()
 
 
@@ -148,7 +148,7 @@ def test_a_file_system_that_breaks_and_turns_read_only_is_taken_up_when_it_is_me
         assert_no_leak(agent, record)
         agent.end()
     assert_books_close(database, [agent])
-    assert asides(database) == []
+    assert quarantined(database) == []
     town.assert_unharmed()
 
 
@@ -205,7 +205,7 @@ full = pytest.mark.full
     ],
     ids=lambda damage: damage.__name__,
 )
-def test_a_damaged_file_is_set_aside_and_kept_and_every_later_tick_is_stored(
+def test_a_damaged_file_is_quarantined_and_kept_and_every_later_tick_is_stored(
     config: Path, database: Path, town: Town, record: Record, damage: Callable[[Path], None]
 ) -> None:
     with Agent(config) as agent:
@@ -218,8 +218,8 @@ def test_a_damaged_file_is_set_aside_and_kept_and_every_later_tick_is_stored(
         agent.stored_again()
         assert agent.count("not stored") == 0, agent.output
         assert agent.count("database=damaged") == 1
-        kept = [one for one in asides(database) if one.stat().st_ino == inode]
-        assert len(kept) == 1, asides(database)
+        kept = [one for one in quarantined(database) if one.stat().st_ino == inode]
+        assert len(kept) == 1, quarantined(database)
         assert_no_leak(agent, record)
         agent.end()
     assert len(support.whole_ticks(database)) == agent.stored_ticks - before
@@ -307,7 +307,7 @@ def test_a_file_made_read_only_costs_its_ticks_and_is_written_again_afterwards(
         assert_no_leak(agent, record)
         agent.end()
     assert_books_close(database, [agent])
-    assert asides(database) == []
+    assert quarantined(database) == []
     town.assert_unharmed()
 
 

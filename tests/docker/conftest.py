@@ -1,0 +1,39 @@
+"""What test modules of the docker layer share: an engine of their own, and a directory in it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.docker.private_engine import PrivateEngine, private_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def module_engine() -> Iterator[PrivateEngine]:
+    with private_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(module_engine: PrivateEngine) -> Iterator[PrivateEngine]:
+    """The module's engine; without containers, and answering, for the next test."""
+    yield module_engine
+    module_engine.resume_daemon()
+    module_engine.clear()
+
+
+@pytest.fixture
+def place(engine: PrivateEngine) -> Iterator[Path]:
+    """An agent's own directory, the same on the host and in a container that mounts it."""
+    made = Path(tempfile.mkdtemp(prefix="agent-", dir=engine.directory))
+    made.chmod(0o750)
+    yield made
+    engine.clear()
+    subprocess.run(["rm", "-rf", str(made)], check=True)
