@@ -286,14 +286,15 @@ def test_what_a_pass_rested_on_is_stored_with_its_run_up_and_whom_it_chose_of(ho
         "host_samples",
         "pass_containers",
     }
-    samples = host.rows("SELECT before_ms, available_mb, psi_memory FROM host_samples ORDER BY id")
-    assert samples[-1][0] == 0
-    assert 395 >= samples[-1][1] >= 370
-    assert [before for before, *_ in samples[:-1]] == sorted(
-        (before for before, *_ in samples[:-1]), reverse=True
-    )
-    assert 3000 <= samples[0][0] <= 5000, "from twice the bound on"
-    assert {psi for *_, psi in samples} == {None}, "no rule asks for it"
+    query = "SELECT before_ms, available_mb, psi_memory FROM host_samples ORDER BY id"
+    names = ("before_ms", "available_mb", "psi_memory")
+    samples = [dict(zip(names, row, strict=True)) for row in host.rows(query)]
+    assert samples[-1]["before_ms"] == 0
+    assert 395 >= samples[-1]["available_mb"] >= 370
+    before_ms = [one["before_ms"] for one in samples[:-1]]
+    assert before_ms == sorted(before_ms, reverse=True)
+    assert 3000 <= before_ms[0] <= 5000, "from twice the bound on"
+    assert {one["psi_memory"] for one in samples} == {None}, "no rule asks for it"
     chosen = host.rows(
         "SELECT container_name, rule, state, held_mb, disputed FROM pass_containers ORDER BY id"
     )
