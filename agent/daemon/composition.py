@@ -25,6 +25,7 @@ from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.engines import Engines
 from agent.daemon.events import StartsSeen
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
 from agent.daemon.reload import Reloading
@@ -38,6 +39,8 @@ from agent.daemon.trust import Trust
 from agent.model.tick import Carried
 from agent.place import SCRIPTS
 from agent.policy import idle, original
+from agent.policy.host_bounds import bounds_of
+from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
 from agent.sources.process_source import Loading, ProcessReader
@@ -194,6 +197,7 @@ class _Run:
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
             self._outlets.removed,
         )
+        watch = HostWatch()
         self._ticker = Ticker(
             collector=self._collector,
             own=own,
@@ -205,6 +209,7 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            watch=watch,
             metrics=self._outlets.metrics,
             autopsies=Autopsies(
                 marks=self._bpf.ooms,
@@ -221,12 +226,24 @@ class _Run:
                 int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()
             ),
         )
+        self._memory = MemoryWatch(
+            watch,
+            outside.memory_sampler(),
+            clock,
+            set_trigger=outside.pressure_trigger,
+            survive=outside.survive,
+            settle=self._ticker.settle,
+        )
+        undo.push("memory watch", self._memory.close)
+        removals.hurry_where(self._memory.is_pressing)
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
             self._engines.start()
             undo.push("events", self._engines.close)
         if self._options.governs:
             self._auxiliary.start(installation)
+        if not self._options.once:
+            self._memory.use(bounds_of(original.rule_set(config.policy)))
         Scheduler(
             interval_s=config.interval_s,
             clock=clock,
@@ -235,6 +252,8 @@ class _Run:
             starts=starts,
             tick=self._tick,
             hold_limit=self._hold_limit,
+            memory=self._memory,
+            relieve=self._relieve,
             look=self._look,
             after_first=settle_collector,
         ).run(once=self._options.once)
@@ -281,6 +300,10 @@ class _Run:
             limit = self._config.policy.max_containers
             self._say(f"More than {limit} ran: {removed} removed at once")
 
+    def _relieve(self) -> None:
+        if acted := self._ticker.relieve():
+            self._say(f"Memory is short: {acted} acted on at once, before the kernel kills one")
+
     def _look(self) -> None:
         """What may have changed between two ticks."""
         if self._stopper.take_reload():
@@ -296,6 +319,7 @@ class _Run:
         self._ticker.use(config.policy)
         self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         self._engines.ask_all_labels(needs_labels(config.policy.rule))
+        self._memory.use(bounds_of(original.rule_set(config.policy)))
         self._status.use(self._config)
 
     def _state(self) -> Condition:
@@ -308,6 +332,7 @@ class _Run:
             *self._ticker.recreations.problems,
             *self._outlets.problems,
             *_named("canary", self._trust.problem),
+            *self._memory.problems,
             *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),

@@ -40,11 +40,13 @@ from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
 from agent.sources.kernel_log import KernelLog
+from agent.sources.memory_pressure import MemorySampler, PressureTrigger
 from agent.sources.process_source import Loading
 from agent.store import handover
 from agent.store.installation import installation_id
 from agent.store.queries import History
 from agent.store.store import Store
+from agent.util import survival
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
@@ -181,6 +183,17 @@ class Outside:
         if log is not None:
             undo.push("kernel log", log.close)
         return log
+
+    def memory_sampler(self) -> MemorySampler:
+        return MemorySampler(self.clock)
+
+    def pressure_trigger(self, percent: float) -> PressureTrigger:
+        """Raises SourceError."""
+        return PressureTrigger.set(percent)
+
+    def survive(self) -> tuple[str, ...]:
+        """Makes this process last while memory is short; what of it could not be done."""
+        return tuple(filter(None, (survival.lock_memory(), survival.spare_from_oom_killer())))
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

@@ -47,8 +47,19 @@ class Removals:
         """By container, rule and action."""
         self._withheld: set[tuple[ContainerKey, str, Action]] = set()
         """The same of what was withheld since the policy was disarmed."""
+        self._under_way: dict[ContainerKey, Decision] = {}
         self.removed_since_row = 0
         self.failed_since_row = 0
+
+    def hurry_where(self, urgent: Callable[[], bool]) -> None:
+        """A pass stops waiting for its removals where `urgent` says so."""
+        if self._remover is not None:
+            self._remover.hurry = urgent
+
+    @property
+    def under_way(self) -> tuple[Decision, ...]:
+        """What was begun and has not ended yet."""
+        return tuple(self._under_way.values())
 
     @property
     def armed(self) -> bool:
@@ -109,7 +120,7 @@ class Removals:
             removals = _reported(reports)
             if others:
                 deadline_ns = self._clock.boot_ns() + self._wait_ns
-                ended = self._remover.remove(others, deadline_ns, _log_decision)
+                ended = self._remover.remove(others, deadline_ns, self._begin)
                 removals = (*removals, *ended)
         self._ended(removals, before_kb)
         return removals
@@ -147,6 +158,10 @@ class Removals:
             except StoreError as error:
                 log.warning("outcome=unstored what=deletions %s", error)
 
+    def _begin(self, decision: Decision) -> None:
+        self._under_way[decision.container] = decision
+        _log_decision(decision)
+
     def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
         """A dry run would decide the same at every tick: each container is recorded once."""
         new = [one for one in decisions if _dry_key(one) not in self._recorded_dry]
@@ -164,6 +179,8 @@ class Removals:
         return [Removal(one, Outcome.NOTIFIED, 0, f"the policy is disarmed: {why}") for one in new]
 
     def _ended(self, removals: Sequence[Removal], before_kb: int) -> None:
+        for removal in removals:
+            self._under_way.pop(removal.decision.container, None)
         self.removed_since_row += _count(removals, Outcome.REMOVED)
         self.failed_since_row += _count(removals, Outcome.FAILED)
         self._note_ended(removals)

@@ -97,6 +97,32 @@ def memory(facts: Facts) -> Check:
     )
 
 
+def pressure(facts: Facts, config: Config) -> Check:
+    name = "memory pressure"
+    asking = [
+        rule.name
+        for rule in config.policy.rule
+        if rule.when is not None and rule.when.pressure is not None
+    ]
+    found = facts.pressure
+    if not asking:
+        return Check(name, State.OK, f"no rule asks for it{found.missing and f'; {found.missing}'}")
+    if found.missing:
+        finding = f"{found.missing}: {', '.join(asking)} never acts on it"
+        return Check(name, State.DEGRADED, finding, found.remedy)
+    if found.no_trigger:
+        finding = f"{found.no_trigger}; it is read each second instead"
+        return Check(name, State.DEGRADED, finding, "give the agent CAP_SYS_RESOURCE")
+    # /proc/pressure is the whole host's whatever the cgroups are; only v2 has each cgroup's own,
+    # which nobody here asks for.
+    whose = "the whole host's"
+    if facts.cgroups.mode not in ("", "v2"):
+        whose += f", as everywhere: no container has its own on cgroup {facts.cgroups.mode}"
+    if found.no_trigger is None:
+        return Check(name, State.UNKNOWN, f"{whose}; whether it can wake the agent", AS_ROOT)
+    return Check(name, State.OK, f"{whose}; a trigger wakes the agent")
+
+
 def docker(facts: Facts, config: Config) -> Check:
     docker = facts.docker
     if not config.docker_host:

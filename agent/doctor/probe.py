@@ -25,6 +25,7 @@ from agent.doctor.facts import (
     DockerFacts,
     Facts,
     LeftoverFacts,
+    PressureFacts,
     PythonFacts,
     StoreFacts,
 )
@@ -39,7 +40,7 @@ from agent.doctor.probe_kernel import (
 from agent.doctor.probe_policy import disarmed, notify_facts
 from agent.errors import AgentError
 from agent.place import SCRIPTS
-from agent.sources import procfs
+from agent.sources import memory_pressure, procfs
 from agent.util.subprocess import find
 
 _DOCKER_TIMEOUT_S = 10.0
@@ -74,6 +75,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
         oom=oom_facts(root=root),
+        pressure=_pressure(root=root),
         docker=docker,
         engines=engine_facts(config),
         cron_problem=cron_problem,
@@ -91,6 +93,12 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         fleet_problem=fleet_problem,
         fleet_hint=fleet_hint,
     )
+
+
+def _pressure(*, root: bool) -> PressureFacts:
+    if missing := memory_pressure.why_missing():
+        return PressureFacts(missing.reason, missing.remedy)
+    return PressureFacts(no_trigger=memory_pressure.why_no_trigger() if root else None)
 
 
 def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:

@@ -15,11 +15,14 @@ from agent.store.tables import (
     ContainerTotal,
     DeletionRow,
     EndedRow,
+    HostSampleRow,
     Metrics,
     OomKillRow,
+    PassContainerRow,
     PassedRemoval,
     ProcessStats,
     Row,
+    SampleOf,
     ShortLivedRow,
     table_name,
     values_of,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     import peewee
 
+    from agent.model.host_pass import HostPass
     from agent.model.record import TickRecord
     from agent.model.removal import RemovalPass
 
@@ -59,6 +63,13 @@ def of_tick(record: TickRecord, timestamp_ms: int) -> Iterator[tuple[type[Row], 
 def _rising(timestamps_ms: Sequence[int]) -> list[int]:
     """As they are, but none before the one in front of it: a cursor goes by both order and time."""
     return list(accumulate(timestamps_ms, max))
+
+
+def of_host_pass(one: HostPass, timestamp_ms: int) -> Iterator[tuple[type[Row], Iterator[Values]]]:
+    """What a pass for the host's sake rested on."""
+    samples = [SampleOf(sample, one) for sample in one.samples]
+    yield HostSampleRow, values_of(HostSampleRow, repeat(timestamp_ms), samples)
+    yield PassContainerRow, values_of(PassContainerRow, repeat(timestamp_ms), one.containers)
 
 
 def _commands(record: TickRecord) -> list[CommandOf]:

@@ -25,6 +25,7 @@ from agent.analysis.counters import LastingCounters
 from agent.clock import Clock
 from agent.config import RetentionSettings
 from agent.errors import StoreError
+from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
 from agent.model.removal import RemovalPass
 from agent.store import counters as counter_tables
@@ -187,6 +188,16 @@ class Store:
                 wall_ns,
                 lambda connection, _timestamp_ms: rows.count_removals(connection, uncounted),
             )
+
+    def write_host_pass(self, one: HostPass, wall_ns: int) -> None:
+        """Stores what a pass between two ticks rested on. Raises StoreError; it is not kept."""
+
+        def insert(connection: sqlite3.Connection, timestamp_ms: int) -> None:
+            for model, values in rows.of_host_pass(one, timestamp_ms):
+                insert_many(connection, model, values)
+
+        with self._lock:
+            self._write(wall_ns, insert)
 
     def close(self, clean: bool = True) -> None:
         """Leaves one plain file that read-only readers can open, and closes.

@@ -48,6 +48,9 @@ DOCUMENTED = {
         container_name status oom cpu_ms peak_rss_mb""",
     "short_lived": """container_id container_name parent_name process_name count cpu_ms
         peak_rss_mb engine""",
+    "host_samples": "before_ms available_mb psi_memory",
+    "pass_containers": """container_id container_name rule state held_mb cpu_usage disputed
+        decision""",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -57,7 +60,7 @@ FRACTIONAL = {
     *("cpu_short_lived", "cpu_unexplained", "available_before_mb", "available_after_mb"),
     *("swap_mb", "held_estimated_mb"),
     *("cpu_ms", "peak_rss_mb", "limit_mb", "used_mb", "anon_mb", "file_mb", "shmem_mb", "swap_mb"),
-    *("grown_mb", "grown_s"),
+    *("grown_mb", "grown_s", "available_mb"),
 }
 
 TEXT = {
@@ -65,7 +68,7 @@ TEXT = {
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     *("parent_name", "cgroup", "cause", "limit_cgroup", "limit_container", "trigger_name"),
     *("trigger_container", "grower_name", "grower_container", "beside", "witnesses"),
-    *("action", "rule", "engine", "pod"),
+    *("action", "rule", "engine", "pod", "state"),
 }
 
 
@@ -135,6 +138,8 @@ READERS = {
         for level in ("5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
+    "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
+    "pass_containers_timestamp": "SELECT * FROM pass_containers WHERE timestamp > 1",
     "short_lived_timestamp": "SELECT * FROM short_lived WHERE timestamp > 1",
     "oom_kills_timestamp": "SELECT * FROM oom_kills WHERE timestamp > 1",
     "ended_processes_timestamp": "SELECT * FROM ended_processes WHERE timestamp > 1",
