@@ -334,6 +334,7 @@ class Ended(Stored):
     peak_rss_mb: float = _ended(lambda one: mb(one.peak_rss_kb))
 
 
+@dataclass(frozen=True, slots=True)
 class HostSample(Stored):
     """One row for each second of the host's memory before a pass for its sake."""
 
