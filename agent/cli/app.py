@@ -9,9 +9,11 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf, fleet
+from agent.cli.commands import bpf, fleet, notify, policy
+from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
+from agent.cli.commands.who import who
 from agent.cli.options import (
     FLEET,
     LOOK,
@@ -35,6 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.add_typer(policy.app, rich_help_panel=RUN)
+app.add_typer(notify.app, rich_help_panel=RUN)
 app.add_typer(bpf.app, rich_help_panel=PROVE)
 app.add_typer(fleet.app, rich_help_panel=FLEET)
 
@@ -99,22 +103,25 @@ def start(
     from agent.sources.host_metrics import require_root
     from agent.util import terminal
 
-    settings = with_overrides(
-        load_config(config),
-        interval_s=interval,
-        policy__scope=scope,
-        source=source,
-        cron__enabled=False if no_cron else None,
-        bpf__enabled=False if no_bpf else None,
-        grafana__enabled=False if no_grafana else None,
-        grafana__keep=True if keep_grafana else None,
-        paths__database=database,
-    )
+    def read() -> Config:
+        return with_overrides(
+            load_config(config),
+            interval_s=interval,
+            policy__scope=scope,
+            source=source,
+            cron__enabled=False if no_cron else None,
+            bpf__enabled=False if no_bpf else None,
+            grafana__enabled=False if no_grafana else None,
+            grafana__keep=True if keep_grafana else None,
+            paths__database=database,
+        )
+
+    settings = read()
     require_root("agent start")
     terminal.set_up_logging(terminal.Say(sys.stderr))
     return composition.start(
         settings,
-        composition.Options(once=once, dry_run=dry_run, config_file=config),
+        composition.Options(once=once, dry_run=dry_run, config_file=config, read_again=read),
         SystemClock(),
         terminal.Say(sys.stdout),
     )
@@ -134,6 +141,17 @@ def stop(
     settings = load_config(config)
     require_root("agent stop")
     return control.stop(settings, keep=keep)
+
+
+@app.command(rich_help_panel=RUN)
+def reload(config: ConfigOption = None) -> int:
+    """Have the running agent go by the rules as the settings have them now. 3: none runs."""
+    from agent.cli.commands import control
+    from agent.sources.host_metrics import require_root
+
+    settings = load_config(config)
+    require_root("agent reload")
+    return control.reload(settings)
 
 
 @app.command(rich_help_panel=RUN)
@@ -170,8 +188,10 @@ def doctor(
     return command.doctor(config, database, as_json=as_json)
 
 
+app.command(rich_help_panel=LOOK)(oom)
 app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(top)
+app.command(rich_help_panel=LOOK)(who)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from .closing import closing, parse_layer
 from .errors import LabError
 from .guests import GUESTS, Guest, find_guest
 from .image import VENV
-from .kernels import image_key, obtain_image
+from .images import image_key, obtain_image
 from .modules import obtain_modules
 from .process import say
 from .report import read_report, summary_lines

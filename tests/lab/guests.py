@@ -6,6 +6,7 @@ what a test may count on being installed in a guest, looks here.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .errors import LabError
@@ -105,10 +106,15 @@ class Guest:
     # The rest of such a guest is made from the tree of the guest that `like` names.
     kernel: Kernel | None = None
     like: str = ""
+    # Debian's name of it.
+    arch: str = "amd64"
 
     @property
     def packages(self) -> tuple[str, ...]:
-        return (FRESH_PACKAGES if self.fresh else COMMON_PACKAGES) + self.extra_packages
+        common = FRESH_PACKAGES if self.fresh else COMMON_PACKAGES
+        # Packages of a kernel bear its architecture's name.
+        named = tuple(re.sub("-amd64$", f"-{self.arch}", name) for name in common)
+        return named + self.extra_packages
 
 
 GUESTS: dict[str, Guest] = {
@@ -130,6 +136,22 @@ GUESTS: dict[str, Guest] = {
             rolling=True,
             cgroup_v1=False,
             in_ci=False,
+        ),
+        Guest(
+            "debian12-5.10",
+            "bookworm",
+            "5.10",
+            in_ci=False,
+            kernel=Kernel(
+                (
+                    # Its meta packages are older than the suite's own.
+                    "--allow-downgrades",
+                    "linux-image-amd64/bullseye",
+                    "linux-headers-amd64/bullseye",
+                ),
+                suite="bullseye",
+            ),
+            like="debian12",
         ),
         Guest(
             "debian12-rt",
@@ -164,6 +186,15 @@ GUESTS: dict[str, Guest] = {
                 suite="trixie-backports",
             ),
             like="debian13",
+        ),
+        Guest(
+            "debian13-arm64",
+            "trixie",
+            "6.12",
+            extra_packages=("docker-cli",),
+            in_ci=False,
+            cgroup_v1=False,
+            arch="arm64",
         ),
         Guest("debian12-fresh", "bookworm", "6.1", fresh=True, in_ci=False),
         Guest(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from . import cache
 from .errors import KernelComplaintError, LabError, LostGuestError
 from .image import PROJECT
+from .images import obtain_image
 from .kernel_log import complaints, emulators_fault
-from .kernels import obtain_image
 from .modules import obtain_modules
 from .network import network_share
 from .process import run, say

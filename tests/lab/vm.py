@@ -29,7 +29,6 @@ CGROUPS = ("v2", "v1", "hybrid")
 _KERNEL_ARGUMENTS = (
     "root=/dev/vda",
     "rw",
-    "console=ttyS0",
     # A guest that panics ends (-no-reboot) instead of waiting; an oops is a panic.
     "panic=-1",
     "oops=panic",
@@ -45,6 +44,34 @@ _KERNEL_ARGUMENTS = (
     "so1.lab",
 )
 _END_GRACE_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """What emulates a guest's architecture, and where its kernel's console is."""
+
+    program: str
+    package: str
+    board: tuple[str, ...]
+    console: str
+
+
+_EMULATORS = {
+    "amd64": Emulator(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        # Five-level page tables cost a tenth of an emulated CPU's time and prove nothing.
+        ("-M", "q35", "-cpu", "max,la57=off"),
+        "ttyS0",
+    ),
+    "arm64": Emulator(
+        "qemu-system-aarch64",
+        "qemu-system-arm",
+        # The architecture's own cipher for pointers costs half of an emulated CPU's time.
+        ("-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on"),
+        "ttyAMA0",
+    ),
+}
 _CHUNK = 65536
 
 
@@ -91,7 +118,10 @@ class Progress:
 
 def kernel_arguments(image: Image, machine: Machine) -> str:
     """The kernel command line; LabError when the guest's systemd has not that cgroup layout."""
-    words = list(_KERNEL_ARGUMENTS)
+    console = _EMULATORS[image.guest.arch].console
+    # Not the image's own mask: a getty takes the console's last output with it.
+    getty = f"systemd.mask=serial-getty@{console}.service"
+    words = [*_KERNEL_ARGUMENTS, f"console={console}", getty]
     if machine.cgroup == "v2":
         words.append("systemd.unified_cgroup_hierarchy=1")
     else:
@@ -113,11 +143,10 @@ def qemu_command(
     image: Image, machine: Machine, lab: Path, results: Path, ports: Ports
 ) -> list[str]:
     """The whole command line. The disk is a snapshot: nothing a guest does is kept."""
+    emulator = _EMULATORS[image.guest.arch]
     command = [
-        need("qemu-system-x86_64", "qemu-system-x86"),
-        *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024"),
-        # Five-level page tables cost a tenth of an emulated CPU's time and prove nothing.
-        *("-cpu", "max,la57=off"),
+        need(emulator.program, emulator.package),
+        *(*emulator.board, "-accel", "tcg,thread=multi,tb-size=1024"),
         *("-smp", str(machine.cpus), "-m", str(machine.memory_mb)),
         *("-display", "none", "-vga", "none", "-monitor", "none", "-no-reboot", "-nodefaults"),
         *("-serial", f"file:{results / 'console.log'}"),

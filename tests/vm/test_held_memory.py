@@ -180,6 +180,10 @@ def _accounted_huge_pages() -> Iterator[None]:
         _run("mount", "-o", options, "/sys/fs/cgroup")
 
 
+def _without_zram() -> bool:
+    return subprocess.run(["rmmod", "zram"], check=False).returncode == 0
+
+
 @contextmanager
 def _zram() -> Iterator[None]:
     _run("modprobe", "zram", "num_devices=1")
@@ -190,7 +194,8 @@ def _zram() -> Iterator[None]:
         yield
     finally:
         _run("swapoff", "/dev/zram0")
-        _run("rmmod", "zram")
+        # udev may still look at it.
+        containers.wait_until(_without_zram, "zram is unloaded")
 
 
 @contextmanager
@@ -296,7 +301,7 @@ def _held_and_given_back(
     held = held_kb()
     print(f"\n{name}: {cgroup()}")
     _print_files(box)
-    containers.docker("rm", "-f", box)
+    containers.docker("rm", "-f", box, timeout_s=600)
     after = {**{one: meminfo_kb(one) for one in counters}, "MemAvailable": available_kb()}
     engine.close()
     back = after["MemAvailable"] - before["MemAvailable"]

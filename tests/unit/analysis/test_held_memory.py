@@ -71,6 +71,13 @@ def test_what_zswaps_pool_takes_beyond_the_charge_is_held_too() -> None:
     assert estimated(host, a=a, b=b) == {"a": (60_000, 60_000), "b": (20_000, 20_000)}
 
 
+def test_measured_a_pool_with_a_page_for_each_swapped_out_costs_what_is_swapped_out() -> None:
+    """Debian 12, v2: 400 MB of half-random pages under `-m 256m`; the host had 430,490 KB back."""
+    host = HostMemory(swap_used_kb=332_188, zswap_kb=330_052, zswapped_kb=331_956)
+    one = cgroup("a", held_kb=261_687, swap_kb=331_956, zswapped_kb=331_956, zswap_kb=178_567)
+    assert estimated(host, a=one) == {"a": (413_172, 151_485)}
+
+
 def test_what_is_not_in_zswap_may_be_in_zram() -> None:
     host = HostMemory(swap_used_kb=400_000, zram_kb=50_000, zswap_kb=90_000, zswapped_kb=300_000)
     one = cgroup("a", held_kb=64_000, swap_kb=350_000, zswapped_kb=300_000, zswap_kb=90_000)

@@ -40,14 +40,21 @@ def takes(*options: str) -> frozenset[str]:
 COMMANDS = {
     "start": Command(("start",), takes=takes("--database", "--interval")),
     "stop": Command(("stop",)),
+    "reload": Command(("reload",)),
     "status": Command(("status",), takes=takes("--database", "--json")),
     "cleanup": Command(("cleanup",), takes=takes("--database")),
     "bpf trace": Command(("bpf", "trace"), takes=takes("--container", "--duration", "--json")),
     "bpf check": Command(("bpf", "check"), takes=takes("--canary", "--json")),
-    "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--database")),
-    "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
+    "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--at", "--database")),
+    "report": Command(
+        ("report",), root=False, takes=takes("--since", "--at", "--json", "--database")
+    ),
+    "oom": Command(("oom",), root=False, takes=takes("--since", "--json", "--database")),
+    "who": Command(("who", "1"), takes=takes("--name", "--json", "--database")),
     "fleet init": Command(
-        ("fleet", "init", "host=/x"), root=False, takes=takes("--facts-days", "--figures-days")
+        ("fleet", "init", "host=/x"),
+        root=False,
+        takes=takes("--facts-days", "--figures-days", "--shard"),
     ),
     "fleet enroll": Command(
         ("fleet", "enroll", "host=/x", "a" * 32), root=False, takes=takes("--name")
@@ -56,8 +63,17 @@ COMMANDS = {
     "fleet forget": Command(("fleet", "forget", "host=/x", "a" * 32), root=False),
     "fleet ship": Command(("fleet", "ship"), takes=takes("--database")),
     "fleet status": Command(("fleet", "status"), takes=takes("--json")),
+    "fleet hub": Command(("fleet", "hub", "host=/x"), root=False, takes=takes("--shards")),
     "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
+    "policy disarm": Command(("policy", "disarm"), takes=takes("--database")),
+    "policy arm": Command(("policy", "arm"), takes=takes("--database")),
+    "notify test": Command(("notify", "test"), takes=takes("--json", "--summary")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
+    "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
+    "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),
+    "policy apply": Command(("policy", "apply", "p"), takes=takes("--database", "--json")),
+    "policy why": Command(("policy", "why", "web"), takes=takes("--database", "--json")),
+    "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {
     "an unknown key": ("intervall_s = 20", "intervall_s"),

@@ -1,0 +1,144 @@
+"""A container that ends and starts again between two ticks: its figures against Docker's events.
+
+The whole agent as its user runs it. Collected through a subclass that says which sources it has, in
+a module with the fixtures `engine` and `agent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent_process import AgentProcess, rows
+from tests.bpf_cases import KEPT
+from tests.containers import STRESS, DockerCommandError, cgroup_directory, wait_until
+from tests.docker.private_engine import PrivateEngine
+
+_MUCH = ("stress", "--vm", "1", "--vm-bytes", "64M", "--vm-keep")
+_LITTLE = ("-m", "24m", "--memory-swap", "24m")
+
+
+@pytest.fixture
+def agent(
+    request: pytest.FixtureRequest, engine: PrivateEngine, tmp_path: Path
+) -> Iterator[AgentProcess]:
+    """An agent that removes nothing, with the sources of the test's class, BPF ready."""
+    cases: LivesCases = request.instance
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'docker_host = "{engine.host}"\ninterval_s = {cases.interval_s}\n[paths]\n'
+        f'run = "{tmp_path}/run"\nlog = "{tmp_path}/log"\ndatabase = "{tmp_path}/db/metrics.db"\n'
+        f'bpf = "{KEPT}"\n',
+        encoding="utf-8",
+    )
+    words = ("--config", str(file), "--no-cron", "--no-grafana", "--dry-run", *cases.words)
+    with AgentProcess(words) as made:
+        if cases.has_bpf:
+            made.wait_for("bpf=ready")
+        wait_for_ticks(made, 1)
+        yield made
+    engine.clear()
+
+
+def wait_for_ticks(agent: AgentProcess, number: int) -> None:
+    """So many whole ones from now on, after the one that may be under way."""
+    agent.wait_for_tick(sum("tick " in line and " · " in line for line in agent.lines) + 1 + number)
+
+
+def totals(tmp_path: Path, container: str) -> list[dict[str, Any]]:
+    """Its rows, oldest first."""
+    return rows(
+        tmp_path / "db/metrics.db",
+        "SELECT * FROM container_totals WHERE container_id = ? ORDER BY id",
+        container[:12],
+    )
+
+
+def oom_kills_of(engine: PrivateEngine, container: str) -> int:
+    """The kernel's own count, of the life that the container has now."""
+    directory = cgroup_directory(engine.inspect(container)["State"]["Pid"])
+    for name in ("memory.events", "memory.oom_control"):
+        if (directory / name).exists():
+            lines = (directory / name).read_text(encoding="ascii").splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    raise AssertionError(f"{directory} does not tell what was killed in it")
+
+
+def not_again(engine: PrivateEngine, container: str) -> bool:
+    """Whether Docker will let it end; 26.1 cannot be told so just between two lives."""
+    with suppress(DockerCommandError):
+        engine.docker("update", "--restart=no", container)
+    return bool(engine.inspect(container)["HostConfig"]["RestartPolicy"]["Name"] == "no")
+
+
+class LivesCases:
+    """One agent a test."""
+
+    words: tuple[str, ...] = ()
+    has_bpf = False
+    interval_s = 6
+
+    def test_a_container_that_is_restarted_after_a_tick_shows_the_cpu_of_its_new_life(
+        self, engine: PrivateEngine, agent: AgentProcess, tmp_path: Path
+    ) -> None:
+        box = engine.run(image=STRESS, command=("stress", "--cpu", "1"))
+        wait_for_ticks(agent, 2)
+        engine.docker("restart", "-t", "0", box)
+        wait_for_ticks(agent, 2)
+        found = totals(tmp_path, box)
+        cpu = [one["cpu_usage"] for one in found]
+        unexplained = [one["cpu_unexplained"] for one in found]
+        print(f"\ncpu_usage {cpu}, cpu_unexplained {unexplained}")
+        assert len(cpu) >= 3
+        assert min(cpu) > 0, cpu
+        if self.has_bpf:
+            # The first row has none: it was there before the account began.
+            told = [one for one in unexplained if one is not None]
+            assert len(told) >= len(cpu) - 1
+            assert max(abs(one) for one in told) <= 0.1 * max(cpu), unexplained
+
+    def test_an_oom_kill_in_each_of_two_lives_is_two(
+        self, engine: PrivateEngine, agent: AgentProcess, tmp_path: Path
+    ) -> None:
+        command = ("sh", "-c", f"{' '.join(_MUCH)}; exec sleep infinity")
+        box = engine.run(*_LITTLE, image=STRESS, command=command)
+
+        def has_killed() -> bool:
+            pid = engine.inspect(box)["State"]["Pid"]
+            return Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "sleep\n"
+
+        wait_until(has_killed, "its first life has had its kill")
+        killed = oom_kills_of(engine, box)
+        wait_for_ticks(agent, 1)
+        engine.docker("restart", "-t", "0", box)
+        wait_until(has_killed, "its second life has had its kill")
+        killed += oom_kills_of(engine, box)
+        wait_for_ticks(agent, 1)
+        counted = [one["oom_kills"] for one in totals(tmp_path, box)]
+        print(f"\noom_kills {counted}, the kernel's {killed}")
+        assert killed >= 2
+        assert sum(one or 0 for one in counted) == killed, counted
+
+    def test_every_oom_kill_of_a_container_that_docker_starts_again_and_again_is_counted(
+        self, engine: PrivateEngine, agent: AgentProcess, tmp_path: Path
+    ) -> None:
+        since = engine.now()
+        box = engine.run("--restart", "always", *_LITTLE, image=STRESS, command=_MUCH)
+        wait_until(lambda: len(engine.events(since, "oom")) >= 5, "it has died five times")
+        wait_until(lambda: not_again(engine, box), "Docker does not start it again")
+        wait_until(lambda: engine.inspect(box)["State"]["Status"] == "exited", "it has ended")
+        wait_for_ticks(agent, 1)
+        told = len(engine.events(since, "oom"))
+        found = totals(tmp_path, box)
+        counted = [one["oom_kills"] for one in found]
+        starts, exits = ([one[name] for one in found] for name in ("starts", "exits"))
+        print(f"\noom_kills {counted}, events {told}, starts {starts}, exits {exits}")
+        assert sum(one or 0 for one in counted) == told, counted
+        if self.has_bpf:
+            # Each life is of two processes, of which the container's first one is born outside.
+            assert sum(one or 0 for one in starts) >= told
+            assert sum(one or 0 for one in exits) >= 2 * told
