@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 import docker
 from docker.errors import APIError, DockerException, NotFound
 
+from agent.engine_api.own_container import own_ids
+
 NAME = os.environ.get("SO1_NAME", "so1-agent")
 _SOCKET = "unix:///var/run/docker.sock"
 _STOP_S = 60
@@ -33,8 +35,8 @@ class StopRequestedError(Exception):
 
 
 def own_image(client: Any) -> str:
-    """The image that this very container was made from. Raises NotFound outside a container."""
-    return str(client.inspect_container(os.environ["HOSTNAME"])["Image"])
+    """The image that this very container was made from. Raises StopIteration outside one."""
+    return str(client.inspect_container(next(iter(own_ids())))["Image"])
 
 
 def remove(client: Any) -> None:
@@ -78,7 +80,7 @@ def main() -> NoReturn:
         sys.stderr.write(client.logs(NAME, tail=20).decode(errors="replace"))
     except StopRequestedError:
         status = 0
-    except (APIError, DockerException, KeyError) as error:
+    except (APIError, DockerException, StopIteration) as error:
         sys.stderr.write(f"launch.py: the agent's container cannot be run: {error}\n")
         status = 1
     finally:

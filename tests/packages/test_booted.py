@@ -78,7 +78,14 @@ def facts(
             prepare(host, packages_of(suite).agent, work)
             done = subprocess.run(
                 [
-                    *("systemd-nspawn", "--directory", host.merged, "--boot", "--register=no"),
+                    *(
+                        "systemd-nspawn",
+                        f"--machine={place.name}",
+                        "--directory",
+                        host.merged,
+                        "--boot",
+                        "--register=no",
+                    ),
                     *("--keep-unit", "--private-network", "--capability=all", "--console=pipe"),
                     f"--bind={engine.directory}/docker.sock:/run/outside/docker.sock",
                 ],

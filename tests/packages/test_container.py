@@ -160,22 +160,26 @@ def test_a_stop_of_the_container_is_a_clean_stop_of_the_agent(
     assert "Stopped." in engine.docker("logs", own)
 
 
-@pytest.mark.parametrize("without", ["--pid=host", "--cap-add=SYS_PTRACE"])
-def test_each_right_that_is_given_is_needed(
+def test_without_the_hosts_processes_none_is_named(engine: PrivateEngine, place: Path) -> None:
+    assert "--pid=host" in documented_options()
+    engine.run("--name", "job")
+    start(engine, place, without="--pid=host")
+    wait_for_ticks(engine, place, 3)
+    assert "job" not in named(place).values()
+
+
+@pytest.mark.parametrize("without", ["", "--cap-add=SYS_PTRACE"])
+def test_the_capability_is_what_namespaces_are_looked_at_by(
     engine: PrivateEngine, place: Path, without: str
 ) -> None:
-    """Without it a process that the kernel has in a container is not named."""
-    assert without in documented_options()
-    # Its process belongs to another user: root without the capability may not look at it.
-    engine.run("--name", "job", "--user", "1234:1234")
-    expected = dict.fromkeys(pids(engine, "job"), "job")
-    try:
-        start(engine, place, without=without)
-        wait_for_ticks(engine, place, 3)
-    except (AssertionError, DockerCommandError):
-        return  # it does not even run
-    found = named(place)
-    assert {pid: name for pid, name in found.items() if name == "job"} != expected
+    """By its namespaces a process is known that has left its container's cgroup."""
+    assert "--cap-add=SYS_PTRACE" in documented_options()
+    job = engine.run("--name", "job", "--user", "1234:1234")
+    pid = engine.inspect(job)["State"]["Pid"]
+    start(engine, place, without=without)
+    link = f"/proc/{pid}/ns/pid"
+    said = engine.docker("exec", "so1_agent", "readlink", link, check=False)
+    assert said == ("" if without else str(Path(link).readlink()))
 
 
 def test_it_has_no_right_beyond_those_of_the_documents(engine: PrivateEngine, place: Path) -> None:
