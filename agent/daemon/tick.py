@@ -241,6 +241,14 @@ class Ticker:
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)
         return removed
 
+    @property
+    def waits_for_a_tick(self) -> bool:
+        """Whether the engine had been away and answers again, so that a whole tick is all that
+        keeps decisions back."""
+        if self._carried.engine_seen == self._collector.interruptions:
+            return False
+        return bool(self._collector.list_containers())
+
     def relieve(self) -> int:
         """A pass at once for the rules that have a bound of the host's memory, which was passed.
 
