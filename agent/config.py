@@ -49,6 +49,11 @@ class SourceChoice(StrEnum):
     PSUTIL = "psutil"
 
 
+class GrafanaLanguage(StrEnum):
+    SPANISH = "es"
+    ENGLISH = "en"
+
+
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
@@ -103,6 +108,8 @@ class GrafanaSettings(_Section, frozen=True):
     keep: bool = False
     """Leave Grafana up at stop."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 3000
+    language: GrafanaLanguage = GrafanaLanguage.SPANISH
+    """Of the dashboards."""
     admin_password: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "admin"  # noqa: S105 - the original's; a warning is said
 
 

@@ -23,7 +23,7 @@ usage() {
 Usage: ./bash/test.sh [--fast | --full]
        ./bash/test.sh lint
        ./bash/test.sh unit   [-k EXPR]
-       ./bash/test.sh fleet  [-k EXPR]
+       ./bash/test.sh fleet  [--full] [-k EXPR]
        ./bash/test.sh docker [-k EXPR]
        ./bash/test.sh coverage [-k EXPR]
        ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
@@ -169,6 +169,15 @@ run_fleet() {
         "${selection[@]}" tests/fleet
 }
 
+# The same centre's tests on Debian 13's PostgreSQL, in a tree of its own.
+run_fleet_17() {
+    local tree
+    tree=$(as_root "$fleet_python" -m tests.fleet.trixie) || return
+    as_root env SO1_POSTGRES_ROOT="$tree" "$fleet_python" -m pytest -p no:cacheprovider -q \
+        -o junit_family=xunit1 --junit-xml="$results/fleet-17.xml" "${selection[@]}" tests/fleet \
+        --ignore=tests/fleet/test_metrics.py
+}
+
 run_docker() {
     local -a runner
     measured
@@ -234,6 +243,7 @@ fleet_layer() {
     if install_without_starting $(packages_of fleet); then
         make_fleet_environment
         layer fleet run_fleet
+        ((full == 0)) || layer fleet-17 run_fleet_17
     else
         skip_layer fleet "the packages it needs cannot be installed: $(packages_of fleet)"
     fi

@@ -25,7 +25,7 @@ from agent.model.host import HostFigures
 from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
-from agent.policy import decide, governance, original
+from agent.policy import decide, dependants, governance, original
 from agent.policy.memory import RuleMemory
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
@@ -104,6 +104,7 @@ class Ticker:
         self._rules = original.rule_set(settings)
         self._memory = memory
         self._applied = applied
+        self._needed_reported: set[ContainerKey] = set()
         self.recreations = Recreations(installation)
 
     def use(self, settings: PolicySettings) -> None:
@@ -238,7 +239,20 @@ class Ticker:
             self._memory.arming.seen(standing)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
         due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
-        return tuple(one for one in due if not self._is_left_to_its_owner(one))
+        needed = dependants.needed_by(tick.containers)
+        self._report_needed(due, needed)
+        return tuple(
+            one
+            for one in due
+            if not (self._is_left_to_its_owner(one) or dependants.spares(one, needed))
+        )
+
+    def _report_needed(self, due: Sequence[Decision], needed: Mapping[ContainerKey, str]) -> None:
+        """The built-in set goes on, and whoever looks after the other container must hear of it."""
+        now = {one.container for one in due if one.container in needed}
+        for key in now - self._needed_reported:
+            log.warning("container=%s outcome=needed %s", key.short_id, needed[key][:_MAX_SHOWN])
+        self._needed_reported = now
 
     def _is_left_to_its_owner(self, decision: Decision) -> bool:
         """Whether somebody brings it back each time. The built-in set goes on removing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.config import PolicySettings
@@ -17,6 +17,7 @@ from agent.model.container import ContainerKey, ContainerTotals, Tier
 from agent.model.removal import Decision, Reason
 from agent.policy import original
 from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment, idle_level, verdicts
+from agent.policy.dependants import needed_by
 from agent.policy.governance import protection
 from agent.policy.rules import ENDED, Rule, RuleOrder, RuleSet
 
@@ -84,6 +85,7 @@ def standings(
     now: HostMoment,
 ) -> list[Standing]:
     """Every claimed container and what its rule makes of it at this moment."""
+    needed = needed_by(one.container for one in totals)
     claimed: dict[tuple[str, str], list[ContainerTotals]] = defaultdict(list)
     by_name = {rule.name: (place, rule) for place, rule in enumerate(rules.rules)}
     for one in totals:
@@ -95,7 +97,8 @@ def standings(
     for (name, _), members in claimed.items():
         place, rule = by_name[name]
         group = min(place, len(rules.own))
-        found += _of_rule(rule, group, members, disputed, now)
+        spared = {} if rules.is_built_in(rule) or not rule.action.is_destructive else needed
+        found += _of_rule(rule, group, members, disputed, now, spared)
     return _one_for_the_host(found)
 
 
@@ -117,10 +120,11 @@ def _of_rule(
     members: Sequence[ContainerTotals],
     disputed: frozenset[ContainerKey],
     now: HostMoment,
+    needed: Mapping[ContainerKey, str],
 ) -> list[Standing]:
     """What one rule makes of what it claims on one engine."""
     running = [one for one in members if one.container.state.is_running]
-    held = {one.container.key: _unsure(rule, one, disputed, now) for one in members}
+    held = {one.container.key: _unsure(rule, one, disputed, now, needed) for one in members}
     if rule.keep is None:
         places = len(members)
     else:
@@ -156,11 +160,17 @@ def _acts(rule: Rule, one: ContainerTotals, unsure: str, now: HostMoment) -> tup
 
 
 def _unsure(
-    rule: Rule, one: ContainerTotals, disputed: frozenset[ContainerKey], now: HostMoment
+    rule: Rule,
+    one: ContainerTotals,
+    disputed: frozenset[ContainerKey],
+    now: HostMoment,
+    needed: Mapping[ContainerKey, str],
 ) -> str:
     """Why this one is spared and holds a first place, "" where it is known well enough."""
     if one.container.key in disputed:
         return "spared: the two witnesses disagree on it"
+    if why := needed.get(one.container.key):
+        return f"spared: {why}"
     for verdict in verdicts(rule, one, now):
         if verdict.met is None:
             return f"spared: {verdict.condition} is not known: {verdict.missing}"

@@ -161,6 +161,7 @@ high = "busybox:1.36"
 enabled = false
 keep = true
 port = 3001
+language = "en"
 admin_password = "x"
 [modules]
 keep = true
@@ -229,7 +230,13 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "rollup_days": 400,
         },
         "images": {"low": "alpine:latest", "high": "polinux/stress"},
-        "grafana": {"enabled": True, "keep": False, "port": 3000, "admin_password": "admin"},
+        "grafana": {
+            "enabled": True,
+            "keep": False,
+            "port": 3000,
+            "language": "es",
+            "admin_password": "admin",
+        },
         "modules": {
             "keep": False,
             "sysinfo_path": "/proc/sysinfo_so1_202300539",
@@ -279,6 +286,7 @@ REFUSED = {
     "an image with a blank": ('[images]\nlow = "alpine; rm -rf /"', "$.images.low"),
     "an image like an option": ('[images]\nhigh = "--privileged"', "$.images.high"),
     "a port that is none": ("[grafana]\nport = 70000", "$.grafana.port"),
+    "a language that no dashboard has": ('[grafana]\nlanguage = "fr"', "$.grafana.language"),
     "a section that is a list": ("policy = [1]", "$.policy"),
     "a key twice": ("interval_s = 5\ninterval_s = 6", "overwrite"),
     "what is not TOML": ("interval_s: 5", "TOML"),

@@ -18,7 +18,7 @@ from agent.engine_api import own_container
 from agent.errors import SourceError
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, HeldBasis
 from agent.model.removal import Decision
-from agent.policy import decide, governance, idle, original
+from agent.policy import decide, dependants, governance, idle, original
 from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment
 from agent.policy.decide import Standing
 from agent.policy.idle import Idleness
@@ -56,7 +56,9 @@ class Look:
     def due(self) -> tuple[Decision, ...]:
         """What the rules would do now, rank 1 first."""
         decisions = decide.decisions_of(self.standings, self.rules, lambda: secrets.token_hex(6))
-        return self.memory.arming.due(decisions, self.rules, self.now.now_ns)
+        due = self.memory.arming.due(decisions, self.rules, self.now.now_ns)
+        needed = dependants.needed_by(one.container for one in self.totals)
+        return tuple(one for one in due if not dependants.spares(one, needed))
 
     def is_stale(self, interval_s: float) -> bool:
         return self.age_s > _STALE_TICKS * interval_s
