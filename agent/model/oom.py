@@ -99,7 +99,7 @@ class LoggedKill(NamedTuple):
     """0 as above."""
     trigger_comm: str
     logged_ns: int
-    """The kernel's clock of its log, near the boot clock without suspensions."""
+    """Boot clock, as far as the kernel's log has it."""
 
 
 class Neighbour(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,7 +55,12 @@ class KernelLog:
 
     def read(self) -> tuple[LoggedKill, ...]:
         """The kills that were logged since the last call."""
-        return tuple(self._parser.kills(self._records()))
+        found = tuple(self._parser.kills(self._records()))
+        if not found:
+            return ()
+        # The log's clock stands still while the host is suspended, as the monotonic one does.
+        asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        return tuple(one._replace(logged_ns=one.logged_ns + asleep_ns) for one in found)
 
     def _records(self) -> Iterable[str]:
         for _ in range(_MOST_RECORDS):
