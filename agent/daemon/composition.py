@@ -17,6 +17,7 @@ import msgspec
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon.autopsies import Autopsies
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
@@ -196,6 +197,13 @@ class _Run:
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
             metrics=self._outlets.metrics,
+            autopsies=Autopsies(
+                marks=self._bpf.ooms,
+                ended=self._bpf.ended,
+                kernel_log=outside.kernel_log(undo),
+                started=lambda: events.names,
+                clock=clock,
+            ),
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(

@@ -38,6 +38,7 @@ from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
+from agent.sources.kernel_log import KernelLog
 from agent.sources.process_source import Loading
 from agent.store import handover
 from agent.store.installation import installation_id
@@ -45,6 +46,7 @@ from agent.store.queries import History
 from agent.store.store import Store
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
+from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
     from agent.sources.bpf.witness import Witness
@@ -167,6 +169,13 @@ class Outside:
         return bpf.Witness.start(
             layout.hierarchy, self.clock, directory=Path(self.config.paths.bpf)
         )
+
+    def kernel_log(self, undo: UndoStack) -> KernelLog | None:
+        """None where it cannot be read."""
+        log = KernelLog.open()
+        if log is not None:
+            undo.push("kernel log", log.close)
+        return log
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
+from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
 from agent.engine_api.own_container import OwnContainer
@@ -78,6 +79,7 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        autopsies: Autopsies,
         memory: RuleMemory,
         applied: Callable[[], Sequence[RemovalPass]],
         metrics: Metrics | None = None,
@@ -97,6 +99,7 @@ class Ticker:
         self._mark = mark
         self._carried = carried
         self._metrics = metrics
+        self._autopsies = autopsies
         self._number = 0
         self._rules = original.rule_set(settings)
         self._memory = memory
@@ -135,6 +138,7 @@ class Ticker:
         count = _running_count(tick, gone)
         snapshot = tick.sample.snapshot
         view = tick.sample.cgroups.value
+        findings = self._find(tick)
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
             memory=snapshot.memory,
@@ -150,6 +154,9 @@ class Ticker:
             checks=tick.attribution.counts,
             cgroups={key.id: one for key, one in view.containers.items()} if view else {},
             shares={key.id: one for key, one in tick.cpu_shares.items()},
+            oom_kills=findings.kills,
+            oom_causes=findings.causes,
+            ended=findings.ended,
             policy_state=self._memory.rows(),
         )
         self._carried = tick.carried
@@ -174,6 +181,11 @@ class Ticker:
             stages_ms=dict(self._stopwatch.stages_ms),
             stored=stored,
         )
+
+    def _find(self, tick: Tick) -> Findings:
+        """Who ended, and why whom the OOM killer chose, since the last tick."""
+        autopsies, before = self._autopsies, self._carried
+        return self._stopwatch.time("oom", lambda: autopsies.of(tick, before))
 
     def hold_limit(self) -> int:
         """A pass at once where more governed containers run than allowed, not at the next tick.
@@ -271,6 +283,7 @@ class Ticker:
         except StoreError:
             return False
         self._removals.counted()
+        self._autopsies.stored()
         self._memory.stored(record.policy_state)
         return True
 

@@ -36,6 +36,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         kernel.modules(facts, config),
         kernel.bpf(facts, config),
         kernel.bcc(facts, config),
+        kernel.oom(facts, config),
         host.cgroups(facts),
         host.memory(facts),
         host.docker(facts),

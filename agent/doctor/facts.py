@@ -53,6 +53,16 @@ class SigningFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class OomFacts:
+    """What tells of OOM kills, beside BPF's own record."""
+
+    has_log: bool | None
+    """Whether `/dev/kmsg` can be read; None where only root could tell."""
+    has_symbols: bool | None
+    """Whether the kernel shows where its functions are; None as above."""
+
+
+@dataclass(frozen=True, slots=True)
 class BpfFacts:
     problem: str
     """Why the probes cannot work here (types, lockdown, programs), BCC aside; "" where they can."""
@@ -171,6 +181,7 @@ class Facts:
     clock: ClockFacts
     python: PythonFacts
     leftovers: LeftoverFacts
+    oom: OomFacts = OomFacts(None, None)
     proc_problem: str = ""
     """Why `/proc` does not show what the agent reads there, "" where it does."""
     proc_hint: str = ""

@@ -32,6 +32,7 @@ from agent.doctor.probe_kernel import (
     bpf_facts,
     cgroup_facts,
     module_facts,
+    oom_facts,
     signing_facts,
 )
 from agent.errors import AgentError
@@ -68,6 +69,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         signing=signing_facts(),
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
+        oom=oom_facts(root=root),
         docker=docker,
         cron_problem=cron_problem,
         cron_hint=cron_hint,

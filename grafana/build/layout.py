@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.build.panels import MARKED, REMOVALS, Panel
+from grafana.build.panels import MARKED, OOM_KILLS, REMOVALS, Panel
 
 
 class Grid:
@@ -46,7 +46,7 @@ def content(made: build.Dashboard) -> dict[str, Any]:
         panel["id"] = number
     marked = [panel["id"] for panel in found["panels"] if panel["title"] == MARKED]
     for annotation in found["annotations"].get("list", ()):
-        if annotation["name"] == REMOVALS:
+        if annotation["name"] in (REMOVALS, OOM_KILLS):
             annotation["filter"] = {"exclude": False, "ids": marked}
     return found
 

@@ -189,6 +189,9 @@ class FakeOutside(Outside):
     def other_engine(self) -> None:
         return None
 
+    def kernel_log(self, undo: Any) -> None:
+        return None
+
     def remover(self, own: OwnContainer) -> Any:
         return self._host.docker
 

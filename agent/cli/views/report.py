@@ -7,12 +7,12 @@ markup.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from agent.cli.views.drawing import draw
+from agent.cli.views.moments import moment, span
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.util.terminal import printable
@@ -113,6 +113,23 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
             frozenset({0, 1, 2}),
             "rows a process are kept for some hours only",
         )
+    yield Sheet(
+        "Processes that no tick saw, by what they cost",
+        ("COUNT", "CPU MS", "PEAK MB", "STARTED BY", "CONTAINER", "NAME"),
+        tuple(
+            (
+                Cell(str(one.processes)),
+                Cell(f"{one.cpu_ms:.1f}"),
+                Cell("-" if one.peak_rss_mb is None else f"{one.peak_rss_mb:.1f}"),
+                Cell(printable(one.parent)),
+                Cell(printable(one.container_name)),
+                Cell(printable(one.name)),
+            )
+            for one in report.short_lived
+        ),
+        frozenset({0, 1, 2}),
+        "none, or BPF was not there",
+    )
     yield _removed(report)
 
 
@@ -133,21 +150,6 @@ def show(report: Report, console: Console) -> None:
         parts.append(Text())
         parts.append(draw(sheet))
     console.print(Group(*parts))
-
-
-def moment(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def span(milliseconds: int) -> str:
-    """`2 d 3 h`, `5 min`, `42 s`: the two largest units."""
-    left = max(0, milliseconds) // 1000
-    parts = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        if left >= size:
-            parts.append(f"{left // size} {unit}")
-            left %= size
-    return " ".join(parts[:2]) or "0 s"
 
 
 def _headline(report: Report) -> str:
@@ -172,12 +174,22 @@ def _notes(report: Report) -> list[str]:
             "in no total."
         )
     if verdicts.events_lost:
-        notes.append(f"BPF lost {verdicts.events_lost} events.")
+        missed = verdicts.events_missed
+        which = f", {missed} of them runs that the kernel skipped" if missed else ""
+        notes.append(f"BPF lost {verdicts.events_lost} events{which}.")
     if verdicts.events_corrected:
         notes.append(
             f"BPF met {verdicts.events_corrected} processes in another cgroup than their history "
             "says."
         )
+    if verdicts.events_late:
+        notes.append(
+            f"Of {verdicts.events_late} ended processes BPF was told late: no loss, their CPU is "
+            "in its place."
+        )
+    if report.oom_kills:
+        whom = "A process was" if report.oom_kills == 1 else f"{report.oom_kills} processes were"
+        notes.append(f"{whom} killed for lack of memory: see agent oom.")
     if failed := report.removals.outcomes.get("failed", 0):
         notes.append(f"{failed} removals failed.")
     return notes

@@ -147,4 +147,12 @@ SISTEMA = {
         "What a tick takes to read, decide, remove and store: mean and maximum of each interval. "
         "Ticks that remove wait some seconds for the containers to end."
     ),
+    "Registro de BPF en el Rango": "BPF's Record in the Range",
+    "De los ticks del rango: eventos perdidos (con las ejecuciones que el kernel omitió), procesos "
+    "que estaban en otro cgroup que el de su historia, y finales que se supieron tarde. Solo los "
+    "perdidos y los omitidos son pérdidas.": (
+        "Of the range's ticks: events lost (with the runs that the kernel skipped), processes that "
+        "were in another cgroup than their history says, and ends that were told late. Only lost "
+        "and skipped ones are losses."
+    ),
 }

@@ -111,6 +111,29 @@ WORDS = {
     "Sin detalle por proceso en este rango (se guarda 24 h)": (
         "No detail by process in this range (kept for 24 h)"
     ),
+    "Muertes por falta de memoria": "Killed for lack of memory",
+    "Perdidos": "Lost",
+    "Omitidos": "Skipped",
+    "Corregidos": "Corrected",
+    "Tardíos": "Late",
+    "Causa": "Cause",
+    "Límite": "Limit",
+    "Límite de": "Limit of",
+    "Tenía": "Had",
+    "Pedía": "Asked",
+    "Creció": "Grew",
+    "Cuánto": "How much",
+    "Testigos": "Witnesses",
+    "límite": "limit",
+    "equipo sin memoria": "host out of memory",
+    "a mano": "by hand",
+    "desconocida": "unknown",
+    "Ninguno en este rango": "None in this range",
+    "Padre": "Parent",
+    "Veces": "Times",
+    "RAM máxima": "Most RAM",
+    " de ": " of ",
+    "; creció ": "; grew: ",
 }
 
 NEUTRAL = frozenset(
@@ -122,6 +145,8 @@ NEUTRAL = frozenset(
             "RAM",
             "RSS",
             "OOM",
+            "OOM: ",
+            "oom",
             "PID",
             "PSI",
             "PSI CPU",

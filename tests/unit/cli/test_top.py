@@ -151,6 +151,10 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     assert "(others): 3 times, 0.0 ms of CPU" in text
     assert "elsewhere" not in text
     assert "\x1b" not in text
+    listed = view.plain(shown, Choice(), shown.tick.timestamp_ms).splitlines()
+    (place,) = [at for at, line in enumerate(listed) if "unseen: 12 sle\\x1bep, 3 (others)" in line]
+    assert box.container_name in listed[place - 1]
+    assert "35 ms of CPU" in listed[place]
 
 
 def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.LastTick) -> None:
