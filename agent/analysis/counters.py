@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.model.accounts import ContainerShare
+from agent.model.container import ContainerKey
 from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Action, Removal
 
@@ -69,8 +70,8 @@ _NONE = ContainerCounters()
 class LastingCounters:
     """All of them at one moment."""
 
-    containers: Mapping[str, ContainerCounters] = field(default_factory=dict)
-    """By full id: every container that Docker lists and BPF has an account of."""
+    containers: Mapping[ContainerKey, ContainerCounters] = field(default_factory=dict)
+    """Every container that its engine lists and BPF has an account of."""
     host: Mapping[Key, int] = field(default_factory=dict)
     """By name and labels."""
 
@@ -78,9 +79,13 @@ class LastingCounters:
         """With one more tick. Removals are counted apart, as they end."""
         containers = self.containers
         if record.container_count is not None:
-            # Docker's list is whole: what is not in it has ended its life.
-            listed = {totals.container.id for totals in record.totals}
-            containers = {key: old for key, old in containers.items() if key in listed}
+            # An engine's list is whole: what is not in it has ended its life.
+            listed = {totals.container.key for totals in record.totals}
+            containers = {
+                key: old
+                for key, old in containers.items()
+                if key in listed or key.engine in record.silent
+            }
             for key, share in record.shares.items():
                 if key in listed:
                     containers[key] = containers.get(key, _NONE).plus(share)

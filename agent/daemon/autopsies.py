@@ -15,7 +15,7 @@ from agent.analysis import autopsy, endings
 from agent.analysis.autopsy import Living, NameAndImage, Remembered, Scene
 from agent.clock import Clock
 from agent.model.bpf import ProcessExit
-from agent.model.container import DOCKER, ContainerKey
+from agent.model.container import ContainerKey
 from agent.model.ended import EndedProcess
 from agent.model.oom import LoggedKill, OomKill, OomMark
 from agent.model.process import ProcessKey, in_clock_ticks
@@ -56,11 +56,11 @@ class Autopsies:
         marks: Callable[[], Sequence[OomMark] | None],
         ended: Callable[[], Sequence[ProcessExit]],
         kernel_log: Log | None,
-        started: Callable[[], Mapping[str, tuple[str, str]]],
+        started: Callable[[], Mapping[ContainerKey, tuple[str, str]]],
         clock: Clock,
     ) -> None:
         """`marks` and `ended` give BPF's, `marks` None where there are no probes; `started` gives
-        name and image of the containers that the engine told of, by full id."""
+        name and image of the containers whose starts their engines reported."""
         self._marks = marks
         self._ended = ended
         self._log = kernel_log
@@ -175,9 +175,7 @@ class Autopsies:
         return owner
 
     def _known(self) -> dict[ContainerKey, NameAndImage]:
-        started = {
-            ContainerKey(DOCKER, key): NameAndImage(*one) for key, one in self._started().items()
-        }
+        started = {key: NameAndImage(*one) for key, one in self._started().items()}
         return started | self._containers
 
     def _scene(

@@ -24,6 +24,7 @@ from agent.model.process import Snapshot
 from agent.model.tick import Carried, Tick
 from agent.policy import governance
 from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.lists import EngineLists
 from agent.util.terminal import Say
 
 if TYPE_CHECKING:
@@ -40,11 +41,17 @@ class Watch:
         self._witness = witness
         self._own = outside.own_container()
         self._bpf = BpfPolling(witness, outside.clock, outside.say)
-        self._engine = outside.engine()
+        self._engines = {one.name: outside.engine(one) for one in outside.config.engines}
+        # Nobody follows the engines' events here, so each list is asked for.
+        self._lists = EngineLists(
+            {
+                name: KeptList(engine, outside.clock, lambda: None)
+                for name, engine in self._engines.items()
+            }
+        )
         self._collector = Collector(
             read_processes=self._read_processes,
-            # Nobody follows the engine's events here, so each list is asked for.
-            engine=KeptList(self._engine, outside.clock, lambda: None),
+            engines=self._lists,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
@@ -83,7 +90,11 @@ class Watch:
         return derive(earlier, tick.sample, self._govern)
 
     def close(self) -> None:
-        self._engine.close()
+        self._lists.close()
+        if len(self._engines) > 1:
+            return  # each is its thread's own, and may be in use
+        for engine in self._engines.values():
+            engine.close()
 
     def _govern(self, container: Container) -> Governance:
         scope = self._outside.config.policy.scope

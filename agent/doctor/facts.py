@@ -113,6 +113,22 @@ class DockerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """One `[[engine]]`, beside that of `docker_host`."""
+
+    name: str
+    kind: str
+    governed: bool
+    version: str
+    """"" where it does not answer."""
+    api: str
+    driver: str
+    """Its cgroup driver, "" unknown."""
+    problem: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreFacts:
     kind: str | None
     """What lies at the database's path: `absent`, `empty`, `ours`, `damaged`, `foreign`."""
@@ -188,5 +204,7 @@ class Facts:
     fleet_problem: str = ""
     """Why nothing can be shipped or was not, "" where it can or no centre is set."""
     fleet_hint: str = ""
+    engines: tuple[EngineFacts, ...] = ()
+    """Those beside `docker_host`, in the order of the settings."""
     metrics_problem: str = ""
     """Why `metrics.listen` is not available or does not answer, "" where it can or none is set."""

@@ -28,6 +28,7 @@ from agent.doctor.facts import (
     PythonFacts,
     StoreFacts,
 )
+from agent.doctor.probe_engines import engine_facts
 from agent.doctor.probe_kernel import (
     bpf_facts,
     cgroup_facts,
@@ -71,6 +72,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         cgroups=cgroup_facts(),
         oom=oom_facts(root=root),
         docker=docker,
+        engines=engine_facts(config),
         cron_problem=cron_problem,
         cron_hint=cron_hint,
         store=_store(Path(config.paths.database), root=root),

@@ -115,8 +115,8 @@ class TickRow(Stored):
 class ContainerProcess(Stored):
     """One row for each process of a container and tick."""
 
-    container_id: str = _inside(lambda one: one.container_id[:12])
-    """Docker's short id."""
+    container_id: str = _inside(lambda one: one.container.short_id)
+    """Its engine's short id."""
     container_name: str = _inside(lambda one: clean(one.container_name))
     pid: int = _inside(lambda one: one.pid)
     name: str = _inside(lambda one: process_name(one.name), "process_name")
@@ -126,6 +126,8 @@ class ContainerProcess(Stored):
     """Of one CPU."""
     verified: str = _inside(lambda one: str(one.verified))
     basis: str = _inside(lambda one: str(one.basis))
+    engine: str = _inside(lambda one: one.container.engine)
+    """Whose id it is; for a container that no engine lists, its runtime by the cgroup's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,12 @@ class ContainerRow(Stored):
     """Swapped out, uncompressed."""
     held_estimated_mb: float | None = _total(lambda one: mb(one.held_estimated_kb))
     """The part of `held_mb` that is an estimate."""
+    rule: str | None = _total(lambda one: one.rule or None)
+    """The rule that claims it, None where none does."""
+    engine: str = _total(lambda one: one.container.engine)
+    """Whose id it is."""
+    pod: str = _total(lambda one: clean(one.container.pod))
+    """The pod that it is in, "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +228,8 @@ class ShortLived(Stored):
     processes: int = _command(lambda one: one.command.processes, "count")
     cpu_ms: float = _command(lambda one: round(one.command.cpu_ns / 10**6, 3))
     peak_rss_mb: float | None = _command(lambda one: mb_or_none(one.command.peak_rss_kb))
+    engine: str = _command(lambda one: one.of.container.engine)
+    """Whose id it is."""
 
 
 @dataclass(frozen=True, slots=True)

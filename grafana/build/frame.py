@@ -19,7 +19,8 @@ WITH RECURSIVE pasos(desde, cada) AS (
   SELECT desde + cada, cada FROM pasos WHERE desde + cada <= $__to
 )
 SELECT min(d.timestamp) / 1000.0 AS time,
-       'Eliminados: ' || group_concat(container_name || ' (' || reason || ', '
+       'Eliminados: ' || group_concat(container_name || ' ('
+         || CASE reason WHEN 'rule' THEN rule ELSE reason END || ', '
          || CAST(round(held_mb) AS INTEGER) || ' MB)', ', ')
          || CASE count(*) WHEN 12 THEN ' …' ELSE '' END AS text,
        'eliminación' AS tags

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from agent.cli.views.drawing import draw
 from agent.cli.views.moments import moment, span
+from agent.cli.views.names import shown_names
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
+from agent.model.removal import Reason
 from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -31,6 +33,10 @@ OUTCOME_STYLES = {
     "gone": "dim",
     "left alone": "yellow",
     "dry-run": "cyan",
+    "stopped": "green",
+    "restarted": "green",
+    "paused": "green",
+    "notified": "cyan",
 }
 
 
@@ -71,10 +77,11 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
         return Cell("" if curve is None else sparkline(curve.points, ascii_only, width), "cyan")
 
     yield _host(report, spark)
+    names = shown_names(one.row for one in report.containers)
     yield Sheet(
         "Containers at the last tick",
         ("NAME", "TIER", "PROCS", "HELD MB", "RSS MB", "CPU %", "VERIFIED", "HELD OVER TIME"),
-        tuple(_container(one, spark(one.held, 90)) for one in report.containers),
+        tuple(_container(one, names[one.row], spark(one.held, 90)) for one in report.containers),
         frozenset({2, 3, 4, 5}),
         "none was running"
         if report.last.container_count is not None
@@ -228,13 +235,13 @@ def _host(report: Report, spark: Callable[[Curve | None], Cell]) -> Sheet:
     )
 
 
-def _container(one: ContainerNow, held: Cell) -> tuple[Cell, ...]:
+def _container(one: ContainerNow, name: str, held: Cell) -> tuple[Cell, ...]:
     row = one.row
     verdict = one.verified or "no process"
     if one.unusual:
         verdict += f", {one.unusual} unusual"
     return (
-        Cell(printable(row.container_name)),
+        Cell(name),
         Cell(row.tier, TIER_STYLES.get(row.tier, "")),
         Cell(str(row.processes)),
         Cell(f"{row.held_mb:.1f}"),
@@ -284,7 +291,7 @@ def _removed(report: Report) -> Sheet:
             (
                 Cell(moment(one.timestamp_ms)),
                 Cell(str(one.rank)),
-                Cell(one.reason),
+                Cell(one.reason if one.reason != Reason.RULE else f"rule {one.rule}"),
                 Cell(f"{one.held_mb:.1f}"),
                 Cell(f"{one.cpu_percent:.1f}"),
                 Cell(one.ending, OUTCOME_STYLES.get(one.ending, "")),

@@ -15,11 +15,14 @@ from rich.text import Text
 
 from agent.cli.views.drawing import draw
 from agent.cli.views.moments import moment, span
+from agent.cli.views.names import shown_names
 from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES
 from agent.cli.views.report_figures import worst_verdict
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
+from agent.model.container import ContainerKey
+from agent.model.removal import BUILT_IN_NAMES
 from agent.policy.eviction_preview import Contender, contenders
 from agent.store.queries import ContainerProcess, ContainerRow, History, ShortLived, TickRow
 from agent.util.terminal import printable
@@ -46,8 +49,8 @@ class LastTick:
     tick: TickRow
     containers: tuple[ContainerRow, ...]
     processes: tuple[ContainerProcess, ...]
-    gone: frozenset[str]
-    """Ids of containers that were removed, in that tick or since."""
+    gone: frozenset[ContainerKey]
+    """By short id, those that were removed, in that tick or since."""
     contenders: tuple[Contender, ...]
     short_lived: tuple[ShortLived, ...] = ()
     """What ended before a snapshot saw it."""
@@ -77,8 +80,12 @@ def read(path: Path, settings: PolicySettings, at_ms: int | None = None) -> Last
         processes = history.container_processes_at(tick.timestamp_ms)
         unseen = history.short_lived_at(tick.timestamp_ms)
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
-    gone = frozenset(one.container_id for one in removals if one.is_away)
-    disputed = {one.container_id for one in processes if one.verified == "conflict"}
+    gone = frozenset(ContainerKey(one.engine, one.container_id) for one in removals if one.is_away)
+    disputed = {
+        ContainerKey(one.engine, one.container_id)
+        for one in processes
+        if one.verified == "conflict"
+    }
     going = contenders(rows, disputed, gone, settings)
     return LastTick(tick, rows, processes, gone, going, unseen)
 
@@ -165,12 +172,14 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
     for command in last.short_lived:
         unseen.setdefault(command.container_id, []).append(command)
     rows: list[tuple[Cell, ...]] = []
+    names = shown_names(last.containers)
+    with_rules = any(_own_rule(row) for row in last.containers)
     for row in in_order(last.containers, state.sort):
         word = worst_verdict(mine.get(row.container_id, []))
         chosen = row.container_id == state.selected
-        removed = row.container_id in last.gone
+        removed = (row.engine, row.container_id) in last.gone
         style = "reverse" if chosen else "dim strike" if removed else ""
-        name = printable(row.container_name) + (" (removed)" if removed else "")
+        name = names[row] + (" (removed)" if removed else "")
         rows.append(
             (
                 Cell(">" if chosen else " "),
@@ -181,15 +190,29 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
                      f"{row.cpu_short_lived_percent:.1f}"),
                 Cell(str(row.processes)),
                 Cell(row.tier, TIER_STYLES.get(row.tier, "")),
+                *([Cell(_own_rule(row) or "-")] if with_rules else []),
                 Cell(word or "no process", VERDICT_STYLES.get(word, "dim")),
                 Cell(name, style),
             )
         )  # fmt: skip
         if row.container_id in unseen:
-            rows.append((*[Cell("")] * 8, Cell(_unseen(unseen[row.container_id]), "dim")))
+            rows.append(
+                (*[Cell("")] * (8 + with_rules), Cell(_unseen(unseen[row.container_id]), "dim"))
+            )
     return Sheet(
         f"Containers by {state.sort}",
-        ("", "HELD MB", "RSS MB", "CPU %", "SHORT %", "PROCS", "TIER", "VERIFIED", "NAME"),
+        (
+            "",
+            "HELD MB",
+            "RSS MB",
+            "CPU %",
+            "SHORT %",
+            "PROCS",
+            "TIER",
+            *(("RULE",) if with_rules else ()),
+            "VERIFIED",
+            "NAME",
+        ),
         tuple(rows),
         frozenset({1, 2, 3, 4, 5}),
         "none is running"
@@ -205,6 +228,11 @@ def _unseen(commands: Sequence[ShortLived]) -> str:
     cpu_ms = sum(one.cpu_ms for one in commands)
     listed = ", ".join([*named, *([f"{more} more"] if more else [])])
     return f"  unseen: {listed}; {cpu_ms:.0f} ms of CPU"
+
+
+def _own_rule(row: ContainerRow) -> str:
+    """A rule of one's own that claims it; what the built-in set claims has a tier."""
+    return "" if row.rule in BUILT_IN_NAMES else row.rule or ""
 
 
 def _next(last: LastTick) -> Sheet:
@@ -233,8 +261,8 @@ def _when(one: Contender) -> str:
 
 
 def _inside(last: LastTick, state: Choice) -> Sheet:
-    names = {row.container_id: row.container_name for row in last.containers}
-    name = printable(names.get(state.selected, "a container that is gone"))
+    names = {row.container_id: name for row, name in shown_names(last.containers).items()}
+    name = names.get(state.selected, "a container that is gone")
     order = [one for one in last.processes if one.container_id == state.selected]
     if state.sort is Sort.CPU:
         order.sort(key=lambda one: -one.cpu_percent)

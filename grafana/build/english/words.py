@@ -71,6 +71,18 @@ WORDS = {
     "Especiales": "Special",
     "Orden": "Rank",
     "Motivo": "Reason",
+    "Acción": "Action",
+    "regla propia": "rule of one's own",
+    "Regla propia": "Own rule",
+    "eliminar": "remove",
+    "parar": "stop",
+    "reiniciar": "restart",
+    "pausar": "pause",
+    "avisar": "notify",
+    "parado": "stopped",
+    "reiniciado": "restarted",
+    "pausado": "paused",
+    "avisado": "notified",
     "Resultado": "Outcome",
     "Duración": "Duration",
     "Decisión": "Decision",
@@ -158,7 +170,7 @@ NEUTRAL = frozenset(
         *("${__data.fields.nombre}", "${__field.labels.metric}", "${__field.name}"),
         # Values in the database.
         *("removed", "failed", "gone", "left", "agree", "conflict", "unverified", "none"),
-        *("excess-low", "excess-high", "exited", "stop", "dry-run"),
+        *("excess-low", "excess-high", "exited", "stop", "dry-run", "rule"),
         *("first", "fork", "host_5m", "so1.", "r"),
     )
 )

@@ -101,7 +101,7 @@ def test_only_a_container_that_is_away_is_shown_as_removed(
     identity, path = with_removal(file, tmp_path, outcome, error)
     found = view.read(path, PolicySettings())
     assert found is not None
-    assert (identity in found.gone) is away
+    assert (("docker", identity) in found.gone) is away
     assert (identity in {one.container_id for one in found.contenders}) is not away
 
 
@@ -141,9 +141,9 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     box = snapshot.containers[0]
     at = (snapshot.tick.timestamp_ms, box.container_id, box.container_name)
     unseen = (
-        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5),
-        ShortLived(*at, "", "(others)", 3, 0.0, None),
-        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0),
+        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5, "docker"),
+        ShortLived(*at, "", "(others)", 3, 0.0, None, "docker"),
+        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0, "docker"),
     )
     shown = replace(snapshot, short_lived=unseen)
     text = text_of(shown, Choice(selected=box.container_id, inside=True))
@@ -334,3 +334,19 @@ def test_it_is_live_and_puts_the_terminal_back(terminal: Terminal, end: bytes) -
 
     assert terminal.process.wait(DEADLINE_S) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+def test_the_rule_of_ones_own_that_claims_a_container_stands_beside_it(
+    snapshot: view.LastTick,
+) -> None:
+    assert "RULE" not in text_of(snapshot, Choice()), "nobody has rules: as before"
+    built_in = tuple(replace(row, rule="original-low") for row in snapshot.containers)
+    assert "RULE" not in text_of(replace(snapshot, containers=built_in), Choice())
+    mine = (replace(built_in[0], rule="nightly-jobs", tier="none"), *built_in[1:])
+    for text in (
+        text_of(replace(snapshot, containers=mine), Choice()),
+        view.plain(replace(snapshot, containers=mine), Choice(), END_MS),
+    ):
+        assert "RULE" in text
+        assert text.count("nightly-jobs") == 1
+        assert "original-low" not in text

@@ -15,7 +15,7 @@ from agent.config import Config, with_overrides
 from agent.errors import ConfigError
 from agent.model.attribution import Attribution, AttributionCounts, Basis, Verified
 from agent.model.bpf import BpfView, Seam
-from agent.model.container import CgroupView, Hierarchy
+from agent.model.container import DOCKER, CgroupView, ContainerKey, Hierarchy
 from agent.model.ended import EndedProcess
 from agent.model.process import Source
 from agent.model.record import ContainerProcessUsage
@@ -71,8 +71,8 @@ def a_look(
     )
     rows = (row,) if docker else ()
     return Tick(
-        sample, Attribution(rows, AttributionCounts()), (), {}, (), (), None, False, frozenset(),
-        Carried(),
+        sample, Attribution(rows, AttributionCounts()), (), {}, (), (), None, frozenset(),
+        frozenset(), Carried(),
     )  # fmt: skip
 
 
@@ -86,7 +86,9 @@ def path(tmp_path: Path) -> Path:
     )  # fmt: skip
     victim = ended._replace(pid=91, status=137, oom=True, wall_ns=KILL.wall_ns + 10**7)
     usages = [
-        ContainerProcessUsage(ID_A, "web", pid, name, 2048, 7.5, Verified.AGREE, Basis.CGROUP)
+        ContainerProcessUsage(
+            ContainerKey(DOCKER, ID_A), "web", pid, name, 2048, 7.5, Verified.AGREE, Basis.CGROUP
+        )
         for pid, name in ((7, "sl\x1beep"), (9, "gone"))
     ]
     with open_store(path, FakeClock(NOW_NS)) as store:

@@ -25,7 +25,7 @@ class Host:
         self.marks: list[OomMark] | None = []
         self.lines: list[LoggedKill] = []
         self.exits: list[ProcessExit] = []
-        self.started: dict[str, tuple[str, str]] = {}
+        self.started: dict[ContainerKey, tuple[str, str]] = {}
         self.autopsies = Autopsies(
             marks=self._marks,
             ended=self._exits,
@@ -114,7 +114,7 @@ def test_what_could_not_be_stored_comes_again_and_is_counted_once() -> None:
 
 def test_a_container_that_came_and_went_has_the_name_of_its_start() -> None:
     host = Host()
-    host.started[WEB.id] = ("brief", "alpine:3")
+    host.started[BOX] = ("brief", "alpine:3")
     host.marks = [a_mark(91)]
 
     (found,) = host.autopsies.of(a_look(docker=False), Carried()).kills

@@ -12,10 +12,10 @@ from agent.analysis.counters import ContainerCounters
 from agent.export.figures import Budget, ExportedFigures
 from agent.export.openmetrics import render
 from agent.model.attribution import AttributionCounts
-from agent.model.container import DOCKER, ContainerCgroup, ContainerKey
+from agent.model.container import ContainerCgroup
 from agent.model.host import HostFigures
 from tests.unit.export.test_figures import of
-from tests.unit.store.builders import ID_A, a_container, a_tick, totals
+from tests.unit.store.builders import ID_A, KEY_A, a_container, a_tick, totals
 
 HOSTILE = [
     'q"uote',
@@ -27,7 +27,7 @@ HOSTILE = [
     "ñ 容器",
 ]
 CGROUP = ContainerCgroup(
-    ContainerKey(DOCKER, ID_A),
+    KEY_A,
     f"/docker/{ID_A}",
     frozenset({1}),
     cpu_ns=1_500_000_000,
@@ -42,7 +42,7 @@ def shown(**changed: object) -> ExportedFigures:
     one = replace(a_container(), started_ns=1_700_000_000 * 10**9)
     record = a_tick(
         totals=(totals(one),),
-        cgroups={ID_A: CGROUP},
+        cgroups={KEY_A: CGROUP},
         checks=AttributionCounts(agree=4, conflict=1, moved=2),
     )
     figures = of(record)

@@ -203,12 +203,12 @@ def _list(window: Window) -> Table:
 def _log(window: Window) -> Table:
     rows = window.shown(window.all.deletions)
     if not rows:
-        return [(None, "Ninguna en este rango", *[None] * 11)]
+        return [(None, "Ninguna en este rango", *[None] * 13)]
     rows = sorted(rows, key=lambda row: (-row["timestamp"], row["id"]))[:200]
     return [
         (
             row["timestamp"] / 1000, row["container_name"], row["tier"], row["rank"],
-            row["reason"], row["held_mb"], row["cpu_usage"],
+            row["reason"], row["rule"], row["action"], row["held_mb"], row["cpu_usage"],
             "left" if row["outcome"] == "gone" and row["error"] else row["outcome"],
             row["duration_ms"], row["available_before_mb"], row["available_after_mb"],
             row["decision"], row["error"],
@@ -335,6 +335,7 @@ def _reasons(window: Window) -> Points:
         Terminados=removed("exited"),
         Al_parar=removed("stop"),
         Fallidos=lambda row: row["outcome"] == "failed",
+        Regla_propia=removed("rule"),
     )
 
 

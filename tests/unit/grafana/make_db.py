@@ -298,9 +298,12 @@ def _remove(
     before = TOTAL_KB / 1024 * 0.55 - sum(row["held"] for row in totals)
     after = before + sum(row["held"] for row, _ in going) * 0.98
     removed = 0
-    for rank, (row, reason) in enumerate(going, start=1):
+    for rank, (row, why) in enumerate(going, start=1):
         state.deletions += 1
         outcome, error = "removed", ""
+        reason, rule = why, f"original-{row['one'].tier}"
+        if state.plan.incidents and state.deletions % 13 == 0:
+            reason, rule = "rule", "nightly-jobs"
         if state.plan.incidents and state.deletions % 41 == 0:
             outcome, error = "failed", "device or resource busy"
         elif state.plan.incidents and state.deletions % 29 == 0:
@@ -310,7 +313,7 @@ def _remove(
         connection.execute(
             "INSERT INTO deletions (timestamp,decision,container_id,container_name,image,tier,rank,"
             "reason,held_mb,cpu_usage,outcome,duration_ms,error,available_before_mb,"
-            "available_after_mb) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "available_after_mb,action,rule) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 timestamp - 400,
                 f"{rng.getrandbits(48):012x}",
@@ -327,6 +330,8 @@ def _remove(
                 error,
                 before,
                 after,
+                "remove",
+                rule,
             ),
         )
         if not error:

@@ -16,7 +16,8 @@ from agent.policy.dependants import needed_by
 from tests.unit.policy.test_decide import OURS, container, ids_in_turn, totals
 from tests.unit.policy.test_standings import acting, job, numbers, rule
 
-NEEDS = [
+JOBS = {"name": "job-*"}
+NEEDS: list[tuple[dict[str, Any], str]] = [
     ({"HostConfig": {"VolumesFrom": ["job-1:ro"]}}, "uses its volumes"),
     ({"HostConfig": {"VolumesFrom": [f"{1:064x}"]}}, "uses its volumes"),
     ({"HostConfig": {"Links": ["/job-1:/web/db"]}}, "links to it"),
@@ -44,7 +45,7 @@ def test_one_that_another_is_built_on_is_spared_and_holds_its_place(
 ) -> None:
     jobs = [job(1, 99), job(2, 50), job(3, 10)]
     other = beside(answer, state)
-    mine = rule(keep=1, action=action)
+    mine = rule(keep=1, action=action, match=JOBS)
     assert numbers(acting([*jobs, other], mine)) == [2]
     assert numbers(acting(jobs, mine)) == [1, 2], "without it, it is one like any other"
     assert needed_by([one.container for one in (*jobs, other)]) == {
@@ -54,7 +55,7 @@ def test_one_that_another_is_built_on_is_spared_and_holds_its_place(
 
 def test_a_report_is_made_of_it_all_the_same_and_its_later_step_spares_it() -> None:
     one, other = job(1), beside(NEEDS[0][0], ContainerState.RUNNING)
-    (reported,) = acting([one, other], rule(keep=0, action="notify"))
+    (reported,) = acting([one, other], rule(keep=0, action="notify", match=JOBS))
     needed = needed_by([one.container, other.container])
     assert not dependants.spares(reported, needed)
     assert dependants.spares(replace(reported, action=Action.STOP), needed)
@@ -63,7 +64,8 @@ def test_a_report_is_made_of_it_all_the_same_and_its_later_step_spares_it() -> N
 def test_the_built_in_set_goes_on() -> None:
     of = PolicySettings(keep_low=0, keep_high=0)
     ours = totals(container(1))
-    other = totals(replace(container(9, name="web"), needs=(Need(ours.container.name, "x"),)))
+    needs = (Need(ours.container.name, "uses its volumes"),)
+    other = replace(totals(replace(container(9, name="web"), needs=needs)), governed=False)
     seen = governance.claim(ours.container, original.rule_set(of), OURS)
     ours = replace(ours, tier=seen.tier, governed=seen.governed, rule=seen.rule)
     (gone,) = decide.decide([ours, other], frozenset(), of, ids_in_turn())

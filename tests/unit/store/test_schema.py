@@ -33,11 +33,11 @@ DOCUMENTED = {
     "metrics": """total_ram free_ram used_ram container_count process_count deleted_count
         available_ram cpu_usage cpu_count load1 psi_memory psi_cpu source tick_ms""",
     "container_stats": """container_id container_name pid process_name ram_usage cpu_usage
-        verified basis""",
+        verified basis engine""",
     "process_stats": "pid name ram_usage cpu_usage",
     "container_totals": """container_id container_name image tier governed processes held_mb
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
-        oom_kills swap_mb held_estimated_mb""",
+        oom_kills swap_mb held_estimated_mb rule engine pod""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
         outcome duration_ms error available_before_mb available_after_mb action rule engine""",
     "oom_kills": """pid process_name container_id container_name image cgroup cause limit_cgroup
@@ -46,7 +46,8 @@ DOCUMENTED = {
         beside witnesses""",
     "ended_processes": """started pid process_name parent_pid parent_name container_id
         container_name status oom cpu_ms peak_rss_mb""",
-    "short_lived": "container_id container_name parent_name process_name count cpu_ms peak_rss_mb",
+    "short_lived": """container_id container_name parent_name process_name count cpu_ms
+        peak_rss_mb engine""",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -64,7 +65,7 @@ TEXT = {
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     *("parent_name", "cgroup", "cause", "limit_cgroup", "limit_container", "trigger_name"),
     *("trigger_container", "grower_name", "grower_container", "beside", "witnesses"),
-    *("action", "rule", "engine"),
+    *("action", "rule", "engine", "pod"),
 }
 
 

@@ -124,8 +124,8 @@ def test_everything_of_a_record_is_told_in_kb(symbols: Symbols) -> None:
     assert (one.key, one.trigger) == (ProcessKey(91, 60), ProcessKey(88, 50))
     assert (one.comm, one.trigger_comm, one.trigger_cgroup) == ("stress", "sh", "init.scope")
     assert one.memory is not None
-    assert one.memory == (1024, 8, 0, 0)
     assert one.memory.rss_kb == 1032
+    assert one.memory == (1024, 8, 0, 0)
     assert one.oom_score_adj == -5
     assert [(level.name, level.used_kb, level.limit_kb) for level in one.levels] == [
         (BOX, 32768, 32768),
