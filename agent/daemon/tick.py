@@ -243,11 +243,12 @@ class Ticker:
 
     @property
     def waits_for_a_tick(self) -> bool:
-        """Whether the engine had been away and answers again, so that a whole tick is all that
+        """Whether an engine had been away and answers again, so that a whole tick is all that
         keeps decisions back."""
-        if self._carried.engine_seen == self._collector.interruptions:
+        unsettled = frozenset(self._collector.engines) - self._settled()
+        if not unsettled:
             return False
-        return bool(self._collector.list_containers())
+        return any(one.engine in unsettled for one in self._collector.list_containers())
 
     def relieve(self) -> int:
         """A pass at once for the rules that have a bound of the host's memory, which was passed.

@@ -171,20 +171,4 @@ CONTENEDORES = {
         "container, parent and name: the 50 with the most CPU. Their sum is the “Short-lived” of "
         "the share. The names are the workload's word."
     ),
-    "Muertes por Falta de Memoria": "Killed for Lack of Memory",
-    "Las últimas 200 del rango: a quién mató el kernel, de quién era el límite, quién pedía "
-    "memoria, quién había crecido más, y qué testigos lo confirman. La víctima no es siempre quien "
-    "creció. Con todo detalle: agent oom.": (
-        "The last 200 of the range: whom the kernel killed, whose limit it was, who asked for "
-        "memory, who had grown most, and which witnesses say so. The victim is not always the one "
-        "that grew. In full: agent oom."
-    ),
-    "Procesos de Vida Corta": "Short-lived Processes",
-    "Los que empezaron y acabaron entre dos ticks, en la última hora del rango, por contenedor, "
-    "padre y nombre: los 50 con más CPU. Su suma es la «Vida corta» del reparto. Los nombres son "
-    "palabra de la carga.": (
-        "Those that began and ended between two ticks, in the last hour of the range, by "
-        "container, parent and name: the 50 with most CPU. Their sum is “Short-lived” of the "
-        "split. Names are the workload's word."
-    ),
 }
