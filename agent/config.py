@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import msgspec
 
 from agent.errors import ConfigError
+from agent.model.cgroup_names import RUNTIMES
+from agent.model.container import DOCKER
 from agent.policy import meaning
 from agent.policy.rules import Rule, Rules
 
@@ -28,8 +30,15 @@ ImageName = Annotated[
     str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*\Z", min_length=1, max_length=255)
 ]
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", max_length=4096)]
+SocketAddress = Annotated[
+    str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+\Z", max_length=4096)
+]
+EngineName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]{0,31}\Z")]
+_SOCKET_FORM = "unix:// and an absolute path, as in unix:///var/run/docker.sock"
 _FORMS = {
-    "docker_host": "unix:// and an absolute path, as in unix:///var/run/docker.sock",
+    "docker_host": _SOCKET_FORM + ', or "" for none beside an [[engine]]',
+    "engine[...].socket": _SOCKET_FORM,
+    "engine[...].name": "a letter and at most 31 of a-z, 0-9, dot, dash and underscore",
     "images.": "an image's name, as in alpine:latest",
     "": "an absolute path without control characters",
 }
@@ -47,6 +56,13 @@ class SourceChoice(StrEnum):
     AUTO = "auto"
     MODULES = "modules"
     PSUTIL = "psutil"
+
+
+class EngineKind(StrEnum):
+    """What listens at an engine's socket."""
+
+    DOCKER = "docker"
+    PODMAN = "podman"
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -158,6 +174,21 @@ class FleetSettings(_Section, frozen=True):
     """The Python environment that has the driver."""
 
 
+class EngineSettings(_Section, frozen=True):
+    """One more container engine beside that of `docker_host`."""
+
+    name: EngineName
+    """Of the engine in rows, rules and messages; `docker` is that of `docker_host`."""
+    socket: SocketAddress
+    kind: EngineKind = EngineKind.DOCKER
+    govern: bool | None = None
+    """Whether the policy may act on its containers. None: on Docker's, on no other's."""
+
+    @property
+    def governed(self) -> bool:
+        return self.kind is EngineKind.DOCKER if self.govern is None else self.govern
+
+
 class PathSettings(_Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
@@ -176,8 +207,11 @@ class Config(_Section, frozen=True):
     interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 20.0
     source: SourceChoice = SourceChoice.AUTO
     docker_host: Annotated[
-        str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+\Z", max_length=4096)
+        str, msgspec.Meta(pattern=r"^(|unix:///[^\x00-\x1f\x7f]+)\Z", max_length=4096)
     ] = "unix:///var/run/docker.sock"
+    """The engine `docker`, which has the generated load and Grafana; "" where there is none."""
+    engine: Annotated[tuple[EngineSettings, ...], msgspec.Meta(max_length=16)] = ()
+    """More engines."""
     policy: PolicySettings = PolicySettings()
     retention: RetentionSettings = RetentionSettings()
     images: ImageSettings = ImageSettings()
@@ -188,6 +222,32 @@ class Config(_Section, frozen=True):
     metrics: MetricsSettings = MetricsSettings()
     fleet: FleetSettings = FleetSettings()
     paths: PathSettings = PathSettings()
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.engine]
+        for name in names:
+            if name in _TAKEN_NAMES or names.count(name) > 1:
+                why = _TAKEN_NAMES.get(name, "two engines have it")
+                raise ValueError(f"the engine name {name} cannot be used: {why}")
+        sockets: dict[str, str] = {}
+        for one in self.engines:
+            path = os.path.realpath(one.socket.removeprefix("unix://"))
+            if (other := sockets.setdefault(path, one.name)) != one.name:
+                raise ValueError(f"the engines {other} and {one.name} have the same socket")
+        if not sockets:
+            raise ValueError("docker_host is empty and there is no [[engine]]")
+
+    @property
+    def engines(self) -> tuple[EngineSettings, ...]:
+        """Every engine, that of `docker_host` first."""
+        docker = (EngineSettings(name=DOCKER, socket=self.docker_host),) if self.docker_host else ()
+        return (*docker, *self.engine)
+
+
+_TAKEN_NAMES = {
+    **dict.fromkeys(RUNTIMES, "a cgroup of that runtime which no engine lists has it"),
+    DOCKER: "it is that of docker_host",
+}
 
 
 def decode_config(text: str, origin: str) -> Config:
@@ -211,10 +271,13 @@ def decode_config(text: str, origin: str) -> Config:
 
 def _words(error: msgspec.ValidationError) -> str:
     """The error without a regular expression, which tells nobody what to write."""
-    found = re.fullmatch(r"Expected `str` matching regex .* - at `\$\.([\w.]+)`", str(error), re.S)
+    found = re.fullmatch(
+        r"Expected `str` matching regex .* - at `\$\.([\w.[\]]+)`", str(error), re.S
+    )
     if found is None:
         return str(error)
     key = found[1]
+    key = re.sub(r"\[\d+\]", "[...]", key)
     form = next(form for name, form in _FORMS.items() if key.startswith(name))
     return f"Expected {form} - at `$.{key}`"
 

@@ -8,11 +8,13 @@ readonly default_guests=(debian12 debian13)
 # Guests that differ by their kernel alone, and the tests that such a difference can fail.
 readonly kernel_guests=(debian12-5.10 debian12-rt debian13-rt debian13-backports)
 readonly kernel_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
-    tests/vm/test_modules_{figures,sharing,names,snapshot,readers,scale,fuzz}.py)
+    tests/vm/test_modules_{figures,states,sharing,names,snapshot,readers,scale,fuzz}.py
+    tests/vm/test_bpf_commands.py)
 # A guest of another architecture, some times slower still: what differs there, and the main job.
 readonly foreign_guests=(debian13-arm64)
 readonly foreign_tests=(tests/vm/test_lab_fixtures.py tests/vm/test_load_modules.py
-    tests/vm/test_modules_figures.py tests/vm/test_main_job.py tests/vm/test_bpf_{witness,agent}.py)
+    tests/vm/test_modules_{figures,states}.py tests/vm/test_main_job.py
+    tests/vm/test_bpf_{witness,agent}.py)
 # shellcheck source=bash/lib/test_engine.sh
 source "$root/bash/lib/test_engine.sh"
 # shellcheck source=bash/lib/test_environment.sh
@@ -37,7 +39,7 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   docker   tests with a real engine: the one that runs, or one of its own for the time
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
            with another kernel (debian12-5.10, debian12-rt, debian13-rt, debian13-backports) the
-           modules' tests; of debian13-arm64 the modules, the probes and the main job
+           modules' and probes' tests; of debian13-arm64 these and the main job
 
   coverage unit and docker, measured: which lines and branches of agent/ none of them runs
            (agents that tests start are measured too, but for one that is killed)
@@ -98,7 +100,7 @@ packages_of() {
         unit) echo gcc libc6-dev ;;
         fleet) echo prometheus victoria-metrics postgresql pgbouncer openssl ;;
         docker)
-            echo procps busybox-static stress cron python3-bpfcc
+            echo procps busybox-static stress cron python3-bpfcc podman
             # Ubuntu has it in packages that go with a kernel.
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.

@@ -10,8 +10,10 @@ from typer.exceptions import TyperException
 
 from agent import __version__
 from agent.cli.commands import bpf, fleet, policy
+from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
+from agent.cli.commands.who import who
 from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
@@ -170,8 +172,10 @@ def doctor(
     return command.doctor(config, database, as_json=as_json)
 
 
+app.command()(oom)
 app.command()(report)
 app.command()(top)
+app.command()(who)
 
 
 def run(arguments: list[str] | None = None) -> int:

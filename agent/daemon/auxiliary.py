@@ -45,7 +45,10 @@ class Auxiliary:
 
     def start(self, installation: str) -> None:
         """Starts all that is wanted. Raises nothing: what fails is in `problems` and said."""
-        wants_grafana, wants_cron = self._config.grafana.enabled, self._config.cron.enabled
+        has_docker = bool(self._config.docker_host)
+        wants_grafana = self._config.grafana.enabled and has_docker
+        wants_cron = self._config.cron.enabled and has_docker
+        why_not = "" if has_docker else "no Docker: docker_host is empty"
         if wants_grafana:
             if not self._config.grafana.keep:
                 self._undo.push("grafana", self._grafana.down)
@@ -56,12 +59,12 @@ class Auxiliary:
             self._undo.push("cron", self._outside.remove_cron)
             self._step("cron", self._install_cron)
         else:
-            self.words["cron"] = "off (--no-cron)"
+            self.words["cron"] = f"off ({why_not or '--no-cron'})"
         if wants_grafana:
             self.words["grafana"] = "starting"
             self._start_grafana()
         else:
-            self.words["grafana"] = "off (--no-grafana)"
+            self.words["grafana"] = f"off ({why_not or '--no-grafana'})"
 
     def look(self) -> None:
         """What has ended meanwhile: reaps the first generation, and reports a thread that is gone.

@@ -17,8 +17,9 @@ from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
 from agent.actions.remover import Remover
 from agent.clock import Clock
-from agent.config import Config
+from agent.config import Config, EngineSettings
 from agent.daemon import teardown
+from agent.daemon.engines import address_of, engine_of, governed_hosts
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
@@ -38,6 +39,7 @@ from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
+from agent.sources.kernel_log import KernelLog
 from agent.sources.process_source import Loading
 from agent.store import handover
 from agent.store.installation import installation_id
@@ -45,6 +47,7 @@ from agent.store.queries import History
 from agent.store.store import Store
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
+from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
     from agent.sources.bpf.witness import Witness
@@ -118,15 +121,14 @@ class Outside:
         """The names of those that were there. Raises ModulesError."""
         return kernel_modules.unload()
 
-    def engine(self) -> Engine:
-        return Engine(
-            self.config.docker_host,
-            self.clock,
-            all_labels=needs_labels(self.config.policy.rule),
-        )
+    def engine(self, settings: EngineSettings) -> Engine:
+        all_labels = needs_labels(self.config.policy.rule)
+        return engine_of(settings, self.clock, all_labels=all_labels)
 
-    def events(self, callback: Callable[[str, str], None]) -> EngineEvents:
-        return EngineEvents(self.config.docker_host, self.clock, callback)
+    def events(
+        self, settings: EngineSettings, callback: Callable[[str, str], None]
+    ) -> EngineEvents:
+        return EngineEvents(address_of(settings), self.clock, callback)
 
     def own_container(self) -> OwnContainer:
         """The container that this very process runs in, if it runs in one."""
@@ -134,11 +136,11 @@ class Outside:
 
     def other_engine(self) -> str | None:
         """What DOCKER_HOST says, where it names another engine than the configuration."""
-        return other_docker_host(self.config.docker_host)
+        return other_docker_host(self.config.docker_host) if self.config.docker_host else None
 
     def remover(self, own: OwnContainer) -> Remover:
         return Remover(
-            self.config.docker_host,
+            governed_hosts(self.config),
             self.clock,
             self.config.policy.stop_grace_s,
             lambda decision, now: governance.still_stands(decision, now, own.ids),
@@ -146,7 +148,8 @@ class Outside:
 
     def remove_installation(self, installation: str) -> None:
         """Removes this installation's containers. Raises AgentError naming those that stay."""
-        teardown.remove_containers(self.config.docker_host, installation, self.say)
+        if self.config.docker_host:
+            teardown.remove_containers(self.config.docker_host, installation, self.say)
 
     def applied(self) -> Sequence[RemovalPass]:
         """What `agent policy apply` has left for the history."""
@@ -167,6 +170,13 @@ class Outside:
         return bpf.Witness.start(
             layout.hierarchy, self.clock, directory=Path(self.config.paths.bpf)
         )
+
+    def kernel_log(self, undo: UndoStack) -> KernelLog | None:
+        """None where it cannot be read."""
+        log = KernelLog.open()
+        if log is not None:
+            undo.push("kernel log", log.close)
+        return log
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

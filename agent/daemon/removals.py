@@ -100,9 +100,11 @@ class Removals:
         self._ended(removals, before_kb)
         return removals
 
-    def forget_all_but(self, containers: set[ContainerKey]) -> None:
-        """A dry run's memory is of containers that are still there."""
-        self._recorded_dry = {one for one in self._recorded_dry if one[0] in containers}
+    def forget_all_but(self, containers: set[ContainerKey], silent: frozenset[str]) -> None:
+        """A dry run's memory is of containers that are still there, or of a silent engine."""
+        self._recorded_dry = {
+            one for one in self._recorded_dry if one[0] in containers or one[0].engine in silent
+        }
 
     def handed_over(self) -> None:
         """The store has the passes now, and keeps what it cannot write."""

@@ -49,6 +49,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     bpf: str
     unstored_ticks: int
     problems: list[str]
+    engines: dict[str, str] = {}
+    """How each engine is doing, by its name; empty in files of 1.0."""
     reloads: int = 0
     """How often the rules were read again, taken or not."""
     tick: TickStatus | None = None

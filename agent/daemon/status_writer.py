@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from agent import __version__
@@ -26,6 +26,8 @@ class Condition:
     unstored_ticks: int
     problems: tuple[str, ...]
     """One sentence for each thing that does not work."""
+    engines: Mapping[str, str] = field(default_factory=dict)
+    """How each engine is doing, by its name."""
     reloads: int = 0
 
 
@@ -86,6 +88,7 @@ class StatusWriter:
             bpf=state.bpf,
             unstored_ticks=state.unstored_ticks,
             problems=list(state.problems),
+            engines=dict(state.engines),
             reloads=state.reloads,
             tick=status.TickStatus(
                 number=report.number,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
+from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
 from agent.engine_api.own_container import OwnContainer
@@ -78,6 +80,7 @@ class Ticker:
         stopwatch: Stopwatch,
         mark: Callable[[int], None],
         carried: Carried,
+        autopsies: Autopsies,
         memory: RuleMemory,
         applied: Callable[[], Sequence[RemovalPass]],
         metrics: Metrics | None = None,
@@ -97,6 +100,7 @@ class Ticker:
         self._mark = mark
         self._carried = carried
         self._metrics = metrics
+        self._autopsies = autopsies
         self._number = 0
         self._rules = original.rule_set(settings)
         self._memory = memory
@@ -135,6 +139,7 @@ class Ticker:
         count = _running_count(tick, gone)
         snapshot = tick.sample.snapshot
         view = tick.sample.cgroups.value
+        findings = self._find(tick)
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
             memory=snapshot.memory,
@@ -148,8 +153,12 @@ class Ticker:
             totals=tick.totals,
             passes=self._removals.passes,
             checks=tick.attribution.counts,
-            cgroups={key.id: one for key, one in view.containers.items()} if view else {},
-            shares={key.id: one for key, one in tick.cpu_shares.items()},
+            oom_kills=findings.kills,
+            oom_causes=findings.causes,
+            ended=findings.ended,
+            cgroups=view.containers if view else {},
+            silent=frozenset(tick.sample.silent),
+            shares=tick.cpu_shares,
             policy_state=self._memory.rows(),
         )
         self._carried = tick.carried
@@ -175,20 +184,28 @@ class Ticker:
             stored=stored,
         )
 
+    def _find(self, tick: Tick) -> Findings:
+        """Who ended, and why whom the OOM killer chose, since the last tick."""
+        autopsies, before = self._autopsies, self._carried
+        return self._stopwatch.time("oom", lambda: autopsies.of(tick, before))
+
     def hold_limit(self) -> int:
         """A pass at once where more governed containers run than allowed, not at the next tick.
 
         Gives how many containers were removed; `deletions` is written here, the next tick's row
         counts them. Raises SourceError as `tick` does.
         """
-        if self._carried.engine_seen != self._collector.interruptions:
+        settled = self._settled()
+        if not settled:
             return 0
-        running = sum(
-            one.state.is_running
-            and decide.counts_to_limit(self._rules.named(self._govern(one).rule))
+        running = Counter(
+            one.engine
             for one in self._collector.list_containers()
+            if one.engine in settled
+            and one.state.is_running
+            and decide.counts_to_limit(self._rules.named(self._govern(one).rule))
         )
-        if not decide.over_limit(running, self._settings):
+        if not any(decide.over_limit(count, self._settings) for count in running.values()):
             return 0
         tick = self._look(for_tick=False)
         # The next tick's interval begins at the last stored one, whatever was seen in between.
@@ -198,7 +215,7 @@ class Ticker:
             return 0
         removed = self._carry_out(decisions)
         self._removals.write(self._clock.wall_ns())
-        log.info("pass=at-once running=%d removed=%d", running, removed)
+        log.info("pass=at-once running=%d removed=%d", running.total(), removed)
         return removed
 
     def finish(self, wait_s: float) -> None:
@@ -208,7 +225,9 @@ class Ticker:
     def _look(self, *, for_tick: bool) -> Tick:
         tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
         if tick.engine_answers:
-            self._removals.forget_all_but({one.key for one in tick.containers})
+            self._removals.forget_all_but(
+                {one.key for one in tick.containers}, frozenset(tick.sample.silent)
+            )
             for owner in self.recreations.seen(tick.containers, self._clock.boot_ns()):
                 log.warning("outcome=owner-recreates owner=%r", owner[:_MAX_SHOWN])
         return tick
@@ -217,14 +236,17 @@ class Ticker:
         return governance.claim(container, self._rules, self._installation, self._own.ids)
 
     def _decide(self, tick: Tick) -> tuple[Decision, ...]:
-        """Nothing on half knowledge, and nothing where the engine went away since the look."""
-        if not tick.may_act or self._carried.engine_seen != self._collector.interruptions:
+        """Nothing on half knowledge, and nothing where the engine went away since the look: of
+        each engine for itself."""
+        acting = tick.may_act & self._settled()
+        if not acting:
             return ()
         now = self._memory.moment(tick, self._rules)
-        standing = decide.standings(tick.totals, tick.attribution.disputed, self._rules, now)
+        totals = [one for one in tick.totals if one.container.engine in acting]
+        standing = decide.standings(totals, tick.attribution.disputed, self._rules, now)
         if tick.host is not None:
             # A look between two ticks knows less of the host, and re-arms nothing.
-            self._memory.arming.seen(standing)
+            self._memory.arming.seen(standing, frozenset(self._collector.engines) - acting)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
         due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
         needed = dependants.needed_by(tick.containers)
@@ -250,6 +272,12 @@ class Ticker:
             and self.recreations.is_returning(decision.container)
         )
 
+    def _settled(self) -> frozenset[str]:
+        """The engines that a whole tick has seen since they were last away."""
+        seen = self._carried.engines_seen
+        counts = self._collector.interruptions
+        return frozenset(name for name, count in counts.items() if seen.get(name, 0) == count)
+
     def _carry_out(self, decisions: Sequence[Decision]) -> int:
         """How many were removed."""
         done = self._removals.carry_out(decisions)
@@ -271,6 +299,7 @@ class Ticker:
         except StoreError:
             return False
         self._removals.counted()
+        self._autopsies.stored()
         self._memory.stored(record.policy_state)
         return True
 

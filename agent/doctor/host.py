@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from agent.config import Config
 from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
-from agent.doctor.facts import Facts
+from agent.doctor.facts import EngineFacts, Facts
 from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64
 _CLOCK_SLACK_MS = 3600 * 1000
+_V1_ENDS = (
+    "; cgroup v1 ends: systemd has dropped it in 258 and starts on it before only when forced to, "
+    "Docker calls it deprecated since 29 and drops it by May 2029"
+)
+"""systemd's NEWS for 256 and 258, Docker's release notes for 29 and its daemon's warning."""
 
 
 def privileges(facts: Facts) -> Check:
@@ -73,7 +78,8 @@ def cgroups(facts: Facts) -> Check:
     cgroups = facts.cgroups
     if not cgroups.mode:
         return Check("cgroups", State.MISSING, cgroups.problem, cgroups.hint)
-    return Check("cgroups", State.OK, f"{cgroups.mode}, by the {cgroups.identifying} hierarchy")
+    finding = f"{cgroups.mode}, by the {cgroups.identifying} hierarchy"
+    return Check("cgroups", State.OK, finding + ("" if cgroups.mode == "v2" else _V1_ENDS))
 
 
 def memory(facts: Facts) -> Check:
@@ -90,8 +96,10 @@ def memory(facts: Facts) -> Check:
     )
 
 
-def docker(facts: Facts) -> Check:
+def docker(facts: Facts, config: Config) -> Check:
     docker = facts.docker
+    if not config.docker_host:
+        return Check("Docker", State.OK, "not wanted (docker_host is empty)")
     if docker.version:
         driver = f", cgroup driver {docker.driver}" if docker.driver else ""
         finding = f"{docker.version}, API {docker.api}{driver}"
@@ -106,6 +114,23 @@ def docker(facts: Facts) -> Check:
     if not facts.root and "ermission" in docker.problem:
         return Check("Docker", State.UNKNOWN, docker.problem, AS_ROOT)
     return Check("Docker", State.MISSING, docker.problem, docker.hint)
+
+
+def engines(facts: Facts) -> tuple[Check, ...]:
+    """A row for each engine beside Docker's; the main job runs without it."""
+    return tuple(_engine(one, root=facts.root) for one in facts.engines)
+
+
+def _engine(engine: EngineFacts, *, root: bool) -> Check:
+    name = f"engine {engine.name}"
+    if engine.version:
+        driver = f", cgroup driver {engine.driver}" if engine.driver else ""
+        reach = "governed" if engine.governed else "observed only"
+        finding = f"{engine.kind} {engine.version}, API {engine.api}{driver}, {reach}"
+        return Check(name, State.OK, finding)
+    if not root and "ermission" in engine.problem:
+        return Check(name, State.UNKNOWN, engine.problem, AS_ROOT)
+    return Check(name, State.DEGRADED, engine.problem, engine.hint)
 
 
 def images(facts: Facts, config: Config) -> Check:

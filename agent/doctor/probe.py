@@ -28,10 +28,12 @@ from agent.doctor.facts import (
     PythonFacts,
     StoreFacts,
 )
+from agent.doctor.probe_engines import engine_facts
 from agent.doctor.probe_kernel import (
     bpf_facts,
     cgroup_facts,
     module_facts,
+    oom_facts,
     signing_facts,
 )
 from agent.errors import AgentError
@@ -68,7 +70,9 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         signing=signing_facts(),
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
+        oom=oom_facts(root=root),
         docker=docker,
+        engines=engine_facts(config),
         cron_problem=cron_problem,
         cron_hint=cron_hint,
         store=_store(Path(config.paths.database), root=root),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.actions import kernel_modules
 from agent.config import Config
-from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, SigningFacts
+from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, OomFacts, SigningFacts
 from agent.errors import AgentError
 from agent.util.subprocess import CommandError, find, run
 
@@ -90,6 +90,18 @@ def bpf_facts(config: Config) -> BpfFacts:
         bcc=version,
         bcc_problem=bcc_problem,
     )
+
+
+def oom_facts(*, root: bool) -> OomFacts:
+    from agent.sources.bpf.ooms import kernel_symbols
+    from agent.sources.kernel_log import KernelLog
+
+    if not root:
+        return OomFacts(None, None)
+    log = KernelLog.open()
+    if log is not None:
+        log.close()
+    return OomFacts(log is not None, kernel_symbols().known)
 
 
 def cgroup_facts() -> CgroupFacts:

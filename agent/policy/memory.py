@@ -61,7 +61,10 @@ class RuleMemory:
             asked = idle.is_asked_for(rules)
             self._idle = idle.after(self._idle.traces, tick) if asked else idle.Looked()
             now = replace(now, idle=self._idle.found)
-            self.timers.seen(holding(tick.totals, rules, now), now.now_ns, self._idle.proven)
+            # Nobody observed what a silent engine's containers did meanwhile.
+            unknown = {key: None for key in self.timers.kept if key[0].engine in tick.sample.silent}
+            held = {**unknown, **holding(tick.totals, rules, now)}
+            self.timers.seen(held, now.now_ns, self._idle.proven)
             self._seen_ns = now.now_ns
         return replace(now, since=self.timers.since, idle=self._idle.found)
 

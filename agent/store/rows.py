@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
 from agent.store.tables import (
@@ -12,7 +12,9 @@ from agent.store.tables import (
     ContainerStats,
     ContainerTotal,
     DeletionRow,
+    EndedRow,
     Metrics,
+    OomKillRow,
     PassedRemoval,
     ProcessStats,
     Row,
@@ -28,7 +30,10 @@ Values = tuple[Any, ...]
 
 
 def of_tick(record: TickRecord, timestamp_ms: int) -> Iterator[tuple[type[Row], Iterator[Values]]]:
-    """Each table that a tick writes to, and its rows. Removals are apart: `of_passes`."""
+    """Each table that a tick writes to, and its rows. Removals are apart: `of_passes`.
+
+    What has a moment of its own is stored under that.
+    """
     sources: tuple[tuple[type[Row], Collection[Any]], ...] = (
         (Metrics, (record,)),
         (ContainerStats, record.container_processes),
@@ -39,6 +44,14 @@ def of_tick(record: TickRecord, timestamp_ms: int) -> Iterator[tuple[type[Row], 
     )
     for model, rows in sources:
         yield model, values_of(model, repeat(timestamp_ms), rows)
+    for model, found in ((OomKillRow, record.oom_kills), (EndedRow, record.ended)):
+        at_ms = [min(one.wall_ns // 10**6, timestamp_ms) for one in found]
+        yield model, values_of(model, _rising(at_ms), found)
+
+
+def _rising(timestamps_ms: Sequence[int]) -> list[int]:
+    """As they are, but none before the one in front of it: a cursor goes by both order and time."""
+    return list(accumulate(timestamps_ms, max))
 
 
 def _commands(record: TickRecord) -> list[CommandOf]:

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.build.panels import MARKED, REMOVALS, Panel
+from grafana.build.panels import MARKED, OOM_KILLS, REMOVALS, Panel
 
 
 class Grid:
@@ -45,6 +45,6 @@ def encode(made: build.Dashboard) -> str:
         panel["id"] = number
     marked = [panel["id"] for panel in content["panels"] if panel["title"] == MARKED]
     for annotation in content["annotations"]["list"]:
-        if annotation["name"] == REMOVALS:
+        if annotation["name"] in (REMOVALS, OOM_KILLS):
             annotation["filter"] = {"exclude": False, "ids": marked}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

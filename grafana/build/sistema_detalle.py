@@ -197,3 +197,25 @@ FROM attribution_checks WHERE timestamp = {sql.LAST}
         12,
         6,
     )
+    grid.add(
+        p.figures(
+            "Registro de BPF en el Rango",
+            "De los ticks del rango: eventos perdidos (con las ejecuciones que el kernel omitió), "
+            "procesos que estaban en otro cgroup que el de su historia, y finales que se supieron "
+            "tarde. Solo los perdidos y los omitidos son pérdidas.",
+            p.rows(
+                f"""
+SELECT CAST(coalesce(sum(events_lost), 0) AS REAL) AS "Perdidos",
+       CAST(coalesce(sum(events_missed), 0) AS REAL) AS "Omitidos",
+       CAST(coalesce(sum(events_corrected), 0) AS REAL) AS "Corregidos",
+       CAST(coalesce(sum(events_late), 0) AS REAL) AS "Tardíos"
+FROM attribution_checks WHERE {sql.RANGE} HAVING {sql.LAST} IS NOT NULL
+"""
+            ),
+        )
+        .decimals(0)
+        .override_by_name("Perdidos", [p.prop("thresholds", p.alarm(p.BAD))])
+        .override_by_name("Omitidos", [p.prop("thresholds", p.alarm(p.BAD))]),
+        24,
+        4,
+    )

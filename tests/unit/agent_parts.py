@@ -117,6 +117,7 @@ class Events:
     def __init__(self, callback: Callable[[str, str], None]) -> None:
         self.send = callback
         self.quiet_since_ns: int | None = None
+        self.names: dict[str, tuple[str, str]] = {}
         self.problem = ""
         self.refusal = ""
         self.running = False
@@ -303,6 +304,14 @@ class Witness:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
         return None
+
+    def ooms(self) -> Any:
+        if self._host.bpf == "unreadable":
+            raise SourceError("A map cannot be read.")
+        return ()
+
+    def ended(self) -> Any:
+        return ()
 
     def mark(self, snapshot_ns: int) -> None:
         if self._host.bpf == "unmarkable":

@@ -187,6 +187,11 @@ build = "/srv/build"
 bpf = "/srv/bpf"
 run = "/run/x"
 log = "/srv/log"
+[[engine]]
+name = "podman"
+kind = "podman"
+socket = "unix:///run/podman/podman.sock"
+govern = true
 """
 
 
@@ -212,6 +217,7 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
         "interval_s": 20.0,
         "source": "auto",
         "docker_host": "unix:///var/run/docker.sock",
+        "engine": (),
         "policy": {
             "max_containers": 10,
             "keep_low": 3,

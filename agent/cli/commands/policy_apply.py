@@ -12,6 +12,7 @@ from agent.actions.remover import Remover
 from agent.cli.commands.policy_look import Look, look
 from agent.clock import SystemClock
 from agent.config import Config
+from agent.daemon.engines import governed_hosts
 from agent.errors import AgentError
 from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass, in_words
 from agent.policy import governance
@@ -88,7 +89,7 @@ def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> Seque
     clock = SystemClock()
     own_ids = seen.own_ids
     remover = Remover(
-        config.docker_host,
+        governed_hosts(config),
         clock,
         config.policy.stop_grace_s,
         lambda decision, now: governance.still_stands(decision, now, own_ids),

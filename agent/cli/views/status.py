@@ -59,6 +59,7 @@ def status_rows(status: Status, now_ms: int) -> list[tuple[str, str]]:
             ("RAM", ram(tick.used_kb, tick.total_kb)),
         ]
     rows += [
+        *_engines(status),
         ("BPF", status.bpf),
         ("cron", status.cron),
         ("Grafana", status.grafana),
@@ -98,6 +99,13 @@ def _containers(status: Status) -> str:
         return "unknown: Docker does not answer"
     tiers = ", ".join(f"{name} {count}" for name, count in tick.tiers.items())
     return f"{tick.container_count} running (by tier: {tiers})"
+
+
+def _engines(status: Status) -> list[tuple[str, str]]:
+    """Each one's state, where there is more than one."""
+    if len(status.engines) < 2:
+        return []
+    return [(f"engine {name}", printable(word)) for name, word in status.engines.items()]
 
 
 def _dry(status: Status) -> str:

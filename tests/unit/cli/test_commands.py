@@ -45,8 +45,12 @@ COMMANDS = {
     "cleanup": Command(("cleanup",), takes=takes("--database")),
     "bpf trace": Command(("bpf", "trace"), takes=takes("--container", "--duration", "--json")),
     "bpf check": Command(("bpf", "check"), takes=takes("--canary", "--json")),
-    "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--database")),
-    "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
+    "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--at", "--database")),
+    "report": Command(
+        ("report",), root=False, takes=takes("--since", "--at", "--json", "--database")
+    ),
+    "oom": Command(("oom",), root=False, takes=takes("--since", "--json", "--database")),
+    "who": Command(("who", "1"), takes=takes("--name", "--json", "--database")),
     "fleet init": Command(
         ("fleet", "init", "host=/x"), root=False, takes=takes("--facts-days", "--figures-days")
     ),

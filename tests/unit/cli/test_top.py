@@ -101,7 +101,7 @@ def test_only_a_container_that_is_away_is_shown_as_removed(
     identity, path = with_removal(file, tmp_path, outcome, error)
     found = view.read(path, PolicySettings())
     assert found is not None
-    assert (identity in found.gone) is away
+    assert (("docker", identity) in found.gone) is away
     assert (identity in {one.container_id for one in found.contenders}) is not away
 
 
@@ -141,9 +141,9 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     box = snapshot.containers[0]
     at = (snapshot.tick.timestamp_ms, box.container_id, box.container_name)
     unseen = (
-        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5),
-        ShortLived(*at, "", "(others)", 3, 0.0, None),
-        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0),
+        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5, "docker"),
+        ShortLived(*at, "", "(others)", 3, 0.0, None, "docker"),
+        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0, "docker"),
     )
     shown = replace(snapshot, short_lived=unseen)
     text = text_of(shown, Choice(selected=box.container_id, inside=True))
@@ -151,6 +151,10 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     assert "(others): 3 times, 0.0 ms of CPU" in text
     assert "elsewhere" not in text
     assert "\x1b" not in text
+    listed = view.plain(shown, Choice(), shown.tick.timestamp_ms).splitlines()
+    (place,) = [at for at, line in enumerate(listed) if "unseen: 12 sle\\x1bep, 3 (others)" in line]
+    assert box.container_name in listed[place - 1]
+    assert "35 ms of CPU" in listed[place]
 
 
 def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.LastTick) -> None:

@@ -15,7 +15,7 @@ from agent.daemon.metrics import Metrics
 from agent.errors import StoreError
 from agent.store.store import Store
 from tests.unit.analysis.test_counters import share
-from tests.unit.store.builders import ID_A, a_pass, a_removal, a_tick, open_store
+from tests.unit.store.builders import KEY_A, a_pass, a_removal, a_tick, open_store
 
 LIVING = ("so1_container_cpu_seconds_total", "living")
 
@@ -65,14 +65,14 @@ def test_counters_go_on_after_a_kill(tmp_path: Path) -> None:
     store = open_store(path)
     metrics = Metrics.start(config(path), store)
     metrics.removed([a_removal()])
-    tick(metrics, store, shares={ID_A: share(living=3 * 10**9)}, passes=(a_pass(),))
+    tick(metrics, store, shares={KEY_A: share(living=3 * 10**9)}, passes=(a_pass(),))
     assert scrape(metrics)[LIVING] == 3
     metrics.close()
     # Nothing is closed in the store: that is how a killed agent leaves its file.
 
     with open_store(tmp_path / "metrics.db") as again:
         metrics = Metrics.start(config(path), again)
-        tick(metrics, again, shares={ID_A: share(living=10**9)})
+        tick(metrics, again, shares={KEY_A: share(living=10**9)})
         found = scrape(metrics)
         metrics.close()
     assert found[LIVING] == 4
@@ -87,17 +87,17 @@ def test_what_could_not_be_stored_is_not_shown_and_not_lost(
     path = tmp_path / "metrics.db"
     with open_store(path) as store:
         metrics = Metrics.start(config(path), store)
-        tick(metrics, store, shares={ID_A: share(living=10**9)})
+        tick(metrics, store, shares={KEY_A: share(living=10**9)})
 
         def full(*_: object) -> None:
             raise StoreError("The disk is full.")
 
         with monkeypatch.context() as patched:
             patched.setattr("agent.store.counters.write", full)
-            assert not tick(metrics, store, shares={ID_A: share(living=10**9)})
+            assert not tick(metrics, store, shares={KEY_A: share(living=10**9)})
             found = scrape(metrics)
             assert (found[LIVING], found["so1_store_ok", ""]) == (1, 0)
-        tick(metrics, store, shares={ID_A: share(living=10**9)})
+        tick(metrics, store, shares={KEY_A: share(living=10**9)})
         found = scrape(metrics)
         assert (found[LIVING], found["so1_store_ok", ""]) == (3, 1)
         metrics.close()
@@ -125,6 +125,6 @@ def test_counters_that_cannot_be_read_begin_at_0(tmp_path: Path) -> None:
     path = tmp_path / "metrics.db"
     with open_store(path) as store:
         metrics = Metrics.start(config(tmp_path / "missing.db"), store)
-        tick(metrics, store, shares={ID_A: share(living=10**9)})
+        tick(metrics, store, shares={KEY_A: share(living=10**9)})
         assert scrape(metrics)[LIVING] == 1
         metrics.close()

@@ -184,6 +184,27 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "not installed",
         "start.sh",
     ),
+    "hidden kernel addresses": (
+        {"oom__has_symbols": False},
+        "OOM kills",
+        State.DEGRADED,
+        "hides",
+        "kptr_restrict",
+    ),
+    "nobody who tells of OOM kills": (
+        {"oom__has_log": False, "bpf__problem": "no types.", "bpf__hint": "Boot another."},
+        "OOM kills",
+        State.DEGRADED,
+        "only counters",
+        "CAP_SYSLOG",
+    ),
+    "OOM kills that only root could look for": (
+        {"oom__has_log": None},
+        "OOM kills",
+        State.UNKNOWN,
+        "only root",
+        "sudo",
+    ),
     "a /proc of processes alone": (
         {"proc_problem": "mounted subset=pid.", "proc_hint": "Mount a whole one."},
         "/proc",

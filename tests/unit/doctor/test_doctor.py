@@ -49,6 +49,7 @@ def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
     assert [one.name for one in judge(GOOD, Config())] == [
         *("privileges", "configuration", "python", "installation", "/proc"),
         *("kernel", "headers", "build tools", "module signing", "modules", "BPF", "BCC"),
+        "OOM kills",
         *("cgroups", "memory controller", "Docker", "images", "compose", "cron"),
         *("disk", "database", "clock", "metrics", "fleet", "agent"),
     ]

@@ -95,7 +95,9 @@ def test_every_variable_that_a_query_uses_is_there(name: str, variables: set[str
 def test_removals_and_restarts_are_marked(name: str) -> None:
     marks = {one["name"]: one for one in plugin.load(name)["annotations"]["list"]}
 
-    assert set(marks) == {"Eliminaciones", "Reinicios del agente"}
+    assert set(marks) == {
+        *("Eliminaciones", "Reinicios del agente", "Muertes por falta de memoria"),
+    }
     assert marks["Reinicios del agente"]["target"]["timeColumns"] == ["time", "timeEnd"]
     (marked,) = marks["Eliminaciones"]["filter"]["ids"]
     titles = {panel["id"]: panel["title"] for panel in plugin.load(name)["panels"]}
