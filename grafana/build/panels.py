@@ -69,7 +69,7 @@ class Query(cog.Builder[variants.Dataquery]):
     def __init__(
         self, sql: str, kind: str = "table", ref: str = "A", times: Sequence[str] = ("time",)
     ) -> None:
-        self._query = _Query(sql.strip(), kind, ref, times)
+        self._query: variants.Dataquery = _Query(sql.strip(), kind, ref, times)
 
     def build(self) -> variants.Dataquery:
         return self._query

@@ -33,6 +33,8 @@ class ProgramSet:
     maps: Mapping[str, tuple[int, int]]
     probes: tuple[Probe, ...]
     iterator: str = ""
+    optional: frozenset[str] = frozenset()
+    """Functions without which the others are of use still."""
 
 
 WITNESS = ProgramSet(
@@ -58,6 +60,7 @@ WITNESS = ProgramSet(
         Probe("mark_victim", "on_oom", typed=True),
     ),
     iterator="on_task",
+    optional=frozenset({"on_oom"}),
 )
 
 TRACE_PROBES = {

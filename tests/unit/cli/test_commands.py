@@ -52,7 +52,9 @@ COMMANDS = {
     "oom": Command(("oom",), root=False, takes=takes("--since", "--json", "--database")),
     "who": Command(("who", "1"), takes=takes("--name", "--json", "--database")),
     "fleet init": Command(
-        ("fleet", "init", "host=/x"), root=False, takes=takes("--facts-days", "--figures-days")
+        ("fleet", "init", "host=/x"),
+        root=False,
+        takes=takes("--facts-days", "--figures-days", "--shard"),
     ),
     "fleet enroll": Command(
         ("fleet", "enroll", "host=/x", "a" * 32), root=False, takes=takes("--name")
@@ -61,7 +63,11 @@ COMMANDS = {
     "fleet forget": Command(("fleet", "forget", "host=/x", "a" * 32), root=False),
     "fleet ship": Command(("fleet", "ship"), takes=takes("--database")),
     "fleet status": Command(("fleet", "status"), takes=takes("--json")),
+    "fleet hub": Command(("fleet", "hub", "host=/x"), root=False, takes=takes("--shards")),
     "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
+    "policy disarm": Command(("policy", "disarm"), takes=takes("--database")),
+    "policy arm": Command(("policy", "arm"), takes=takes("--database")),
+    "notify test": Command(("notify", "test"), takes=takes("--json", "--summary")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
     "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
     "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from agent.config import Config, MetricsSettings, PathSettings
+from agent.config import Config, PathSettings
+from agent.config_outlets import MetricsSettings
 from agent.daemon.metrics import Metrics
 from agent.errors import StoreError
 from agent.store.store import Store

@@ -25,7 +25,7 @@ def test_the_committed_json_is_what_the_generator_makes() -> None:
     from grafana.build.__main__ import generated
 
     for name, content in generated().items():
-        assert (GRAFANA / "dashboards" / name).read_text(encoding="utf-8") == content, (
+        assert (GRAFANA / name).read_text(encoding="utf-8") == content, (
             f"{name} is stale: run `python -m grafana.build`"
         )
 
@@ -204,10 +204,12 @@ def test_compose_mounts_what_provisioning_names() -> None:
 
     assert path
     assert f"target: {path[1]}" in compose
+    assert "source: ${SO1_GRAFANA_DASHBOARDS:-./dashboards}\n" in compose
     assert "target: /var/lib/so1\n" in compose
     home = re.search(r"DEFAULT_HOME_DASHBOARD_PATH=(\S+)", compose)
     assert home
-    assert (GRAFANA / "dashboards" / Path(home[1]).name).is_file()
+    for language in ("dashboards", "dashboards-en"):
+        assert (GRAFANA / language / Path(home[1]).name).is_file()
 
 
 def test_the_image_that_the_agent_looks_for_is_the_one_that_compose_starts() -> None:
