@@ -301,6 +301,10 @@ class _Run:
             self._say(f"More than {limit} ran: {removed} removed at once")
 
     def _relieve(self) -> None:
+        if self._ticker.waits_for_a_tick:
+            # An engine that was slow for a moment, as where memory is short, must not keep the
+            # remedy back for a whole interval.
+            self._tick()
         if acted := self._ticker.relieve():
             self._say(f"Memory is short: {acted} acted on at once, before the kernel kills one")
 

@@ -241,6 +241,15 @@ class Ticker:
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)
         return removed
 
+    @property
+    def waits_for_a_tick(self) -> bool:
+        """Whether an engine had been away and answers again, so that a whole tick is all that
+        keeps decisions back."""
+        unsettled = frozenset(self._collector.engines) - self._settled()
+        if not unsettled:
+            return False
+        return any(one.engine in unsettled for one in self._collector.list_containers())
+
     def relieve(self) -> int:
         """A pass at once for the rules that have a bound of the host's memory, which was passed.
 

@@ -10,6 +10,7 @@ from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64
 _CLOCK_SLACK_MS = 3600 * 1000
+_NO_DOCKER = "not wanted (docker_host is empty)"
 _V1_ENDS = (
     "; cgroup v1 ends: systemd has dropped it in 258 and starts on it before only when forced to, "
     "Docker calls it deprecated since 29 and drops it by May 2029"
@@ -126,7 +127,7 @@ def pressure(facts: Facts, config: Config) -> Check:
 def docker(facts: Facts, config: Config) -> Check:
     docker = facts.docker
     if not config.docker_host:
-        return Check("Docker", State.OK, "not wanted (docker_host is empty)")
+        return Check("Docker", State.OK, _NO_DOCKER)
     if docker.version:
         driver = f", cgroup driver {docker.driver}" if docker.driver else ""
         finding = f"{docker.version}, API {docker.api}{driver}"
@@ -162,6 +163,8 @@ def _engine(engine: EngineFacts, *, root: bool) -> Check:
 
 def images(facts: Facts, config: Config) -> Check:
     docker = facts.docker
+    if not config.docker_host:
+        return Check("images", State.OK, _NO_DOCKER)
     if not config.cron.enabled:
         return Check("images", State.OK, "not needed (cron.enabled = false)")
     if docker.images is None:
@@ -182,6 +185,8 @@ def images(facts: Facts, config: Config) -> Check:
 
 
 def compose(facts: Facts, config: Config) -> Check:
+    if not config.docker_host:
+        return Check("compose", State.OK, _NO_DOCKER)
     if not config.grafana.enabled:
         return Check("compose", State.OK, "not wanted (grafana.enabled = false)")
     docker = facts.docker

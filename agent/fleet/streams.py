@@ -82,6 +82,26 @@ REMOVALS = Stream(
     is_fact=True,
 )
 
+OOM_KILLS = Stream(
+    "oom_kills",
+    "oom_kills",
+    (
+        *_all(WHOLE, "pid"),
+        *_all(TEXT, "process_name", "container_id", "container_name", "image", "cgroup", "cause"),
+        *_all(TEXT, "limit_cgroup", "limit_container"),
+        *_all(PART, "limit_mb", "used_mb", "anon_mb", "file_mb", "shmem_mb", "swap_mb"),
+        *_all(WHOLE, "oom_score_adj", "trigger_pid"),
+        *_all(TEXT, "trigger_name", "trigger_container"),
+        *_all(WHOLE, "grower_pid"),
+        *_all(TEXT, "grower_name", "grower_container"),
+        *_all(PART, "grown_mb", "grown_s"),
+        *_all(TEXT, "witnesses"),
+    ),
+    is_fact=True,
+    since=2,
+)
+"""Without who lived beside: that stays on the host."""
+
 STOPS = Stream("stops", "agent_stops", _all(WHOLE, "until"), is_fact=True)
 
 _HOST = (
@@ -141,6 +161,7 @@ HOSTS_1D, CONTAINERS_1D = _hosts("1d", 2), _containers("1d", 2)
 
 STREAMS = (
     *(REMOVALS, STOPS, HOSTS, CONTAINERS),
+    OOM_KILLS,
     *(HOSTS_1H, CONTAINERS_1H, HOSTS_1D, CONTAINERS_1D),
 )
 BY_NAME = {stream.name: stream for stream in STREAMS}

@@ -72,6 +72,14 @@ NAMES = """nombres AS (
 """CTE: two hosts of one name are told apart by their ids."""
 
 
+def _open(until: str, most_ms: int) -> str:
+    """From when on finer rows may be needed: else all of the last hours would be read for some."""
+    return (
+        f"coalesce((SELECT min({until}) FROM so1.closed"
+        f" WHERE {until} > $__to - {most_ms}), $__to)"
+    )
+
+
 def rows(kind: Kind, columns: str, like: Kind | None = None) -> str:
     """All rows of the range with `installation`, `timestamp` and `columns`, as a subquery.
 
@@ -88,12 +96,14 @@ def rows(kind: Kind, columns: str, like: Kind | None = None) -> str:
     UNION ALL
     {read}_1h {closed}
     WHERE {SPAN} > {fine} AND timestamp BETWEEN greatest($__from - {HOUR_MS - 1},
-        CASE WHEN {SPAN} > {hours} THEN $__to - {2 * DAY_MS} ELSE 0 END) AND $__to AND {PICKED}
+        CASE WHEN {SPAN} > {hours} THEN {_open("until_1d", 2 * DAY_MS)} ELSE 0 END)
+        AND $__to AND {PICKED}
       AND ({SPAN} <= {hours} OR timestamp >= coalesce(until_1d, 0))
     UNION ALL
     {read}_5m {closed}
     WHERE timestamp BETWEEN greatest($__from - 299999,
-        CASE WHEN {SPAN} > {fine} THEN $__to - {3 * HOUR_MS} ELSE 0 END) AND $__to AND {PICKED}
+        CASE WHEN {SPAN} > {fine} THEN {_open("until_1h", 3 * HOUR_MS)} ELSE 0 END)
+        AND $__to AND {PICKED}
       AND ({SPAN} <= {fine} OR timestamp >= coalesce(until_1h, 0))
   ) AS filas"""
 
@@ -125,10 +135,13 @@ FROM (
 """
 
 EVENTS = f"""
-SELECT (SELECT count(*) FROM so1.removals
-    WHERE {RANGE} AND {PICKED} AND outcome = 'removed')::float8 AS "Eliminados",
-  (SELECT count(*) FROM so1.removals
-    WHERE {RANGE} AND {PICKED} AND outcome = 'failed')::float8 AS "Fallidos",
+WITH idas AS (
+  SELECT count(*) FILTER (WHERE outcome = 'removed') AS eliminados,
+    count(*) FILTER (WHERE outcome = 'failed') AS fallidos
+  FROM so1.removals WHERE {RANGE} AND {PICKED}
+)
+SELECT (SELECT eliminados FROM idas)::float8 AS "Eliminados",
+  (SELECT fallidos FROM idas)::float8 AS "Fallidos",
   (SELECT coalesce(sum(oom_kills), 0) FROM {rows(CONTAINER, "oom_kills")})::float8 AS "OOM",
   (SELECT count(*) FROM so1.epochs WHERE {PICKED} AND reason = 'fork'
     AND extract(epoch FROM began_at) * 1000 BETWEEN $__from AND $__to)::float8

@@ -241,17 +241,18 @@ def fill_centre(fleet: Fleet, connection: psycopg.Connection[Any]) -> None:
                 f"COPY so1.{stream.name} (installation, epoch, id, timestamp, {', '.join(names)})"
                 " FROM STDIN"
             ) as copy:
-                for place, row in enumerate(rows[stream.name], start=1):
+                for place, row in enumerate(rows.get(stream.name, []), start=1):
                     copy.write_row(
                         (
                             *(member.installation, epoch, place, row["timestamp"]),
                             *(row.get(name) for name in names),
                         )
                     )
-            last = rows[stream.name][-1]["timestamp"] if rows[stream.name] else 0
+            mine = rows.get(stream.name, [])
+            last = mine[-1]["timestamp"] if mine else 0
             connection.execute(
                 "INSERT INTO so1.cursors VALUES (%s, %s, %s, %s, %s)",
-                (member.installation, epoch, stream.name, len(rows[stream.name]), last),
+                (member.installation, epoch, stream.name, len(mine), last),
             )
     _break(fleet, connection)
 

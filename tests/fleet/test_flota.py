@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from agent.fleet.streams import BY_NAME
 from tests.fleet import flota_oracle as oracle
 from tests.fleet.flota_oracle import Seen
 from tests.fleet.flota_world import DAY, HOUR, Fleet, fill_centre, make_fleet
@@ -242,7 +243,7 @@ def test_sizes_and_growth_are_those_of_the_partitions(
     _, growth = show("Crecimiento por Día", reader, fleet, 5 * DAY)
     today = fleet.now_ms // DAY
     for at, stream, size in growth:
-        days = 28 if stream in ("removals", "stops", "host_1d", "container_1d") else 1
+        days = BY_NAME[stream].partition_ms // DAY
         assert size == tables[f"{stream}_{at // DAY}"] // days
         assert at // DAY <= today
     assert {at // DAY for at, stream, _ in growth if stream == "host_5m"} >= {

@@ -215,7 +215,8 @@ def eat(
         identity = started.run(
             images.alpine,
             ["/eat/eater", str(mb_per_s), str(START_MB), "999999", *half],
-            name="job-eater",
+            # A name that comes back is its owner's, and left to it the fourth time.
+            name=f"job-eater-{time.time_ns()}",
             options=["-v", f"{programs}:/eat:ro"],
         )
         # By its process: the docker command line would take the emulated CPU from the agent.

@@ -178,11 +178,13 @@ def _remove_containers(config: Config, say: Say) -> None:
     directory = Path(config.paths.database).parent
     remove_leftovers(directory)
     installation = existing_installation_id(directory)
-    if installation is not None:
+    if installation is not None and config.docker_host:
         teardown.remove_containers(config.docker_host, installation, say)
 
 
 def _grafana_down(config: Config, say: Say) -> None:
+    if not config.docker_host:
+        return
     grafana = Grafana.configured(config)
     if grafana.is_ours():
         grafana.down()

@@ -231,12 +231,28 @@ def test_a_container_that_starts_while_memory_is_short_goes_within_two_seconds(h
     assert moments_s(host) == [pytest.approx(46, abs=1)]
 
 
-def test_nothing_goes_before_one_whole_tick_with_the_engine_back(host: Host) -> None:
-    jobs(host, 1)
+def test_an_engine_that_is_back_gets_its_whole_tick_at_once_and_then_one_goes(host: Host) -> None:
+    """Not only at the next tick, 40 s later: by then the kernel has killed one."""
+    jobs(host, 2)
     host.time.at(10, lambda: host.send("resync"))
     host.time.at(20, lambda: setattr(host.memory, "available_mb", freed_by_one(host)))
     run(host, rule(SHORT), seconds=59)
-    assert deletions(host) == []
+    assert deletions(host) == [("job-1", "before-oom", "removed")]
+    assert moments_s(host) == [pytest.approx(20.5, abs=0.6)]
+    assert host.ticks == 2, "the first, and the one before anything was decided"
+
+
+def test_while_the_engine_is_away_nothing_goes_and_no_tick_is_made_for_it(host: Host) -> None:
+    jobs(host, 1)
+    host.time.at(15, lambda: setattr(host.docker, "away", True))
+    host.time.at(20, lambda: setattr(host.memory, "available_mb", lambda: 100.0))
+    host.time.at(40, lambda: setattr(host.docker, "away", False))
+    ticks: list[int] = []
+    host.time.at(39, lambda: ticks.append(host.ticks))
+    run(host, rule(SHORT), seconds=55)
+    assert ticks == [1]
+    assert host.docker.removed == ["job-0"]
+    assert moments_s(host)[0] == pytest.approx(44.5, abs=5)
 
 
 def test_a_dry_run_records_who_would_go_once_and_touches_nobody(host: Host) -> None:
