@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from agent.engine_api import own_container, ownership
 from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container, ContainerKey, ContainerState, Tier
+from agent.model.container import DOCKER, Container, ContainerKey, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy import governance
 from agent.util.backoff import Backoff
@@ -72,12 +72,15 @@ class Remover:
 
     def __init__(
         self,
-        docker_host: str,
+        hosts: str | Mapping[str, str],
         clock: Clock,
         grace_s: int,
         still_allowed: StillAllowed | None = None,
     ) -> None:
-        self._docker_host = docker_host
+        """`hosts` is where each engine that may be acted on listens, by its name, or Docker's
+        address where that is the only one.
+        """
+        self._hosts = {DOCKER: hosts} if isinstance(hosts, str) else hosts
         self._clock = clock
         self._grace_s = grace_s
         self._still_allowed = still_allowed
@@ -179,12 +182,18 @@ class Remover:
                 decision = self._queue.popleft()
             began_ns = self._clock.boot_ns()
             try:
-                ending = attempt(self._docker_host, decision, self._grace_s, self._still_allowed)
+                ending = self._attempt(decision)
             except Exception:
                 # Whatever it is, the decision must come back and the worker must go on.
                 log.exception("decision=%s outcome=failed", decision.id)
                 ending = Ending(Outcome.FAILED, "an error inside the agent; its log has it")
             self._note(decision, ending, began_ns)
+
+    def _attempt(self, decision: Decision) -> Ending:
+        host = self._hosts.get(decision.engine)
+        if host is None:
+            return Ending(Outcome.FAILED, f"no engine {decision.engine} is governed")
+        return attempt(host, decision, self._grace_s, self._still_allowed)
 
     def _note(self, decision: Decision, ending: Ending, began_ns: int) -> None:
         now_ns = self._clock.boot_ns()

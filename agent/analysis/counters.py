@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.model.accounts import ContainerShare
+from agent.model.container import ContainerKey
 from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Action, Removal
 
 TICKS = ("ticks",)
 EVENTS_LOST = ("bpf_events_lost",)
 OOM_KILLS = ("oom_kills",)
+OOM_VICTIMS = "oom_victims"
+"""With the cause."""
 REMOVALS = "removals"
 """By rule, reason and outcome."""
 ACTIONS = "actions"
@@ -67,8 +70,8 @@ _NONE = ContainerCounters()
 class LastingCounters:
     """All of them at one moment."""
 
-    containers: Mapping[str, ContainerCounters] = field(default_factory=dict)
-    """By full id: every container that Docker lists and BPF has an account of."""
+    containers: Mapping[ContainerKey, ContainerCounters] = field(default_factory=dict)
+    """Every container that its engine lists and BPF has an account of."""
     host: Mapping[Key, int] = field(default_factory=dict)
     """By name and labels."""
 
@@ -76,9 +79,13 @@ class LastingCounters:
         """With one more tick. Removals are counted apart, as they end."""
         containers = self.containers
         if record.container_count is not None:
-            # Docker's list is whole: what is not in it has ended its life.
-            listed = {totals.container.id for totals in record.totals}
-            containers = {key: old for key, old in containers.items() if key in listed}
+            # An engine's list is whole: what is not in it has ended its life.
+            listed = {totals.container.key for totals in record.totals}
+            containers = {
+                key: old
+                for key, old in containers.items()
+                if key in listed or key.engine in record.silent
+            }
             for key, share in record.shares.items():
                 if key in listed:
                     containers[key] = containers.get(key, _NONE).plus(share)
@@ -89,6 +96,9 @@ class LastingCounters:
                 totals.oom_kills for totals in record.totals if isinstance(totals.oom_kills, int)
             ),
         }
+        for cause in record.oom_causes:
+            victims = (OOM_VICTIMS, cause)
+            changes[victims] = changes.get(victims, 0) + 1
         return LastingCounters(containers, _added(self.host, changes))
 
     def with_removals(self, removals: Iterable[Removal]) -> LastingCounters:

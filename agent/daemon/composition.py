@@ -17,10 +17,13 @@ import msgspec
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon import keeping
+from agent.daemon.autopsies import Autopsies
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
-from agent.daemon.events import StartsSeen, engine_callback
+from agent.daemon.engines import Engines
+from agent.daemon.events import StartsSeen
 from agent.daemon.lock import GeneratorLock
 from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.outlets import Outlets
@@ -32,14 +35,14 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
+from agent.daemon.trust import Trust
 from agent.model.tick import Carried
-from agent.policy import original
+from agent.place import SCRIPTS
+from agent.policy import idle, original
 from agent.policy.host_bounds import bounds_of
 from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
-from agent.sources.engine.kept_list import KeptList
-from agent.sources.engine.lives import EngineLives
 from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
@@ -89,6 +92,7 @@ def start(
         stack.callback(generator.release)
         stack.enter_context(outside.agent_lock())
         stack.enter_context(undo)
+        undo.push("keep", lambda: keeping.forget(outside.run_dir))
         with suppress(StopRequestedError):
             _Run(outside, options, stopper, undo, generator, notifier).run()
         notifier.stopping()
@@ -157,24 +161,32 @@ class _Run:
             undo.push("bpf", witness.close)
         self._bpf = BpfPolling(witness, clock, self._say)
         starts = StartsSeen(self._stopper)
-        lives = EngineLives(layout.root)
-        events = self._events = outside.events(engine_callback(starts, lives, self._interrupted))
+        self._engines = Engines(outside, layout.root, starts, self._interrupted)
         if other := outside.other_engine():
             self._say(f"docker: {other}")
         stopwatch = Stopwatch(clock)
-        self._containers = KeptList(outside.engine(), clock, lambda: events.quiet_since_ns)
         self._collector = Collector(
             read_processes=self._processes.read,
-            engine=self._containers,
+            engines=self._engines.lists,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
             read_host=outside.read_host,
             stopwatch=stopwatch,
-            lives=lives,
+            lives=self._engines.lives,
+            read_activity=outside.read_activity,
         )
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
+        self._trust = Trust(
+            config,
+            self._store,
+            clock,
+            self._options.config_file,
+            with_canary=not self._options.once,
+        )
+        undo.push("canary", self._trust.close)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -199,6 +211,15 @@ class _Run:
             carried=Carried(host=outside.read_host()),
             watch=watch,
             metrics=self._outlets.metrics,
+            autopsies=Autopsies(
+                marks=self._bpf.ooms,
+                ended=self._bpf.ended,
+                kernel_log=outside.kernel_log(undo),
+                started=self._engines.started,
+                clock=clock,
+            ),
+            stands=self._outlets.stands,
+            trust=self._trust,
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
@@ -217,8 +238,8 @@ class _Run:
         removals.hurry_where(self._memory.is_pressing)
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
-            events.start()
-            undo.push("events", events.close)
+            self._engines.start()
+            undo.push("events", self._engines.close)
         if self._options.governs:
             self._auxiliary.start(installation)
         if not self._options.once:
@@ -237,9 +258,9 @@ class _Run:
             after_first=settle_collector,
         ).run(once=self._options.once)
 
-    def _interrupted(self) -> None:
-        """The engine was away. Called by the event thread, once the collector is there."""
-        self._collector.interrupt()
+    def _interrupted(self, engine: str) -> None:
+        """It was away. Called by its event thread, once the collector is there."""
+        self._collector.interrupt(engine)
 
     def _load_modules(self) -> None:
         if not self._config.modules.keep:
@@ -292,6 +313,7 @@ class _Run:
         if self._stopper.take_reload():
             self._reloading.run()
         self._auxiliary.look()
+        self._trust.look()
         self._outlets.look()
         self._status.look()
 
@@ -299,8 +321,9 @@ class _Run:
         """Only the rules: everything else of the settings is for the next start."""
         self._config = msgspec.structs.replace(self._config, policy=config.policy)
         self._ticker.use(config.policy)
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
+        self._engines.ask_all_labels(needs_labels(config.policy.rule))
         self._memory.use(bounds_of(original.rule_set(config.policy)))
-        self._containers.ask_all_labels(needs_labels(config.policy.rule))
         self._status.use(self._config)
 
     def _state(self) -> Condition:
@@ -312,6 +335,7 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *_named("canary", self._trust.problem),
             *self._memory.problems,
             *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
@@ -326,25 +350,19 @@ class _Run:
             self._bpf.word,
             self._store.unstored_ticks,
             tuple(problems),
+            self._engines.states(self._collector),
             self._reloading.count,
+            self._trust.word,
+            self._trust.uses,
+            self._outlets.waiting,
         )
 
     def _engine_problems(self) -> list[str]:
-        problems = _named("docker", self._collector.engine_problem)
-        if left_out := self._collector.left_out:
-            problems.append(
-                f"docker: {left_out} entries of its list are odd and left out. "
-                "The log names them; look at `sudo docker ps -a`."
-            )
+        problems = self._engines.problems(self._collector)
         if odd := self._processes.odd:
             problems.append(
                 f"modules: {odd} entries are odd: a figure counts as 0, or the entry "
-                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
-            )
-        if not self._collector.engine_problem and self._events.problem:
-            problems.append(
-                "events: Docker's events are not followed, so the limit is looked at with each "
-                f"tick only: {self._events.problem}"
+                f"is left out. Run `sudo {SCRIPTS}/load_modules.sh` to build them again."
             )
         return problems
 

@@ -45,6 +45,8 @@ class Removals:
         """Carried out, and not with the store yet: a tick may fail in between."""
         self._recorded_dry: set[tuple[ContainerKey, str, Action]] = set()
         """By container, rule and action."""
+        self._withheld: set[tuple[ContainerKey, str, Action]] = set()
+        """The same of what was withheld since the policy was disarmed."""
         self._under_way: dict[ContainerKey, Decision] = {}
         self.removed_since_row = 0
         self.failed_since_row = 0
@@ -95,11 +97,23 @@ class Removals:
         self._passes += done
         return removals
 
-    def carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
-        """Begins them all, and gives how those ended that did so in time."""
+    def carry_out(self, decisions: Sequence[Decision], disarmed: str = "") -> Sequence[Removal]:
+        """Begins them all, and gives how those ended that did so in time.
+
+        While the policy is `disarmed` (why) nothing is touched: what would be is recorded once.
+        """
         before_kb = available_kb()
-        if self._remover is None:
-            removals: Sequence[Removal] = self._record_dry(decisions)
+        if not disarmed:
+            self._withheld.clear()
+        if disarmed and self._remover is not None:
+            reports = [one for one in decisions if one.action is Action.NOTIFY]
+            others = [one for one in decisions if one.action is not Action.NOTIFY]
+            removals: Sequence[Removal] = (
+                *_reported(reports),
+                *self._record_withheld(others, disarmed),
+            )
+        elif self._remover is None:
+            removals = self._record_dry(decisions)
         else:
             reports = [one for one in decisions if one.action is Action.NOTIFY]
             others = [one for one in decisions if one.action is not Action.NOTIFY]
@@ -111,9 +125,12 @@ class Removals:
         self._ended(removals, before_kb)
         return removals
 
-    def forget_all_but(self, containers: set[ContainerKey]) -> None:
-        """A dry run's memory is of containers that are still there."""
-        self._recorded_dry = {one for one in self._recorded_dry if one[0] in containers}
+    def forget_all_but(self, containers: set[ContainerKey], silent: frozenset[str]) -> None:
+        """A dry run's memory is of containers that are still there, or of a silent engine."""
+        for memory in (self._recorded_dry, self._withheld):
+            memory -= {
+                one for one in memory if one[0] not in containers and one[0].engine not in silent
+            }
 
     def handed_over(self) -> None:
         """The store has the passes now, and keeps what it cannot write."""
@@ -152,6 +169,14 @@ class Removals:
         for one in new:
             _log_decision(one)
         return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
+
+    def _record_withheld(self, decisions: Sequence[Decision], why: str) -> list[Removal]:
+        """Each is decided afresh at every tick while the policy is disarmed."""
+        new = [one for one in decisions if _dry_key(one) not in self._withheld]
+        self._withheld.update(_dry_key(one) for one in new)
+        for one in new:
+            _log_decision(one)
+        return [Removal(one, Outcome.NOTIFIED, 0, f"the policy is disarmed: {why}") for one in new]
 
     def _ended(self, removals: Sequence[Removal], before_kb: int) -> None:
         for removal in removals:

@@ -7,7 +7,7 @@ history and `resume` takes from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.model.container import ContainerKey
@@ -51,15 +51,20 @@ class Arming:
     def kept(self) -> Mapping[Key, Fired]:
         return dict(self._fired)
 
-    def seen(self, standings: Iterable[Standing]) -> None:
+    def seen(self, standings: Iterable[Standing], apart: Collection[str] = ()) -> None:
         """Re-arms every rule for what it would not act on now. Called with each whole look.
 
+        `apart` are engines that nothing is decided of now: nothing changes of their containers.
         Where that is unknown nothing changes: it has not been seen to be false.
         """
         holding = {
             (one.rule.name, one.totals.container.key) for one in standings if one.holds is not False
         }
-        self._fired = {key: fired for key, fired in self._fired.items() if key in holding}
+        self._fired = {
+            key: fired
+            for key, fired in self._fired.items()
+            if key in holding or key[1].engine in apart
+        }
 
     def due(
         self, decisions: Sequence[Decision], rules: RuleSet, now_ns: int
@@ -97,7 +102,7 @@ class Arming:
         """Notes what was carried out. What failed is due again, after the remover's pause."""
         for removal in removals:
             decision = removal.decision
-            if not decision.rule or removal.outcome not in DONE:
+            if not decision.rule or removal.outcome not in DONE or removal.is_withheld:
                 continue
             key = (decision.rule, decision.container)
             before = self._fired.get(key)

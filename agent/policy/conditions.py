@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from agent.model.container import ContainerKey, ContainerState, ContainerTotals
 from agent.model.tick import Tick
+from agent.policy.idle import NOT_YET, Idleness
 from agent.policy.rules import ENDED, SECOND_NS, Rule, When, duration_ns
 
 KB_PER_MB = 1024
-NOT_MEASURED = {"idle": "this version does not measure what a container reads, writes and sends"}
-"""Conditions of the language that are never met yet, and why."""
+IDLE = "idle"
 NO_PRESSURE = "this kernel tells no memory pressure (psi=1; agent doctor says why)"
 
 
@@ -33,6 +33,7 @@ class HostMoment:
     """By container: when its first process started (boot clock), which is its last start."""
     since: Mapping[tuple[ContainerKey, str], int] = field(default_factory=dict)
     """By container and level (`level_key`): since when it has been so without a break."""
+    idle: Mapping[ContainerKey, Idleness] = field(default_factory=dict)
     host_since: Mapping[str, int] = field(default_factory=dict)
     """By level, of the whole host: the same, from samples between ticks."""
     host_missing: str = ""
@@ -106,9 +107,7 @@ def levels(when: When, one: ContainerTotals, now: HostMoment) -> Iterator[TimedC
     """Those conditions that must have held for a time, as they are at this moment."""
     state = one.container.state
     if when.idle is not None:
-        missing = "" if state is ContainerState.PAUSED else NOT_MEASURED["idle"]
-        holds = None if missing else False
-        yield _level("idle", "idle", when.idle, holds, str(state), missing)
+        yield idle_level(when.idle, one, now)
     if when.exited is not None:
         yield _level("exited", "exited", when.exited, state in ENDED, str(state))
     if when.unhealthy is not None:
@@ -145,6 +144,14 @@ def levels(when: When, one: ContainerTotals, now: HostMoment) -> Iterator[TimedC
             "" if memory is not None else now.host_missing or now.pressure_missing,
             f"more than {bound:g} % ",
         )
+
+
+def idle_level(lasting: str, one: ContainerTotals, now: HostMoment) -> TimedCondition:
+    """Whether it rests; an order by it asks too."""
+    if not one.container.state.is_running or one.container.state is ContainerState.PAUSED:
+        return _level(IDLE, IDLE, lasting, False, str(one.container.state))
+    found = now.idle.get(one.container.key, Idleness(None, missing=NOT_YET))
+    return _level(IDLE, IDLE, lasting, found.holds, found.value, found.missing)
 
 
 def pressure_key(bound: str) -> str:

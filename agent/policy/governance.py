@@ -68,6 +68,8 @@ def protection(container: Container, own_ids: Collection[str] = ()) -> str | Non
     """
     if container.id in own_ids:
         return "the agent runs in it"
+    if container.observed_only:
+        return container.observed_only
     protect = _protect_value(container)
     if protect is not None and protect not in PROTECT_NO:
         shown = f"={protect}" if protect in PROTECT_YES and protect else ""

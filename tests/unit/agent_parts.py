@@ -163,6 +163,7 @@ class Events:
     def __init__(self, callback: Callable[[str, str], None]) -> None:
         self.send = callback
         self.quiet_since_ns: int | None = None
+        self.names: dict[str, tuple[str, str]] = {}
         self.problem = ""
         self.refusal = ""
         self.running = False
@@ -257,6 +258,13 @@ class FullDisk:
         self.uncounted = 0
         self._pending: list[RemovalPass] = []
         self.closed = False
+        self.kept: list[Any] = []
+
+    def ask(self, question: Any) -> Any:
+        raise StoreError("The disk is full.", "Make room.")
+
+    def save(self, wall_ns: int) -> None:
+        del wall_ns
 
     @property
     def state(self) -> Any:
@@ -353,7 +361,15 @@ class Witness:
     def read(self) -> Any:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
-        return None
+        return self._host.view
+
+    def ooms(self) -> Any:
+        if self._host.bpf == "unreadable":
+            raise SourceError("A map cannot be read.")
+        return ()
+
+    def ended(self) -> Any:
+        return ()
 
     def mark(self, snapshot_ns: int) -> None:
         if self._host.bpf == "unmarkable":

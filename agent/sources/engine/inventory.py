@@ -22,11 +22,14 @@ import requests.exceptions
 
 from agent.clock import Clock
 from agent.engine_api import ownership, schema
+from agent.engine_api.address import PODMAN_KIND, kind_of, product
 from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected, Listed, label_text
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container
+from agent.model.container import DOCKER, Container
+from agent.sources.engine import pods
+from agent.sources.engine.pods import PodPlace
 from agent.sources.engine.uptime import at_least_up_ns
 from agent.util.terminal import printable
 
@@ -42,6 +45,7 @@ LOOK_AGAIN_S = 0.2
 _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
 
+_NO_POD = PodPlace("", is_infra=False)
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 
 T = TypeVar("T")
@@ -80,12 +84,20 @@ class Engine:
         clock: Clock,
         deadline_s: float = LIST_DEADLINE_S,
         *,
+        name: str = DOCKER,
+        observed_only: str = "",
         all_labels: bool = False,
     ) -> None:
-        """`all_labels`: images are asked for their labels, to tell which a container has itself;
-        otherwise only for the installation's."""
+        """`name` is the engine's in the settings, `observed_only` why none of its containers is
+        governed, "" where they may be. `all_labels`: images are asked for their labels, to tell
+        which a container has itself; otherwise only for the installation's.
+        """
         self._all_labels = all_labels
         self._host = docker_host
+        self._name = name
+        self._observed_only = observed_only
+        self._pods: Mapping[str, PodPlace] | None = {}
+        """None where podman does not say."""
         self._clock = clock
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
@@ -111,12 +123,14 @@ class Engine:
                 read_ns = self._clock.boot_ns()
                 listed = self._ask(ends, lambda api: api.containers(all=True), _a_list)
                 entries, left_out = self._entries(listed)
+                if kind_of(self._host) == PODMAN_KIND:
+                    self._pods = self._read_pods(ends)
                 found = [self._container(one, ends) for one in entries]
         except docker.errors.APIError as error:
             self.close()
             raise EngineUnavailableError(
-                f"Docker at {self._host} refuses: {str(error.explanation)[:300]}.",
-                "Look at `sudo docker ps -a`.",
+                f"{product(self._host)} at {self._host} refuses: {str(error.explanation)[:300]}.",
+                f"Look at `sudo {kind_of(self._host)} ps -a`.",
             ) from error
         except BaseException:
             self.close()
@@ -173,6 +187,7 @@ class Engine:
             return None
         state = schema.container_state(listed.State)
         inspected = known.inspected
+        place = (self._pods or {}).get(listed.Id, _NO_POD)
         return Container(
             id=listed.Id,
             name=_name(listed, inspected),
@@ -184,8 +199,27 @@ class Engine:
             own_installation=known.own_labels.get(ownership.INSTALLATION_LABEL, ""),
             own_labels=known.own_labels,
             health=health(listed.Status),
+            needs=inspected.HostConfig.needs,
+            restart_policy=_restart_policy(inspected),
             started_ns=_moment_or_0(inspected.State.StartedAt),
+            engine=self._name,
+            pod=place.pod,
+            observed_only=self._why_observed(place),
         )
+
+    def _read_pods(self, ends: float) -> Mapping[str, PodPlace] | None:
+        """None, which is logged once, where podman does not say which pods there are."""
+        try:
+            return self._ask(ends, pods.read, _as_read)
+        except (docker.errors.APIError, *_ODD) as error:
+            if self._pods is not None:
+                log.warning("engine=%s pods=unknown none is governed: %s", self._name, error)
+            return None
+
+    def _why_observed(self, place: PodPlace) -> str:
+        if self._observed_only or self._pods is None:
+            return self._observed_only or "podman does not say which containers hold a pod"
+        return f"the infra container of pod {place.pod}" if place.is_infra else ""
 
     def _inspected(self, listed: Listed, ends: float) -> _Known | None:
         """What Docker knows of one container, asked again unless it cannot have restarted since.
@@ -286,10 +320,19 @@ def health(status: str) -> str:
     return found[1] if found else ""
 
 
+def _as_read(answer: Mapping[str, PodPlace]) -> Mapping[str, PodPlace]:
+    return answer
+
+
 def _a_list(answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list):
         raise ValueError("its list of containers is not one")  # noqa: TRY004 - Docker's value
     return answer
+
+
+def _restart_policy(inspected: Inspected) -> str:
+    policy = inspected.HostConfig.RestartPolicy
+    return printable(policy.Name) if policy else ""
 
 
 def _moment_or_0(text: str) -> int:

@@ -12,7 +12,16 @@ from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts
 from agent.model.bpf import CgroupEvents
 from agent.model.removal import Outcome
-from tests.unit.store.builders import ID_A, ID_B, a_container, a_removal, a_tick, totals
+from tests.unit.store.builders import (
+    ID_A,
+    ID_B,
+    KEY_A,
+    KEY_B,
+    a_container,
+    a_removal,
+    a_tick,
+    totals,
+)
 
 
 def share(
@@ -49,24 +58,24 @@ def test_what_one_tick_takes_back_the_next_ones_make_up_for() -> None:
 
 def test_a_container_that_docker_no_longer_lists_is_forgotten() -> None:
     both = (totals(a_container("a", ID_A)), totals(a_container("b", ID_B)))
-    shares = {ID_A: share(living=5, forks=2), ID_B: share(living=7)}
+    shares = {KEY_A: share(living=5, forks=2), KEY_B: share(living=7)}
     counters = LastingCounters().after(a_tick(totals=both, shares=shares))
-    assert counters.containers[ID_A] == ContainerCounters(living_ns=5, starts=2, exits=2)
+    assert counters.containers[KEY_A] == ContainerCounters(living_ns=5, starts=2, exits=2)
 
-    counters = counters.after(a_tick(totals=both[:1], shares={ID_A: share(living=1)}))
+    counters = counters.after(a_tick(totals=both[:1], shares={KEY_A: share(living=1)}))
 
-    assert set(counters.containers) == {ID_A}
-    assert counters.containers[ID_A].living_ns == 6
+    assert set(counters.containers) == {KEY_A}
+    assert counters.containers[KEY_A].living_ns == 6
 
 
 def test_while_docker_is_away_no_container_is_forgotten() -> None:
-    counters = LastingCounters().after(a_tick(shares={ID_A: share(living=5)}))
+    counters = LastingCounters().after(a_tick(shares={KEY_A: share(living=5)}))
     away = a_tick(container_count=None, totals=(), container_processes=())
     assert counters.after(away).containers == counters.containers
 
 
 def test_a_share_of_a_container_that_docker_does_not_list_is_not_counted() -> None:
-    assert LastingCounters().after(a_tick(shares={ID_B: share(living=5)})).containers == {}
+    assert LastingCounters().after(a_tick(shares={KEY_B: share(living=5)})).containers == {}
 
 
 def test_ticks_losses_and_kills_add_up() -> None:

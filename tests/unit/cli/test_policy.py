@@ -51,16 +51,20 @@ def file(tmp_path: Path) -> Path:
 def test_check_counts_the_rules_and_names_what_is_never_met(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
+    monkeypatch.setattr("agent.sources.activity.host_io_problem", lambda: "no I/O is counted")
     monkeypatch.setattr(memory_pressure, "why_missing", lambda _proc: None)
     monkeypatch.setattr(memory_pressure, "why_no_trigger", lambda _proc: "")
     status, out, err = agent(monkeypatch, capsys, "check", file)
     assert (status, err) == (0, "")
     assert "1 rules of your own, 3 built-in" in out
-    assert 'rule "ci": idle is never met' in out
+    assert 'rule "ci": idle is never met: no I/O is counted' in out
     status, out, _ = agent(monkeypatch, capsys, "check", "--json", file)
     value = json.loads(out)
     assert (status, value["ok"], value["problems"]) == (0, True, [])
-    assert len(value["notes"]) == 1
+    assert [note.split(": ")[1] for note in value["notes"]] == [
+        "idle is never met",
+        "the step after stop never comes",
+    ]
 
 
 def test_check_names_every_fault_and_ends_with_2(
@@ -98,7 +102,7 @@ def test_show_says_where_no_rule_is_left(
 
 def test_there_is_a_command_for_each_question_about_the_rules() -> None:
     named = {one.callback.__name__ for one in policy.app.registered_commands if one.callback}
-    assert named == {"check", "show", "why", "plan", "apply"}
+    assert named == {"check", "show", "why", "plan", "apply", "disarm", "arm"}
     whole = {one.callback.__name__ for one in app.registered_commands if one.callback}
     assert {"reload", "stop"} <= whole
 

@@ -68,7 +68,7 @@ class Agent:
         engine = SimpleNamespace(
             list=lambda: Listing(tuple(self.containers), 0, 0), close=lambda: None
         )
-        monkeypatch.setattr(policy_look, "Engine", lambda *_, **__: engine)
+        monkeypatch.setattr(policy_look, "engine_of", lambda *_, **__: engine)
         monkeypatch.setattr("agent.sources.host_metrics.require_root", lambda _: None)
         outside = self.host.outside()
         start(outside.config, Options(once=True), outside.clock, outside.say, outside)

@@ -175,7 +175,7 @@ def test_a_bound_that_is_passed_during_a_tick_gets_its_pass_right_after_it(host:
             host.memory.available_mb = freed_by_one(host)
             host.time.sleep(4)
 
-    host.memory.pressure = busy  # type: ignore[assignment]  # it gives None, as without PSI
+    host.memory.pressure = busy  # it gives None, as without PSI
     run(host, rule(SHORT), seconds=70)
     assert deletions(host) == [("job-1", "before-oom", "removed")]
     assert moments_s(host) == [pytest.approx(64, abs=0.3)]
@@ -285,7 +285,7 @@ def test_a_rule_without_a_grace_has_none_here(host: Host) -> None:
         graces.extend(one.grace_s for one in decisions)
         return real(decisions, *more)
 
-    host.docker.remove = remove  # type: ignore[method-assign]
+    host.docker.remove = remove  # type: ignore[method-assign, assignment]
     host.time.at(20, lambda: setattr(host.memory, "available_mb", freed_by_one(host)))
     run(host, rule(SHORT))
     assert graces == [0]

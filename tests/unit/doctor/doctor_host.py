@@ -15,6 +15,7 @@ from agent.doctor.facts import (
     Facts,
     LeftoverFacts,
     ModuleFacts,
+    OomFacts,
     PressureFacts,
     PythonFacts,
     SigningFacts,
@@ -30,6 +31,7 @@ GOOD = Facts(
     modules=ModuleFacts("6.1.0", True, False, True, (), True, ("sysinfo", "continfo"), True, ""),
     signing=SigningFacts(False, "none", False, False, None),
     bpf=BpfFacts("", "", True, "0.26.0", ""),
+    oom=OomFacts(True, True),
     cgroups=CgroupFacts("v2", "default", True),
     pressure=PressureFacts(no_trigger=""),
     docker=DockerFacts(

@@ -32,7 +32,7 @@ def proc(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sampler(proc: Path) -> Iterator[MemorySampler]:
-    made = MemorySampler(SimpleNamespace(boot_ns=lambda: 77), proc)  # type: ignore[arg-type]
+    made = MemorySampler(SimpleNamespace(boot_ns=lambda: 77), proc)
     yield made
     made.close()
 
@@ -130,7 +130,7 @@ class Kernel:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *refusals: int) -> None:
         self.written: list[bytes] = []
         self._refusals = list(refusals)
-        monkeypatch.setattr(memory_pressure.os, "write", self._write)
+        monkeypatch.setattr("os.write", self._write)
 
     def _write(self, _descriptor: int, words: bytes) -> int:
         self.written.append(words)
