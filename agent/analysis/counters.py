@@ -18,6 +18,8 @@ from agent.model.removal import BUILT_IN_NAMES, Action, Removal
 TICKS = ("ticks",)
 EVENTS_LOST = ("bpf_events_lost",)
 OOM_KILLS = ("oom_kills",)
+OOM_VICTIMS = "oom_victims"
+"""With the cause."""
 REMOVALS = "removals"
 """By rule, reason and outcome."""
 ACTIONS = "actions"
@@ -94,6 +96,9 @@ class LastingCounters:
                 totals.oom_kills for totals in record.totals if isinstance(totals.oom_kills, int)
             ),
         }
+        for cause in record.oom_causes:
+            victims = (OOM_VICTIMS, cause)
+            changes[victims] = changes.get(victims, 0) + 1
         return LastingCounters(containers, _added(self.host, changes))
 
     def with_removals(self, removals: Iterable[Removal]) -> LastingCounters:

@@ -17,6 +17,7 @@ from agent.analysis.derive import Govern, derive
 from agent.clock import Clock
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import EngineUnavailableError
+from agent.model.activity import Activity
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
@@ -31,6 +32,9 @@ from agent.sources.engine.lives import EngineLives
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+ReadActivity = Callable[
+    [CgroupLayout, Sequence[Container], CgroupView], Mapping[ContainerKey, Activity]
+]
 ReadCgroups = Callable[[CgroupLayout, Sequence[Container], frozenset[int]], CgroupView]
 
 BETWEEN_TICKS = "a look between two ticks stores no row of the host"
@@ -69,9 +73,13 @@ class Collector:
         read_host: Callable[[], HostCounters],
         stopwatch: Stopwatch,
         lives: Mapping[str, EngineLives] | None = None,
+        read_activity: ReadActivity | None = None,
     ) -> None:
         """`lives` is what is known of lives between two looks, by engine, where its events are
         followed."""
+        self._read_activity = read_activity
+        self.measures_idle = False
+        """Whether a tick's sample tells who is idle."""
         self._read_processes = read_processes
         self._engines = engines
         self._layout = layout
@@ -139,6 +147,10 @@ class Collector:
                 self._stopwatch.time("cgroups", lambda: self._cgroups_of(listed, unknown_cgroups)),
                 now_ns,
             )
+        activity: Mapping[ContainerKey, Activity] = {}
+        wanted = self.measures_idle and for_tick
+        if wanted and self._read_activity is not None and listed and view.value is not None:
+            activity = self._read_activity(self._layout, listed, view.value)
         if view.value is not None:
             for name, lives in self._lives.items():
                 found = view.value.containers.items()
@@ -153,6 +165,7 @@ class Collector:
             bpf=bpf,
             cgroups=view,
             host=host,
+            activity=activity,
             engine_ooms={
                 ContainerKey(name, key): count
                 for name, lives in self._lives.items()

@@ -10,6 +10,7 @@ from agent.clock import Clock
 from agent.config import Config, EngineKind, EngineSettings
 from agent.daemon.events import StartsSeen, engine_callback
 from agent.engine_api.address import Address
+from agent.model.container import ContainerKey
 from agent.sources.engine.inventory import Engine
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.engine.lists import EngineLists
@@ -78,6 +79,14 @@ class Engines:
         """Begins to follow the events of all."""
         for events in self._events.values():
             events.start()
+
+    def started(self) -> dict[ContainerKey, tuple[str, str]]:
+        """Name and image of the containers whose starts were reported lately."""
+        return {
+            ContainerKey(engine, key): one
+            for engine, events in self._events.items()
+            for key, one in events.names.items()
+        }
 
     def ask_all_labels(self, wanted: bool) -> None:
         """Whether images are asked for their labels from now on, of every engine."""

@@ -1,4 +1,4 @@
-"""Looks at the host as a tick does, without an agent: for `agent bpf check` and the canary.
+"""Looks at the host as a tick does, without an agent: `agent who`, `agent bpf check`, the canary.
 
 Starts probes of its own, so it works alone and beside a running agent, and loads no module: where
 the modules are not loaded `/proc` is the source, which `Watch.problem` says.
@@ -78,6 +78,13 @@ class Watch:
         self._carried = tick.carried
         return tick
 
+    def glance(self) -> Tick:
+        """What follows from this moment, whatever of it is missing; its parts say why.
+
+        Raises SourceError where no process source works.
+        """
+        return look(self._collector, self._own, self._carried, self._govern, for_tick=False)
+
     def against(self, earlier: Carried, tick: Tick) -> Tick:
         """What follows from a look where it is held against an earlier one than the last."""
         return derive(earlier, tick.sample, self._govern)
@@ -115,6 +122,24 @@ def watching(config: Config, clock: Clock, say: Say) -> Iterator[Watch]:
             reason = witness.state.reason
             raise SourceError(reason[:1].upper() + reason[1:], witness.state.hint)
         yield watch
+    finally:
+        watch.close()
+        witness.close()
+
+
+def glance(config: Config, clock: Clock, say: Say) -> Tick:
+    """One look, with BPF if it can be had, and with the engine if it answers.
+
+    Raises SourceError where no process source works.
+    """
+    outside = Outside(config, clock, say)
+    layout = outside.layout()
+    witness = outside.witness(layout)
+    watch = Watch(outside, layout, witness)
+    try:
+        while witness.poll().status == "starting":
+            time.sleep(0.05)
+        return watch.glance()
     finally:
         watch.close()
         witness.close()

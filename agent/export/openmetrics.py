@@ -127,6 +127,15 @@ def _host(figures: ExportedFigures) -> Iterator[Metric]:
         "OOM kills that ticks saw in containers.",
         value=figures.host_counters.get(names.OOM_KILLS, 0),
     )
+    victims = CounterMetricFamily(
+        "so1_oom_victims",
+        "Processes that the kernel killed for lack of memory, on the whole host.",
+        labels=("cause",),
+    )
+    for key, value in sorted(figures.host_counters.items()):
+        if key[0] == names.OOM_VICTIMS:
+            victims.add_metric(key[1:], value)
+    yield victims
     commands = [(one, (one.command,)) for one in figures.commands]
     yield _gauges(
         "so1_command_processes",

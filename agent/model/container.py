@@ -47,6 +47,15 @@ class ContainerKey(NamedTuple):
         return self.id[:12]
 
 
+class Need(NamedTuple):
+    """What a container uses of another one, which ends with it."""
+
+    container: str
+    """Its name or its id, as the engine has it."""
+    what: str
+    """As in "uses its volumes"."""
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container as Docker tells it. Names, images and labels are the workload's words."""
@@ -69,6 +78,9 @@ class Container:
     """
     health: str = ""
     """Docker's word on its health check (`healthy`, `unhealthy`, `starting`), "" without one."""
+    needs: tuple[Need, ...] = ()
+    restart_policy: str = ""
+    """`always`, `unless-stopped` or `on-failure`; "" or `no` without one."""
     started_ns: int = 0
     """Wall clock of its last start, 0 where it is not known."""
     engine: str = DOCKER

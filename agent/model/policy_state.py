@@ -11,6 +11,8 @@ from agent.model.container import ContainerKey
 class StateKind(StrEnum):
     TIMER = "timer"
     """Since when something has been so, as `cpu>90`."""
+    ACTIVITY = "activity"
+    """What its counters were; `PolicyState.value` has them."""
     FIRED = "fired"
     """What a rule has done since it last was false."""
 
@@ -28,3 +30,4 @@ class PolicyState:
     """When it was last seen to be so."""
     stages: int = 0
     """How many of a rule's actions are done."""
+    value: str = ""

@@ -10,7 +10,9 @@ import msgspec
 from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts, Basis, Verified
 from agent.model.container import ContainerCgroup, ContainerKey, ContainerTotals
+from agent.model.ended import EndedProcess
 from agent.model.host import HostFigures, Memory
+from agent.model.oom import OomKill
 from agent.model.policy_state import PolicyState
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
@@ -61,5 +63,10 @@ class TickRecord:
     """Engines that did not answer."""
     shares: Mapping[ContainerKey, ContainerShare] = field(default_factory=dict)
     """Whose each container's CPU was since the last tick, where BPF has an account of it."""
+    oom_kills: tuple[OomKill, ...] = ()
+    """Since the last tick that was stored."""
+    oom_causes: tuple[str, ...] = ()
+    """Of those since the last tick, stored or not."""
+    ended: tuple[EndedProcess, ...] = ()
     policy_state: tuple[PolicyState, ...] | None = None
     """What the rules remember, None where nothing of it is to be written."""

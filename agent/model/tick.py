@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from agent.model.accounts import ContainerShare, CpuAccounts, Reading
+from agent.model.activity import Activity
 from agent.model.attribution import Attribution
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, Container, ContainerKey, ContainerTotals
@@ -53,6 +54,8 @@ class Sample:
     followed."""
     cgroup_owners: Mapping[int, ContainerKey] = field(default_factory=dict)
     """The container of each cgroup that was there when its engine told of a start."""
+    activity: Mapping[ContainerKey, Activity] = field(default_factory=dict)
+    """By running container, in a tick's sample; empty unless a rule asks who is idle."""
     silent: Mapping[str, str] = field(default_factory=dict)
     """Why each engine that does not answer is missing, by its name."""
     interruptions: Mapping[str, int] = field(default_factory=dict)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from agent.model.container import ContainerKey, ContainerState, ContainerTotals
 from agent.model.tick import Tick
+from agent.policy.idle import NOT_YET, Idleness
 from agent.policy.rules import ENDED, SECOND_NS, Rule, When, duration_ns
 
 KB_PER_MB = 1024
-NOT_MEASURED = {"idle": "this version does not measure what a container reads, writes and sends"}
-"""Conditions of the language that are never met yet, and why."""
+IDLE = "idle"
+NO_PRESSURE = "this kernel tells no memory pressure (psi=1; agent doctor says why)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,13 @@ class HostMoment:
     """By container: when its first process started (boot clock), which is its last start."""
     since: Mapping[tuple[ContainerKey, str], int] = field(default_factory=dict)
     """By container and level (`level_key`): since when it has been so without a break."""
+    idle: Mapping[ContainerKey, Idleness] = field(default_factory=dict)
+    host_since: Mapping[str, int] = field(default_factory=dict)
+    """By level, of the whole host: the same, from samples between ticks."""
+    host_missing: str = ""
+    """Why nothing is known of the host's memory, "" where it is as said above."""
+    pressure_missing: str = NO_PRESSURE
+    """Why there is no pressure where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +107,7 @@ def levels(when: When, one: ContainerTotals, now: HostMoment) -> Iterator[TimedC
     """Those conditions that must have held for a time, as they are at this moment."""
     state = one.container.state
     if when.idle is not None:
-        missing = "" if state is ContainerState.PAUSED else NOT_MEASURED["idle"]
-        holds = None if missing else False
-        yield _level("idle", "idle", when.idle, holds, str(state), missing)
+        yield idle_level(when.idle, one, now)
     if when.exited is not None:
         yield _level("exited", "exited", when.exited, state in ENDED, str(state))
     if when.unhealthy is not None:
@@ -131,13 +137,26 @@ def levels(when: When, one: ContainerTotals, now: HostMoment) -> Iterator[TimedC
         bound, memory = when.pressure.memory, now.pressure
         yield _level(
             "pressure",
-            f"pressure>{bound:g}",
+            pressure_key(f"{bound:g}"),
             when.pressure.lasting,
             None if memory is None else memory > bound,
             "" if memory is None else f"{memory:.2f} %",
-            "" if memory is not None else "this kernel tells no memory pressure (psi=1)",
+            "" if memory is not None else now.host_missing or now.pressure_missing,
             f"more than {bound:g} % ",
         )
+
+
+def idle_level(lasting: str, one: ContainerTotals, now: HostMoment) -> TimedCondition:
+    """Whether it rests; an order by it asks too."""
+    if not one.container.state.is_running or one.container.state is ContainerState.PAUSED:
+        return _level(IDLE, IDLE, lasting, False, str(one.container.state))
+    found = now.idle.get(one.container.key, Idleness(None, missing=NOT_YET))
+    return _level(IDLE, IDLE, lasting, found.holds, found.value, found.missing)
+
+
+def pressure_key(bound: str) -> str:
+    """The key of the level `pressure` with this bound."""
+    return f"pressure>{bound}"
 
 
 def _level(
@@ -159,7 +178,10 @@ def _level(
 def _lasted(level: TimedCondition, one: ContainerTotals, now: HostMoment) -> Verdict:
     value, met = level.value, level.holds
     if level.holds:
-        since_ns = now.since.get((one.container.key, level.key), now.now_ns)
+        since_ns = min(
+            now.since.get((one.container.key, level.key), now.now_ns),
+            now.host_since.get(level.key, now.now_ns),
+        )
         lasted_ns = max(0, now.now_ns - since_ns)
         value += f" for {_shown(lasted_ns)}"
         met = lasted_ns >= level.lasting_ns
@@ -179,7 +201,8 @@ def _age(threshold: str, one: ContainerTotals, now: HostMoment) -> Verdict:
 def _available(bound: float, now: HostMoment) -> Verdict:
     below = f"less than {bound:g}"
     if now.available_kb is None:
-        return Verdict("available_mb", "", below, None, "the host's memory was not read")
+        missing = now.host_missing or "the host's memory was not read"
+        return Verdict("available_mb", "", below, None, missing)
     available = now.available_kb / KB_PER_MB
     return Verdict("available_mb", f"{available:.0f}", below, available < bound)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.config import PolicySettings
 from agent.model.container import ContainerKey, ContainerTotals, Tier
 from agent.model.removal import Decision, Reason
 from agent.policy import original
-from agent.policy.conditions import KB_PER_MB, HostMoment, verdicts
+from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment, idle_level, verdicts
+from agent.policy.dependants import needed_by
 from agent.policy.governance import protection
 from agent.policy.rules import ENDED, Rule, RuleOrder, RuleSet
 
@@ -82,8 +83,13 @@ def standings(
     disputed: frozenset[ContainerKey],
     rules: RuleSet,
     now: HostMoment,
+    spent: frozenset[tuple[str, ContainerKey]] = frozenset(),
 ) -> list[Standing]:
-    """Every claimed container and what its rule makes of it at this moment."""
+    """Every claimed container and what its rule makes of it at this moment.
+
+    `spent`: by rule and container, where the rule has done all that it does (`Arming.spent`).
+    """
+    needed = needed_by(one.container for one in totals)
     claimed: dict[tuple[str, str], list[ContainerTotals]] = defaultdict(list)
     by_name = {rule.name: (place, rule) for place, rule in enumerate(rules.rules)}
     for one in totals:
@@ -95,8 +101,9 @@ def standings(
     for (name, _), members in claimed.items():
         place, rule = by_name[name]
         group = min(place, len(rules.own))
-        found += _of_rule(rule, group, members, disputed, now)
-    return _one_for_the_host(found)
+        spared = {} if rules.is_built_in(rule) or not rule.action.is_destructive else needed
+        found += _of_rule(rule, group, members, disputed, now, spared)
+    return _one_for_the_host(found, spent)
 
 
 def claim_of(one: ContainerTotals) -> str:
@@ -117,10 +124,11 @@ def _of_rule(
     members: Sequence[ContainerTotals],
     disputed: frozenset[ContainerKey],
     now: HostMoment,
+    needed: Mapping[ContainerKey, str],
 ) -> list[Standing]:
     """What one rule makes of what it claims on one engine."""
     running = [one for one in members if one.container.state.is_running]
-    held = {one.container.key: _unsure(rule, one, disputed, now) for one in members}
+    held = {one.container.key: _unsure(rule, one, disputed, now, needed) for one in members}
     if rule.keep is None:
         places = len(members)
     else:
@@ -156,11 +164,17 @@ def _acts(rule: Rule, one: ContainerTotals, unsure: str, now: HostMoment) -> tup
 
 
 def _unsure(
-    rule: Rule, one: ContainerTotals, disputed: frozenset[ContainerKey], now: HostMoment
+    rule: Rule,
+    one: ContainerTotals,
+    disputed: frozenset[ContainerKey],
+    now: HostMoment,
+    needed: Mapping[ContainerKey, str],
 ) -> str:
     """Why this one is spared and holds a first place, "" where it is known well enough."""
     if one.container.key in disputed:
         return "spared: the two witnesses disagree on it"
+    if why := needed.get(one.container.key):
+        return f"spared: {why}"
     for verdict in verdicts(rule, one, now):
         if verdict.met is None:
             return f"spared: {verdict.condition} is not known: {verdict.missing}"
@@ -169,20 +183,26 @@ def _unsure(
     unknown = {
         RuleOrder.HELD: "",
         RuleOrder.CPU: "" if math.isfinite(one.cpu_percent) else "its CPU is not known",
-        RuleOrder.IDLE: "how long it has been idle is not known",
+        RuleOrder.IDLE: "" if _idle_is_known(one, now) else "whether it is idle is not known",
     }.get(rule.order, "" if one.container.key in now.started_ns else "its start is not known")
     return f"spared: {unknown}" if unknown else ""
 
 
-def _one_for_the_host(found: Sequence[Standing]) -> list[Standing]:
+def _one_for_the_host(
+    found: Sequence[Standing], spent: frozenset[tuple[str, ContainerKey]]
+) -> list[Standing]:
     """A condition of the whole host makes one container act; the next after a fresh sample.
+
+    One that a rule has done with, as by pausing it, and that is there still is no turn of its own.
 
     Of each rule that only reports, and one of all that do more: a report must not hold up a remedy.
     """
     taken: set[str] = set()
     kept: list[Standing] = []
     for one in sorted(found, key=lambda each: (each.group, each.place)):
-        if one.acts and one.rule.when is not None and one.rule.when.is_of_host:
+        is_spent = (one.rule.name, one.totals.container.key) in spent
+        of_host = one.rule.when is not None and one.rule.when.is_of_host
+        if one.acts and of_host and not is_spent:
             turn = "" if one.rule.action.is_destructive else one.rule.name
             if turn in taken:
                 why = "another acts first; the host is measured again before the next"
@@ -208,9 +228,13 @@ def _order(rule: Rule, one: ContainerTotals, now: HostMoment) -> tuple[object, .
         RuleOrder.CPU: -_cpu(one),
         RuleOrder.OLDEST: float(started_ns),
         RuleOrder.YOUNGEST: -float(started_ns),
-        RuleOrder.IDLE: 0.0,
+        RuleOrder.IDLE: float(now.since.get((one.container.key, IDLE), now.now_ns)),
     }[rule.order]
     return (first, *_largest(one))
+
+
+def _idle_is_known(one: ContainerTotals, now: HostMoment) -> bool:
+    return (one.container.key, IDLE) in now.since or idle_level("0s", one, now).holds is False
 
 
 def _largest(totals: ContainerTotals) -> tuple[int, float, int, str]:

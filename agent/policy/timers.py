@@ -6,13 +6,13 @@ unknown. Pure but for what it remembers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.model.container import ContainerKey, ContainerTotals
-from agent.policy.conditions import HostMoment, levels
+from agent.policy.conditions import IDLE, HostMoment, idle_level, levels
 from agent.policy.decide import claim_of
-from agent.policy.rules import RuleSet
+from agent.policy.rules import RuleOrder, RuleSet, When
 
 Key = tuple[ContainerKey, str]
 """A container and the key of a level."""
@@ -47,8 +47,17 @@ class Timers:
     def since(self) -> Mapping[Key, int]:
         return {key: timer.since_ns for key, timer in self._timers.items()}
 
-    def seen(self, holding: Mapping[Key, bool | None], now_ns: int) -> None:
-        """Notes what holds at this moment; None is unknown. What is not named is over."""
+    def seen(
+        self,
+        holding: Mapping[Key, bool | None],
+        now_ns: int,
+        proven: Collection[ContainerKey] = (),
+    ) -> None:
+        """Notes what holds at this moment; None is unknown. What is not named is over.
+
+        `proven` are those whose counters say that they were idle since the look before, however
+        long ago that was.
+        """
         kept: dict[Key, Timer] = {}
         for key, holds in holding.items():
             before = self._timers.get(key)
@@ -56,15 +65,18 @@ class Timers:
                 if before is not None:
                     kept[key] = before
             elif holds:
-                kept[key] = self._next(key, before, now_ns)
+                kept[key] = self._next(key, before, now_ns, proven)
         self._timers = kept
         self._resumed &= {key for key, holds in holding.items() if holds is None}
 
-    def _next(self, key: Key, before: Timer | None, now_ns: int) -> Timer:
+    def _next(
+        self, key: Key, before: Timer | None, now_ns: int, proven: Collection[ContainerKey]
+    ) -> Timer:
         if before is None:
             return Timer(now_ns, now_ns)
         gap_ns = max(0, now_ns - before.seen_ns)
         is_proven = gap_ns <= self._longest_gap_ns and key not in self._resumed
+        is_proven = is_proven or (key[1] == IDLE and key[0] in proven)
         return Timer(before.since_ns if is_proven else before.since_ns + gap_ns, now_ns)
 
 
@@ -75,9 +87,11 @@ def holding(
     found: dict[Key, bool | None] = {}
     for one in totals:
         rule = rules.named(claim_of(one))
-        if rule is None or rule.when is None:
+        if rule is None:
             continue
-        for level in levels(rule.when, one, now):
+        if rule.order is RuleOrder.IDLE:
+            found[(one.container.key, IDLE)] = idle_level("0s", one, now).holds
+        for level in levels(rule.when or When(), one, now):
             if level.lasting_ns:
                 found[(one.container.key, level.key)] = level.holds
     return found

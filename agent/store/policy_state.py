@@ -16,7 +16,7 @@ from agent.model.policy_state import PolicyState, StateKind
 from agent.store import database as sqlite
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_COLUMNS = "kind, name, engine, container_id, since_ns, seen_ns, stages"
+_COLUMNS = "kind, name, engine, container_id, since_ns, seen_ns, stages, value"
 
 
 def boot_id(path: Path = _BOOT_ID) -> str:
@@ -34,7 +34,7 @@ def write(connection: sqlite3.Connection, states: Sequence[PolicyState] | None) 
     boot = boot_id()
     connection.execute("DELETE FROM policy_state")
     connection.executemany(
-        f"INSERT INTO policy_state (boot_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO policy_state (boot_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         [
             (
                 boot,
@@ -45,6 +45,7 @@ def write(connection: sqlite3.Connection, states: Sequence[PolicyState] | None) 
                 one.since_ns,
                 one.seen_ns,
                 one.stages,
+                one.value,
             )
             for one in states
         ],
@@ -57,15 +58,17 @@ def read(database: peewee.SqliteDatabase) -> tuple[PolicyState, ...]:
     if not database.table_exists("policy_state"):
         return ()
     found = []
-    for kind, *texts, since, seen, stages in sqlite.rows(database, _QUERY, (boot_id(),)):
+    for kind, *texts, since, seen, stages, value in sqlite.rows(database, _QUERY, (boot_id(),)):
         numbers = (since, seen, stages)
         is_ours = kind in StateKind.__members__.values() and all(
             isinstance(n, int) for n in numbers
         )
-        if is_ours and all(isinstance(text, str) for text in texts):
+        if is_ours and all(isinstance(text, str) for text in (*texts, value)):
             name, engine, container_id = texts
             found.append(
-                PolicyState(StateKind(kind), name, ContainerKey(engine, container_id), *numbers)
+                PolicyState(
+                    StateKind(kind), name, ContainerKey(engine, container_id), *numbers, value
+                )
             )
     return tuple(found)
 

@@ -11,10 +11,15 @@ import pytest
 from agent.actions.remover import Remover
 from agent.clock import SystemClock
 from agent.config import PolicySettings, decode_config
+from agent.model.activity import Activity
+from agent.model.container import Container
 from agent.model.removal import Action, Outcome, Reason
 from agent.policy import governance, original
+from agent.policy.dependants import needed_by
+from agent.sources import activity
+from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
-from tests.containers import wait_until
+from tests.containers import ALPINE, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine
 from tests.docker.test_containers import decision, soon
 
@@ -152,3 +157,56 @@ def test_the_health_of_a_container_is_docker_s_word(engine: PrivateEngine) -> No
     found = {one.id: one.health for one in source.list().containers}
     source.close()
     assert found == {sick: "unhealthy", plain: ""}
+
+
+def seen(engine: PrivateEngine) -> dict[str, Container]:
+    source = Engine(engine.host, SystemClock())
+    try:
+        return {one.id: one for one in source.list().containers}
+    finally:
+        source.close()
+
+
+def inside(engine: PrivateEngine, other: str) -> str:
+    """A container in the network of another; the engine of the tests has no bridge to link by."""
+    words = ("--network", f"container:{other}", ALPINE, "sleep", "infinity")
+    return engine.docker("run", "-d", *words)
+
+
+def test_what_others_are_built_on_is_known(engine: PrivateEngine) -> None:
+    data, net = engine.run("--name", "data"), engine.run()
+    app = engine.run("--volumes-from", "data:ro", "--restart", "always")
+    within = inside(engine, net)
+    found = seen(engine)
+    assert needed_by(found.values()) == {
+        found[data].key: f"{found[app].name} uses its volumes",
+        found[net].key: f"{found[within].name} uses its network",
+    }
+    assert (found[app].restart_policy, found[net].restart_policy) == ("always", "no")
+
+
+def counted(engine: PrivateEngine) -> dict[str, Activity]:
+    containers = tuple(seen(engine).values())
+    layout = reader.detect()
+    found = activity.read(layout, containers, reader.read(layout, containers))
+    return {key.id: one for key, one in found.items()}
+
+
+def test_what_a_container_does_is_counted_and_a_resting_one_stands_still(
+    engine: PrivateEngine,
+) -> None:
+    rests, works = engine.run(), engine.run("-v", f"{engine.directory}:/data")
+    shares = inside(engine, rests)
+    before = counted(engine)
+    assert before[shares].missing == before[rests].missing != ""
+    engine.docker("rm", "-f", shares)
+    before = counted(engine)
+    uncounted = activity.host_io_problem()
+    assert (before[rests].missing, before[works].missing) == (uncounted, uncounted)
+    sync = "dd if=/dev/zero of=/data/x bs=4096 count=4 conv=fsync"
+    engine.docker("exec", works, "sh", "-c", sync)
+    after = counted(engine)
+    if not uncounted:
+        assert after[works].io_operations > before[works].io_operations
+    assert after[works].cpu_ns > before[works].cpu_ns
+    assert after[rests] == replace(before[rests], read_ns=after[rests].read_ns)

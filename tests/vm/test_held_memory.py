@@ -180,6 +180,10 @@ def _accounted_huge_pages() -> Iterator[None]:
         _run("mount", "-o", options, "/sys/fs/cgroup")
 
 
+def _without_zram() -> bool:
+    return subprocess.run(["rmmod", "zram"], check=False).returncode == 0
+
+
 @contextmanager
 def _zram() -> Iterator[None]:
     _run("modprobe", "zram", "num_devices=1")
@@ -190,7 +194,8 @@ def _zram() -> Iterator[None]:
         yield
     finally:
         _run("swapoff", "/dev/zram0")
-        _run("rmmod", "zram")
+        # udev may still look at it.
+        containers.wait_until(_without_zram, "zram is unloaded")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from agent.clock import Clock, SystemClock
 from agent.config import Config
 from agent.daemon.engines import engine_of
 from agent.engine_api import own_container
-from agent.errors import EngineUnavailableError
+from agent.errors import EngineUnavailableError, SourceError
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, HeldBasis
 from agent.model.removal import Decision
-from agent.policy import decide, governance, original
-from agent.policy.conditions import KB_PER_MB, HostMoment
+from agent.policy import decide, dependants, governance, idle, original
+from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment
 from agent.policy.decide import Standing
+from agent.policy.idle import Idleness
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import RuleSet, needs_labels
-from agent.sources import host_metrics, procfs
+from agent.sources import activity, host_metrics, procfs
+from agent.sources.cgroup import reader
+from agent.sources.memory_pressure import why_missing
 from agent.store.installation import existing_installation_id
 from agent.store.queries import ContainerRow, History
 from agent.util.terminal import Say
@@ -55,7 +59,9 @@ class Look:
     def due(self) -> tuple[Decision, ...]:
         """What the rules would do now, rank 1 first."""
         decisions = decide.decisions_of(self.standings, self.rules, lambda: secrets.token_hex(6))
-        return self.memory.arming.due(decisions, self.rules, self.now.now_ns)
+        due = self.memory.arming.due(decisions, self.rules, self.now.now_ns)
+        needed = dependants.needed_by(one.container for one in self.totals)
+        return tuple(one for one in due if not dependants.spares(one, needed))
 
     def is_stale(self, interval_s: float) -> bool:
         return self.age_s > _STALE_TICKS * interval_s
@@ -102,6 +108,8 @@ def look(config: Config) -> Look:
         pressure=host_metrics.read().psi_memory_some_avg10,
         started_ns=_started_ns(containers),
         since=memory.timers.since,
+        idle=_idle(containers, memory.timers.since) if idle.is_asked_for(rules) else {},
+        pressure_missing=missing.reason if (missing := why_missing()) else "",
     )
     standings = decide.standings(totals, in_doubt, rules, now)
     age_s = (clock.wall_ns() / 10**6 - tick.timestamp_ms) / 1000 if tick else float("inf")
@@ -144,6 +152,25 @@ def _totals(container: Container, row: ContainerRow | None, seen_as: Governance)
         cpu_percent=row.cpu_percent if row else float("nan"),
         rule=seen_as.rule,
     )
+
+
+def _idle(
+    containers: Sequence[Container], since: Mapping[tuple[ContainerKey, str], int]
+) -> dict[ContainerKey, Idleness]:
+    """Who was idle at the agent's last tick; what cannot be read now is unknown."""
+    try:
+        layout = reader.detect()
+        seen = activity.read(layout, containers, reader.read(layout, containers))
+    except SourceError as error:
+        return {one.key: Idleness(None, missing=error.message) for one in containers}
+    return {
+        key: Idleness(None, missing=one.missing)
+        if one.missing
+        else Idleness(True, "idle")
+        if (key, IDLE) in since
+        else Idleness(False, "not idle at the last tick")
+        for key, one in seen.items()
+    }
 
 
 def _started_ns(containers: tuple[Container, ...]) -> dict[ContainerKey, int]:

@@ -26,6 +26,8 @@ _PODMANS = {"died": "die", "exited": "die", "remove": "destroy"}
 _OPEN_TIMEOUT_S = 5.0
 _BACKOFF = Backoff(first_ns=2 * 10**8, longest_ns=5 * 10**9)
 _JOIN_S = 5.0
+_MOST_NAMES = 255
+_MOST_TEXT = 512
 
 
 class EngineEvents:
@@ -56,6 +58,8 @@ class EngineEvents:
         """Events that were not what Docker's API describes; they are left out."""
         self.refusal = ""
         """Why Docker gives no events though it is there, "" while it does."""
+        self.names: dict[str, tuple[str, str]] = {}
+        """Name and image of the containers that started, by full id; the latest ones."""
         self.quiet_since_ns: int | None = None
         """Boot clock of the last event, or of the stream's begin; None while there is no stream."""
 
@@ -146,6 +150,16 @@ class EngineEvents:
             kind = _PODMANS.get(kind, kind)
         container_id = actor.get("ID") if isinstance(actor, dict) else None
         if isinstance(kind, str) and kind in _EVENTS and is_full_id(container_id):
+            if kind == "start" and isinstance(actor, dict):
+                self._learn(str(container_id), actor.get("Attributes"))
             self._callback(kind, str(container_id))
         else:
             self.odd_events += 1
+
+    def _learn(self, container_id: str, attributes: object) -> None:
+        if isinstance(attributes, dict):
+            name, image = (str(attributes.get(key, ""))[:_MOST_TEXT] for key in ("name", "image"))
+            self.names = {
+                **dict(list(self.names.items())[-_MOST_NAMES:]),
+                container_id: (name, image),
+            }

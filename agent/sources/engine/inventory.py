@@ -199,6 +199,8 @@ class Engine:
             own_installation=known.own_labels.get(ownership.INSTALLATION_LABEL, ""),
             own_labels=known.own_labels,
             health=health(listed.Status),
+            needs=inspected.HostConfig.needs,
+            restart_policy=_restart_policy(inspected),
             started_ns=_moment_or_0(inspected.State.StartedAt),
             engine=self._name,
             pod=place.pod,
@@ -326,6 +328,11 @@ def _a_list(answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list):
         raise ValueError("its list of containers is not one")  # noqa: TRY004 - Docker's value
     return answer
+
+
+def _restart_policy(inspected: Inspected) -> str:
+    policy = inspected.HostConfig.RestartPolicy
+    return printable(policy.Name) if policy else ""
 
 
 def _moment_or_0(text: str) -> int:

@@ -20,7 +20,8 @@ _STATE = """
         container_id TEXT NOT NULL,
         since_ns INTEGER NOT NULL,
         seen_ns INTEGER NOT NULL,
-        stages INTEGER NOT NULL
+        stages INTEGER NOT NULL,
+        value TEXT NOT NULL DEFAULT ''
     )
 """
 

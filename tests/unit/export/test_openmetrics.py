@@ -95,6 +95,8 @@ def test_every_figure_of_the_host_has_its_name_and_unit() -> None:
         ("ticks",): 9,
         ("bpf_events_lost",): 3,
         ("oom_kills",): 1,
+        ("oom_victims", "limit"): 2,
+        ("oom_victims", "host"): 1,
         ("removals", "original", "exited", "removed"): 5,
     }
     budgets = (Budget("agreement", 0.25, spent=False), Budget("loss", 1.5, spent=True))
@@ -117,6 +119,8 @@ def test_every_figure_of_the_host_has_its_name_and_unit() -> None:
         ("so1_host_pressure_ratio", "memory"): 0.001,
         ("so1_host_processes",): 3,
         ("so1_oom_kills_total",): 1,
+        ("so1_oom_victims_total", "limit"): 2,
+        ("so1_oom_victims_total", "host"): 1,
         ("so1_command_processes", "proc-1"): 1,
         ("so1_command_rss_bytes", "proc-1"): 4096 * 1024,
         ("so1_command_cpu_usage_ratio", "proc-1"): 0.005,

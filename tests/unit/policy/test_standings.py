@@ -21,6 +21,7 @@ from agent.model.container import (
 from agent.model.removal import Action, Decision, Reason
 from agent.policy import decide, governance, original
 from agent.policy.conditions import HostMoment, verdicts
+from agent.policy.idle import Idleness
 from agent.policy.rules import Rule, Rules
 from tests.unit.policy.test_decide import OURS, container, ids_in_turn, totals
 
@@ -270,7 +271,9 @@ def test_a_figure_that_is_unknown_leaves_its_condition_unmet_and_says_what_is_mi
     assert of(one, now, cpu={"above": 1}) == (None, "its CPU is not known")
     assert "psi=1" in of(one, now, pressure={"memory": 1})[1]
     assert of(one, now, unhealthy="1s") == (None, "it has no health check")
-    assert "does not measure" in of(one, now, idle="1s")[1]
+    assert of(one, now, idle="1s") == (None, "it was not measured long enough")
+    shared = replace(now, idle={one.container.key: Idleness(None, missing="its network is shared")})
+    assert of(one, shared, idle="1s") == (None, "its network is shared")
     assert of(one, now, available_mb=1)[0] is None
 
 

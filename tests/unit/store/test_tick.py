@@ -93,7 +93,22 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
     assert ask(path, "SELECT * FROM container_totals") == [
         (
             *(1, timestamp, ID_A[:12], "so1_contenedor_1", "alpine:latest", "low", 1, 1, 10.0),
-            *("cgroup1", 2.0, 0.5, 12.346, None, None, None, None, 0, 3.5, 1.25, "docker", ""),
+            *(
+                "cgroup1",
+                2.0,
+                0.5,
+                12.346,
+                None,
+                None,
+                None,
+                None,
+                0,
+                3.5,
+                1.25,
+                None,
+                "docker",
+                "",
+            ),
         )
     ]
     assert ask(path, "SELECT swap_mb, held_estimated_mb FROM container_totals") == [(3.5, 1.25)]
