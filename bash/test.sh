@@ -24,8 +24,9 @@ usage() {
 Usage: ./bash/test.sh [--fast | --full]
        ./bash/test.sh lint
        ./bash/test.sh unit   [-k EXPR]
-       ./bash/test.sh fleet  [-k EXPR]
+       ./bash/test.sh fleet  [--full] [-k EXPR]
        ./bash/test.sh docker [-k EXPR]
+       ./bash/test.sh packages [-k EXPR]
        ./bash/test.sh coverage [-k EXPR]
        ./bash/test.sh vm     [-g GUEST]... [-k EXPR]
 
@@ -36,6 +37,7 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   unit     tests that need no privilege (seconds)
   fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
+  packages the Debian packages, built and installed in Debian trees; the container image (minutes)
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
            with another kernel (debian12-5.10, debian12-rt, debian13-rt, debian13-backports) the
            modules' and probes' tests; of debian13-arm64 these and the main job
@@ -97,9 +99,9 @@ packages_of() {
         python) echo python3 python3-venv ;;
         lint) echo shellcheck ;;
         unit) echo gcc libc6-dev ;;
-        fleet) echo prometheus victoria-metrics postgresql pgbouncer openssl ;;
+        fleet) echo prometheus prometheus-alertmanager victoria-metrics postgresql pgbouncer openssl ;;
         docker)
-            echo procps busybox-static stress cron python3-bpfcc
+            echo procps busybox-static stress cron python3-bpfcc podman
             # Ubuntu has it in packages that go with a kernel.
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.
@@ -108,6 +110,10 @@ packages_of() {
             if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then
                 echo docker-cli
             fi
+            ;;
+        packages)
+            echo debootstrap debian-archive-keyring git systemd-container lintian mandoc man-db zsh fish python3-yaml
+            packages_of docker
             ;;
         vm)
             echo qemu-system-x86 debootstrap e2fsprogs util-linux git
@@ -170,12 +176,27 @@ run_fleet() {
         "${selection[@]}" tests/fleet
 }
 
+# The same centre's tests on Debian 13's PostgreSQL, in a tree of its own.
+run_fleet_17() {
+    local tree
+    tree=$(as_root "$fleet_python" -m tests.fleet.trixie) || return
+    as_root env SO1_POSTGRES_ROOT="$tree" "$fleet_python" -m pytest -p no:cacheprovider -q \
+        -o junit_family=xunit1 --junit-xml="$results/fleet-17.xml" "${selection[@]}" tests/fleet \
+        --ignore=tests/fleet/test_metrics.py
+}
+
 run_docker() {
     local -a runner
     measured
     as_root "${runner[@]}" pytest -p no:cacheprovider -q -o junit_family=xunit1 \
         --junit-xml="$results/docker.xml" \
         "${selection[@]}" tests/docker
+}
+
+run_packages() {
+    as_root "$python" -m pytest -p no:cacheprovider -q -o junit_family=xunit1 \
+        --junit-xml="$results/packages.xml" \
+        "${selection[@]}" tests/packages
 }
 
 run_lab() {
@@ -239,6 +260,7 @@ fleet_layer() {
     if install_without_starting $(packages_of fleet); then
         make_fleet_environment
         layer fleet run_fleet
+        ((full == 0)) || layer fleet-17 run_fleet_17
     else
         skip_layer fleet "the packages it needs cannot be installed: $(packages_of fleet)"
     fi
@@ -292,7 +314,7 @@ measures="" # where coverage.py writes
 expression=""
 guest_timeout_s=2100
 guests=()
-wanted=(lint unit fleet docker lab vm)
+wanted=(lint unit fleet docker packages lab vm)
 
 parse_arguments() {
     while (($#)); do
@@ -307,7 +329,7 @@ parse_arguments() {
                 guest_timeout_s=7200
                 guests=("${default_guests[@]}" sid "${kernel_guests[@]}" "${foreign_guests[@]}")
                 ;;
-            lint | unit | fleet | docker | vm) wanted=("$1") ;;
+            lint | unit | fleet | docker | packages | vm) wanted=("$1") ;;
             coverage)
                 wanted=(unit docker)
                 measures=wanted
@@ -361,6 +383,7 @@ main() {
             lint) with_packages lint lint run_lint ;;
             unit) with_packages unit unit run_unit ;;
             fleet) fleet_layer ;;
+            packages) with_packages packages packages run_packages ;;
             docker) docker_layer ;;
             lab) with_packages vm lab run_lab ;;
             vm)

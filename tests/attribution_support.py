@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent.analysis.attribution import attribute
 from agent.clock import SystemClock
+from agent.engine_api.address import Address
 from agent.model.attribution import AttributedProcess, Attribution
 from agent.model.container import Container
 from agent.model.process import ProcessKey, Snapshot
@@ -152,6 +153,12 @@ class Told:
     basis: str
 
 
+def _address() -> str:
+    """The shared engine; SO1_TEST_KIND says of what kind: podman answers docker's client too."""
+    kind = os.environ.get("SO1_TEST_KIND", "docker")
+    return containers.HOST if kind == "docker" else Address(containers.HOST, kind)
+
+
 @dataclass(slots=True)
 class Host:
     """The agent's parts, put together as its service does; what one look learns serves the next.
@@ -161,7 +168,7 @@ class Host:
 
     readers: Mapping[str, Reader]
     second: Second = lambda: None
-    engine: Engine = field(default_factory=lambda: Engine(containers.HOST, SystemClock()))
+    engine: Engine = field(default_factory=lambda: Engine(_address(), SystemClock()))
     layout: cgroups.CgroupLayout = field(default_factory=cgroups.detect)
     looks: int = 0
     rows: int = 0

@@ -23,6 +23,7 @@ import docker
 from docker.errors import APIError, NotFound
 
 from agent.actions.grafana_password import settle_password
+from agent.config import GrafanaLanguage
 from agent.engine_api import client as dockerapi
 from agent.engine_api import ownership
 from agent.errors import AgentError
@@ -40,6 +41,8 @@ CONTAINER = "grafana_so1"
 LOCK_NAME = "compose.lock"
 IMAGE = "grafana/grafana:13.2.2"
 """The default of `grafana/docker-compose.yml`."""
+
+_DASHBOARDS = {GrafanaLanguage.SPANISH: "./dashboards", GrafanaLanguage.ENGLISH: "./dashboards-en"}
 
 _COMPOSE_TIMEOUT_S = 120.0
 _STOP_GRACE_S = 10
@@ -147,6 +150,7 @@ class Grafana:
         return {
             "SO1_GRAFANA_IMAGE": self._image,
             "SO1_GRAFANA_PORT": str(self._settings.port),
+            "SO1_GRAFANA_DASHBOARDS": _DASHBOARDS[self._settings.language],
             "SO1_DATABASE_DIR": str(self._database.parent),
             # It becomes part of a `file:` address.
             "SO1_DATABASE_FILE": quote(self._database.name),

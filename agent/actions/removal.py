@@ -20,7 +20,7 @@ from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container
-from agent.model.removal import Decision, Outcome, Reason
+from agent.model.removal import Action, Decision, Outcome, Reason
 from agent.util.terminal import printable
 
 CALL_TIMEOUT_S = 30.0
@@ -64,7 +64,12 @@ def labels_of_image(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
 def attempt(
     docker_host: str, decision: Decision, grace_s: int, still_allowed: StillAllowed | None = None
 ) -> Ending:
-    """Carries out one decision. Every call of Docker has a time limit; its failures are FAILED."""
+    """Carries out one decision. Every call of Docker has a time limit; its failures are FAILED.
+
+    `grace_s` is what a decision without a grace of its own has.
+    """
+    if decision.grace_s is not None:
+        grace_s = decision.grace_s
     try:
         with answering(docker_host), closing(connect(docker_host, CALL_TIMEOUT_S)) as api:
             seen = look_up(api, decision.container_id)
@@ -72,9 +77,12 @@ def attempt(
                 return Ending(Outcome.GONE)
             if other := _another(decision, seen, still_allowed):
                 return Ending(Outcome.GONE, other)
+            if decision.action is not Action.REMOVE:
+                return act(docker_host, api, decision, seen, grace_s)
             if seen.State.Status == "removing":
                 return _await_removal(docker_host, decision, Outcome.GONE, "is being removed")
-            if seen.State.Running:
+            # A rule that gives no time: its deletion kills it as well, and is one request less.
+            if seen.State.Running and decision.grace_s != 0:
                 _stop(api, decision.container_id, grace_s)
             return _delete(docker_host, api, decision)
     except docker.errors.APIError as error:
@@ -93,6 +101,72 @@ def _another(decision: Decision, seen: Inspected, still_allowed: StillAllowed | 
     if still_allowed is not None and not still_allowed(decision, now):
         return "not governed any more"
     return ""
+
+
+def act(
+    docker_host: str, api: docker.APIClient, decision: Decision, seen: Inspected, grace_s: int
+) -> Ending:
+    """Stops, restarts or pauses one that was looked up. One that is so already is left alone.
+
+    Raises docker.errors.APIError where Docker refuses.
+    """
+    if decision.action is Action.NOTIFY:
+        return Ending(Outcome.NOTIFIED)
+    if decision.action is not Action.RESTART and not seen.State.Running:
+        return Ending(Outcome.GONE, "it does not run any more")
+    if decision.action is Action.PAUSE and seen.State.Status == "paused":
+        return Ending(Outcome.GONE, "it is paused already")
+    done = _DONE[decision.action]
+    try:
+        with answering(docker_host):
+            if decision.action is Action.STOP:
+                api.stop(decision.container_id, timeout=grace_s)
+            elif decision.action is Action.RESTART:
+                api.restart(decision.container_id, timeout=grace_s)
+            else:
+                api.pause(decision.container_id)
+    except EngineUnavailableError as error:
+        # It was asked for and may well happen: only a look tells.
+        return _await_change(docker_host, decision, seen, done, error.message)
+    return Ending(done)
+
+
+_DONE: Mapping[Action, Outcome] = {
+    Action.STOP: Outcome.STOPPED,
+    Action.RESTART: Outcome.RESTARTED,
+    Action.PAUSE: Outcome.PAUSED,
+}
+
+
+def _await_change(
+    docker_host: str, decision: Decision, before: Inspected, outcome: Outcome, problem: str
+) -> Ending:
+    """`outcome` once the container is as the action makes it, FAILED with `problem` after a while.
+
+    A restart shows by another first process.
+    """
+
+    def changed(now: Inspected) -> bool:
+        if decision.action is Action.RESTART:
+            return now.State.Running and now.State.Pid != before.State.Pid
+        wanted = "paused" if decision.action is Action.PAUSE else "exited"
+        return now.State.Status == wanted
+
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        with (
+            suppress(EngineUnavailableError),
+            answering(docker_host),
+            closing(connect(docker_host, POLL_TIMEOUT_S)) as api,
+        ):
+            now = look_up(api, decision.container_id)
+            if now is None:
+                return Ending(Outcome.GONE)
+            if changed(now):
+                return Ending(outcome)
+        if time.monotonic() >= deadline:
+            return Ending(Outcome.FAILED, problem[:MAX_ERROR])
+        time.sleep(POLL_S)
 
 
 def _stop(api: docker.APIClient, container_id: str, grace_s: int) -> None:

@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from agent.engine_api import own_container, ownership
 from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container, ContainerKey, ContainerState, Tier
+from agent.model.container import DOCKER, Container, ContainerKey, ContainerState, Tier
 from agent.model.removal import Decision, Outcome, Reason, Removal
 from agent.policy import governance
 from agent.util.backoff import Backoff
@@ -47,6 +47,8 @@ BACKOFF = Backoff(first_ns=20 * 10**9, longest_ns=3600 * 10**9)
 """After refusals."""
 MAX_REMEMBERED = 4096
 """Refused containers whose pause is kept in mind; the one refused longest ago goes first."""
+LOOK_S = 0.25
+"""How long removals are waited for between two looks at whether something is more urgent."""
 STOP_LIMIT_S = 180.0
 """All removals of one round at stop; a container takes seconds, and they go side by side."""
 
@@ -70,12 +72,15 @@ class Remover:
 
     def __init__(
         self,
-        docker_host: str,
+        hosts: str | Mapping[str, str],
         clock: Clock,
         grace_s: int,
         still_allowed: StillAllowed | None = None,
     ) -> None:
-        self._docker_host = docker_host
+        """`hosts` is where each engine that may be acted on listens, by its name, or Docker's
+        address where that is the only one.
+        """
+        self._hosts = {DOCKER: hosts} if isinstance(hosts, str) else hosts
         self._clock = clock
         self._grace_s = grace_s
         self._still_allowed = still_allowed
@@ -87,6 +92,9 @@ class Remover:
         self._workers = 0
         self._closed = False
         self.not_attempted: tuple[Decision, ...] = ()
+        self.hurry: Callable[[], bool] | None = None
+        """Whether who waits for removals has something more urgent to do; looked at while it
+        waits, four times a second."""
 
     def remove(
         self,
@@ -109,9 +117,17 @@ class Remover:
                 self._pending[decision.container] = decision
                 self._queue.append(decision)
             self._start_workers(min(len(wanted), MAX_PARALLEL - self._workers))
-            left_s = max(0.0, (deadline_ns - self._clock.boot_ns()) / 10**9)
-            self._changed.wait_for(lambda: begun.isdisjoint(self._pending), left_s)
+            self._wait_for(begun, deadline_ns)
         return self.collect()
+
+    def _wait_for(self, begun: set[ContainerKey], deadline_ns: int) -> None:
+        """With the lock held."""
+        while not begun.isdisjoint(self._pending):
+            left_s = (deadline_ns - self._clock.boot_ns()) / 10**9
+            if left_s <= 0 or (self.hurry is not None and self.hurry()):
+                return
+            wait_s = left_s if self.hurry is None else min(left_s, LOOK_S)
+            self._changed.wait_for(lambda: begun.isdisjoint(self._pending), wait_s)
 
     def collect(self) -> Sequence[Removal]:
         """What has ended since the last call of this or `remove`, in the order of its ending."""
@@ -166,12 +182,18 @@ class Remover:
                 decision = self._queue.popleft()
             began_ns = self._clock.boot_ns()
             try:
-                ending = attempt(self._docker_host, decision, self._grace_s, self._still_allowed)
+                ending = self._attempt(decision)
             except Exception:
                 # Whatever it is, the decision must come back and the worker must go on.
                 log.exception("decision=%s outcome=failed", decision.id)
                 ending = Ending(Outcome.FAILED, "an error inside the agent; its log has it")
             self._note(decision, ending, began_ns)
+
+    def _attempt(self, decision: Decision) -> Ending:
+        host = self._hosts.get(decision.engine)
+        if host is None:
+            return Ending(Outcome.FAILED, f"no engine {decision.engine} is governed")
+        return attempt(host, decision, self._grace_s, self._still_allowed)
 
     def _note(self, decision: Decision, ending: Ending, began_ns: int) -> None:
         now_ns = self._clock.boot_ns()

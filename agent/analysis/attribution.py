@@ -8,7 +8,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from agent.analysis.namespaces import Namespaces
 from agent.model.attribution import (
@@ -32,14 +32,16 @@ def attribute(
     containers: Sequence[Container],
     bpf_cgroup_ids: Mapping[ProcessKey, int] | None = None,
     losses: Losses = NO_LOSSES,
+    silent: Collection[str] = (),
 ) -> Attribution:
     """The answer for every process of `snapshot` that is a container's, in the snapshot's order.
 
-    `bpf_cgroup_ids` is by process, in the view's hierarchy; None where there is no BPF.
+    `bpf_cgroup_ids` is by process, in the view's hierarchy; None where there is no BPF. `silent`
+    are engines that do not answer: what the view knows of their containers makes no row.
     Zombies are rows too, with the memory that they have left (none): they hold a pid of their
     container until somebody reaps them. Kernel threads and pids 0 and 1 are never rows.
     """
-    return _Attributor(snapshot, view, containers, bpf_cgroup_ids).answer(losses)
+    return _Attributor(snapshot, view, containers, bpf_cgroup_ids, silent).answer(losses)
 
 
 def is_kernel_thread(process: Process) -> bool:
@@ -66,8 +68,10 @@ class _Attributor:
         view: CgroupView,
         containers: Sequence[Container],
         bpf_cgroup_ids: Mapping[ProcessKey, int] | None,
+        silent: Collection[str],
     ) -> None:
         self._snapshot = snapshot
+        self._silent = frozenset(silent)
         self._view = view
         self._bpf_cgroup_ids = _by_source(bpf_cgroup_ids, snapshot.source)
         self._names = {one.key: one.name for one in containers}
@@ -175,6 +179,8 @@ class _Attributor:
         verified: Verified,
         by_bpf: ContainerKey | None = None,
     ) -> None:
+        if container.engine in self._silent:
+            return
         self._rows.append(
             AttributedProcess(
                 process=process,

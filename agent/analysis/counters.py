@@ -11,14 +11,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.model.accounts import ContainerShare
+from agent.model.container import ContainerKey
 from agent.model.record import TickRecord
-from agent.model.removal import Removal
+from agent.model.removal import BUILT_IN_NAMES, Action, Removal
 
 TICKS = ("ticks",)
 EVENTS_LOST = ("bpf_events_lost",)
 OOM_KILLS = ("oom_kills",)
+OOM_VICTIMS = "oom_victims"
+"""With the cause."""
 REMOVALS = "removals"
-"""With rule, reason and outcome."""
+"""By rule, reason and outcome."""
+ACTIONS = "actions"
+"""What rules did other than remove: by rule, action and outcome."""
+BUILT_IN = "original"
+"""The rule of what no rule of one's own decided."""
 
 MAX_SERIES = 1000
 """Removals of more rules than this are counted under one name, `OTHERS`."""
@@ -63,8 +70,8 @@ _NONE = ContainerCounters()
 class LastingCounters:
     """All of them at one moment."""
 
-    containers: Mapping[str, ContainerCounters] = field(default_factory=dict)
-    """By full id: every container that Docker lists and BPF has an account of."""
+    containers: Mapping[ContainerKey, ContainerCounters] = field(default_factory=dict)
+    """Every container that its engine lists and BPF has an account of."""
     host: Mapping[Key, int] = field(default_factory=dict)
     """By name and labels."""
 
@@ -72,9 +79,13 @@ class LastingCounters:
         """With one more tick. Removals are counted apart, as they end."""
         containers = self.containers
         if record.container_count is not None:
-            # Docker's list is whole: what is not in it has ended its life.
-            listed = {totals.container.id for totals in record.totals}
-            containers = {key: old for key, old in containers.items() if key in listed}
+            # An engine's list is whole: what is not in it has ended its life.
+            listed = {totals.container.key for totals in record.totals}
+            containers = {
+                key: old
+                for key, old in containers.items()
+                if key in listed or key.engine in record.silent
+            }
             for key, share in record.shares.items():
                 if key in listed:
                     containers[key] = containers.get(key, _NONE).plus(share)
@@ -85,17 +96,29 @@ class LastingCounters:
                 totals.oom_kills for totals in record.totals if isinstance(totals.oom_kills, int)
             ),
         }
+        for cause in record.oom_causes:
+            victims = (OOM_VICTIMS, cause)
+            changes[victims] = changes.get(victims, 0) + 1
         return LastingCounters(containers, _added(self.host, changes))
 
-    def with_removals(self, removals: Iterable[Removal], rule: str) -> LastingCounters:
-        """With removals that ended, under the rule that decided them."""
+    def with_removals(self, removals: Iterable[Removal]) -> LastingCounters:
+        """With what ended, under the rule that decided it."""
         host = self.host
         for removal in removals:
-            key = (REMOVALS, rule, str(removal.decision.reason), str(removal.outcome))
+            key = key_of(removal)
             if key not in host and len(host) >= MAX_SERIES:
-                key = (REMOVALS, OTHERS, *key[2:])
+                key = (key[0], OTHERS, *key[2:])
             host = _added(host, {key: 1})
         return replace(self, host=host)
+
+
+def key_of(removal: Removal) -> Key:
+    """What counts it. Only a removal counts as one; the built-in set's rules are one rule."""
+    decision = removal.decision
+    rule = BUILT_IN if decision.rule in ("", *BUILT_IN_NAMES) else decision.rule
+    if decision.action is Action.REMOVE:
+        return (REMOVALS, rule, str(decision.reason), str(removal.outcome))
+    return (ACTIONS, rule, str(decision.action), str(removal.outcome))
 
 
 def _added(host: Mapping[Key, int], changes: Mapping[Key, int]) -> dict[Key, int]:

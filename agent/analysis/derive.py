@@ -15,6 +15,7 @@ from agent.model.accounts import ContainerShare, CpuAccounts
 from agent.model.attribution import AttributedProcess, Attribution, AttributionCounts
 from agent.model.bpf import NO_LOSSES
 from agent.model.container import (
+    DOCKER,
     CgroupView,
     Container,
     ContainerKey,
@@ -48,12 +49,12 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
             containers,
             bpf.cgroup_ids if bpf else None,
             bpf.losses.since(previous.accounts.lost) if bpf else NO_LOSSES,
+            sample.silent,
         )
     reading = usage.reading(snapshot, view, containers or ())
     shares, accounts = _settle(previous, sample, reading.process_cpu_ns)
     totals = _totals(previous, sample, answer, shares, govern)
     ahead = usage.ooms_ahead(totals, sample.engine_ooms, previous.reading)
-    answers = containers is not None
     return Tick(
         sample=sample,
         attribution=answer,
@@ -62,16 +63,32 @@ def derive(previous: Carried, sample: Sample, govern: Govern) -> Tick:
         processes=usage.process_usages(snapshot, previous.reading),
         container_processes=usage.container_process_usages(answer.rows, snapshot, previous.reading),
         host=_host(previous.host, sample.host.value),
-        may_act=answers and previous.engine_seen == sample.interruptions_after,
+        may_act=frozenset(
+            name
+            for name in _answering(sample)
+            if previous.engines_seen.get(name, 0) == sample.interruptions_after.get(name, 0)
+        ),
         new_unknown_cgroups=answer.unknown_cgroups - previous.unknown_cgroups,
         carried=Carried(
             reading=replace(reading, engine_ooms=sample.engine_ooms, ooms_ahead=ahead),
             accounts=accounts,
             host=sample.host.value or previous.host,
             unknown_cgroups=answer.unknown_cgroups,
-            engine_seen=sample.interruptions if answers else previous.engine_seen,
+            engines_seen={
+                **previous.engines_seen,
+                **{name: sample.interruptions.get(name, 0) for name in _answering(sample)},
+            },
         ),
     )
+
+
+def _answering(sample: Sample) -> frozenset[str]:
+    """The engines that gave their list. One without a container is known by its interruptions."""
+    listed = sample.containers.value
+    if listed is None:
+        return frozenset()
+    known = {*sample.interruptions, *(one.engine for one in listed), DOCKER}
+    return frozenset(known) - frozenset(sample.silent)
 
 
 def _settle(

@@ -82,7 +82,7 @@ def container_process_usages(
     now_ns = snapshot.snapshot_ns
     return tuple(
         ContainerProcessUsage(
-            container_id=row.container.id,
+            container=row.container,
             container_name=row.container_name,
             pid=row.process.pid,
             name=row.process.name,
@@ -138,6 +138,7 @@ def container_totals(
         container=container,
         tier=governance.tier,
         governed=governance.governed,
+        rule=governance.rule,
         processes=len(sure),
         held_kb=held_kb,
         held_basis=held_basis,

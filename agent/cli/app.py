@@ -9,24 +9,38 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf, fleet
+from agent.cli.commands import bpf, fleet, notify, policy
+from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
-from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
+from agent.cli.commands.who import who
+from agent.cli.options import (
+    FLEET,
+    LOOK,
+    PROVE,
+    RUN,
+    ConfigOption,
+    DatabaseOption,
+    GroupedCommands,
+    JsonOption,
+)
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 from agent.util import streams
 
 app = typer.Typer(
     name="agent",
+    cls=GroupedCommands,
     help="Which container does a process belong to, what does it cost, and which one should go?",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.add_typer(bpf.app)
-app.add_typer(fleet.app)
+app.add_typer(policy.app, rich_help_panel=RUN)
+app.add_typer(notify.app, rich_help_panel=RUN)
+app.add_typer(bpf.app, rich_help_panel=PROVE)
+app.add_typer(fleet.app, rich_help_panel=FLEET)
 
 
 def _version(wanted: bool) -> None:
@@ -46,7 +60,7 @@ def options(
     del version
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def start(
     interval: Annotated[
         Optional[float],  # noqa: UP045
@@ -89,39 +103,58 @@ def start(
     from agent.sources.host_metrics import require_root
     from agent.util import terminal
 
-    settings = with_overrides(
-        load_config(config),
-        interval_s=interval,
-        policy__scope=scope,
-        source=source,
-        cron__enabled=False if no_cron else None,
-        bpf__enabled=False if no_bpf else None,
-        grafana__enabled=False if no_grafana else None,
-        grafana__keep=True if keep_grafana else None,
-        paths__database=database,
-    )
+    def read() -> Config:
+        return with_overrides(
+            load_config(config),
+            interval_s=interval,
+            policy__scope=scope,
+            source=source,
+            cron__enabled=False if no_cron else None,
+            bpf__enabled=False if no_bpf else None,
+            grafana__enabled=False if no_grafana else None,
+            grafana__keep=True if keep_grafana else None,
+            paths__database=database,
+        )
+
+    settings = read()
     require_root("agent start")
     terminal.set_up_logging(terminal.Say(sys.stderr))
     return composition.start(
         settings,
-        composition.Options(once=once, dry_run=dry_run, config_file=config),
+        composition.Options(once=once, dry_run=dry_run, config_file=config, read_again=read),
         SystemClock(),
         terminal.Say(sys.stdout),
     )
 
 
-@app.command()
-def stop(config: ConfigOption = None) -> int:
+@app.command(rich_help_panel=RUN)
+def stop(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave this installation's containers running.")
+    ] = False,
+    config: ConfigOption = None,
+) -> int:
     """Stop the running agent and wait until it has taken everything down."""
     from agent.cli.commands import control
     from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
     require_root("agent stop")
-    return control.stop(settings)
+    return control.stop(settings, keep=keep)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
+def reload(config: ConfigOption = None) -> int:
+    """Have the running agent go by the rules as the settings have them now. 3: none runs."""
+    from agent.cli.commands import control
+    from agent.sources.host_metrics import require_root
+
+    settings = load_config(config)
+    require_root("agent reload")
+    return control.reload(settings)
+
+
+@app.command(rich_help_panel=RUN)
 def status(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
@@ -134,7 +167,7 @@ def status(
     return control.status(settings, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int:
     """Remove what an agent that was killed left behind; refuses beside a live one."""
     from agent.cli.commands import control
@@ -145,7 +178,7 @@ def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int
     return control.cleanup(settings)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def doctor(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
@@ -155,8 +188,10 @@ def doctor(
     return command.doctor(config, database, as_json=as_json)
 
 
-app.command()(report)
-app.command()(top)
+app.command(rich_help_panel=LOOK)(oom)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(top)
+app.command(rich_help_panel=LOOK)(who)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model.bpf import BpfView
+from agent.model.bpf import BpfView, ProcessExit
+from agent.model.oom import OomMark
 from agent.model.tick import Part
 from agent.util.terminal import Say
 
@@ -48,6 +49,22 @@ class BpfPolling:
         except SourceError as error:
             log.warning("bpf=unreadable rows are unverified: %s", error)
             return Part(None, now_ns, str(error))
+
+    def ooms(self) -> tuple[OomMark, ...] | None:
+        """Who was killed for lack of memory since the last call; None where no probes see it."""
+        if self._witness is None or self._witness.poll().status != "ready":
+            return None
+        try:
+            return self._witness.ooms()
+        except SourceError as error:
+            log.warning("bpf=unreadable OOM kills are reported late: %s", error)
+            return ()
+
+    def ended(self) -> tuple[ProcessExit, ...]:
+        """Who ended since the last call, as far as the last reading knows."""
+        if self._witness is None or self._witness.poll().status != "ready":
+            return ()
+        return self._witness.ended()
 
     def mark(self, snapshot_ns: int) -> None:
         """Processes that begin after this moment and end before the next mark are short-lived.

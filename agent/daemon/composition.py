@@ -7,29 +7,42 @@ reverse, after a signal, a failure or `--once` alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon import keeping
+from agent.daemon.autopsies import Autopsies
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
-from agent.daemon.events import StartsSeen, engine_callback
+from agent.daemon.engines import Engines
+from agent.daemon.events import StartsSeen
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
+from agent.daemon.reload import Reloading
 from agent.daemon.removals import Removals
 from agent.daemon.scheduler import NEWS_S, Scheduler
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
+from agent.daemon.trust import Trust
 from agent.model.tick import Carried
-from agent.sources.engine.kept_list import KeptList
-from agent.sources.engine.lives import EngineLives
+from agent.place import SCRIPTS
+from agent.policy import idle, original
+from agent.policy.host_bounds import bounds_of
+from agent.policy.host_watch import HostWatch
+from agent.policy.memory import RuleMemory
+from agent.policy.rules import needs_labels
 from agent.sources.process_source import Loading, ProcessReader
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
@@ -51,6 +64,8 @@ class Options:
     dry_run: bool = False
     config_file: Path | None = None
     """The one that was named; a flush to the centre reads it too."""
+    read_again: Callable[[], Config] | None = None
+    """Gives the settings as they are at a reload. Raises AgentError for what cannot be used."""
 
     @property
     def governs(self) -> bool:
@@ -77,6 +92,7 @@ def start(
         stack.callback(generator.release)
         stack.enter_context(outside.agent_lock())
         stack.enter_context(undo)
+        undo.push("keep", lambda: keeping.forget(outside.run_dir))
         with suppress(StopRequestedError):
             _Run(outside, options, stopper, undo, generator, notifier).run()
         notifier.stopping()
@@ -111,6 +127,7 @@ class _Run:
         self._say = outside.say
         self._outlets = Outlets()
         self._auxiliary = Auxiliary(outside, stopper, undo, generator)
+        self._reloading = Reloading(options.read_again, self._use)
 
     def run(self) -> None:
         """Everything that the first tick needs, in the background what it does not need, the loop.
@@ -144,23 +161,32 @@ class _Run:
             undo.push("bpf", witness.close)
         self._bpf = BpfPolling(witness, clock, self._say)
         starts = StartsSeen(self._stopper)
-        lives = EngineLives(layout.root)
-        events = self._events = outside.events(engine_callback(starts, lives, self._interrupted))
+        self._engines = Engines(outside, layout.root, starts, self._interrupted)
         if other := outside.other_engine():
             self._say(f"docker: {other}")
         stopwatch = Stopwatch(clock)
         self._collector = Collector(
             read_processes=self._processes.read,
-            engine=KeptList(outside.engine(), clock, lambda: events.quiet_since_ns),
+            engines=self._engines.lists,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
             read_host=outside.read_host,
             stopwatch=stopwatch,
-            lives=lives,
+            lives=self._engines.lives,
+            read_activity=outside.read_activity,
         )
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
+        self._trust = Trust(
+            config,
+            self._store,
+            clock,
+            self._options.config_file,
+            with_canary=not self._options.once,
+        )
+        undo.push("canary", self._trust.close)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -171,6 +197,7 @@ class _Run:
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
             self._outlets.removed,
         )
+        watch = HostWatch()
         self._ticker = Ticker(
             collector=self._collector,
             own=own,
@@ -182,14 +209,41 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            watch=watch,
             metrics=self._outlets.metrics,
+            autopsies=Autopsies(
+                marks=self._bpf.ooms,
+                ended=self._bpf.ended,
+                kernel_log=outside.kernel_log(undo),
+                started=self._engines.started,
+                clock=clock,
+            ),
+            stands=self._outlets.stands,
+            trust=self._trust,
+            applied=outside.applied,
+            # A tick may be late by one; more than that nobody has observed.
+            memory=RuleMemory(
+                int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()
+            ),
         )
+        self._memory = MemoryWatch(
+            watch,
+            outside.memory_sampler(),
+            clock,
+            set_trigger=outside.pressure_trigger,
+            survive=outside.survive,
+            settle=self._ticker.settle,
+        )
+        undo.push("memory watch", self._memory.close)
+        removals.hurry_where(self._memory.is_pressing)
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
-            events.start()
-            undo.push("events", events.close)
+            self._engines.start()
+            undo.push("events", self._engines.close)
         if self._options.governs:
             self._auxiliary.start(installation)
+        if not self._options.once:
+            self._memory.use(bounds_of(original.rule_set(config.policy)))
         Scheduler(
             interval_s=config.interval_s,
             clock=clock,
@@ -198,13 +252,15 @@ class _Run:
             starts=starts,
             tick=self._tick,
             hold_limit=self._hold_limit,
+            memory=self._memory,
+            relieve=self._relieve,
             look=self._look,
             after_first=settle_collector,
         ).run(once=self._options.once)
 
-    def _interrupted(self) -> None:
-        """The engine was away. Called by the event thread, once the collector is there."""
-        self._collector.interrupt()
+    def _interrupted(self, engine: str) -> None:
+        """It was away. Called by its event thread, once the collector is there."""
+        self._collector.interrupt(engine)
 
     def _load_modules(self) -> None:
         if not self._config.modules.keep:
@@ -244,11 +300,31 @@ class _Run:
             limit = self._config.policy.max_containers
             self._say(f"More than {limit} ran: {removed} removed at once")
 
+    def _relieve(self) -> None:
+        if self._ticker.waits_for_a_tick:
+            # An engine that was slow for a moment, as where memory is short, must not keep the
+            # remedy back for a whole interval.
+            self._tick()
+        if acted := self._ticker.relieve():
+            self._say(f"Memory is short: {acted} acted on at once, before the kernel kills one")
+
     def _look(self) -> None:
         """What may have changed between two ticks."""
+        if self._stopper.take_reload():
+            self._reloading.run()
         self._auxiliary.look()
+        self._trust.look()
         self._outlets.look()
         self._status.look()
+
+    def _use(self, config: Config) -> None:
+        """Only the rules: everything else of the settings is for the next start."""
+        self._config = msgspec.structs.replace(self._config, policy=config.policy)
+        self._ticker.use(config.policy)
+        self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
+        self._engines.ask_all_labels(needs_labels(config.policy.rule))
+        self._memory.use(bounds_of(original.rule_set(config.policy)))
+        self._status.use(self._config)
 
     def _state(self) -> Condition:
         """What is there and what is not working, apart from any tick."""
@@ -259,6 +335,9 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *_named("canary", self._trust.problem),
+            *self._memory.problems,
+            *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
         ]
@@ -271,24 +350,19 @@ class _Run:
             self._bpf.word,
             self._store.unstored_ticks,
             tuple(problems),
+            self._engines.states(self._collector),
+            self._reloading.count,
+            self._trust.word,
+            self._trust.uses,
+            self._outlets.waiting,
         )
 
     def _engine_problems(self) -> list[str]:
-        problems = _named("docker", self._collector.engine_problem)
-        if left_out := self._collector.left_out:
-            problems.append(
-                f"docker: {left_out} entries of its list are odd and left out. "
-                "The log names them; look at `sudo docker ps -a`."
-            )
+        problems = self._engines.problems(self._collector)
         if odd := self._processes.odd:
             problems.append(
                 f"modules: {odd} entries are odd: a figure counts as 0, or the entry "
-                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
-            )
-        if not self._collector.engine_problem and self._events.problem:
-            problems.append(
-                "events: Docker's events are not followed, so the limit is looked at with each "
-                f"tick only: {self._events.problem}"
+                f"is left out. Run `sudo {SCRIPTS}/load_modules.sh` to build them again."
             )
         return problems
 

@@ -7,8 +7,9 @@ test says, in no time.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,31 +17,45 @@ from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
 from agent.actions.remover import Remover
 from agent.clock import Clock
-from agent.config import Config
-from agent.daemon import teardown
+from agent.config import Config, EngineSettings
+from agent.daemon import keeping, teardown
+from agent.daemon.engines import address_of, engine_of, governed_hosts
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.engine_api.client import other_docker_host
 from agent.engine_api.own_container import OwnContainer
-from agent.errors import AgentError
-from agent.model.container import CgroupView, Container
+from agent.errors import AgentError, StoreError
+from agent.model.activity import Activity
+from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
+from agent.model.policy_state import PolicyState
 from agent.model.process import Snapshot
+from agent.model.removal import RemovalPass
 from agent.policy import governance
-from agent.sources import host_metrics, psutil_source
+from agent.policy.rules import needs_labels
+from agent.sources import activity, host_metrics, psutil_source
 from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
+from agent.sources.kernel_log import KernelLog
+from agent.sources.memory_pressure import MemorySampler, PressureTrigger
 from agent.sources.process_source import Loading
+from agent.store import handover
 from agent.store.installation import installation_id
+from agent.store.queries import History
 from agent.store.store import Store
+from agent.util import survival
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
+from agent.util.undo import UndoStack
 
 if TYPE_CHECKING:
     from agent.sources.bpf.witness import Witness
+
+
+log = logging.getLogger(__name__)
 
 
 class Outside:
@@ -85,6 +100,11 @@ class Outside:
     ) -> CgroupView:
         return reader.read(layout, containers, unknown_ids)
 
+    def read_activity(
+        self, layout: reader.CgroupLayout, containers: Sequence[Container], view: CgroupView
+    ) -> Mapping[ContainerKey, Activity]:
+        return activity.read(layout, containers, view, self.clock)
+
     def read_modules(self) -> Snapshot:
         """Raises SourceError."""
         modules = self.config.modules
@@ -103,11 +123,14 @@ class Outside:
         """The names of those that were there. Raises ModulesError."""
         return kernel_modules.unload()
 
-    def engine(self) -> Engine:
-        return Engine(self.config.docker_host, self.clock)
+    def engine(self, settings: EngineSettings) -> Engine:
+        all_labels = needs_labels(self.config.policy.rule)
+        return engine_of(settings, self.clock, all_labels=all_labels)
 
-    def events(self, callback: Callable[[str, str], None]) -> EngineEvents:
-        return EngineEvents(self.config.docker_host, self.clock, callback)
+    def events(
+        self, settings: EngineSettings, callback: Callable[[str, str], None]
+    ) -> EngineEvents:
+        return EngineEvents(address_of(settings), self.clock, callback)
 
     def own_container(self) -> OwnContainer:
         """The container that this very process runs in, if it runs in one."""
@@ -115,11 +138,11 @@ class Outside:
 
     def other_engine(self) -> str | None:
         """What DOCKER_HOST says, where it names another engine than the configuration."""
-        return other_docker_host(self.config.docker_host)
+        return other_docker_host(self.config.docker_host) if self.config.docker_host else None
 
     def remover(self, own: OwnContainer) -> Remover:
         return Remover(
-            self.config.docker_host,
+            governed_hosts(self.config),
             self.clock,
             self.config.policy.stop_grace_s,
             lambda decision, now: governance.still_stands(decision, now, own.ids),
@@ -127,7 +150,25 @@ class Outside:
 
     def remove_installation(self, installation: str) -> None:
         """Removes this installation's containers. Raises AgentError naming those that stay."""
-        teardown.remove_containers(self.config.docker_host, installation, self.say)
+        if self.config.docker_host:
+            teardown.remove_containers(self.config.docker_host, installation, self.say)
+
+    def applied(self) -> Sequence[RemovalPass]:
+        """What `agent policy apply` has left for the history."""
+        return handover.take(Path(self.config.paths.database).parent)
+
+    def remembered(self) -> Sequence[PolicyState]:
+        """What the rules of an earlier run in this boot remembered; it counts from now without."""
+        try:
+            with History.open(Path(self.config.paths.database)) as history:
+                return history.policy_state()
+        except StoreError as error:
+            log.warning("rules=begin-without-memory %s", error)
+            return ()
+
+    def keeps_containers(self) -> bool:
+        """Whether this stop was asked to leave them (`agent stop --keep`)."""
+        return keeping.is_asked(self.run_dir)
 
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
@@ -135,6 +176,24 @@ class Outside:
         return bpf.Witness.start(
             layout.hierarchy, self.clock, directory=Path(self.config.paths.bpf)
         )
+
+    def kernel_log(self, undo: UndoStack) -> KernelLog | None:
+        """None where it cannot be read."""
+        log = KernelLog.open()
+        if log is not None:
+            undo.push("kernel log", log.close)
+        return log
+
+    def memory_sampler(self) -> MemorySampler:
+        return MemorySampler(self.clock)
+
+    def pressure_trigger(self, percent: float) -> PressureTrigger:
+        """Raises SourceError."""
+        return PressureTrigger.set(percent)
+
+    def survive(self) -> tuple[str, ...]:
+        """Makes this process last while memory is short; what of it could not be done."""
+        return tuple(filter(None, (survival.lock_memory(), survival.spare_from_oom_killer())))
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

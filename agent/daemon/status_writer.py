@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from agent import __version__
 from agent.config import Config
 from agent.daemon import status
 from agent.daemon.tick import TickReport
+from agent.model.proof import ARMED, ArmingWord, BudgetUse
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,13 @@ class Condition:
     unstored_ticks: int
     problems: tuple[str, ...]
     """One sentence for each thing that does not work."""
+    engines: Mapping[str, str] = field(default_factory=dict)
+    """How each engine is doing, by its name."""
+    reloads: int = 0
+    word: ArmingWord = ARMED
+    budgets: tuple[BudgetUse, ...] = ()
+    waiting: tuple[tuple[str, int], ...] = ()
+    """By receiver: messages that wait."""
 
 
 class StatusWriter:
@@ -48,6 +56,10 @@ class StatusWriter:
         self._state = state
         self._report: TickReport | None = None
         self._written: Condition | None = None
+
+    def use(self, config: Config) -> None:
+        """The settings that hold from now on."""
+        self._config = config
 
     def ticked(self, report: TickReport) -> None:
         """Writes what a tick did."""
@@ -81,6 +93,13 @@ class StatusWriter:
             bpf=state.bpf,
             unstored_ticks=state.unstored_ticks,
             problems=list(state.problems),
+            engines=dict(state.engines),
+            reloads=state.reloads,
+            armed=state.word.armed,
+            disarmed_since_ms=0 if state.word.armed else state.word.since_ms,
+            disarmed_why=state.word.why,
+            budgets={str(one.name): round(one.used, 4) for one in state.budgets},
+            notify=dict(state.waiting),
             tick=status.TickStatus(
                 number=report.number,
                 wall_ms=report.wall_ns // 10**6,

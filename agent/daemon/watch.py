@@ -1,4 +1,4 @@
-"""Looks at the host as a tick does, without an agent: for `agent bpf check` and the canary.
+"""Looks at the host as a tick does, without an agent: `agent who`, `agent bpf check`, the canary.
 
 Starts probes of its own, so it works alone and beside a running agent, and loads no module: where
 the modules are not loaded `/proc` is the source, which `Watch.problem` says.
@@ -24,6 +24,7 @@ from agent.model.process import Snapshot
 from agent.model.tick import Carried, Tick
 from agent.policy import governance
 from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.lists import EngineLists
 from agent.util.terminal import Say
 
 if TYPE_CHECKING:
@@ -40,11 +41,17 @@ class Watch:
         self._witness = witness
         self._own = outside.own_container()
         self._bpf = BpfPolling(witness, outside.clock, outside.say)
-        self._engine = outside.engine()
+        self._engines = {one.name: outside.engine(one) for one in outside.config.engines}
+        # Nobody follows the engines' events here, so each list is asked for.
+        self._lists = EngineLists(
+            {
+                name: KeptList(engine, outside.clock, lambda: None)
+                for name, engine in self._engines.items()
+            }
+        )
         self._collector = Collector(
             read_processes=self._read_processes,
-            # Nobody follows the engine's events here, so each list is asked for.
-            engine=KeptList(self._engine, outside.clock, lambda: None),
+            engines=self._lists,
             layout=layout,
             read_cgroups=outside.read_cgroups,
             read_bpf=self._bpf.read,
@@ -71,12 +78,23 @@ class Watch:
         self._carried = tick.carried
         return tick
 
+    def glance(self) -> Tick:
+        """What follows from this moment, whatever of it is missing; its parts say why.
+
+        Raises SourceError where no process source works.
+        """
+        return look(self._collector, self._own, self._carried, self._govern, for_tick=False)
+
     def against(self, earlier: Carried, tick: Tick) -> Tick:
         """What follows from a look where it is held against an earlier one than the last."""
         return derive(earlier, tick.sample, self._govern)
 
     def close(self) -> None:
-        self._engine.close()
+        self._lists.close()
+        if len(self._engines) > 1:
+            return  # each is its thread's own, and may be in use
+        for engine in self._engines.values():
+            engine.close()
 
     def _govern(self, container: Container) -> Governance:
         scope = self._outside.config.policy.scope
@@ -104,6 +122,24 @@ def watching(config: Config, clock: Clock, say: Say) -> Iterator[Watch]:
             reason = witness.state.reason
             raise SourceError(reason[:1].upper() + reason[1:], witness.state.hint)
         yield watch
+    finally:
+        watch.close()
+        witness.close()
+
+
+def glance(config: Config, clock: Clock, say: Say) -> Tick:
+    """One look, with BPF if it can be had, and with the engine if it answers.
+
+    Raises SourceError where no process source works.
+    """
+    outside = Outside(config, clock, say)
+    layout = outside.layout()
+    witness = outside.witness(layout)
+    watch = Watch(outside, layout, witness)
+    try:
+        while witness.poll().status == "starting":
+            time.sleep(0.05)
+        return watch.glance()
     finally:
         watch.close()
         witness.close()

@@ -53,6 +53,16 @@ class SigningFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class OomFacts:
+    """What tells of OOM kills, beside BPF's own record."""
+
+    has_log: bool | None
+    """Whether `/dev/kmsg` can be read; None where only root could tell."""
+    has_symbols: bool | None
+    """Whether the kernel shows where its functions are; None as above."""
+
+
+@dataclass(frozen=True, slots=True)
 class BpfFacts:
     problem: str
     """Why the probes cannot work here (types, lockdown, programs), BCC aside; "" where they can."""
@@ -74,6 +84,21 @@ class CgroupFacts:
     """The memory controller accounts there."""
     problem: str = ""
     hint: str = ""
+    io_problem: str = ""
+    """Why nothing tells what a container reads and writes, "" where something does."""
+    has_psi: bool = True
+    """Whether the kernel tells memory pressure."""
+
+
+@dataclass(frozen=True, slots=True)
+class PressureFacts:
+    """Memory pressure (PSI) and triggers on it."""
+
+    missing: str = ""
+    """Why the kernel tells none, "" where it does."""
+    remedy: str = ""
+    no_trigger: str | None = None
+    """Why nobody can be woken by it, "" where one can, None where it was not tried (not root)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +121,22 @@ class DockerFacts:
     """A sentence where DOCKER_HOST names another engine than the agent's, "" where not."""
     events_refused: str = ""
     """Why the engine gives no events though it answers, "" where it gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """One `[[engine]]`, beside that of `docker_host`."""
+
+    name: str
+    kind: str
+    governed: bool
+    version: str
+    """"" where it does not answer."""
+    api: str
+    driver: str
+    """Its cgroup driver, "" unknown."""
+    problem: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +208,20 @@ class Facts:
     clock: ClockFacts
     python: PythonFacts
     leftovers: LeftoverFacts
+    oom: OomFacts = OomFacts(None, None)
+    pressure: PressureFacts = PressureFacts()
     proc_problem: str = ""
     """Why `/proc` does not show what the agent reads there, "" where it does."""
     proc_hint: str = ""
+    notify_problem: str = ""
+    """Why a receiver's secret or the journal cannot be used, "" where they can."""
+    notify_hint: str = ""
+    disarmed: str = ""
+    """Why the policy touches nothing, "" where it does."""
     fleet_problem: str = ""
     """Why nothing can be shipped or was not, "" where it can or no centre is set."""
     fleet_hint: str = ""
+    engines: tuple[EngineFacts, ...] = ()
+    """Those beside `docker_host`, in the order of the settings."""
     metrics_problem: str = ""
     """Why `metrics.listen` is not available or does not answer, "" where it can or none is set."""

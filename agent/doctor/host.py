@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from agent.config import Config
-from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
-from agent.doctor.facts import Facts
+from agent.doctor.check import AS_ROOT, Check, State, look_again
+from agent.doctor.facts import EngineFacts, Facts
+from agent.place import INSTALL
+from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64
 _CLOCK_SLACK_MS = 3600 * 1000
+_NO_DOCKER = "not wanted (docker_host is empty)"
+_V1_ENDS = (
+    "; cgroup v1 ends: systemd has dropped it in 258 and starts on it before only when forced to, "
+    "Docker calls it deprecated since 29 and drops it by May 2029"
+)
+"""systemd's NEWS for 256 and 258, Docker's release notes for 29 and its daemon's warning."""
 
 
 def privileges(facts: Facts) -> Check:
@@ -33,6 +41,11 @@ def configuration(facts: Facts, config: Config) -> Check:
             "correct it, then: agent doctor",
         )
     source = f"source {config.source}, scope {config.policy.scope}, every {config.interval_s:g} s"
+    if noted := notes(
+        config.policy, has_psi=facts.cgroups.has_psi, io_problem=facts.cgroups.io_problem
+    ):
+        finding = f"{source}; {' '.join(noted)}"
+        return Check("configuration", State.DEGRADED, finding, "agent policy check")
     return Check("configuration", State.OK, source)
 
 
@@ -67,7 +80,8 @@ def cgroups(facts: Facts) -> Check:
     cgroups = facts.cgroups
     if not cgroups.mode:
         return Check("cgroups", State.MISSING, cgroups.problem, cgroups.hint)
-    return Check("cgroups", State.OK, f"{cgroups.mode}, by the {cgroups.identifying} hierarchy")
+    finding = f"{cgroups.mode}, by the {cgroups.identifying} hierarchy"
+    return Check("cgroups", State.OK, finding + ("" if cgroups.mode == "v2" else _V1_ENDS))
 
 
 def memory(facts: Facts) -> Check:
@@ -84,8 +98,36 @@ def memory(facts: Facts) -> Check:
     )
 
 
-def docker(facts: Facts) -> Check:
+def pressure(facts: Facts, config: Config) -> Check:
+    name = "memory pressure"
+    asking = [
+        rule.name
+        for rule in config.policy.rule
+        if rule.when is not None and rule.when.pressure is not None
+    ]
+    found = facts.pressure
+    if not asking:
+        return Check(name, State.OK, f"no rule asks for it{found.missing and f'; {found.missing}'}")
+    if found.missing:
+        finding = f"{found.missing}: {', '.join(asking)} never acts on it"
+        return Check(name, State.DEGRADED, finding, found.remedy)
+    if found.no_trigger:
+        finding = f"{found.no_trigger}; it is read each second instead"
+        return Check(name, State.DEGRADED, finding, "give the agent CAP_SYS_RESOURCE")
+    # /proc/pressure is the whole host's whatever the cgroups are; only v2 has each cgroup's own,
+    # which nobody here asks for.
+    whose = "the whole host's"
+    if facts.cgroups.mode not in ("", "v2"):
+        whose += f", as everywhere: no container has its own on cgroup {facts.cgroups.mode}"
+    if found.no_trigger is None:
+        return Check(name, State.UNKNOWN, f"{whose}; whether it can wake the agent", AS_ROOT)
+    return Check(name, State.OK, f"{whose}; a trigger wakes the agent")
+
+
+def docker(facts: Facts, config: Config) -> Check:
     docker = facts.docker
+    if not config.docker_host:
+        return Check("Docker", State.OK, _NO_DOCKER)
     if docker.version:
         driver = f", cgroup driver {docker.driver}" if docker.driver else ""
         finding = f"{docker.version}, API {docker.api}{driver}"
@@ -102,8 +144,27 @@ def docker(facts: Facts) -> Check:
     return Check("Docker", State.MISSING, docker.problem, docker.hint)
 
 
+def engines(facts: Facts) -> tuple[Check, ...]:
+    """A row for each engine beside Docker's; the main job runs without it."""
+    return tuple(_engine(one, root=facts.root) for one in facts.engines)
+
+
+def _engine(engine: EngineFacts, *, root: bool) -> Check:
+    name = f"engine {engine.name}"
+    if engine.version:
+        driver = f", cgroup driver {engine.driver}" if engine.driver else ""
+        reach = "governed" if engine.governed else "observed only"
+        finding = f"{engine.kind} {engine.version}, API {engine.api}{driver}, {reach}"
+        return Check(name, State.OK, finding)
+    if not root and "ermission" in engine.problem:
+        return Check(name, State.UNKNOWN, engine.problem, AS_ROOT)
+    return Check(name, State.DEGRADED, engine.problem, engine.hint)
+
+
 def images(facts: Facts, config: Config) -> Check:
     docker = facts.docker
+    if not config.docker_host:
+        return Check("images", State.OK, _NO_DOCKER)
     if not config.cron.enabled:
         return Check("images", State.OK, "not needed (cron.enabled = false)")
     if docker.images is None:
@@ -124,6 +185,8 @@ def images(facts: Facts, config: Config) -> Check:
 
 
 def compose(facts: Facts, config: Config) -> Check:
+    if not config.docker_host:
+        return Check("compose", State.OK, _NO_DOCKER)
     if not config.grafana.enabled:
         return Check("compose", State.OK, "not wanted (grafana.enabled = false)")
     docker = facts.docker
@@ -224,6 +287,30 @@ def fleet(facts: Facts, config: Config) -> Check:
     if not config.fleet.dsn:
         return Check("fleet", State.OK, "not wanted (fleet.dsn is not set)")
     return Check("fleet", State.OK, f"ships every {config.fleet.flush_s} s")
+
+
+def notify(facts: Facts, config: Config) -> Check:
+    if facts.notify_problem:
+        return Check("notify", State.DEGRADED, facts.notify_problem, facts.notify_hint)
+    chosen = config.notify
+    if not chosen.wanted:
+        return Check("notify", State.OK, "not wanted (no receiver is set below [notify])")
+    receivers = [
+        *(["journal"] if chosen.journal else []),
+        *(["webhook"] if chosen.webhook.url else []),
+        *([f"{len(chosen.alertmanager.urls)} Alertmanager"] if chosen.alertmanager.urls else []),
+    ]
+    return Check("notify", State.OK, f"{', '.join(receivers)}; try: sudo agent notify test")
+
+
+def proof(facts: Facts, config: Config) -> Check:
+    if facts.disarmed:
+        return Check("proof", State.DEGRADED, facts.disarmed, "sudo agent policy arm")
+    if not config.bpf.enabled:
+        return Check("proof", State.OK, "BPF is not wanted: no budget can be spent")
+    if not config.proof.canary_hours:
+        return Check("proof", State.OK, "armed; recommended: canary_hours = 24 below [proof]")
+    return Check("proof", State.OK, f"armed; a canary every {config.proof.canary_hours} h")
 
 
 def leftovers(facts: Facts, config: Config) -> Check:

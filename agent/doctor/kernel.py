@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent.config import Config, SourceChoice
-from agent.doctor.check import INSTALL, Check, State, look_again
+from agent.doctor.check import AS_ROOT, Check, State, look_again
 from agent.doctor.facts import Facts
+from agent.place import INSTALL
 
 _KMOD = ("insmod", "rmmod", "modinfo")
 
@@ -181,6 +182,33 @@ def bcc(facts: Facts, config: Config) -> Check:
     finding = f"{facts.bpf.bcc_problem or 'cannot be imported'}; rows are unverified"
     remedy = "sudo apt-get install -y python3-bpfcc"
     return Check("BCC", State.DEGRADED, finding, remedy if facts.python.distribution else INSTALL)
+
+
+def oom(facts: Facts, config: Config) -> Check:
+    """What an OOM kill leaves behind."""
+    log, symbols = facts.oom.has_log, facts.oom.has_symbols
+    if log is None or symbols is None:
+        return Check("OOM kills", State.UNKNOWN, "only root can look", AS_ROOT)
+    has_bpf = config.bpf.enabled and not facts.bpf.problem and facts.bpf.events is not False
+    if not has_bpf and not log:
+        return Check(
+            "OOM kills",
+            State.DEGRADED,
+            "neither BPF nor the kernel's log tells of them; only counters do",
+            "see BPF; give the agent CAP_SYSLOG and /dev/kmsg",
+        )
+    if not has_bpf:
+        return Check("OOM kills", State.OK, "told by the kernel's log alone, without BPF")
+    if not symbols:
+        return Check(
+            "OOM kills",
+            State.DEGRADED,
+            "the kernel hides where its functions are; a kill's cause is concluded, not seen",
+            "sudo sysctl kernel.kptr_restrict=0, and CAP_SYSLOG for the agent",
+        )
+    if not log:
+        return Check("OOM kills", State.OK, "seen by BPF; the kernel's log cannot be read")
+    return Check("OOM kills", State.OK, "seen by BPF, checked by the kernel's log")
 
 
 def _without_modules(config: Config) -> State:

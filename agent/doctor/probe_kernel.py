@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.actions import kernel_modules
 from agent.config import Config
-from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, SigningFacts
+from agent.doctor.facts import BpfFacts, CgroupFacts, ModuleFacts, OomFacts, SigningFacts
 from agent.errors import AgentError
 from agent.util.subprocess import CommandError, find, run
 
@@ -92,19 +92,33 @@ def bpf_facts(config: Config) -> BpfFacts:
     )
 
 
+def oom_facts(*, root: bool) -> OomFacts:
+    from agent.sources.bpf.ooms import kernel_symbols
+    from agent.sources.kernel_log import KernelLog
+
+    if not root:
+        return OomFacts(None, None)
+    log = KernelLog.open()
+    if log is not None:
+        log.close()
+    return OomFacts(log is not None, kernel_symbols().known)
+
+
 def cgroup_facts() -> CgroupFacts:
     from agent.model.container import Hierarchy
+    from agent.sources.activity import io_problem
     from agent.sources.cgroup.layout import detect
 
     try:
         layout = detect()
     except AgentError as error:
         return CgroupFacts("", "", None, error.message, error.hint)
+    io, psi = io_problem(layout), Path("/proc/pressure/memory").exists()
     if layout.hierarchy is Hierarchy.MEMORY_V1:
-        return CgroupFacts(str(layout.mode), "memory", True)
+        return CgroupFacts(str(layout.mode), "memory", True, io_problem=io, has_psi=psi)
     controllers = _text(layout.root / "cgroup.controllers")
     memory = None if controllers is None else "memory" in controllers.split()
-    return CgroupFacts(str(layout.mode), "default", memory)
+    return CgroupFacts(str(layout.mode), "default", memory, io_problem=io, has_psi=psi)
 
 
 def _compiler(headers: Path) -> str:

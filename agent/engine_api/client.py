@@ -19,15 +19,15 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
-import docker.constants
 import docker.errors
 import docker.transport
 import msgspec
 import requests.exceptions
 import urllib3.exceptions
 from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
-from docker.utils import version_lt
 
+from agent.engine_api import versions
+from agent.engine_api.address import PODMAN_KIND, kind_of, look_remedy, product, start_remedy
 from agent.errors import EngineUnavailableError
 from agent.util.terminal import printable
 
@@ -37,12 +37,9 @@ MAX_ANSWER_BYTES = 64 << 20
 """One answer: the list of some ten thousand containers."""
 MAX_EVENT_BYTES = 1 << 20
 
-_OLDEST_API = docker.constants.MINIMUM_DOCKER_API_VERSION
-_NEWEST_API = docker.constants.DEFAULT_DOCKER_API_VERSION
-_START = "Start it: `sudo systemctl start docker`."
-_LOOK = "Look at `sudo systemctl status docker` and `sudo journalctl -u docker`."
 _NOT_DOCKER = "Look what listens there: docker_host in /etc/so1/agent.toml names it."
 _SCHEME = "unix://"
+_VERSION_HEAD = "Api-Version"
 
 
 class BoundedSocket(socket.socket):
@@ -135,10 +132,13 @@ def answering(docker_host: str) -> Iterator[None]:
         if 400 <= status < 500:
             raise
         reason = str(error.explanation or f"status {status}")[:300]
-        raise EngineUnavailableError(f"Docker at {docker_host} fails: {reason}.", _LOOK) from error
+        raise EngineUnavailableError(
+            f"{product(docker_host)} at {docker_host} fails: {reason}.", look_remedy(docker_host)
+        ) from error
     except (requests.exceptions.Timeout, TimeoutError) as error:
         raise EngineUnavailableError(
-            f"Docker at {docker_host} does not answer in time.", _LOOK
+            f"{product(docker_host)} at {docker_host} does not answer in time.",
+            look_remedy(docker_host),
         ) from error
     except (
         docker.errors.DockerException,
@@ -152,7 +152,7 @@ def answering(docker_host: str) -> Iterator[None]:
     ) as error:
         cause = _cause(error)
         raise EngineUnavailableError(
-            f"Docker at {docker_host} does not answer: {_words(cause)}.",
+            f"{product(docker_host)} at {docker_host} does not answer: {_words(cause)}.",
             _remedy(cause, docker_host),
         ) from error
 
@@ -185,8 +185,8 @@ def _remedy(cause: BaseException, docker_host: str) -> str:
     if isinstance(cause, PermissionError):
         return "Run it as root: with sudo."
     if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
-        return f"{_START} {other_docker_host(docker_host)}".rstrip()
-    return _LOOK if isinstance(cause, OSError) else _NOT_DOCKER
+        return f"{start_remedy(docker_host)} {other_docker_host(docker_host)}".rstrip()
+    return look_remedy(docker_host) if isinstance(cause, OSError) else _NOT_DOCKER
 
 
 def connect(docker_host: str, timeout_s: float) -> docker.APIClient:
@@ -197,9 +197,9 @@ def connect(docker_host: str, timeout_s: float) -> docker.APIClient:
     """
     path = socket_path(docker_host)
     with answering(docker_host):
-        client = _client(path, _OLDEST_API, timeout_s)
+        client = _client(path, versions.OLDEST, timeout_s)
         try:
-            version = _negotiated(client.version(api_version=False), docker_host)
+            version = _negotiated(_about(client, docker_host), docker_host)
         finally:
             client.close()
         return _client(path, version, timeout_s)
@@ -221,16 +221,26 @@ def _client(path: str, version: str, timeout_s: Any) -> docker.APIClient:
     return client
 
 
+def _about(client: docker.APIClient, docker_host: str) -> Any:
+    """What the engine says of its versions.
+
+    Podman puts its answer to /version together from other programs' and the packages' word, for
+    seconds on a busy host; the head of its answer to /_ping has its newest version too.
+    """
+    if kind_of(docker_host) != PODMAN_KIND:
+        return client.version(api_version=False)
+    response = client.get(f"{client.base_url}/_ping", timeout=client.timeout)
+    response.raise_for_status()
+    return {"ApiVersion": response.headers.get(_VERSION_HEAD)}
+
+
 def _negotiated(answer: Any, docker_host: str) -> str:
-    newest = answer.get("ApiVersion") if isinstance(answer, dict) else None
-    if not isinstance(newest, str) or not newest.replace(".", "").isdecimal():
-        raise EngineUnavailableError(f"{docker_host} does not answer as Docker does.", _NOT_DOCKER)
-    if version_lt(newest, _OLDEST_API):
+    try:
+        return versions.negotiated(answer, docker_host)
+    except ValueError as error:
         raise EngineUnavailableError(
-            f"Docker at {docker_host} is too old: it speaks {newest}, {_OLDEST_API} is the oldest.",
-            "Update Docker.",
-        )
-    return _NEWEST_API if version_lt(_NEWEST_API, newest) else newest
+            f"{docker_host} does not answer as {product(docker_host)} does.", _NOT_DOCKER
+        ) from error
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -272,9 +282,11 @@ class EventStream:
             self._socket.settimeout(self._timeout_s)
             self._socket.connect(socket_path(self._host))
             # Asked on this very connection, so that `close` ends this too.
-            with self._get("/version") as answer:
+            by_ping = kind_of(self._host) == PODMAN_KIND
+            with self._get("/_ping" if by_ping else "/version") as answer:
                 text = answer.read(MAX_EVENT_BYTES)
-            version = _negotiated(msgspec.json.decode(text), self._host)
+                by_head = {"ApiVersion": answer.headers.get(_VERSION_HEAD)}
+            version = _negotiated(by_head if by_ping else msgspec.json.decode(text), self._host)
             self._response = self._get(f"/v{version}/events?{query}")
             self._socket.settimeout(None)
 
@@ -286,10 +298,10 @@ class EventStream:
             response.close()
             kind = EventsRefusedError if 400 <= response.status < 500 else EngineUnavailableError
             raise kind(
-                f"Docker at {self._host} gives no events: status {response.status}.",
+                f"{product(self._host)} at {self._host} gives no events: status {response.status}.",
                 "Let a proxy in front of it pass GET /events."
                 if kind is EventsRefusedError
-                else _LOOK,
+                else look_remedy(self._host),
             )
         return response
 

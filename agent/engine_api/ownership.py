@@ -28,6 +28,11 @@ def own_installation(of_container: str, of_image: str | None) -> str:
     return "" if of_image is None or of_image == of_container else of_container
 
 
+def own_labels(of_container: Mapping[str, str], of_image: Mapping[str, str]) -> Mapping[str, str]:
+    """Those of a container's labels that its image does not have with the same value."""
+    return {key: value for key, value in of_container.items() if of_image.get(key) != value}
+
+
 def installation_filter(installation: str) -> str:
     """For the engine's lists: containers that claim this installation, by whatever way."""
     return f"{INSTALLATION_LABEL}={installation}"

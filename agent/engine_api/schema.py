@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from agent.engine_api.timestamps import parse_time_ns
-from agent.model.container import Container, ContainerState
+from agent.model.container import Container, ContainerState, Need
 from agent.model.container_id import FullId
 from agent.util.terminal import printable
 
@@ -50,6 +50,42 @@ class InspectedConfig(msgspec.Struct, frozen=True):
     Labels: Labels = None
 
 
+class InspectedRestart(msgspec.Struct, frozen=True):
+    Name: str = ""
+
+
+class InspectedHostConfig(msgspec.Struct, frozen=True):
+    NetworkMode: str = ""
+    PidMode: str = ""
+    IpcMode: str = ""
+    VolumesFrom: list[str] | None = None
+    Links: list[str] | None = None
+    RestartPolicy: InspectedRestart | None = None
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The other containers that this one is built on.
+
+        `container:ID` of a namespace, `NAME:ro` of volumes, `/NAME:/own/alias` of a link.
+        """
+        modes = (
+            (self.NetworkMode, "uses its network"),
+            (self.PidMode, "uses its PID namespace"),
+            (self.IpcMode, "uses its IPC namespace"),
+        )
+        volumes = [one.partition(":")[0] for one in self.VolumesFrom or ()]
+        links = [one.partition(":")[0].removeprefix("/") for one in self.Links or ()]
+        return (
+            *(
+                Need(mode.removeprefix("container:"), what)
+                for mode, what in modes
+                if mode.startswith("container:")
+            ),
+            *(Need(printable(one), "uses its volumes") for one in volumes if one),
+            *(Need(printable(one), "links to it") for one in links if one),
+        )
+
+
 class Inspected(msgspec.Struct, frozen=True):
     """What is used of `GET /containers/<id>/json`."""
 
@@ -60,6 +96,7 @@ class Inspected(msgspec.Struct, frozen=True):
     Name: str = ""
     Image: str = ""
     """The image's id."""
+    HostConfig: InspectedHostConfig = msgspec.field(default_factory=InspectedHostConfig)
 
     def container(self) -> Container:
         """The container as this answer alone has it, which does not say whose a label is.
@@ -108,7 +145,7 @@ def inspected(answer: Any) -> Inspected:
 def take_inspected(answer: Any) -> Inspected:
     """The answer, without what is odd. Raises msgspec.ValidationError for an odd id or creation."""
     if isinstance(answer, dict):
-        parts = {name: answer.get(name) for name in ("State", "Config")}
+        parts = {name: answer.get(name) for name in ("State", "Config", "HostConfig")}
         answer = {
             **answer,
             **{name: part if isinstance(part, dict) else {} for name, part in parts.items()},

@@ -112,11 +112,14 @@ def figures_of(
     exemplars: Mapping[tuple[str, ...], str],
     armed: bool,
     stored: bool,
+    budgets: tuple[Budget, ...] = (),
 ) -> ExportedFigures:
     """What is shown of `record`, with the counters as they are in the database."""
     running = [one for one in record.totals if one.container.state.is_running]
-    shown = nlargest(max_containers, running, key=lambda one: (one.held_kb, one.container.id))
-    chosen = {one.container.id for one in shown}
+    shown = nlargest(
+        max_containers, running, key=lambda one: (one.held_kb, one.container.key[::-1])
+    )
+    chosen = {one.container.key for one in shown}
     by_state = None
     if record.container_count is not None:
         by_state = dict(Counter(str(one.container.state) for one in record.totals))
@@ -134,13 +137,14 @@ def figures_of(
         containers=_containers(shown, record, counters),
         left_out=len(running) - len(shown),
         left_out_held_bytes=sum(
-            one.held_kb * 1024 for one in running if one.container.id not in chosen
+            one.held_kb * 1024 for one in running if one.container.key not in chosen
         ),
         commands=_commands(record.processes, max_commands),
         host_counters=counters.host,
         exemplars=exemplars,
         armed=armed,
         stored=stored,
+        budgets=budgets,
     )
 
 
@@ -157,13 +161,13 @@ def _containers(
 ) -> tuple[ContainerMetrics, ...]:
     taken: set[str] = set()
     made = []
-    for totals in sorted(shown, key=lambda one: one.container.id):
+    for totals in sorted(shown, key=lambda one: one.container.key[::-1]):
         container = totals.container
-        cgroup = record.cgroups.get(container.id)
+        cgroup = record.cgroups.get(container.key)
         identity = label(cgroup.path) if cgroup else ""
         if not identity or identity in taken:
             # Two series with the same labels would lose the whole scrape.
-            identity = container.id
+            identity = container.id if container.id not in taken else "/".join(container.key)
         taken.add(identity)
         made.append(
             ContainerMetrics(
@@ -183,7 +187,7 @@ def _containers(
                 cpu_ns=cgroup.cpu_ns if cgroup else None,
                 oom_kills=cgroup.oom_kills if cgroup else None,
                 started_s=container.started_ns / 10**9 if container.started_ns else None,
-                counters=counters.containers.get(container.id),
+                counters=counters.containers.get(container.key),
             )
         )
     return tuple(made)

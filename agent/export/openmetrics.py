@@ -127,6 +127,15 @@ def _host(figures: ExportedFigures) -> Iterator[Metric]:
         "OOM kills that ticks saw in containers.",
         value=figures.host_counters.get(names.OOM_KILLS, 0),
     )
+    victims = CounterMetricFamily(
+        "so1_oom_victims",
+        "Processes that the kernel killed for lack of memory, on the whole host.",
+        labels=("cause",),
+    )
+    for key, value in sorted(figures.host_counters.items()):
+        if key[0] == names.OOM_VICTIMS:
+            victims.add_metric(key[1:], value)
+    yield victims
     commands = [(one, (one.command,)) for one in figures.commands]
     yield _gauges(
         "so1_command_processes",
@@ -176,20 +185,18 @@ def _policy(figures: ExportedFigures) -> Iterator[Metric]:
         "1 while removals are carried out, 0 while they are only recorded.",
         figures.armed,
     )
-    family = CounterMetricFamily(
-        "so1_removals",
+    yield _decisions(
+        figures,
+        names.REMOVALS,
         "Removals that ended, by the rule that decided them, its reason, and how they ended.",
-        labels=("rule", "reason", "outcome"),
+        ("rule", "reason", "outcome"),
     )
-    for key, value in sorted(figures.host_counters.items()):
-        if key[0] == names.REMOVALS and len(key) == 4:
-            decision = figures.exemplars.get(key)
-            family.add_metric(
-                [label(part) for part in key[1:]],
-                value,
-                exemplar=Exemplar({"decision": label(decision)}, 1) if decision else None,
-            )
-    yield family
+    yield _decisions(
+        figures,
+        names.ACTIONS,
+        "What rules did other than remove: stops, restarts, pauses and notifications.",
+        ("rule", "action", "outcome"),
+    )
     if figures.budgets:
         yield _gauges(
             "so1_proof_spent",
@@ -203,6 +210,22 @@ def _policy(figures: ExportedFigures) -> Iterator[Metric]:
             ("budget",),
             [((label(one.name),), one.used_ratio) for one in figures.budgets],
         )
+
+
+def _decisions(
+    figures: ExportedFigures, name: str, help_text: str, labels: tuple[str, ...]
+) -> Metric:
+    """A counter of what decisions came to, with the id of the last one as its exemplar."""
+    family = CounterMetricFamily(f"so1_{name}", help_text, labels=labels)
+    for key, value in sorted(figures.host_counters.items()):
+        if key[0] == name and len(key) == 1 + len(labels):
+            decision = figures.exemplars.get(key)
+            family.add_metric(
+                [label(part) for part in key[1:]],
+                value,
+                exemplar=Exemplar({"decision": label(decision)}, 1) if decision else None,
+            )
+    return family
 
 
 def _containers(figures: ExportedFigures) -> Iterator[Metric]:

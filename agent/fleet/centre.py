@@ -12,7 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from agent.fleet import schema
+from agent.fleet import entrance, schema
 from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import DAY_MS, STREAMS
@@ -36,11 +36,15 @@ class Made:
 
 
 def initialise(
-    connection: CentreConnection, facts_days: int | None = None, figures_days: int | None = None
+    connection: CentreConnection,
+    facts_days: int | None = None,
+    figures_days: int | None = None,
+    shard: str | None = None,
 ) -> Made:
     """Makes the schema, the roles and the partitions, or brings them up to date.
 
-    Raises FleetError for a schema of somebody else's, or of a newer version.
+    `shard` is how a hub over several centres calls this one. Raises FleetError for a schema of
+    somebody else's, or of a newer version.
     """
     server = int(connection.value("SELECT current_setting('server_version_num')"))
     if server < OLDEST_SERVER:
@@ -53,13 +57,16 @@ def initialise(
             connection.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         )
         password = _roles(connection, superuser)
-        was_there = version(connection) is not None
-        if not was_there:
+        found = version(connection)
+        if found is None:
             _make(connection)
+        else:
+            _update(connection, found)
         _days(connection, facts_days, figures_days)
+        connection.run("UPDATE so1.settings SET shard = COALESCE(%s, shard)", (shard,))
         _rights(connection, superuser)
         made, dropped = maintain(connection)
-    return Made(was_there, password, made, dropped, superuser)
+    return Made(found is not None, password, made, dropped, superuser)
 
 
 def version(connection: CentreConnection) -> int | None:
@@ -212,14 +219,52 @@ def _make(connection: CentreConnection) -> None:
     for name in ("so1", "so1_api"):
         connection.run(f"CREATE SCHEMA {name} AUTHORIZATION {schema.OWNER}")
         connection.run(f"COMMENT ON SCHEMA {name} IS {connection.quoted(schema.MARK)}")
-    connection.run(f"SET LOCAL ROLE {schema.OWNER}")
-    for statement in schema.statements():
-        connection.run(statement)
-    connection.run(
-        "INSERT INTO so1.settings (version, facts_days, figures_days) VALUES (%s, 400, 90)",
-        (schema.VERSION,),
+    _as_owner(
+        connection,
+        [
+            *schema.statements(),
+            (
+                "INSERT INTO so1.settings (version, facts_days, figures_days)"  # noqa: S608
+                f" VALUES ({schema.VERSION}, 400, 90)"
+            ),
+        ],
     )
+
+
+def _as_owner(connection: CentreConnection, statements: list[str]) -> None:
+    connection.run(f"SET LOCAL ROLE {schema.OWNER}")
+    for statement in statements:
+        connection.run(statement)
     connection.run("RESET ROLE")
+
+
+def _update(connection: CentreConnection, found: int) -> None:
+    """Gives a schema of an older agent the columns and the streams that came since, and the
+    functions that take them. Older agents leave them empty."""
+    statements = []
+    for stream in STREAMS:
+        there = {
+            str(name)
+            for (name,) in connection.rows(
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+                " AND attnum > 0 AND NOT attisdropped",
+                (f"so1.{stream.name}",),
+            )
+        }
+        new = [one for one in stream.columns if one.name not in there]
+        if new and there:
+            added = ", ".join(f"ADD COLUMN {one.name} {one.type}" for one in new)
+            statements.append(f"ALTER TABLE so1.{stream.name} {added}")
+            if found == schema.VERSION:
+                statements += [
+                    f"DROP FUNCTION so1_api.ingest_{stream.name}",
+                    entrance.ingest(stream),
+                    schema.shard_view(stream.name),
+                ]
+    if found < schema.VERSION:
+        statements += schema.upgrade(found)
+    if statements:
+        _as_owner(connection, statements)
 
 
 def _days(connection: CentreConnection, facts_days: int | None, figures_days: int | None) -> None:

@@ -129,6 +129,8 @@ class FleetTop:
     bytes: dict[str, int] = field(default_factory=dict)
     """By stream, with indexes."""
     out_of_range: int = 0
+    missing: tuple[tuple[str, str], ...] = ()
+    """At a hub: shards that do not answer, and why."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -178,7 +180,8 @@ _BYTES = """
 
 
 def fleet_top(connection: CentreConnection, number: int) -> FleetTop:
-    """All hosts at one look."""
+    """All hosts at one look, of one centre or of all that a hub reads."""
+    missing = _missing(connection)
     now_ms = time.time_ns() // 10**6
     hour, day = now_ms - HOUR_MS, now_ms - 24 * HOUR_MS
     return FleetTop(
@@ -196,4 +199,17 @@ def fleet_top(connection: CentreConnection, number: int) -> FleetTop:
             for stream in STREAMS
         },
         out_of_range=int(connection.rows("SELECT count(*) FROM so1.out_of_range")[0][0]),
+        missing=missing,
     )
+
+
+def _missing(connection: CentreConnection) -> tuple[tuple[str, str], ...]:
+    """A hub's shards that do not answer, and why; it answers without them from now on."""
+    if not connection.value("SELECT to_regclass('so1.shards') IS NOT NULL"):
+        return ()
+    with connection.transaction():
+        connection.run("SELECT so1.look()")
+        found = connection.rows(
+            "SELECT name, problem FROM so1.shards WHERE NOT answers ORDER BY name"
+        )
+    return tuple((str(name), str(problem)) for name, problem in found)

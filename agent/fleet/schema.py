@@ -10,8 +10,8 @@ from __future__ import annotations
 from agent.fleet import entrance
 from agent.fleet.streams import STREAMS, Stream
 
-VERSION = 1
-"""Of the schema. A centre of a newer one is refused."""
+VERSION = 2
+"""Of the schema. A centre of a newer one is refused, one of an older one is brought up to date."""
 
 MARK = "so1 fleet"
 """The comment on the schema that tells ours from another program's."""
@@ -28,7 +28,8 @@ _FIXED = (
         version integer NOT NULL,
         facts_days integer NOT NULL CHECK (facts_days BETWEEN 1 AND 7300),
         figures_days integer NOT NULL CHECK (figures_days BETWEEN 1 AND 7300),
-        made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+        made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        shard text NOT NULL DEFAULT '' CHECK (shard ~ '^[a-z0-9_]{0,20}$')
     )
     """,
     """
@@ -103,6 +104,34 @@ _FIXED = (
     SELECT installation, name, enrolled_at, rotated_at, seen_at, version FROM so1.installations
     """,
 )
+
+_CLOSED = """
+    CREATE VIEW so1.closed AS
+    SELECT installation,
+        max(last_timestamp) FILTER (WHERE stream = 'host_1h') + 3600000 AS until_1h,
+        max(last_timestamp) FILTER (WHERE stream = 'host_1d') + 86400000 AS until_1d
+    FROM so1.cursors
+    WHERE last_timestamp BETWEEN 1 AND extract(epoch FROM clock_timestamp()) * 1000
+    GROUP BY installation
+"""
+"""How far a host's hours and days reach; what is later is in the finer rows only."""
+
+READABLE = ("hosts", "closed", "epochs", "cursors", "gaps", "out_of_range", "ranges")
+"""What readers may see beside the streams and the settings."""
+
+
+def shard_views() -> list[str]:
+    """What a hub over several centres reads of this one."""
+    return [shard_view(name) for name in (*READABLE, *(stream.name for stream in STREAMS))]
+
+
+def shard_view(name: str) -> str:
+    """A table with the centre's own name. Again after columns came, which are then at its end."""
+    return (
+        f"CREATE OR REPLACE VIEW so1.at_{name} AS"
+        f" SELECT s.shard, t.* FROM so1.{name} t CROSS JOIN so1.settings s"
+    )
+
 
 _EXTEND = f"""
     CREATE FUNCTION so1.extend(now_ms bigint) RETURNS integer
@@ -180,8 +209,54 @@ def statements() -> list[str]:
     made = list(_FIXED)
     for stream in STREAMS:
         made += [table(stream), *indexes(stream)]
-    made += [_EXTEND, _SHRINK, *entrance.statements()]
-    return made
+    return [*made, _CLOSED, *shard_views(), *_functions()]
+
+
+def _functions() -> list[str]:
+    return [_EXTEND, _SHRINK, *entrance.statements()]
+
+
+def upgrade(version: int) -> list[str]:
+    """From an older `version` to this one; run as the owner, in one transaction.
+
+    Hosts of any age go on shipping: their streams and their calls stay as they are. An epoch that
+    is open begins a new stream at its first row.
+    """
+    made = [_DROP_FUNCTIONS]
+    for stream in STREAMS:
+        if stream.since > version:
+            made += [table(stream), *indexes(stream), _cursors(stream)]
+    if version < 2:
+        made += [_SHARD, _CLOSED, *shard_views()]
+    return [*made, *_functions(), f"UPDATE so1.settings SET version = {VERSION}"]
+
+
+_SHARD = """
+    ALTER TABLE so1.settings
+    ADD COLUMN shard text NOT NULL DEFAULT '' CHECK (shard ~ '^[a-z0-9_]{0,20}$')
+"""
+
+_DROP_FUNCTIONS = """
+    DO $do$
+    DECLARE
+        one record;
+    BEGIN
+        FOR one IN
+            SELECT p.oid::regprocedure AS signature FROM pg_catalog.pg_proc p
+            WHERE p.pronamespace IN ('so1'::regnamespace, 'so1_api'::regnamespace)
+        LOOP
+            EXECUTE pg_catalog.format('DROP FUNCTION %s', one.signature);
+        END LOOP;
+    END
+    $do$
+"""
+
+
+def _cursors(stream: Stream) -> str:
+    return f"""
+        INSERT INTO so1.cursors (installation, epoch, stream, last_id, last_timestamp)
+        SELECT installation, epoch, '{stream.name}', 0, 0 FROM so1.epochs
+    """
 
 
 def table(stream: Stream) -> str:
@@ -210,11 +285,10 @@ def grants() -> list[str]:
         f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA so1_api TO {AGENT}",
         f"GRANT USAGE ON SCHEMA so1 TO {READER}",
     ]
-    readable = ("hosts", "epochs", "cursors", "gaps", "out_of_range", "ranges", "settings")
-    made += [
-        f"GRANT SELECT ON so1.{name} TO {READER}"
-        for name in (*readable, *(stream.name for stream in STREAMS))
-    ]
+    streams = tuple(stream.name for stream in STREAMS)
+    at = tuple(f"at_{name}" for name in (*READABLE, *streams))
+    made += [f"GRANT SELECT ON so1.{name} TO {READER}" for name in (*READABLE, *streams, *at)]
+    made.append(f"GRANT SELECT ON so1.settings TO {READER}")
     return made
 
 

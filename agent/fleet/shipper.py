@@ -8,6 +8,7 @@ it is taken, and begins an epoch of its own.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from agent.fleet.local import (
     write_state,
 )
 from agent.fleet.streams import STREAMS, Stream
+
+log = logging.getLogger(__name__)
 
 BATCH_ROWS = 2000
 MAX_ROWS = 200_000
@@ -121,6 +124,7 @@ class _Flush:
         self._directory = directory
         self.state = state
         self._begun = ""
+        self._columns_taken: dict[str, frozenset[str]] = {}
 
     def run(self) -> Flushed:
         self._take_up()
@@ -257,7 +261,10 @@ class _Flush:
             "timestamps": columns[1],
         }
         types = {"epoch": "uuid", "ids": "bigint[]", "timestamps": "bigint[]"}
+        taken = self._taken(stream)
         for column, values in zip(stream.columns, columns[2:], strict=True):
+            if column.name not in taken:
+                continue
             parameters[column.name] = values
             types[column.name] = f"{column.type}[]"
         listed = ", ".join(
@@ -270,6 +277,30 @@ class _Flush:
                 parameters,
             )
         return str(found[0][0])
+
+    def _taken(self, stream: Stream) -> frozenset[str]:
+        """The columns that the centre takes: one of before this agent knows fewer.
+
+        Its rows go without the others, which `agent fleet init` there would make room for.
+        """
+        if stream.name not in self._columns_taken:
+            found = self._centre.rows(
+                "SELECT p.proargnames FROM pg_catalog.pg_proc p"
+                " JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+                " WHERE n.nspname = 'so1_api' AND p.proname = %s",
+                (f"ingest_{stream.name}",),
+            )
+            names = {str(name).removeprefix("p_") for (row,) in found for name in row or ()}
+            self._columns_taken[stream.name] = frozenset(names)
+            missing = [one.name for one in stream.columns if one.name not in names]
+            if found and missing:
+                log.warning(
+                    "centre=older stream=%s not-taken=%s hint=%s",
+                    stream.name,
+                    ",".join(missing),
+                    "agent fleet init at the centre",
+                )
+        return self._columns_taken[stream.name]
 
     def _keep(self, cursors: dict[str, Cursor], epoch: str = "") -> None:
         changed = _changed(self.state, cursors=cursors, epoch=epoch or self.state.epoch)

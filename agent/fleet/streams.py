@@ -37,7 +37,9 @@ class Stream:
     columns: tuple[Column, ...]
     joins: str = ""
     is_fact: bool = False
-    """Facts (what was done, and why) are kept longer than figures, and are few."""
+    """Facts (what was done, and why) and a day's figures are kept longer, and are few."""
+    since: int = 1
+    """The version of the centre's schema that has it first."""
 
     @property
     def partition_ms(self) -> int:
@@ -75,52 +77,91 @@ REMOVALS = Stream(
         *_all(WHOLE, "duration_ms"),
         *_all(TEXT, "error"),
         *_all(PART, "available_before_mb", "available_after_mb"),
+        *_all(TEXT, "action", "rule", "engine"),
     ),
     is_fact=True,
 )
 
+OOM_KILLS = Stream(
+    "oom_kills",
+    "oom_kills",
+    (
+        *_all(WHOLE, "pid"),
+        *_all(TEXT, "process_name", "container_id", "container_name", "image", "cgroup", "cause"),
+        *_all(TEXT, "limit_cgroup", "limit_container"),
+        *_all(PART, "limit_mb", "used_mb", "anon_mb", "file_mb", "shmem_mb", "swap_mb"),
+        *_all(WHOLE, "oom_score_adj", "trigger_pid"),
+        *_all(TEXT, "trigger_name", "trigger_container"),
+        *_all(WHOLE, "grower_pid"),
+        *_all(TEXT, "grower_name", "grower_container"),
+        *_all(PART, "grown_mb", "grown_s"),
+        *_all(TEXT, "witnesses"),
+    ),
+    is_fact=True,
+    since=2,
+)
+"""Without who lived beside: that stays on the host."""
+
 STOPS = Stream("stops", "agent_stops", _all(WHOLE, "until"), is_fact=True)
 
-HOSTS = Stream(
-    "host_5m",
-    "rollup_host_5m",
-    (
-        *_all(WHOLE, "first_ms", "last_ms", "ticks", "deleted_count", "psutil_ticks"),
-        *_all(TEXT, "source"),
-        *_all(WHOLE, "total_ram_max", "used_ram_sum", "used_ram_max"),
-        *_all(WHOLE, "available_ram_sum", "available_ram_min"),
-        *_all(PART, "cpu_usage_sum", "cpu_usage_max"),
-        *_all(WHOLE, "cpu_count_max"),
-        *_all(PART, "load1_sum", "load1_max"),
-        *_all(WHOLE, "process_count_sum", "process_count_max", "tick_ms_sum", "tick_ms_max"),
-        *_all(WHOLE, "container_count_n", "container_count_sum", "container_count_max"),
-        *_all(WHOLE, "psi_memory_n"),
-        *_all(PART, "psi_memory_sum", "psi_memory_max"),
-        *_all(WHOLE, "checks_n", "agree_sum", "conflict_sum", "unverified_sum"),
-        *_all(WHOLE, "conflict_ticks", "unverified_ticks", "events_lost"),
-    ),
+_HOST = (
+    *_all(WHOLE, "first_ms", "last_ms", "ticks", "deleted_count", "psutil_ticks"),
+    *_all(TEXT, "source"),
+    *_all(WHOLE, "total_ram_max", "used_ram_sum", "used_ram_max"),
+    *_all(WHOLE, "available_ram_sum", "available_ram_min"),
+    *_all(PART, "cpu_usage_sum", "cpu_usage_max"),
+    *_all(WHOLE, "cpu_count_max"),
+    *_all(PART, "load1_sum", "load1_max"),
+    *_all(WHOLE, "process_count_sum", "process_count_max", "tick_ms_sum", "tick_ms_max"),
+    *_all(WHOLE, "container_count_n", "container_count_sum", "container_count_max"),
+    *_all(WHOLE, "psi_memory_n"),
+    *_all(PART, "psi_memory_sum", "psi_memory_max"),
+    *_all(WHOLE, "checks_n", "agree_sum", "conflict_sum", "unverified_sum"),
+    *_all(WHOLE, "conflict_ticks", "unverified_ticks", "events_lost"),
 )
 
-CONTAINERS = Stream(
-    "container_5m",
-    "rollup_container_5m",
-    (
-        Column("container_id", TEXT, "c.container_id"),
-        Column("container_name", TEXT, "c.container_name"),
-        Column("image", TEXT, "c.image"),
-        Column("tier", TEXT, "c.tier"),
-        *_all(WHOLE, "ticks"),
-        *_all(PART, "held_mb_sum", "held_mb_max", "held_mb_last", "rss_mb_sum", "rss_mb_max"),
-        *_all(WHOLE, "cache_mb_n"),
-        *_all(PART, "cache_mb_sum", "cpu_usage_sum", "cpu_usage_max", "cpu_usage_last"),
-        *_all(WHOLE, "cpu_short_lived_n"),
-        *_all(PART, "cpu_short_lived_sum"),
-        *_all(WHOLE, "cpu_unexplained_n"),
-        *_all(PART, "cpu_unexplained_sum"),
-        *_all(WHOLE, "processes_max", "starts", "exits", "oom_kills"),
-    ),
-    joins=" JOIN rollup_containers c ON c.id = t.container",
+_CONTAINER = (
+    Column("container_id", TEXT, "c.container_id"),
+    Column("container_name", TEXT, "c.container_name"),
+    Column("image", TEXT, "c.image"),
+    Column("tier", TEXT, "c.tier"),
+    *_all(WHOLE, "ticks"),
+    *_all(PART, "held_mb_sum", "held_mb_max", "held_mb_last", "rss_mb_sum", "rss_mb_max"),
+    *_all(WHOLE, "cache_mb_n"),
+    *_all(PART, "cache_mb_sum", "cpu_usage_sum", "cpu_usage_max", "cpu_usage_last"),
+    *_all(WHOLE, "cpu_short_lived_n"),
+    *_all(PART, "cpu_short_lived_sum"),
+    *_all(WHOLE, "cpu_unexplained_n"),
+    *_all(PART, "cpu_unexplained_sum"),
+    *_all(WHOLE, "processes_max", "starts", "exits", "oom_kills"),
 )
 
-STREAMS = (REMOVALS, STOPS, HOSTS, CONTAINERS)
+
+def _hosts(level: str, since: int = 1) -> Stream:
+    return Stream(
+        f"host_{level}", f"rollup_host_{level}", _HOST, is_fact=level == "1d", since=since
+    )
+
+
+def _containers(level: str, since: int = 1) -> Stream:
+    return Stream(
+        f"container_{level}",
+        f"rollup_container_{level}",
+        _CONTAINER,
+        joins=" JOIN rollup_containers c ON c.id = t.container",
+        is_fact=level == "1d",
+        since=since,
+    )
+
+
+HOSTS, CONTAINERS = _hosts("5m"), _containers("5m")
+HOSTS_1H, CONTAINERS_1H = _hosts("1h", 2), _containers("1h", 2)
+HOSTS_1D, CONTAINERS_1D = _hosts("1d", 2), _containers("1d", 2)
+"""What questions over more than a day are answered from; a twelfth more rows, made by the host."""
+
+STREAMS = (
+    *(REMOVALS, STOPS, HOSTS, CONTAINERS),
+    OOM_KILLS,
+    *(HOSTS_1H, CONTAINERS_1H, HOSTS_1D, CONTAINERS_1D),
+)
 BY_NAME = {stream.name: stream for stream in STREAMS}

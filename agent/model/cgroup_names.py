@@ -10,9 +10,11 @@ import re
 
 from agent.model import container_id
 
+RUNTIMES = ("docker", "libpod", "libpod-payload", "cri-containerd", "crio", "nerdctl")
+
 _FORM = re.compile(
     # containerd's `slice:cri-containerd:<id>`, where it was given systemd's path and no systemd.
-    r"^(?:(?:[^:]+:)?(?P<runtime>docker|libpod|libpod-payload|cri-containerd|crio|nerdctl)[-:])?"
+    rf"^(?:(?:[^:]+:)?(?P<runtime>{'|'.join(RUNTIMES)})[-:])?"
     rf"(?P<id>{container_id.PATTERN})"
     r"(?:\.scope)?$"
 )
@@ -25,3 +27,16 @@ def container_like(name: str) -> tuple[str, str] | None:
     """
     match = _FORM.match(name) if len(name) >= container_id.LENGTH else None
     return (match["runtime"] or "", match["id"]) if match else None
+
+
+def holds_pods(name: str) -> bool:
+    """Whether what lies in a directory of this name may be podman's pods, by their bare ids.
+
+    Its cgroupfs manager makes `/libpod_parent/<pod>/libpod-<container>`; systemd's has slices.
+    """
+    return name == "libpod_parent"
+
+
+def is_monitors(name: str) -> bool:
+    """Whether it is of the process that watches a container: conmon, podman's and CRI-O's."""
+    return "-conmon-" in name

@@ -30,20 +30,30 @@ class ContainerState(StrEnum):
 
 
 DOCKER = "docker"
-"""The engine that the agent governs."""
+"""The engine of `docker_host`: the one that there always was."""
 
 
 class ContainerKey(NamedTuple):
     """A container among those of all engines: an id is one engine's word alone."""
 
     engine: str
-    """`docker`; for a container that no engine lists, its runtime by the cgroup's name, or ""."""
+    """Its name in the settings; for a container that no engine lists, its runtime by the cgroup's
+    name, or ""."""
     id: str
     """Full id, 64 hexadecimal digits."""
 
     @property
     def short_id(self) -> str:
         return self.id[:12]
+
+
+class Need(NamedTuple):
+    """What a container uses of another one, which ends with it."""
+
+    container: str
+    """Its name or its id, as the engine has it."""
+    what: str
+    """As in "uses its volumes"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +73,21 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     own_installation: str = ""
     """`so1.installation` where the container itself carries it, "" where its image does."""
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of `labels` that its image is known not to have; asked for only while a rule needs it.
+    """
+    health: str = ""
+    """Docker's word on its health check (`healthy`, `unhealthy`, `starting`), "" without one."""
+    needs: tuple[Need, ...] = ()
+    restart_policy: str = ""
+    """`always`, `unless-stopped` or `on-failure`; "" or `no` without one."""
     started_ns: int = 0
     """Wall clock of its last start, 0 where it is not known."""
     engine: str = DOCKER
+    pod: str = ""
+    """The pod that it is in, by the engine's word; "" for none."""
+    observed_only: str = ""
+    """Why no policy may ever touch it, by its engine: that is not governed, or it holds a pod."""
     key: ContainerKey = field(init=False, repr=False, compare=False)
     """Made once: a tick goes by it some ten times for each container."""
 
@@ -241,6 +263,8 @@ class ContainerTotals:
     """The part of `held_kb` that is an estimate."""
     short_lived: tuple[ShortLivedCommand, ...] = ()
     """Whose `cpu_short_lived_percent` was; sums up to it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +276,5 @@ class Governance:
     governed: bool
     protected: str | None
     """Why it is never touched, None where nothing protects it."""
+    rule: str = ""
+    """The rule that claims it, "" where none does."""

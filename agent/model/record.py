@@ -9,8 +9,11 @@ import msgspec
 
 from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts, Basis, Verified
-from agent.model.container import ContainerCgroup, ContainerTotals
+from agent.model.container import ContainerCgroup, ContainerKey, ContainerTotals
+from agent.model.ended import EndedProcess
 from agent.model.host import HostFigures, Memory
+from agent.model.oom import OomKill
+from agent.model.policy_state import PolicyState
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
 
@@ -27,7 +30,7 @@ class ProcessUsage(msgspec.Struct, frozen=True, gc=False):
 class ContainerProcessUsage(msgspec.Struct, frozen=True, gc=False):
     """A container's process's figures over the last interval."""
 
-    container_id: str
+    container: ContainerKey
     container_name: str
     pid: int
     name: str
@@ -46,7 +49,7 @@ class TickRecord:
     host: HostFigures
     source: Source
     container_count: int | None
-    """None while Docker does not answer."""
+    """Of the engines that answer; None while none does."""
     deleted_count: int
     tick_ms: int
     processes: tuple[ProcessUsage, ...]
@@ -54,7 +57,16 @@ class TickRecord:
     totals: tuple[ContainerTotals, ...]
     passes: tuple[RemovalPass, ...]
     checks: AttributionCounts
-    cgroups: Mapping[str, ContainerCgroup] = field(default_factory=dict)
-    """By full container id, as read in this tick; empty while Docker does not answer."""
-    shares: Mapping[str, ContainerShare] = field(default_factory=dict)
+    cgroups: Mapping[ContainerKey, ContainerCgroup] = field(default_factory=dict)
+    """As read in this tick; empty while no engine answers."""
+    silent: frozenset[str] = frozenset()
+    """Engines that did not answer."""
+    shares: Mapping[ContainerKey, ContainerShare] = field(default_factory=dict)
     """Whose each container's CPU was since the last tick, where BPF has an account of it."""
+    oom_kills: tuple[OomKill, ...] = ()
+    """Since the last tick that was stored."""
+    oom_causes: tuple[str, ...] = ()
+    """Of those since the last tick, stored or not."""
+    ended: tuple[EndedProcess, ...] = ()
+    policy_state: tuple[PolicyState, ...] | None = None
+    """What the rules remember, None where nothing of it is to be written."""

@@ -7,6 +7,25 @@ from enum import StrEnum
 
 from agent.model.container import DOCKER, ContainerKey, Tier
 
+BUILT_IN_NAMES = ("original-exited", "original-low", "original-high")
+"""The rules of the original's policy."""
+
+
+class Action(StrEnum):
+    """What a rule does to a container."""
+
+    NOTIFY = "notify"
+    """Reports it and touches nothing."""
+    REMOVE = "remove"
+    STOP = "stop"
+    RESTART = "restart"
+    PAUSE = "pause"
+
+    @property
+    def is_destructive(self) -> bool:
+        """Whether the container notices."""
+        return self is not Action.NOTIFY
+
 
 class Reason(StrEnum):
     """Why a container is to go."""
@@ -14,6 +33,8 @@ class Reason(StrEnum):
     EXCESS_LOW = "excess-low"
     EXCESS_HIGH = "excess-high"
     EXITED = "exited"
+    RULE = "rule"
+    """A rule of one's own; `Decision.rule` names it."""
     STOP = "stop"
     """The agent stops or cleans up and takes its own containers with it."""
 
@@ -33,7 +54,12 @@ class Decision:
     reason: Reason
     held_mb: float
     cpu_percent: float
+    action: Action = Action.REMOVE
+    rule: str = ""
+    """The rule's name, "" for what a stop or a clean-up takes."""
     engine: str = DOCKER
+    grace_s: int | None = None
+    """How long it may take to end by itself; None: as `stop_grace_s` says."""
 
     @property
     def container(self) -> ContainerKey:
@@ -46,6 +72,11 @@ class Outcome(StrEnum):
     """It vanished by itself, or is not the one decided on any more."""
     FAILED = "failed"
     DRY_RUN = "dry-run"
+    STOPPED = "stopped"
+    RESTARTED = "restarted"
+    PAUSED = "paused"
+    NOTIFIED = "notified"
+    """Reported, and nothing else."""
 
 
 def is_away(outcome: str, error: str) -> bool:
@@ -70,6 +101,11 @@ class Removal:
     duration_ms: int
     error: str = ""
     """Why it failed, or why what Docker has under this id was left alone."""
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether the policy was disarmed, so that this was only notified."""
+        return self.outcome is Outcome.NOTIFIED and self.decision.action.is_destructive
 
     @property
     def is_away(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from agent.model.accounts import ContainerShare, CpuAccounts, Reading
+from agent.model.activity import Activity
 from agent.model.attribution import Attribution
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, Container, ContainerKey, ContainerTotals
@@ -39,24 +40,28 @@ class Sample:
     """What all sources said, read in one order so that what is compared lies close together."""
 
     containers: Part[tuple[Container, ...]]
-    """The engine's list; missing while the engine is away."""
+    """The lists of all engines that answer, in one; missing while none does."""
     snapshot: Snapshot
     """Processes and candidates, with the moment of each."""
     bpf: Part[BpfView]
     """Missing without probes, and while they are being started."""
     cgroups: Part[CgroupView]
-    """Missing without the engine's list: nothing else says which cgroups are a container's."""
+    """Missing without any engine's list: nothing else says which cgroups are a container's."""
     host: Part[HostCounters]
     """Missing in a look between two ticks, which stores no row of the host."""
     engine_ooms: Mapping[ContainerKey, int] = field(default_factory=dict)
-    """By container: how often the engine said that it ran out of memory, since its events are
+    """By container: how often its engine said that it ran out of memory, since its events are
     followed."""
     cgroup_owners: Mapping[int, ContainerKey] = field(default_factory=dict)
-    """The container of each cgroup that was there when the engine told of a start."""
-    interruptions: int = 0
-    """How often the engine had been away when the reading began."""
-    interruptions_after: int = 0
-    """How often it had been away when the reading ended."""
+    """The container of each cgroup that was there when its engine told of a start."""
+    activity: Mapping[ContainerKey, Activity] = field(default_factory=dict)
+    """By running container, in a tick's sample; empty unless a rule asks who is idle."""
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Why each engine that does not answer is missing, by its name."""
+    interruptions: Mapping[str, int] = field(default_factory=dict)
+    """By engine, how often it had been away when the reading began; none says never."""
+    interruptions_after: Mapping[str, int] = field(default_factory=dict)
+    """How often each had been away when the reading ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,8 @@ class Carried:
     host: HostCounters | None = None
     unknown_cgroups: frozenset[int] = frozenset()
     """Cgroups that no container claimed: each is a reason to ask the engine once, not each time."""
-    engine_seen: int = 0
-    """The interruptions of the engine that a whole tick with its answer has followed."""
+    engines_seen: Mapping[str, int] = field(default_factory=dict)
+    """By engine, its interruptions that a whole tick with its answer has followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +84,15 @@ class Tick:
     sample: Sample
     attribution: Attribution
     totals: tuple[ContainerTotals, ...]
-    """One for each container of the engine's list; none while the engine is away."""
+    """One for each container of the engines' lists; none of an engine that is away."""
     cpu_shares: Mapping[ContainerKey, ContainerShare]
     """By container: whose its CPU was, where BPF saw its processes."""
     processes: tuple[ProcessUsage, ...]
     container_processes: tuple[ContainerProcessUsage, ...]
     host: HostFigures | None
     """None in a look between two ticks."""
-    may_act: bool
-    """Whether the engine answered, and had answered one whole tick since it was last away."""
+    may_act: frozenset[str]
+    """The engines that answered, and had answered one whole tick since they were last away."""
     new_unknown_cgroups: frozenset[int]
     """Those that the engine was not asked about yet."""
     carried: Carried
@@ -96,9 +101,10 @@ class Tick:
 
     @property
     def containers(self) -> tuple[Container, ...]:
-        """The engine's list, empty while it is away."""
+        """The lists of the engines that answer."""
         return self.sample.containers.value or ()
 
     @property
     def engine_answers(self) -> bool:
+        """Whether any does."""
         return self.sample.containers.value is not None

@@ -14,7 +14,6 @@ from typing import Protocol
 
 from agent.config import PolicySettings
 from agent.model.container import (
-    DOCKER,
     Container,
     ContainerKey,
     ContainerState,
@@ -24,6 +23,7 @@ from agent.model.container import (
 )
 from agent.model.removal import Decision
 from agent.policy import decide
+from agent.policy.conditions import KB_PER_MB
 
 _NO_PROCESS = "has no process: goes if it has ended"
 
@@ -33,6 +33,8 @@ class TotalsRow(Protocol):
 
     @property
     def container_id(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
     @property
     def container_name(self) -> str: ...
     @property
@@ -67,21 +69,21 @@ class Contender:
 
 def contenders(
     rows: Sequence[TotalsRow],
-    disputed: Collection[str],
-    gone: Collection[str],
+    disputed: Collection[ContainerKey],
+    gone: Collection[ContainerKey],
     settings: PolicySettings,
 ) -> tuple[Contender, ...]:
-    """Every governed container that is still there, those that go first.
+    """Every container of the built-in set that is still there, those that go first.
 
-    `disputed` are ids that a conflict between the witnesses names, `gone` those removed since the
-    rows were written.
+    `disputed` are those that a conflict between the witnesses names, `gone` those removed since the
+    rows were written, all by the ids of the rows. Each engine keeps its own.
     """
+    # What a rule of one's own claims has no tier: a row does not hold what its conditions ask for.
+    rows = [row for row in rows if row.tier != Tier.NONE]
     totals = [
-        _totals(row)
-        for row in rows
-        if row.governed and row.processes and row.container_id not in gone
+        _totals(row) for row in rows if row.governed and row.processes and _key(row) not in gone
     ]
-    unsure = frozenset(ContainerKey(DOCKER, one) for one in disputed)
+    unsure = frozenset(disputed)
     going = {one.container for one in _decide(totals, unsure, settings)}
     found: list[Contender] = []
     places: dict[str, int] = {}
@@ -101,9 +103,13 @@ def contenders(
     found += [
         Contender(row.container_id, row.container_name, row.tier, 0, False, _NO_PROCESS)
         for row in rows
-        if row.governed and row.container_id not in gone and not row.processes
+        if row.governed and _key(row) not in gone and not row.processes
     ]
     return tuple(sorted(found, key=lambda one: not one.goes))
+
+
+def _key(row: TotalsRow) -> ContainerKey:
+    return ContainerKey(row.engine, row.container_id)
 
 
 def _order(totals: Sequence[ContainerTotals]) -> tuple[Decision, ...]:
@@ -136,13 +142,14 @@ def _totals(row: TotalsRow) -> ContainerTotals:
             image=row.image,
             created_ns=0,
             state=ContainerState.RUNNING,
+            engine=row.engine,
         ),
         tier=Tier(row.tier),
         governed=row.governed,
         processes=row.processes,
-        held_kb=round(row.held_mb * decide.KB_PER_MB),
+        held_kb=round(row.held_mb * KB_PER_MB),
         held_basis=HeldBasis.CGROUP2,
-        rss_kb=round(row.rss_mb * decide.KB_PER_MB),
+        rss_kb=round(row.rss_mb * KB_PER_MB),
         cache_kb=None,
         cpu_percent=row.cpu_percent,
     )

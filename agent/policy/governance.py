@@ -12,6 +12,9 @@ from agent.config import Scope
 from agent.engine_api import ownership
 from agent.model.container import Container, Governance, Tier
 from agent.model.removal import Decision
+from agent.policy import original
+from agent.policy.match import claiming
+from agent.policy.rules import RuleSet
 
 NAME_PREFIX = "so1_contenedor_"
 """Names of generated containers, as the original called them."""
@@ -19,7 +22,6 @@ PROTECT_LABEL = "so1.protect"
 PROTECT_YES = frozenset({"", "1", "true", "yes", "on", "y", "t"})
 """A bare label (`--label so1.protect`) has the value ""."""
 PROTECT_NO = frozenset({"0", "false", "no", "off", "n", "f"})
-LOW_IMAGE = "alpine"
 
 
 def classify(
@@ -31,13 +33,30 @@ def classify(
     agent itself runs in may have (none on a host). Protection wins over everything, `Scope.ALL`
     included.
     """
+    built_in = original.built_in(0, 0, managed=scope is Scope.MANAGED)
+    return claim(container, RuleSet((), built_in), installation, own_ids)
+
+
+def claim(
+    container: Container, rules: RuleSet, installation: str, own_ids: Collection[str] = ()
+) -> Governance:
+    """Which of the rules claims one container. Protection wins over every rule.
+
+    A tier has only what the built-in set claims: the tiers are its own.
+    """
     protected = protection(container, own_ids)
-    governed = protected is None and (
-        scope is Scope.ALL
-        or container.name.startswith(NAME_PREFIX)
-        or is_own(container, installation)
-    )
-    return Governance(_tier(container) if governed else Tier.NONE, governed, protected)
+    if protected is not None:
+        return Governance(Tier.NONE, governed=False, protected=protected)
+    rule = claiming(rules.rules, container, managed=is_managed(container, installation))
+    if rule is None:
+        return Governance(Tier.NONE, governed=False, protected=None)
+    tier = _tier(container) if rules.is_built_in(rule) else Tier.NONE
+    return Governance(tier, governed=True, protected=None, rule=rule.name)
+
+
+def is_managed(container: Container, installation: str) -> bool:
+    """Whether it was generated, by its name, or carries this installation's label itself."""
+    return container.name.startswith(NAME_PREFIX) or is_own(container, installation)
 
 
 def protection(container: Container, own_ids: Collection[str] = ()) -> str | None:
@@ -49,6 +68,8 @@ def protection(container: Container, own_ids: Collection[str] = ()) -> str | Non
     """
     if container.id in own_ids:
         return "the agent runs in it"
+    if container.observed_only:
+        return container.observed_only
     protect = _protect_value(container)
     if protect is not None and protect not in PROTECT_NO:
         shown = f"={protect}" if protect in PROTECT_YES and protect else ""
@@ -93,4 +114,4 @@ def still_stands(decision: Decision, now: Container, own_ids: Collection[str] = 
 
 
 def _tier(container: Container) -> Tier:
-    return Tier.LOW if LOW_IMAGE in container.image else Tier.HIGH
+    return Tier.LOW if original.LOW_IMAGE in container.image else Tier.HIGH

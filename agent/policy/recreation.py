@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.engine_api import ownership
-from agent.model.container import Container, ContainerKey
+from agent.model.container import Container, ContainerKey, ContainerState
 from agent.model.removal import Outcome, Removal
 from agent.policy import governance
 
@@ -39,6 +39,8 @@ def owner_of(container: Container, installation: str) -> str:
         return f"systemd unit {labels[_UNIT_LABEL]}"
     if governance.is_own(container, installation):
         return ""
+    if container.restart_policy not in ("", "no"):
+        return f"restart policy {container.restart_policy} of {container.name}"
     return f"whatever makes {container.name}"
 
 
@@ -62,6 +64,8 @@ class Recreations:
         self._owner_of: dict[ContainerKey, str] = {}
         """Of the containers of the last list."""
         self._owners: dict[str, _Owner] = {}
+        self._at_rest: dict[ContainerKey, str] = {}
+        """Those that the agent stopped or paused, and their owners."""
         self._reported: frozenset[str] = frozenset()
 
     def removed(self, removals: Iterable[Removal], now_ns: int) -> None:
@@ -70,10 +74,14 @@ class Recreations:
             owner = self._owner_of.get(removal.decision.container)
             if owner and removal.outcome is Outcome.REMOVED:
                 self._owners.setdefault(owner, _Owner()).pending.append(now_ns)
+            elif owner and removal.outcome in (Outcome.STOPPED, Outcome.PAUSED):
+                self._at_rest[removal.decision.container] = owner
 
     def seen(self, containers: Iterable[Container], now_ns: int) -> tuple[str, ...]:
         """Notes all that there are now; the owners that are to be reported for the first time."""
+        containers = tuple(containers)
         now = {one.key: owner_of(one, self._installation) for one in containers}
+        self._note_awake(containers, now_ns)
         for key in now.keys() - self._owner_of.keys():
             owner = self._owners.get(now[key])
             if owner and owner.pending:
@@ -86,6 +94,16 @@ class Recreations:
         before, self._reported = self._reported, frozenset(self.returning)
         return tuple(sorted(self._reported - before))
 
+    def _note_awake(self, containers: Iterable[Container], now_ns: int) -> None:
+        """Notes those that run again though the agent has stopped or paused them."""
+        states = {one.key: one.state for one in containers}
+        for key, owner in tuple(self._at_rest.items()):
+            state = states.get(key)
+            if state in (ContainerState.RUNNING, ContainerState.RESTARTING):
+                self._owners.setdefault(owner, _Owner()).returns.append(now_ns)
+            if state is None or (state.is_running and state is not ContainerState.PAUSED):
+                del self._at_rest[key]
+
     @property
     def returning(self) -> Mapping[str, int]:
         """How often each owner that does not give up brought one back within the hour."""
@@ -95,11 +113,15 @@ class Recreations:
             if len(one.returns) >= RETURNS
         }
 
+    def is_returning(self, container: ContainerKey) -> bool:
+        """Whether the owner of this container does not give up."""
+        return self._owner_of.get(container, "") in self.returning
+
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each of them, for `agent status`."""
         return tuple(
-            f"owner-recreates: {owner[:_MAX_SHOWN]} brought {count} removed containers back within "
+            f"owner-recreates: {owner[:_MAX_SHOWN]} brought {count} containers back within "
             f"an hour. Scale it down, or spare it with the label {governance.PROTECT_LABEL}=true."
             for owner, count in sorted(self.returning.items())
         )

@@ -11,6 +11,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 from agent.analysis.counters import ContainerCounters, LastingCounters
+from agent.model.container import DOCKER, ContainerKey
 from agent.store import database as sqlite
 from agent.store import failures
 
@@ -25,7 +26,7 @@ def write(connection: sqlite3.Connection, counters: LastingCounters) -> None:
     connection.executemany(
         "INSERT INTO container_counters VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
-            (key, *(max(-_LARGEST, min(value, _LARGEST)) for value in astuple(one)))
+            (_text(key), *(max(-_LARGEST, min(value, _LARGEST)) for value in astuple(one)))
             for key, one in counters.containers.items()
         ),
     )
@@ -34,6 +35,16 @@ def write(connection: sqlite3.Connection, counters: LastingCounters) -> None:
         "INSERT INTO host_counters VALUES (?, ?)",
         ((json.dumps(key), min(value, _LARGEST)) for key, value in counters.host.items()),
     )
+
+
+def _text(key: ContainerKey) -> str:
+    """A container in one column: rows of before engines had names are Docker's bare ids."""
+    return key.id if key.engine == DOCKER else f"{key.engine}/{key.id}"
+
+
+def _key(text: str) -> ContainerKey:
+    engine, _, container_id = text.rpartition("/")
+    return ContainerKey(engine or DOCKER, container_id)
 
 
 def read(path: Path) -> LastingCounters:
@@ -46,7 +57,7 @@ def read(path: Path) -> LastingCounters:
         finally:
             database.close()
         return LastingCounters(
-            {str(key): ContainerCounters(*map(int, values)) for key, *values in containers},
+            {_key(str(key)): ContainerCounters(*map(int, values)) for key, *values in containers},
             {tuple(map(str, json.loads(name))): int(value) for name, value in host},
         )
     except (*failures.StorageError, ValueError, TypeError) as error:

@@ -17,9 +17,12 @@ import peewee
 from peewee import fn
 
 from agent.errors import StoreError
+from agent.model.policy_state import PolicyState
+from agent.model.proof import ArmingWord
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures, spans
+from agent.store import failures, policy_state, proof_state, spans
+from agent.store.moment import end_at
 from agent.store.rollups import stops_of
 from agent.store.spans import SpanFigure
 from agent.store.tables import (
@@ -141,14 +144,20 @@ class History:
         self._path = path
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Raises StoreError where there is no database, or it cannot be read."""
+    def open(cls, path: Path, until_ms: int | None = None) -> Self:
+        """Raises StoreError where there is no database, or it cannot be read.
+
+        With `until_ms` every answer is as it would have been at that moment.
+        """
         if not _is_there(path):
             raise StoreError(
                 f"There is no history at {path} yet.", "Start the agent: sudo agent start"
             )
         with _explained(path):
-            return cls(sqlite.connect_to_read(path), path)
+            database = sqlite.connect_to_read(path)
+            if until_ms is not None:
+                end_at(database, until_ms)
+            return cls(database, path)
 
     def __enter__(self) -> Self:
         return self
@@ -158,6 +167,11 @@ class History:
 
     def close(self) -> None:
         sqlite.close(self._database)
+
+    def arming(self) -> ArmingWord:
+        """Whether the policy acts, as of the newest row."""
+        with _explained(self._path):
+            return proof_state.last_word(self._database)
 
     def last_tick(self) -> TickRow | None:
         """The newest tick, None where none is stored."""
@@ -282,10 +296,15 @@ class History:
         query = _newest_first(DeletionRow).where(DeletionRow.timestamp_ms >= timestamp_ms)
         return self._all(Deletion, query.limit(limit))[::-1]
 
+    def policy_state(self) -> tuple[PolicyState, ...]:
+        """What the rules of this boot remember; nothing where an older agent wrote the history."""
+        with _explained(self._path):
+            return policy_state.read(self._database)
+
     def host_over(self, from_ms: int, to_ms: int, step_ms: int) -> tuple[HostPart, ...]:
         """The host from buckets, in parts of `step_ms`; those without ticks are left out."""
         found = []
-        for row in self._rows(spans.host(from_ms, to_ms, step_ms)):
+        for row in self.rows(spans.host(from_ms, to_ms, step_ms)):
             figures = {
                 name: SpanFigure(
                     row[f"{name}_known"],
@@ -300,23 +319,23 @@ class History:
 
     def containers_over(self, from_ms: int, to_ms: int) -> tuple[ContainerSpan, ...]:
         """As `containers_since`, from buckets: of those that were among the largest of one."""
-        rows = self._rows(spans.containers(from_ms, to_ms))
+        rows = self.rows(spans.containers(from_ms, to_ms))
         return tuple(ContainerSpan(**row) for row in rows)
 
     def verdicts_over(self, from_ms: int, to_ms: int) -> ChecksSpan:
         """As `checks_over`, from buckets."""
-        (row,) = self._rows(spans.verdicts(from_ms, to_ms))
+        (row,) = self.rows(spans.verdicts(from_ms, to_ms))
         return ChecksSpan(**row)
 
     def removals_over(self, from_ms: int, to_ms: int) -> dict[tuple[str, str], int]:
         """As `deletion_counts_since`, from buckets."""
-        rows = self._rows(spans.removals(from_ms, to_ms))
+        rows = self.rows(spans.removals(from_ms, to_ms))
         return {(row["outcome"], row["reason"]): row["count"] for row in rows}
 
     def stops_over(self, from_ms: int, to_ms: int) -> tuple[tuple[int, int], ...]:
         """The times without ticks and the quick restarts: last tick before and first after."""
-        stops = [_Stop(**row) for row in self._rows(spans.stops(from_ms, to_ms))]
-        (closed,) = [_Moment(**row) for row in self._rows(spans.CLOSED_UNTIL)]
+        stops = [_Stop(**row) for row in self.rows(spans.stops(from_ms, to_ms))]
+        (closed,) = [_Moment(**row) for row in self.rows(spans.CLOSED_UNTIL)]
         # What ended in the bucket that is open is told by the rhythm of the ticks before it.
         newest = _newest_first(Metrics).where(Metrics.timestamp_ms <= to_ms)
         recent = self._all(TickRow, newest.where(Metrics.timestamp_ms >= closed.at_ms))
@@ -325,9 +344,10 @@ class History:
         late = [one for one in stops_of(ticks) if one[0] >= from_ms and one[1] >= closed.at_ms]
         return (*((one.began_ms, one.ended_ms) for one in stops), *late)
 
-    def _rows(self, sql: str) -> list[dict[str, Any]]:
+    def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """The rows of any query, by their columns' names."""
         with _explained(self._path):
-            cursor = sqlite.plain_connection(self._database).execute(sql)
+            cursor = sqlite.plain_connection(self._database).execute(sql, values)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 

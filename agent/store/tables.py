@@ -6,6 +6,8 @@ test holds the two together. The attributes are what `agent.store.queries` gives
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +27,10 @@ from agent.store.values import clean, known, mb, mb_or_none, percent, percent_or
 if TYPE_CHECKING:
     from agent.model.attribution import AttributionCounts
     from agent.model.container import ContainerTotals, ShortLivedCommand
+    from agent.model.ended import EndedProcess
+    from agent.model.host import MemoryReading
+    from agent.model.host_pass import HostPass, PassContainer
+    from agent.model.oom import Neighbour, OomKill
     from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
     from agent.model.removal import Removal, RemovalPass
 
@@ -41,11 +47,18 @@ __all__ = [
     "ContainerTotal",
     "Deletion",
     "DeletionRow",
+    "Ended",
+    "EndedRow",
     "HostProcess",
+    "HostSampleRow",
     "Metrics",
+    "OomKillRow",
+    "OomKilled",
+    "PassContainerRow",
     "PassedRemoval",
     "ProcessStats",
     "Row",
+    "SampleOf",
     "ShortLived",
     "ShortLivedRow",
     "TickRow",
@@ -63,6 +76,13 @@ class PassedRemoval(NamedTuple):
     of: RemovalPass
 
 
+class SampleOf(NamedTuple):
+    """One sample of the host's memory, and the pass that rested on it."""
+
+    sample: MemoryReading
+    of: HostPass
+
+
 class CommandOf(NamedTuple):
     """One command, and the container that it ran in."""
 
@@ -77,6 +97,10 @@ _total: Columns[ContainerTotals] = Columns()
 _command: Columns[CommandOf] = Columns()
 _removal: Columns[PassedRemoval] = Columns()
 _checks: Columns[AttributionCounts] = Columns()
+_oom: Columns[OomKill] = Columns()
+_ended: Columns[EndedProcess] = Columns()
+_sample: Columns[SampleOf] = Columns()
+_chosen: Columns[PassContainer] = Columns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +129,8 @@ class TickRow(Stored):
 class ContainerProcess(Stored):
     """One row for each process of a container and tick."""
 
-    container_id: str = _inside(lambda one: one.container_id[:12])
-    """Docker's short id."""
+    container_id: str = _inside(lambda one: one.container.short_id)
+    """Its engine's short id."""
     container_name: str = _inside(lambda one: clean(one.container_name))
     pid: int = _inside(lambda one: one.pid)
     name: str = _inside(lambda one: process_name(one.name), "process_name")
@@ -116,6 +140,8 @@ class ContainerProcess(Stored):
     """Of one CPU."""
     verified: str = _inside(lambda one: str(one.verified))
     basis: str = _inside(lambda one: str(one.basis))
+    engine: str = _inside(lambda one: one.container.engine)
+    """Whose id it is; for a container that no engine lists, its runtime by the cgroup's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +186,17 @@ class ContainerRow(Stored):
     """Swapped out, uncompressed."""
     held_estimated_mb: float | None = _total(lambda one: mb(one.held_estimated_kb))
     """The part of `held_mb` that is an estimate."""
+    rule: str | None = _total(lambda one: one.rule or None)
+    """The rule that claims it, None where none does."""
+    engine: str = _total(lambda one: one.container.engine)
+    """Whose id it is."""
+    pod: str = _total(lambda one: clean(one.container.pod))
+    """The pod that it is in, "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion(Stored):
-    """One row for each removal decided, whatever came of it."""
+    """One row for each decision, whatever came of it; `action` says what was to be done."""
 
     decision: str = _removal(lambda one: clean(one.removal.decision.id))
     container_id: str = _removal(lambda one: clean(one.removal.decision.container_id[:12]))
@@ -182,6 +214,11 @@ class Deletion(Stored):
     error: str = _removal(lambda one: clean(one.removal.error))
     available_before_mb: float = _removal(lambda one: mb(one.of.available_before_kb))
     available_after_mb: float = _removal(lambda one: mb(one.of.available_after_kb))
+    action: str = _removal(lambda one: str(one.removal.decision.action))
+    """What was to be done: `remove`, `stop`, `restart`, `pause` or `notify`."""
+    rule: str = _removal(lambda one: clean(one.removal.decision.rule))
+    """The rule that decided it; "" in rows of 1.0 and of a stop."""
+    engine: str = _removal(lambda one: clean(one.removal.decision.engine))
 
     @property
     def is_away(self) -> bool:
@@ -205,6 +242,8 @@ class ShortLived(Stored):
     processes: int = _command(lambda one: one.command.processes, "count")
     cpu_ms: float = _command(lambda one: round(one.command.cpu_ns / 10**6, 3))
     peak_rss_mb: float | None = _command(lambda one: mb_or_none(one.command.peak_rss_kb))
+    engine: str = _command(lambda one: one.of.container.engine)
+    """Whose id it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +264,103 @@ class Checks(Stored):
     events_missed: int = _checks(lambda one: one.events_missed)
 
 
+@dataclass(frozen=True, slots=True)
+class OomKilled(Stored):
+    """One row for each process that the kernel killed for lack of memory, at its own moment."""
+
+    pid: int = _oom(lambda one: one.pid)
+    name: str = _oom(lambda one: process_name(one.name), "process_name")
+    container_id: str = _oom(lambda one: one.container_id[:12])
+    container_name: str = _oom(lambda one: clean(one.container_name))
+    image: str = _oom(lambda one: clean(one.image))
+    cgroup: str = _oom(lambda one: clean(one.cgroup))
+    cause: str = _oom(lambda one: str(one.cause))
+    limit_cgroup: str = _oom(lambda one: clean(one.limit_cgroup))
+    limit_container: str = _oom(lambda one: clean(one.limit_container_name))
+    limit_mb: float | None = _oom(lambda one: mb_or_none(one.limit_kb))
+    used_mb: float | None = _oom(lambda one: mb_or_none(one.used_kb))
+    anon_mb: float | None = _oom(lambda one: mb_or_none(one.memory and one.memory.anon_kb))
+    file_mb: float | None = _oom(lambda one: mb_or_none(one.memory and one.memory.file_kb))
+    shmem_mb: float | None = _oom(lambda one: mb_or_none(one.memory and one.memory.shmem_kb))
+    swap_mb: float | None = _oom(lambda one: mb_or_none(one.memory and one.memory.swap_kb))
+    oom_score_adj: int | None = _oom(lambda one: one.oom_score_adj)
+    trigger_pid: int | None = _oom(lambda one: one.trigger_pid)
+    trigger_name: str = _oom(lambda one: process_name(one.trigger_name))
+    trigger_container: str = _oom(
+        lambda one: clean(one.trigger_container_name or one.trigger_container_id[:12])
+    )
+    grower_pid: int | None = _oom(lambda one: one.grower.pid if one.grower else None)
+    grower_name: str = _oom(lambda one: process_name(one.grower.name) if one.grower else "")
+    grower_container: str = _oom(lambda one: clean(one.grower.container_name) if one.grower else "")
+    grown_mb: float | None = _oom(lambda one: mb(one.grower.grown_kb) if one.grower else None)
+    grown_s: float | None = _oom(lambda one: one.grown_s)
+    beside: str = _oom(lambda one: _neighbours_json(one.beside))
+    """A JSON list of `pid`, `name`, `container`, `rss_mb`, `grown_mb`, `state`."""
+    witnesses: str = _oom(lambda one: ",".join(one.witnesses))
+
+
+def _neighbours_json(neighbours: Sequence[Neighbour]) -> str:
+    return json.dumps(
+        [
+            {
+                "pid": one.pid,
+                "name": process_name(one.name),
+                "container": clean(one.container_name),
+                "rss_mb": round(mb(one.rss_kb), 3),
+                "grown_mb": round(mb(one.grown_kb), 3),
+                "state": one.state,
+            }
+            for one in neighbours
+        ],
+        ensure_ascii=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Stored):
+    """One row for each of a tick's ended processes that are worth remembering, at its end."""
+
+    started_ms: int = _ended(lambda one: one.started_wall_ns // 10**6, "started")
+    pid: int = _ended(lambda one: one.pid)
+    name: str = _ended(lambda one: process_name(one.name), "process_name")
+    parent_pid: int = _ended(lambda one: one.parent_pid)
+    parent_name: str = _ended(lambda one: process_name(one.parent_name))
+    container_id: str = _ended(lambda one: one.container_id[:12])
+    container_name: str = _ended(lambda one: clean(one.container_name))
+    status: int = _ended(lambda one: one.status)
+    """As a shell has it: 128 and the signal's number for one that was killed."""
+    oom: bool = _ended(lambda one: one.oom)
+    cpu_ms: float = _ended(lambda one: round(one.cpu_ns / 10**6, 3))
+    peak_rss_mb: float = _ended(lambda one: mb(one.peak_rss_kb))
+
+
+@dataclass(frozen=True, slots=True)
+class HostSample(Stored):
+    """One row for each second of the host's memory before a pass for its sake."""
+
+    before_ms: int = _sample(lambda one: (one.of.read_ns - one.sample.read_ns) // 10**6)
+    """How long before the pass."""
+    available_mb: float | None = _sample(lambda one: mb_or_none(one.sample.available_kb))
+    psi_memory: float | None = _sample(lambda one: one.sample.pressure)
+
+
+@dataclass(frozen=True, slots=True)
+class PassRow(Stored):
+    """One row for each container that a rule claims, in a pass for the host's sake."""
+
+    container_id: str = _chosen(lambda one: clean(one.totals.container.short_id))
+    container_name: str = _chosen(lambda one: clean(one.totals.container.name))
+    rule: str = _chosen(lambda one: clean(one.rule))
+    state: str = _chosen(lambda one: str(one.totals.container.state))
+    held_mb: float = _chosen(lambda one: mb(one.totals.held_kb))
+    cpu_percent: float | None = _chosen(
+        lambda one: percent_or_none(known(one.totals.cpu_percent)), "cpu_usage"
+    )
+    disputed: bool = _chosen(lambda one: one.disputed)
+    decision: str = _chosen(lambda one: clean(one.decision))
+    """Of the row in `deletions`; "" where none was made on it."""
+
+
 Metrics = model_of(TickRow, "metrics")
 ContainerStats = model_of(ContainerProcess, "container_stats")
 ProcessStats = model_of(HostProcess, "process_stats")
@@ -232,8 +368,12 @@ ContainerTotal = model_of(ContainerRow, "container_totals")
 DeletionRow = model_of(Deletion, "deletions")
 ShortLivedRow = model_of(ShortLived, "short_lived")
 AttributionCheck = model_of(Checks, "attribution_checks")
+OomKillRow = model_of(OomKilled, "oom_kills")
+EndedRow = model_of(Ended, "ended_processes")
+HostSampleRow = model_of(HostSample, "host_samples")
+PassContainerRow = model_of(PassRow, "pass_containers")
 
-RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats, ShortLivedRow)
+RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats, ShortLivedRow, EndedRow)
 """Rows a process: many, and kept for hours."""
 
 HISTORY_TABLES: tuple[type[Row], ...] = (
@@ -241,6 +381,9 @@ HISTORY_TABLES: tuple[type[Row], ...] = (
     AttributionCheck,
     Metrics,
     DeletionRow,
+    OomKillRow,
+    HostSampleRow,
+    PassContainerRow,
 )
 """Rows a tick, a container or a removal: few, and kept for weeks."""
 

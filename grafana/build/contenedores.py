@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import common
 
-from grafana.build import contenedores_detalle, sql
+from grafana.build import contenedores_detalle, contenedores_muertes, sql
 from grafana.build import contenedores_sql as queries
 from grafana.build import panels as p
 from grafana.build.frame import (
@@ -43,6 +43,7 @@ def dashboard() -> build.Dashboard:
     contenedores_detalle.containers(grid)
     grid.heading("Eliminaciones y sucesos")
     contenedores_detalle.removals(grid)
+    contenedores_muertes.over(grid)
     grid.heading("Procesos del contenedor elegido")
     contenedores_detalle.inside(grid)
     return made

@@ -94,9 +94,24 @@ def removals(grid: Grid) -> None:
                     excess_high=("exceso (alto)", p.USED),
                     exited=("terminado", p.QUIET),
                     stop=("parada", p.ACCENT),
+                    rule=("regla propia", p.BAD),
                 ),
                 COLOURED,
                 p.prop("custom.width", 110),
+            ],
+        )
+        .override_by_name("Regla", [p.prop("custom.width", 130)])
+        .override_by_name(
+            "Acción",
+            [
+                p.words(
+                    remove=("eliminar", p.GOOD),
+                    stop=("parar", p.USED),
+                    restart=("reiniciar", p.USED),
+                    pause=("pausar", p.USED),
+                    notify=("avisar", p.ACCENT),
+                ),
+                p.prop("custom.width", 90),
             ],
         )
         .override_by_name(
@@ -108,6 +123,10 @@ def removals(grid: Grid) -> None:
                     left=("se dejó", p.ACCENT),
                     failed=("falló", p.BAD),
                     dry_run=("simulacro", p.ACCENT),
+                    stopped=("parado", p.GOOD),
+                    restarted=("reiniciado", p.GOOD),
+                    paused=("pausado", p.GOOD),
+                    notified=("avisado", p.ACCENT),
                 ),
                 COLOURED,
                 p.prop("custom.width", 105),
@@ -134,6 +153,7 @@ def removals(grid: Grid) -> None:
                         "Terminados": 2,
                         "Al parar": 3,
                         "Fallidos": 4,
+                        "Regla propia": 5,
                     },
                     queries.REMOVAL_KIND,
                 )
@@ -145,7 +165,8 @@ def removals(grid: Grid) -> None:
         .override_by_name("Exceso alto", [p.fixed(p.USED)])
         .override_by_name("Terminados", [p.fixed(p.QUIET)])
         .override_by_name("Al parar", [p.fixed(p.ACCENT)])
-        .override_by_name("Fallidos", [p.fixed(p.BAD)]),
+        .override_by_name("Fallidos", [p.fixed(p.BAD)])
+        .override_by_name("Regla propia", [p.fixed(p.WARN)]),
         12,
         8,
     )

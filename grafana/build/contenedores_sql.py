@@ -80,7 +80,8 @@ ENDING = "CASE WHEN outcome = 'gone' AND error <> '' THEN 'left' ELSE outcome EN
 
 REMOVED = f"""
 SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", tier AS "Nivel",
-       CAST(rank AS REAL) AS "Orden", reason AS "Motivo", CAST(held_mb AS REAL) AS "Retenida",
+       CAST(rank AS REAL) AS "Orden", reason AS "Motivo", rule AS "Regla", action AS "Acción",
+       CAST(held_mb AS REAL) AS "Retenida",
        CAST(cpu_usage AS REAL) AS "CPU", {ENDING} AS "Resultado",
        CAST(duration_ms AS REAL) AS "Duración",
        CAST(available_before_mb AS REAL) AS "Disponible antes",
@@ -100,7 +101,7 @@ FROM (
 )
 UNION ALL
 SELECT NULL, 'Ninguna en este rango',
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM metrics WHERE timestamp = {sql.LAST}
   AND NOT EXISTS (
     SELECT 1 FROM deletions
@@ -113,7 +114,7 @@ FROM metrics WHERE timestamp = {sql.LAST}
 
 REMOVAL_KIND = """CASE outcome WHEN 'failed' THEN 4 WHEN 'removed' THEN
       CASE reason WHEN 'excess-low' THEN 0 WHEN 'excess-high' THEN 1 WHEN 'exited' THEN 2
-                  WHEN 'stop' THEN 3 ELSE 7 END
+                  WHEN 'stop' THEN 3 WHEN 'rule' THEN 5 ELSE 7 END
     ELSE 7 END"""
 
 PROCESSES = f"""

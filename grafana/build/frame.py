@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import dashboard
 
 from grafana.build import sql
-from grafana.build.panels import BAD, REMOVALS, SOURCE, WARN, rows
+from grafana.build.panels import BAD, OOM_KILLS, REMOVALS, SOURCE, USED, WARN, rows
 
 SYSTEM_UID, SYSTEM_TITLE = "so1-sistema", "Monitor de Sistema"
 CONTAINERS_UID, CONTAINERS_TITLE = "so1-contenedores", "Monitor de Contenedores"
@@ -19,7 +19,8 @@ WITH RECURSIVE pasos(desde, cada) AS (
   SELECT desde + cada, cada FROM pasos WHERE desde + cada <= $__to
 )
 SELECT min(d.timestamp) / 1000.0 AS time,
-       'Eliminados: ' || group_concat(container_name || ' (' || reason || ', '
+       'Eliminados: ' || group_concat(container_name || ' ('
+         || CASE reason WHEN 'rule' THEN rule ELSE reason END || ', '
          || CAST(round(held_mb) AS INTEGER) || ' MB)', ', ')
          || CASE count(*) WHEN 12 THEN ' …' ELSE '' END AS text,
        'eliminación' AS tags
@@ -74,6 +75,18 @@ The time a tick takes is left out: a busy host has ticks longer than the interva
 """
 
 
+KILLED = f"""
+SELECT timestamp / 1000.0 AS time,
+       'OOM: ' || process_name || coalesce(' de ' || nullif(container_name, ''), '')
+         || CASE WHEN grower_pid <> pid THEN '; creció ' || grower_name ELSE '' END AS text,
+       'oom' AS tags
+FROM (
+  SELECT * FROM oom_kills WHERE {sql.RANGE} ORDER BY timestamp DESC, id DESC LIMIT 100
+) ORDER BY timestamp, id
+"""
+"""The latest kills of the range, one mark each."""
+
+
 def frame(uid: str, title: str, what: str) -> build.Dashboard:
     """An empty dashboard with all that is not a panel."""
     other = CONTAINERS_UID if uid == SYSTEM_UID else SYSTEM_UID
@@ -103,6 +116,14 @@ def frame(uid: str, title: str, what: str) -> build.Dashboard:
             .enable(True)
             .icon_color(BAD)
             .target(rows(REMOVED))
+        )
+        .annotation(
+            build.AnnotationQuery()
+            .name(OOM_KILLS)
+            .datasource(SOURCE)
+            .enable(True)
+            .icon_color(USED)
+            .target(rows(KILLED))
         )
         .annotation(
             build.AnnotationQuery()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.build.panels import MARKED, REMOVALS, Panel
+from grafana.build.panels import MARKED, OOM_KILLS, REMOVALS, Panel
 
 
 class Grid:
@@ -38,13 +39,17 @@ class Grid:
         self._x = self._height = 0
 
 
-def encode(made: build.Dashboard) -> str:
+def content(made: build.Dashboard) -> dict[str, Any]:
     """The dashboard's JSON, with panels numbered in their order and removals marked in one."""
-    content = json.loads(json.dumps(made.build(), cls=JSONEncoder))
-    for number, panel in enumerate(content["panels"], start=1):
+    found: dict[str, Any] = json.loads(json.dumps(made.build(), cls=JSONEncoder))
+    for number, panel in enumerate(found["panels"], start=1):
         panel["id"] = number
-    marked = [panel["id"] for panel in content["panels"] if panel["title"] == MARKED]
-    for annotation in content["annotations"]["list"]:
-        if annotation["name"] == REMOVALS:
+    marked = [panel["id"] for panel in found["panels"] if panel["title"] == MARKED]
+    for annotation in found["annotations"].get("list", ()):
+        if annotation["name"] in (REMOVALS, OOM_KILLS):
             annotation["filter"] = {"exclude": False, "ids": marked}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return found
+
+
+def text(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

@@ -30,6 +30,7 @@ NO_TICKS = "Sin datos: el agente no escribió nada en este rango"
 NO_DOCKER = "Docker no responde"
 NO_DETAIL = "Sin detalle por proceso en este rango (se guarda 24 h)"
 REMOVALS = "Eliminaciones"
+OOM_KILLS = "Muertes por falta de memoria"
 OTHERS = "(otros)"
 """The series of all that have none of their own."""
 MARKED = "Uso de RAM en el Tiempo"
@@ -68,7 +69,7 @@ class Query(cog.Builder[variants.Dataquery]):
     def __init__(
         self, sql: str, kind: str = "table", ref: str = "A", times: Sequence[str] = ("time",)
     ) -> None:
-        self._query = _Query(sql.strip(), kind, ref, times)
+        self._query: variants.Dataquery = _Query(sql.strip(), kind, ref, times)
 
     def build(self) -> variants.Dataquery:
         return self._query

@@ -66,6 +66,7 @@ struct cpu_counters {
 	__u64 exits;		/* sequence number of the last exit record, given or not */
 	__u64 seam_both;	/* the iterator met a process that an event had told of */
 	__u64 seam_snapshot;	/* it met one that no event had told of */
+	__u64 ooms;		/* sequence number of the last OOM record, given or not */
 };
 
 /* Written by the reader. */
@@ -102,6 +103,55 @@ struct exit_record {
 	char comm[EVENT_COMM];
 	char parent_comm[EVENT_COMM];
 };
+
+#define OOM_LEVELS 8		/* memory cgroups above a victim; with more, the highest are left out */
+#define OOM_FRAMES 24
+#define OOM_NAME 80		/* as EVENT_TEXT */
+
+/* What an OOM record has; the rest of it is 0. */
+#define OOM_KNOWS_VICTIM 1	/* more of it than its number */
+#define OOM_KNOWS_MEMORY 2
+#define OOM_KNOWS_LEVELS 4
+
+/* One memory cgroup at that moment. Pages; memsw (on v2: swap alone) as v1 counts it. */
+struct oom_level {
+	__u64 cgroup_id;
+	__u64 used_pages;
+	__u64 max_pages;
+	__u64 memsw_used_pages;
+	__u64 memsw_max_pages;
+	__u64 oom_events;	/* how often it was out of memory itself */
+	char name[OOM_NAME];	/* of its directory */
+};
+
+/* One victim of the OOM killer, as it was when it was chosen. */
+struct oom_record {
+	__u64 sequence;		/* on its CPU, from 1, without gaps where nothing is lost */
+	__u64 marked_ns;	/* boot clock */
+	__u64 start_ns;		/* with pid: the victim */
+	__u64 cgroup_id;
+	__u64 trigger_start_ns;	/* with trigger_pid: who asked for memory */
+	__u64 trigger_cgroup_id;
+	__s64 file_pages;	/* the four as the kernel's own line in its log has them */
+	__s64 anon_pages;
+	__s64 swap_pages;
+	__s64 shmem_pages;
+	__u32 cpu;
+	__u32 pid;
+	__u32 trigger_pid;
+	__s32 oom_score_adj;
+	__s32 exit_code;	/* what it is ending with, 9 where it was killed */
+	__u32 known;
+	__u32 levels;		/* that are filled */
+	__u32 frames;		/* that are filled */
+	char comm[EVENT_COMM];
+	char trigger_comm[EVENT_COMM];
+	char trigger_cgroup[OOM_NAME];
+	__u64 stack[OOM_FRAMES];
+	struct oom_level level[OOM_LEVELS];
+};
+
+#define OOM_HEAD (10 * 8 + 8 * 4 + 2 * EVENT_COMM + OOM_NAME)
 
 enum event_kind {
 	EVENT_FORK = 1,

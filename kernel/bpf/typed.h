@@ -29,6 +29,13 @@
 /* A kernel pointer; only ever a base of the loads above. */
 typedef u64 kptr;
 
+/* What the verifier knows no type of; 0 for an address that cannot be read. */
+#define READ(address) ({							\
+	u64 __value = 0;							\
+	bpf_probe_read_kernel(&__value, sizeof(__value), (void *)(address));	\
+	__value;								\
+})
+
 /* The next two order all memory accesses around them, on every architecture (atomics that fetch). */
 #define XCHG(where, value) __sync_lock_test_and_set(&(where), (u64)(value))
 #define FETCH_ADD(where, value) __sync_fetch_and_add(&(where), (u64)(value))

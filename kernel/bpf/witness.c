@@ -294,12 +294,6 @@ int on_exec(void *ctx)
 	return 0;
 }
 
-#define READ(address) ({							\
-	u64 __value = 0;							\
-	bpf_probe_read_kernel(&__value, sizeof(__value), (void *)(address));	\
-	__value;								\
-})
-
 /* What all threads of a process have run, those that are gone included. */
 static __always_inline u64 group_cpu(kptr leader, kptr signal, u8 *is_partial)
 {

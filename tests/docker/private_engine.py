@@ -29,6 +29,7 @@ from tests.containers import (
     remove_all,
     wait_until,
 )
+from tests.docker import newest_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ class PrivateEngine:
 @contextmanager
 def private_engine() -> Iterator[PrivateEngine]:
     """An engine in a directory of its own, with both stand-in images, gone afterwards."""
-    for program in ("dockerd", "docker", "busybox", "stress"):
+    for program in (newest_engine.program(), "docker", "busybox", "stress"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     if os.geteuid() != 0:
@@ -156,7 +157,7 @@ def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:
             [
                 # In a network namespace of its own: an engine without a bridge deletes the host's
                 # docker0, which is another engine's, when it starts.
-                *("unshare", "--net", "dockerd"),
+                *("unshare", "--net", newest_engine.program()),
                 *("--host", engine.host, "--data-root", str(place / "data")),
                 *("--exec-root", str(place / "exec"), "--pidfile", str(place / "pid")),
                 *("--bridge", "none", "--iptables=false", "--ip6tables=false"),

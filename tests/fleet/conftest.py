@@ -66,6 +66,8 @@ class Centre:
 
 passwords: dict[int, str] = {}
 """By the server's port."""
+TEMPLATE = "so1_template"
+"""A centre as `init` makes it: a copy of it is made in a moment, its partitions are not."""
 _numbers = itertools.count(1)
 
 
@@ -87,14 +89,20 @@ def fresh_centre(postgres: Server) -> Iterator[Centre]:
     from agent.fleet import centre as administration
     from agent.fleet.connection import connected
 
+    if postgres.port not in passwords:
+        postgres.ask(f"CREATE DATABASE {TEMPLATE}", database="postgres")
+        with connected(postgres.dsn(database=TEMPLATE)) as connection:
+            # The role is the whole server's: its password is made once.
+            made = administration.initialise(connection, 30, 10)
+        passwords[postgres.port] = made.password
     name = f"so1_{next(_numbers)}"
-    postgres.ask(f"CREATE DATABASE {name}", database="postgres")
-    one = Centre(postgres, name, "")
+    postgres.ask(
+        f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy", database="postgres"
+    )
+    one = Centre(postgres, name, passwords[postgres.port])
+    # The rights on a database itself are not copied.
     with connected(one.dsn()) as connection:
-        made = administration.initialise(connection, 30, 10)
-        # The role is the whole server's: its password is made once.
-        passwords[postgres.port] = made.password or passwords[postgres.port]
-        one.password = passwords[postgres.port]
+        administration.initialise(connection)
     yield one
     postgres.ask(f"DROP DATABASE {name} WITH (FORCE)", database="postgres")
 

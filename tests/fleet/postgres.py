@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.fleet import trixie
 from tests.fleet.programs import free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 USER = "postgres"
+ROOT = os.environ.get("SO1_POSTGRES_ROOT", "")
 
 
 def binaries() -> Path:
-    """Of the newest version that is installed."""
+    """Of the newest version that is installed, or of the tree that `SO1_POSTGRES_ROOT` names."""
+    if ROOT:
+        return Path(trixie.PROGRAMS)
     found = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda one: int(one.parts[-3])
     )
@@ -100,16 +104,18 @@ class Server:
         return (self.directory / "log").read_text(encoding="utf-8", errors="replace")
 
     def run(self, name: str, *words: str, check: bool = True) -> None:
+        argv = trixie.command(ROOT, name, words) if ROOT else [str(binaries() / name), *words]
+        changes_user = os.geteuid() == 0 and not ROOT
         done = subprocess.run(
-            [str(binaries() / name), *words],
+            argv,
             capture_output=True,
             text=True,
             cwd="/",
             stdin=subprocess.DEVNULL,
-            user=_user() if os.geteuid() == 0 else None,
-            group=pwd.getpwnam(_user()).pw_gid if os.geteuid() == 0 else None,
-            extra_groups=[] if os.geteuid() == 0 else None,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+            user=_user() if changes_user else None,
+            group=pwd.getpwnam(_user()).pw_gid if changes_user else None,
+            extra_groups=[] if changes_user else None,
+            env={"PATH": "/usr/sbin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         )
         if check and done.returncode != 0:
             log = self.directory / "log"

@@ -13,9 +13,9 @@ import pytest
 from agent.fleet import shipper
 from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
-from agent.fleet.local import FILE_NAME, alone, read_state, write_state
+from agent.fleet.local import alone, read_state, write_state
 from agent.fleet.shipper import Identity, flush
-from agent.fleet.streams import CONTAINERS, HOSTS, REMOVALS, STOPS, STREAMS
+from agent.fleet.streams import CONTAINERS, HOSTS, REMOVALS, STREAMS
 from tests.unit.store.builders import (
     SECOND_NS,
     FakeClock,
@@ -239,188 +239,6 @@ def test_a_host_that_lost_its_state_goes_on_where_the_centre_is(
     assert centre.epochs(host) == ["first"]
 
 
-def test_a_clone_begins_an_epoch_where_the_two_parted(
-    host: Host, centre: Centre, tmp_path: Path
-) -> None:
-    fill(host, 10)
-    host.flush()
-    clone = host.copy(tmp_path / "clone")
-    fill(host, 3, "original")
-    host.flush()
-    clone.written += 1000
-    fill(clone, 5, "clone")
-    clone.flush()
-    fill(host, 2, "original")
-    host.flush()
-    fill(clone, 2, "clone")
-    clone.flush()
-    assert centre.epochs(host) == ["first", "fork"]
-    for stream in STREAMS:
-        expected = host.rows(stream) + clone.rows(stream)[10:]
-        assert centre.rows(stream, host) == expected
-    assert centre.gaps(host) == []
-
-
-def test_a_clone_without_its_state_finds_where_the_two_parted(
-    host: Host, centre: Centre, tmp_path: Path
-) -> None:
-    fill(host, 40)
-    host.flush()
-    clone = host.copy(tmp_path / "clone")
-    clone.lose_state()
-    fill(host, 9, "original")
-    host.flush()
-    clone.written += 1000
-    fill(clone, 25, "clone")
-    clone.flush()
-    assert centre.epochs(host) == ["first", "fork"]
-    for stream in STREAMS:
-        assert centre.rows(stream, host) == host.rows(stream) + clone.rows(stream)[40:]
-
-
-@pytest.mark.parametrize("with_state", [True, False], ids=["whole disk", "database alone"])
-def test_an_old_copy_brought_back_is_a_fork_and_doubles_nothing(
-    host: Host, centre: Centre, tmp_path: Path, with_state: bool
-) -> None:
-    fill(host, 10)
-    host.flush()
-    old = host.copy(tmp_path / "old")
-    fill(host, 6, "lost")
-    host.flush()
-    before = {stream.name: host.rows(stream) for stream in STREAMS}
-    if not with_state:
-        (old.directory / FILE_NAME).write_bytes(host.state.read_bytes())
-    old.written += 1000
-    fill(old, 4, "again")
-    old.flush()
-    assert centre.epochs(host) == ["first", "fork"]
-    for stream in STREAMS:
-        assert centre.rows(stream, host) == before[stream.name] + old.rows(stream)[10:]
-
-
-def test_a_database_that_was_begun_anew_has_an_epoch_of_its_own(host: Host, centre: Centre) -> None:
-    from tests.fleet.host import make_history
-
-    fill(host, 10)
-    host.flush()
-    before = {stream.name: host.rows(stream) for stream in STREAMS}
-    for path in host.directory.glob("metrics.db*"):
-        path.unlink()
-    make_history(host.database)
-    fill(host, 12, "new")
-    host.flush()
-    assert centre.epochs(host) == ["first", "begun again"]
-    for stream in STREAMS:
-        assert centre.rows(stream, host) == before[stream.name] + host.rows(stream)
-
-
-def test_rows_that_went_before_they_were_shipped_are_a_gap_that_says_which(
-    host: Host, centre: Centre
-) -> None:
-    fill(host, 5)
-    host.flush()
-    fill(host, 10)
-    host.run("DELETE FROM deletions WHERE id <= 9")
-    host.run("DELETE FROM deletions WHERE id = 12")
-    host.flush()
-    assert centre.gaps(host) == [("removals", 6, 9), ("removals", 12, 12)]
-    assert [row[0] for row in centre.rows(REMOVALS, host)] == [*range(1, 6), 10, 11, 13, 14, 15]
-
-
-def test_retention_may_take_what_is_shipped_and_nothing_else(host: Host) -> None:
-    fill(host, 5)
-    with pytest.raises(FleetError):
-        flush(host.database, host.dsn, Identity(host.installation, "x" * 43))
-    assert read_state(host.directory).safe_before_ms == 0
-    host.flush()
-    safe_ms = read_state(host.directory).safe_before_ms
-    assert safe_ms > 0
-    fill(host, 5)
-    with pytest.raises(FleetError):
-        flush(host.database, host.dsn, Identity(host.installation, "x" * 43))
-    assert read_state(host.directory).safe_before_ms == safe_ms
-    assert min(row[1] for stream in STREAMS for row in host.rows(stream) if row[0] > 5) > safe_ms
-
-
-def test_a_flush_that_stops_at_its_bound_holds_the_rest(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shipper, "MAX_ROWS", 7)
-    fill(host, 10)
-    host.flush()
-    assert read_state(host.directory).safe_before_ms == host.rows(REMOVALS)[7][1]
-
-
-def test_an_emptied_table_goes_on_counting_and_leaves_a_gap(host: Host, centre: Centre) -> None:
-    fill(host, 5)
-    host.flush()
-    fill(host, 4)
-    host.run("DELETE FROM deletions")
-    host.flush()
-    fill(host, 2)
-    host.flush()
-    assert centre.epochs(host) == ["first"]
-    assert centre.gaps(host) == [("removals", 6, 9)]
-    assert [row[0] for row in centre.rows(REMOVALS, host)] == [1, 2, 3, 4, 5, 10, 11]
-
-
-def test_rows_of_a_clock_in_2036_are_kept_apart_and_stop_nothing(
-    host: Host, centre: Centre
-) -> None:
-    fill(host, 2)
-    for stream in STREAMS:
-        host.write(stream, 3, 2_090_000_000_000)
-    for stream in STREAMS:
-        host.write(stream, 1, 1_000_000_000_000)
-    host.flush()
-    fill(host, 2)
-    host.flush()
-    assert centre.gaps(host) == []
-    apart = centre.ask("SELECT stream, id FROM so1.out_of_range ORDER BY 1, 2")
-    assert apart == [(one, at) for one in sorted(s.name for s in STREAMS) for at in (3, 4, 5, 6)]
-    for stream in STREAMS:
-        assert [row[0] for row in centre.rows(stream, host)] == [1, 2, 7, 8]
-    (content,) = centre.ask(
-        "SELECT content FROM so1.out_of_range WHERE stream = 'removals' AND id = 3"
-    )[0]
-    (row,) = host.run("SELECT * FROM deletions WHERE id = 3")
-    assert content["decision"] == row[2]
-    assert content["held_mb"] == row[9]
-    assert host.flush().rows == 0
-
-
-def test_an_older_agents_history_ships_what_it_has(host: Host, centre: Centre) -> None:
-    for (view,) in host.run("SELECT name FROM sqlite_master WHERE type = 'view'"):
-        host.run(f"DROP VIEW {view}")
-    for stream in STREAMS:
-        if stream is not REMOVALS:
-            host.run(f"DROP TABLE {stream.table}")
-    host.run("ALTER TABLE deletions DROP COLUMN available_after_mb")
-    host.write(STREAMS[0], 0, now_ms())
-    host.run(
-        "INSERT INTO deletions (timestamp, decision, container_id, container_name, image, tier,"
-        " rank, reason, held_mb, cpu_usage, outcome, duration_ms, error, available_before_mb)"
-        " VALUES (?, 'd', 'c', 'n', 'i', 'low', 1, 'exited', 1.5, 0, 'removed', 5, '', 7)",
-        now_ms(),
-    )
-    assert host.flush().rows == 1
-    (row,) = centre.rows(REMOVALS, host)
-    assert (row[2], row[9], row[-1]) == ("d", 1.5, None)
-    assert host.flush().rows == 0
-
-
-def test_an_agent_older_than_the_centre_leaves_new_columns_empty(
-    host: Host, centre: Centre, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dataclasses import replace
-
-    older = replace(STOPS, columns=())
-    monkeypatch.setattr(shipper, "STREAMS", (older,))
-    host.write(STOPS, 2, now_ms())
-    host.flush()
-    assert [row[2] for row in centre.rows(STOPS, host)] == [None, None]
-
-
 def test_a_wrong_secret_ships_nothing_and_says_what_to_do(host: Host, centre: Centre) -> None:
     fill(host)
     with pytest.raises(FleetError) as raised:
@@ -446,25 +264,6 @@ def test_a_centre_that_is_away_is_one_sentence_and_the_rows_wait(host: Host) -> 
     assert state.problem
     assert state.shipped_ms == 0
     assert host.flush().rows == 5 * len(STREAMS)
-
-
-def test_a_host_that_was_forgotten_and_enrolled_again_ships_everything_anew(
-    host: Host, centre: Centre
-) -> None:
-    from agent.fleet import centre as administration
-    from agent.fleet.connection import connected
-
-    fill(host, 4)
-    host.flush()
-    with connected(centre.dsn()) as connection:
-        assert administration.forget(connection, host.installation) == 4 * len(STREAMS)
-        assert [centre.rows(stream, host) for stream in STREAMS] == [[]] * len(STREAMS)
-        with pytest.raises(FleetError):
-            host.flush()
-        host.secret = administration.enroll(connection, host.installation, "again")
-    host.flush()
-    same(host, centre)
-    assert centre.epochs(host) == ["begun again"]
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.full)])

@@ -44,8 +44,9 @@ _PATTERNS = (
     # A module of ours that cannot be used as it is.
     r"(?:sysinfo|continfo)\w*: (?:Unknown symbol|disagrees about version|no symbol version)",
     r"proc_dir_entry '.*' already registered|remove_proc_entry: removing non-empty",
-    # The whole machine out of memory; a container's own limit is «Memory cgroup out of».
-    r"^(?!.*Memory cgroup).*\b[Oo]ut of memory: ",
+    # The whole machine out of memory; a container's own limit is «Memory cgroup out of», and a
+    # victim of a name that begins so is a test's.
+    r"^(?!.*Memory cgroup)(?!.*Killed process \d+ \(so1-oom-).*\b[Oo]ut of memory: ",
 )
 _COMPLAINTS = re.compile("|".join(_PATTERNS))
 _PREFIX = re.compile(r"^(?:<\d+>)?\s*(?:\[[\s\d.]+\]\s*)?")

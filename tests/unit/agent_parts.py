@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.errors import EngineUnavailableError, ModulesError, SourceError, StoreError
-from agent.model.container import Container
-from agent.model.removal import Decision, Outcome, Removal, RemovalPass
+from agent.model.container import Container, ContainerState
+from agent.model.host import MemoryReading
+from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass
 from agent.sources.engine.inventory import Listing
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 SECOND_NS = 10**9
 WALL_NS = 1_700_000_000 * SECOND_NS
 INSTALLATION = "0123456789abcdef0123456789abcdef"
+
+
+_DONE = {
+    Action.REMOVE: Outcome.REMOVED,
+    Action.STOP: Outcome.STOPPED,
+    Action.RESTART: Outcome.RESTARTED,
+    Action.PAUSE: Outcome.PAUSED,
+}
+_STATE_AFTER = {Outcome.STOPPED: ContainerState.EXITED, Outcome.PAUSED: ContainerState.PAUSED}
 
 
 class VirtualTime:
@@ -59,6 +69,48 @@ class VirtualTime:
             self.now_ns = ends_ns
 
 
+class ShortMemory:
+    """The host's memory between two ticks, and the triggers on it."""
+
+    TRIGGER = 1 << 20
+    """Its descriptor, which is nobody's."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        self._time = time
+        self.available_mb: Callable[[], float] = lambda: 6.0
+        self.pressure: Callable[[], float | None] = lambda: None
+        self.stalled_s: Callable[[], float] = lambda: 0.0
+        self.triggers: list[float] = []
+        """The percent at which each was set."""
+        self.refusal: SourceError | None = None
+        self.read_s: list[float] = []
+        """When it was read."""
+        self.closed = 0
+
+    @property
+    def available_kb(self) -> int:
+        return round(self.available_mb() * 1024)
+
+    def read(self, *, pressure: bool) -> MemoryReading:
+        self.read_s.append(self._time.passed_s)
+        if not pressure:
+            return MemoryReading(self._time.now_ns, self.available_kb)
+        stalled_us = round(self.stalled_s() * 10**6)
+        return MemoryReading(self._time.now_ns, self.available_kb, self.pressure(), stalled_us)
+
+    def set_trigger(self, percent: float) -> ShortMemory:
+        if self.refusal is not None:
+            raise self.refusal
+        self.triggers.append(percent)
+        return self
+
+    def fileno(self) -> int:
+        return self.TRIGGER
+
+    def close(self) -> None:
+        self.closed += 1
+
+
 class ScriptedStopper(Stopper):
     """Real signals and a real pipe; the sleeping is virtual."""
 
@@ -66,17 +118,20 @@ class ScriptedStopper(Stopper):
         super().__init__()
         self._time = time
         self._woken = False
+        self.fired: frozenset[int] = frozenset()
+        """Descriptors that have something exceptional, until somebody waits for them."""
 
     def wake(self) -> None:
         self._woken = True
         super().wake()
 
-    def wait(self, timeout_s: float, *also: int) -> None:
+    def wait(self, timeout_s: float, *also: int, urgent: Sequence[int] = ()) -> frozenset[int]:
         assert timeout_s != float("inf"), "nobody would notice anything else"
         assert not self.stopping, "the agent sleeps though it is to stop"
-        self._time.sleep(timeout_s, lambda: self._woken)
+        self._time.sleep(timeout_s, lambda: self._woken or not self.fired.isdisjoint(urgent))
         self._woken = False
-        super().wait(0)
+        fired, self.fired = self.fired & set(urgent), self.fired - set(urgent)
+        return super().wait(0) | fired
 
 
 @dataclass
@@ -108,6 +163,7 @@ class Events:
     def __init__(self, callback: Callable[[str, str], None]) -> None:
         self.send = callback
         self.quiet_since_ns: int | None = None
+        self.names: dict[str, tuple[str, str]] = {}
         self.problem = ""
         self.refusal = ""
         self.running = False
@@ -131,12 +187,18 @@ class Docker:
         self.refuses = False
         self.left_out = 0
         """Odd entries of its list."""
+        self.all_labels = False
         self.removed: list[str] = []
+        self.acted: list[tuple[str, str]] = []
+        """What else was done to whom."""
         self._ended: deque[Removal] = deque()
         self._pending: list[Decision] = []
 
     def run(self, *containers: Container) -> None:
         self.containers |= {one.id: one for one in containers}
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        self.all_labels = wanted
 
     def list(self) -> Listing:
         if self.away:
@@ -146,10 +208,15 @@ class Docker:
     def finish(self) -> None:
         """The removals that are under way end."""
         for decision in self._pending:
-            outcome = Outcome.FAILED if self.refuses else Outcome.REMOVED
+            outcome = Outcome.FAILED if self.refuses else _DONE[decision.action]
             if outcome is Outcome.REMOVED:
                 self.containers.pop(decision.container_id, None)
                 self.removed.append(decision.container_name)
+            elif outcome is not Outcome.FAILED:
+                self.acted.append((str(outcome), decision.container_name))
+                changed = _STATE_AFTER.get(outcome, ContainerState.RUNNING)
+                before = self.containers[decision.container_id]
+                self.containers[decision.container_id] = replace(before, state=changed)
             self._ended.append(Removal(decision, outcome, 7, "no" if self.refuses else ""))
         self._pending.clear()
 
@@ -191,6 +258,13 @@ class FullDisk:
         self.uncounted = 0
         self._pending: list[RemovalPass] = []
         self.closed = False
+        self.kept: list[Any] = []
+
+    def ask(self, question: Any) -> Any:
+        raise StoreError("The disk is full.", "Make room.")
+
+    def save(self, wall_ns: int) -> None:
+        del wall_ns
 
     @property
     def state(self) -> Any:
@@ -213,6 +287,11 @@ class FullDisk:
             raise StoreError("The disk is full.", "Make room.")
         self.uncounted += uncounted
         self._settle()
+
+    def write_host_pass(self, one: Any, wall_ns: int) -> None:
+        del one, wall_ns
+        if self.full:
+            raise StoreError("The disk is full.", "Make room.")
 
     def _settle(self) -> None:
         self.deletions += [removal for one in self._pending for removal in one.removals]
@@ -282,7 +361,15 @@ class Witness:
     def read(self) -> Any:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
-        return None
+        return self._host.view
+
+    def ooms(self) -> Any:
+        if self._host.bpf == "unreadable":
+            raise SourceError("A map cannot be read.")
+        return ()
+
+    def ended(self) -> Any:
+        return ()
 
     def mark(self, snapshot_ns: int) -> None:
         if self._host.bpf == "unmarkable":

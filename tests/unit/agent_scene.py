@@ -17,14 +17,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from agent.config import Config, with_overrides
+from agent.config import Config, EngineSettings, with_overrides
 from agent.daemon.composition import Options, start
 from agent.daemon.outside import Outside
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import AgentError, ModulesError, SourceError
-from agent.model.container import CgroupView, Container, Hierarchy
+from agent.model.activity import Activity
+from agent.model.container import DOCKER, CgroupView, Container, Hierarchy
 from agent.model.host import HostCounters, Memory
 from agent.model.process import Snapshot, Source
 from tests.unit import builders
@@ -38,6 +39,7 @@ from tests.unit.agent_parts import (
     Generation,
     Grafana,
     ScriptedStopper,
+    ShortMemory,
     VirtualTime,
     Watchdog,
     Witness,
@@ -55,6 +57,8 @@ class Host:
     loadable: bool = True
     build_s: float = 0.0
     bpf: str = "ready"
+    view: Any = None
+    """What BPF recorded."""
     unloadable: bool = True
     cron_error: AgentError | None = None
     disk: FullDisk | None = None
@@ -65,9 +69,16 @@ class Host:
     builds: list[Build] = field(default_factory=list)
     odd: int = 0
     """Odd entries of the modules."""
+    activity: Activity = Activity(0, 1)  # noqa: RUF009 - frozen
+    """What each container did until now."""
+    activity_reads: int = 0
+    others: dict[str, Docker] = field(default_factory=dict)
+    """Engines beside `docker`, by name."""
     marks_ns: list[int] = field(default_factory=list)
     """The moments at which BPF was told that a tick's snapshot was taken."""
     pids: Callable[[], tuple[int, ...]] = lambda: (7,)
+    unprotected: tuple[str, ...] = ()
+    """What of the agent's own survival cannot be done."""
 
     def __post_init__(self) -> None:
         self.docker = Docker(self.time)
@@ -76,6 +87,7 @@ class Host:
         self.watchdog = Watchdog(self.time)
         self.events: Events | None = None
         self.stopper = ScriptedStopper(self.time)
+        self.memory = ShortMemory(self.time)
 
     def config(self, **more: object) -> Config:
         paths = {
@@ -91,7 +103,7 @@ class Host:
     def snapshot(self, source: Source) -> Snapshot:
         processes = tuple(builders.process(pid) for pid in self.pids())
         odd = self.odd if source is Source.MODULES else 0
-        memory = Memory(8192, 4096, 4096, 6144)
+        memory = Memory(8192, 4096, 4096, self.memory.available_kb)
         return Snapshot(source, self.time.now_ns, memory, processes, (), odd=odd)
 
     def read_modules(self) -> Snapshot:
@@ -141,6 +153,11 @@ class FakeOutside(Outside):
     def layout(self) -> Any:
         return SimpleNamespace(root=self._host.directory, hierarchy=Hierarchy.DEFAULT)
 
+    def read_activity(self, layout: Any, containers: Any, view: Any) -> dict[Any, Activity]:
+        self._host.activity_reads += 1
+        now_ns = self._host.time.now_ns
+        return {one.key: replace(self._host.activity, read_ns=now_ns) for one in containers}
+
     def read_cgroups(self, layout: Any, containers: Any, unknown_ids: Any) -> CgroupView:
         found = {
             one.key: replace(
@@ -167,17 +184,22 @@ class FakeOutside(Outside):
         self._host.did.append("modules unloaded")
         return gone
 
-    def engine(self) -> Any:
-        return self._host.docker
+    def engine(self, settings: EngineSettings) -> Any:
+        return self._host.docker if settings.name == DOCKER else self._host.others[settings.name]
 
-    def events(self, callback: Callable[[str, str], None]) -> Any:
-        self._host.events = Events(callback)
-        return self._host.events
+    def events(self, settings: EngineSettings, callback: Callable[[str, str], None]) -> Any:
+        events = Events(callback)
+        if settings.name == DOCKER:
+            self._host.events = events
+        return events
 
     def own_container(self) -> OwnContainer:
         return OwnContainer(self._host.directory)
 
     def other_engine(self) -> None:
+        return None
+
+    def kernel_log(self, undo: Any) -> None:
         return None
 
     def remover(self, own: OwnContainer) -> Any:
@@ -190,9 +212,19 @@ class FakeOutside(Outside):
     def witness(self, layout: Any) -> Any:
         return Witness(self._host)
 
+    def memory_sampler(self) -> Any:
+        return self._host.memory
+
+    def pressure_trigger(self, percent: float) -> Any:
+        return self._host.memory.set_trigger(percent)
+
+    def survive(self) -> tuple[str, ...]:
+        self._host.did.append("survives")
+        return self._host.unprotected
+
     def read_host(self) -> HostCounters:
         now_s = self._host.time.now_ns / SECOND_NS
-        return HostCounters(now_s / 50, 2 * now_s, 2, 0.5, None, None)
+        return HostCounters(now_s / 50, 2 * now_s, 2, 0.5, self._host.memory.pressure(), None)
 
     def grafana(self) -> Any:
         return self._host.grafana

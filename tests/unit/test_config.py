@@ -12,14 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.config import (
-    Config,
-    Scope,
-    SourceChoice,
-    decode_config,
-    load_config,
-    with_overrides,
-)
+from agent.config import Config, Scope, SourceChoice, decode_config, load_config, with_overrides
 from agent.errors import AgentError, ConfigError
 
 KEYS = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)
@@ -27,7 +20,7 @@ KNOWN = st.sampled_from(
     [
         *("interval_s", "source", "docker_host", "policy", "retention", "images", "grafana"),
         *("modules", "cron", "bpf", "paths", "max_containers", "keep_low", "scope", "port"),
-        *("enabled", "database"),
+        *("enabled", "database", "rule", "rules", "name", "match", "when"),
     ]
 )
 SCALARS = st.one_of(
@@ -119,6 +112,35 @@ keep_low = 4
 keep_high = 1
 scope = "all"
 stop_grace_s = 2
+rules = "none"
+[[policy.rule]]
+name = "ci"
+match.image = ["registry.example/ci/*"]
+match.image_contains = "ci"
+match.label = ["ci.job=*"]
+match.name = "job-*"
+match.project = "ci"
+match.state = "running"
+match.engine = "docker"
+when.age = "6h"
+when.held_mb = 2048.0
+when.unhealthy = "5m"
+when.cpu = { above = 90.0, for = "10m" }
+when.pressure = { memory = 20.0, for = "10s" }
+when.available_mb = 1024.0
+keep = 5
+order = "cpu"
+action = "stop"
+grace_s = 10
+step = [ { after = "1h", action = "remove" } ]
+[[policy.rule]]
+name = "ended"
+match = { name = "*", state = "exited" }
+when = { exited = "1h" }
+[[policy.rule]]
+name = "resting"
+match = { name = "rest-*", state = ["running", "restarting"] }
+when = { idle = "30m" }
 [retention]
 raw_hours = 12
 history_days = 60
@@ -132,6 +154,7 @@ high = "busybox:1.36"
 enabled = false
 keep = true
 port = 3001
+language = "en"
 admin_password = "x"
 [modules]
 keep = true
@@ -151,6 +174,25 @@ dsn = "postgresql://so1_agent@centre.example/so1"
 secret_file = "/srv/secret"
 flush_s = 60
 environment = "/srv/fleet"
+[notify]
+journal = true
+actions = true
+per_minute = 60
+[notify.webhook]
+url = "https://hooks.example:8443/so1?of=this@host"
+key_file = "/srv/key"
+ca_file = "/srv/ca.pem"
+timeout_s = 2.5
+[notify.alertmanager]
+urls = ["http://127.0.0.1:9093", "https://[::1]:9093/am"]
+ca_file = "/srv/ca.pem"
+timeout_s = 3.5
+[proof]
+agreement = 0.9
+loss = 0.01
+unexplained = 0.2
+canary = 0.1
+canary_hours = 24
 [paths]
 install = "/opt/x"
 database = "/srv/x.db"
@@ -158,11 +200,16 @@ build = "/srv/build"
 bpf = "/srv/bpf"
 run = "/run/x"
 log = "/srv/log"
+[[engine]]
+name = "podman"
+kind = "podman"
+socket = "unix:///run/podman/podman.sock"
+govern = true
 """
 
 
 def test_every_setting_of_a_file_arrives_as_it_was_written() -> None:
-    read = msgspec.to_builtins(decode_config(EVERYTHING, "agent.toml"))
+    read = msgspec.json.decode(msgspec.json.encode(decode_config(EVERYTHING, "agent.toml")))
     assert read == tomllib.loads(EVERYTHING)
     defaults = msgspec.to_builtins(Config())
 
@@ -183,12 +230,15 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
         "interval_s": 20.0,
         "source": "auto",
         "docker_host": "unix:///var/run/docker.sock",
+        "engine": (),
         "policy": {
             "max_containers": 10,
             "keep_low": 3,
             "keep_high": 2,
             "scope": "managed",
             "stop_grace_s": 1,
+            "rules": None,
+            "rule": (),
         },
         "retention": {
             "raw_hours": 24,
@@ -198,7 +248,13 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "rollup_days": 400,
         },
         "images": {"low": "alpine:latest", "high": "polinux/stress"},
-        "grafana": {"enabled": True, "keep": False, "port": 3000, "admin_password": "admin"},
+        "grafana": {
+            "enabled": True,
+            "keep": False,
+            "port": 3000,
+            "language": "es",
+            "admin_password": "admin",
+        },
         "modules": {
             "keep": False,
             "sysinfo_path": "/proc/sysinfo_so1_202300539",
@@ -212,6 +268,25 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "secret_file": "/etc/so1/fleet.secret",
             "flush_s": 300,
             "environment": "/opt/so1/fleet",
+        },
+        "notify": {
+            "journal": False,
+            "actions": False,
+            "per_minute": 30,
+            "webhook": {
+                "url": "",
+                "key_file": "/etc/so1/notify.key",
+                "ca_file": None,
+                "timeout_s": 10.0,
+            },
+            "alertmanager": {"urls": (), "ca_file": None, "timeout_s": 10.0},
+        },
+        "proof": {
+            "agreement": 0.95,
+            "loss": 0.02,
+            "unexplained": 0.1,
+            "canary": 0.05,
+            "canary_hours": 0,
         },
         "paths": {
             "install": "/opt/so1",
@@ -248,6 +323,20 @@ REFUSED = {
     "an image with a blank": ('[images]\nlow = "alpine; rm -rf /"', "$.images.low"),
     "an image like an option": ('[images]\nhigh = "--privileged"', "$.images.high"),
     "a port that is none": ("[grafana]\nport = 70000", "$.grafana.port"),
+    "a language that no dashboard has": ('[grafana]\nlanguage = "fr"', "$.grafana.language"),
+    "a webhook's URL with a password": (
+        '[notify.webhook]\nurl = "https://u:secret@h/"',
+        "without user and password - at `$.notify.webhook.url`",
+    ),
+    "an Alertmanager that is no URL": (
+        '[notify.alertmanager]\nurls = ["localhost:9093"]',
+        "$.notify.alertmanager.urls",
+    ),
+    "a webhook's port that is none": (
+        '[notify.webhook]\nurl = "https://h:99999/"',
+        "the port of the URL is not from 1 to 65535",
+    ),
+    "a share beyond all": ("[proof]\nloss = 1.5", "$.proof.loss"),
     "a section that is a list": ("policy = [1]", "$.policy"),
     "a key twice": ("interval_s = 5\ninterval_s = 6", "overwrite"),
     "what is not TOML": ("interval_s: 5", "TOML"),

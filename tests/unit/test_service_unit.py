@@ -68,12 +68,20 @@ def test_the_unit_starts_what_the_installation_makes(service: dict[str, str]) ->
 
 @pytest.mark.parametrize(
     "right",
-    ["CAP_SYS_MODULE", "CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE"],
+    [
+        *("CAP_SYS_MODULE", "CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE"),
+        "CAP_SYSLOG",
+    ],
 )
 def test_the_rights_that_the_agent_lives_on_are_left(service: dict[str, str], right: str) -> None:
     assert right in service["CapabilityBoundingSet"].split()
 
 
+def test_the_kernels_log_can_be_read_and_not_written(service: dict[str, str]) -> None:
+    assert service["ProtectKernelLogs"] == "no"
+    assert service["DeviceAllow"] == "/dev/kmsg r"
+
+
 def test_no_right_is_left_that_it_does_not_live_on(service: dict[str, str]) -> None:
-    assert len(service["CapabilityBoundingSet"].split()) == 5
+    assert len(service["CapabilityBoundingSet"].split()) == 6
     assert service["NoNewPrivileges"] == "yes"

@@ -105,6 +105,7 @@ def test_a_host_that_lacks_nothing_is_told_as_its_own_tools_tell_it() -> None:
         "Docker": f"{version}, cgroup driver {driver}",
         "cgroups": f"{mode}, ",
         "BCC": bcc,
+        "OOM kills": "seen by BPF, checked by the kernel's log",
         "module signing": "lockdown none",
         "cron": "a daemon runs",
     }.items():

@@ -69,7 +69,7 @@ def trace(
         duration_s=duration,
         as_json=as_json,
     )
-    return trace_events(wanted, settings.docker_host, SystemClock(), Path(settings.paths.bpf))
+    return trace_events(wanted, settings.engines, SystemClock(), Path(settings.paths.bpf))
 
 
 @app.command()

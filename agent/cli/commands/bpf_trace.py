@@ -20,6 +20,8 @@ from typing import Self
 from agent.cli.views import trace
 from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.clock import Clock
+from agent.config import EngineSettings
+from agent.daemon.engines import address_of, engine_of
 from agent.errors import AgentError, EngineUnavailableError
 from agent.sources.bpf import records
 from agent.sources.bpf.offsets import EVENT_BYTES
@@ -32,7 +34,8 @@ from agent.sources.bpf.syscall import Map, possible_cpus
 from agent.sources.cgroup import reader
 from agent.sources.cgroup.tree import walk
 from agent.sources.engine.events import EngineEvents
-from agent.sources.engine.inventory import Engine
+from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.lists import EngineLists
 from agent.util import streams
 from agent.util.terminal import Say, is_terminal
 
@@ -55,7 +58,9 @@ class Wanted:
     as_json: bool = False
 
 
-def trace_events(wanted: Wanted, docker_host: str, clock: Clock, kept: Path) -> int:
+def trace_events(
+    wanted: Wanted, engines: Sequence[EngineSettings], clock: Clock, kept: Path
+) -> int:
     """Prints until Ctrl-C, the duration's end or a closed pipe. Raises AgentError.
 
     `kept` is the directory of what was compiled for this kernel.
@@ -76,7 +81,7 @@ def trace_events(wanted: Wanted, docker_host: str, clock: Clock, kept: Path) -> 
         stack.callback(ring.close)
         for directory, parent in _directories(str(layout.root)):
             names.learn_cgroup(directory[0], parent, directory[1])
-        keeper = _NameKeeper(docker_host, clock, names, say)
+        keeper = _NameKeeper(engines, clock, names, say)
         keeper.start()
         stack.callback(keeper.close)
         ready_s = (probes.handover.compile_ms + probes.handover.attach_ms) / 1000
@@ -152,55 +157,65 @@ class _Waiting:
 
 
 class _NameKeeper:
-    """Asks Docker for names beside the trace: at start, at its events, for unknown containers."""
+    """Asks the engines for names beside the trace: at start, at their events, for unknown
+    containers."""
 
-    def __init__(self, docker_host: str, clock: Clock, names: Names, say: Say) -> None:
-        self._engine = Engine(docker_host, clock)
+    def __init__(
+        self, engines: Sequence[EngineSettings], clock: Clock, names: Names, say: Say
+    ) -> None:
+        self._lists = EngineLists(
+            {one.name: KeptList(engine_of(one, clock), clock, lambda: None) for one in engines}
+        )
         self._names = names
         self._say = say
         self._due = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="names", daemon=True)
-        self._events = EngineEvents(docker_host, clock, lambda *_: self._due.set())
+        self._events = [
+            EngineEvents(address_of(one), clock, lambda *_: self._due.set()) for one in engines
+        ]
         self._asked: frozenset[str] = frozenset()
 
     def start(self) -> None:
         self._due.set()
         self._thread.start()
-        self._events.start()
+        for events in self._events:
+            events.start()
 
     def ask_for(self, containers: Iterable[str]) -> None:
-        """Each container is asked for once; Docker's events tell of the rest."""
+        """Each container is asked for once; the engines' events tell of the rest."""
         now = frozenset(containers)
         if not now <= self._asked:
             self._asked = now
             self._due.set()
 
     def _keep(self) -> None:
-        away = False
+        away: set[str] = set()
         while not self._ending.is_set():
             self._due.wait()
             self._due.clear()
             if self._ending.is_set():
                 return
             asked = frozenset(self._asked)
-            try:
-                listing = self._engine.list()
-            except EngineUnavailableError as error:
-                if not away:
-                    self._say(f"Containers go by their ids: {error}")
-                away = True
-                # No name comes: nothing has to wait for one.
-                self._names.learn_names({}, asked)
-            else:
-                away = False
-                self._names.learn_names({one.id: one.name for one in listing.containers}, asked)
+            found: dict[str, str] = {}
+            for name, answer in self._lists.ask().items():
+                if isinstance(answer, EngineUnavailableError):
+                    if name not in away:
+                        self._say(f"Containers go by their ids: {answer}")
+                    away.add(name)
+                else:
+                    away.discard(name)
+                    for one in answer.containers:
+                        found.setdefault(one.id, one.name)
+            # Where no name comes nothing has to wait for one.
+            self._names.learn_names(found, asked)
             self._ending.wait(_NAME_PAUSE_S)
 
     def close(self) -> None:
-        """Does not wait for Docker: the thread ends with the process."""
+        """Does not wait for any engine: the threads end with the process."""
         self._ending.set()
         self._due.set()
+        self._lists.close()
 
 
 class _Trace:

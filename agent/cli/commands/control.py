@@ -19,10 +19,12 @@ from agent.cli.views import status as render
 from agent.cli.views.drawing import folded
 from agent.cli.views.tables import Cell
 from agent.config import Config
+from agent.daemon import keeping, teardown
 from agent.daemon import status as status_file
-from agent.daemon import teardown
 from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
+from agent.daemon.signals import RELOAD
 from agent.errors import AgentError
+from agent.model.removal import Outcome, Reason
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
 from agent.util import streams
@@ -32,14 +34,22 @@ from agent.util.undo import UndoStack
 T = TypeVar("T")
 
 _STOP_WAIT_S = 300.0
+_RELOAD_WAIT_S = 60.0
 _DELETIONS = 5
 NOT_RUNNING = 3
+_OTHER_OUTCOMES = (Outcome.STOPPED, Outcome.RESTARTED, Outcome.PAUSED, Outcome.NOTIFIED)
 
 
-def stop(config: Config) -> int:
-    """Sends SIGTERM to the agent that holds the lock and waits until it has let go of it."""
+def stop(config: Config, *, keep: bool = False) -> int:
+    """Sends SIGTERM to the agent that holds the lock and waits until it has let go of it.
+
+    With `keep` its containers and Grafana stay. Raises AgentError for an agent that cannot keep
+    them, which then goes on.
+    """
     run_dir = Path(config.paths.run)
     say = Say(sys.stdout)
+    if keep:
+        keeping.ask(run_dir)
     pid = signal_agent(run_dir, signal.SIGTERM)
     if not pid:
         say("No agent is running.")
@@ -54,6 +64,33 @@ def stop(config: Config) -> int:
             )
         time.sleep(0.1)
     say("Stopped.")
+    return 0
+
+
+def reload(config: Config) -> int:
+    """Has the running agent read its rules again and waits until it has. 1: it keeps the old ones.
+
+    `config` was checked; the agent reads its own file, with what its command line says.
+    """
+    run_dir = Path(config.paths.run)
+    say = Say(sys.stdout)
+    value = status_file.read(run_dir)
+    before = value.reloads if value else 0
+    if not signal_agent(run_dir, RELOAD):
+        say("No agent is running.")
+        return NOT_RUNNING
+    deadline = time.monotonic() + _RELOAD_WAIT_S
+    while not (value := status_file.read(run_dir)) or value.reloads <= before:
+        if time.monotonic() > deadline or not agent_is_running(run_dir):
+            raise AgentError(
+                f"The agent has not read its rules within {_RELOAD_WAIT_S:g} s.",
+                "Look at `sudo agent status`; an agent of before the rules has to be restarted.",
+            )
+        time.sleep(0.1)
+    kept = [one for one in value.problems if one.startswith("rules: ")]
+    if kept:
+        raise AgentError(kept[0].removeprefix("rules: "), "Look at `sudo agent status`.")
+    say("The agent goes by the rules as they are now.")
     return 0
 
 
@@ -90,7 +127,7 @@ def status(config: Config, *, as_json: bool) -> int:
     else:
         rows = [("agent", "not running. Start it with `sudo agent start`.")]
     rows += [("not working", printable(problem)) for problem in problems]
-    rows += [("removed" if one.is_away else "not removed", _deletion(one)) for one in deletions]
+    rows += [(_heading(one), _deletion(one)) for one in deletions]
     if is_terminal():
         styles = {"not working": "red"}
         cells = [(Cell(name, "bold"), Cell(value, styles.get(name, ""))) for name, value in rows]
@@ -141,15 +178,23 @@ def _remove_containers(config: Config, say: Say) -> None:
     directory = Path(config.paths.database).parent
     remove_leftovers(directory)
     installation = existing_installation_id(directory)
-    if installation is not None:
+    if installation is not None and config.docker_host:
         teardown.remove_containers(config.docker_host, installation, say)
 
 
 def _grafana_down(config: Config, say: Say) -> None:
+    if not config.docker_host:
+        return
     grafana = Grafana.configured(config)
     if grafana.is_ours():
         grafana.down()
         say("Took down Grafana; its volume stays.")
+
+
+def _heading(one: Deletion) -> str:
+    if one.outcome in _OTHER_OUTCOMES:
+        return one.outcome
+    return "removed" if one.is_away else "not removed" if one.action == "remove" else "not done"
 
 
 def _deletion(one: Deletion) -> str:
@@ -157,4 +202,5 @@ def _deletion(one: Deletion) -> str:
     return (
         f"{render.moment(one.timestamp_ms)} {printable(one.container_name)} ({one.tier}, "
         f"{one.held_mb:.1f} MB held): {one.ending}{why}, {one.reason}"
+        + (f" {printable(one.rule)}" if one.reason == Reason.RULE else "")
     )

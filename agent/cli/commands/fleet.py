@@ -16,6 +16,7 @@ import typer
 
 from agent.config import Config, load_config, with_overrides
 from agent.errors import AgentError, PrivilegeError
+from agent.place import SCRIPTS
 
 if TYPE_CHECKING:
     from agent.fleet.shipper import Identity
@@ -49,6 +50,10 @@ def init(
     new_password: Annotated[
         bool, typer.Option("--new-password", help="A new password for the hosts' login role.")
     ] = False,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--shard", metavar="NAME", help="How a hub calls this centre."),
+    ] = None,
     config: ConfigOption = None,
 ) -> int:
     """Make the centre's schema and roles, or bring them up to date; run it daily (cron)."""
@@ -57,7 +62,7 @@ def init(
     from agent.fleet.connection import connected
 
     with connected(dsn) as connection:
-        made = centre.initialise(connection, facts_days, figures_days)
+        made = centre.initialise(connection, facts_days, figures_days, shard)
         password = made.password or (centre.new_password(connection) if new_password else "")
     typer.echo("The schema was there." if made.was_there else "The schema is made.")
     typer.echo(f"Partitions: {made.partitions} made, {made.dropped} dropped.")
@@ -151,6 +156,38 @@ def status(as_json: JsonOption = False, config: ConfigOption = None) -> int:
 
 
 @app.command()
+def hub(
+    dsn: Dsn,
+    shards: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--shards", metavar="FILE", help="Lines of NAME and DSN, to add or change."),
+    ] = None,
+    config: ConfigOption = None,
+) -> int:
+    """Make a database that reads several centres as one, or say which of them answer (status 1)."""
+    _enter_environment(load_config(config))
+    from agent.fleet import hub as reading
+    from agent.fleet.connection import connected
+
+    with connected(dsn) as connection:
+        found = reading.initialise(connection, _shards(shards))
+    for one in found:
+        typer.echo(f"{one.name}  {'answers' if one.answers else 'is missing: ' + one.problem}")
+    return 0 if all(one.answers for one in found) else 1
+
+
+def _shards(file: Path | None) -> dict[str, str]:
+    """Not on the command line: there are passwords in them."""
+    if file is None:
+        return {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgentError(f"{file} cannot be read.", "Lines of NAME and DSN, in UTF-8.") from error
+    return {name: dsn for name, _, dsn in (line.strip().partition(" ") for line in lines) if name}
+
+
+@app.command()
 def top(
     dsn: Annotated[
         Optional[str],  # noqa: UP045
@@ -205,7 +242,7 @@ def _enter_environment(settings: Config) -> None:
     if os.environ.get(_MOVED) or not python.exists():
         raise AgentError(
             f"The fleet's Python environment {environment} is not there, or not whole.",
-            "Make it: sudo /opt/so1/src/bash/fleet_environment.sh",
+            f"Make it: sudo {SCRIPTS}/fleet_environment.sh",
         )
     os.environ[_MOVED] = "1"
     sys.stdout.flush()

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
+from agent.cli.options import AtOption, ConfigOption, DatabaseOption, JsonOption
+from agent.cli.views.moments import moment, parse_at, span
 from agent.config import load_config, with_overrides
 
 _MS_NS = 10**6
@@ -19,6 +20,7 @@ def report(
     since: Annotated[
         str, typer.Option("--since", metavar="SPAN", help="How far back: 90s, 30m, 6h, 7d.")
     ] = "1h",
+    at: AtOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     database: DatabaseOption = None,
@@ -32,17 +34,20 @@ def report(
 
     settings = with_overrides(load_config(config), paths__database=database)
     span_ms = reports.parse_since(since)
-    with History.open(Path(settings.paths.database)) as history:
-        value = reports.build(history, span_ms, time.time_ns() // _MS_NS)
+    now_ms = time.time_ns() // _MS_NS
+    at_ms = None if at is None else parse_at(at, now_ms)
+    with History.open(Path(settings.paths.database), at_ms) as history:
+        value = reports.build(history, span_ms, now_ms if at_ms is None else at_ms)
         last = None if value is not None else history.last_tick()
     if as_json:
         streams.out(streams.json_text(value))
         return 0 if value is not None else 1
     if value is None:
         say = Say(sys.stderr)
-        say(f"No tick in the last {since}.")
+        before = "" if at_ms is None else f" before {moment(at_ms)}"
+        say(f"No tick in the last {since}{before}.")
         if last is not None:
-            age = report_text.span(time.time_ns() // _MS_NS - last.timestamp_ms)
+            age = span((at_ms or now_ms) - last.timestamp_ms)
             say(f"The last one is {age} old: see it with a longer --since.")
         return 1
     if is_terminal():

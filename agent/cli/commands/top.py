@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import ConfigOption, DatabaseOption
+from agent.cli.options import AtOption, ConfigOption, DatabaseOption
+from agent.cli.views.moments import moment, parse_at
 from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import Config, load_config, with_overrides
 from agent.errors import AgentError
@@ -35,6 +36,7 @@ def top(
         Sort, typer.Option("--sort", help="What the containers are sorted by.")
     ] = Sort.RAM,
     once: Annotated[bool, typer.Option("--once", help="Print the last tick and end.")] = False,
+    at: AtOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
 ) -> int:
@@ -45,6 +47,10 @@ def top(
 
     settings = with_overrides(load_config(config), paths__database=database)
     state = view.Choice(sort=sort)
+    if at is not None:
+        at_ms = parse_at(at, _now_ms())
+        streams.out(view.plain(_read(settings, at_ms), state, at_ms, is_past=True))
+        return 0
     if once or not is_terminal() or not sys.stdin.isatty():
         streams.out(view.plain(_read(settings), state, _now_ms()))
         return 0
@@ -80,11 +86,16 @@ def _watch(settings: Config, state: Choice, console: Console) -> None:
                 read_s = time.monotonic()
 
 
-def _read(settings: Config) -> LastTick:
+def _read(settings: Config, at_ms: int | None = None) -> LastTick:
     from agent.cli.views import top as view
 
     path = Path(settings.paths.database)
-    last = view.read(path, settings.policy)
+    last = view.read(path, settings.policy, at_ms)
+    if last is None and at_ms is not None:
+        raise AgentError(
+            f"No tick of {moment(at_ms)} or before is stored in {path}.",
+            "Ticks are kept for history_days; see how far they go: agent report --since 30d",
+        )
     if last is None:
         raise AgentError(f"No tick is stored in {path} yet.", "Start the agent: sudo agent start")
     return last

@@ -29,6 +29,7 @@ def plain_top(found: FleetTop) -> str:
     sizes = ", ".join(f"{name} {size / 2**20:.0f}" for name, size in found.bytes.items())
     return "\n".join(
         [
+            *(f"shard {name} is missing: {printable(why)}" for name, why in found.missing),
             *aligned(hosts, right=frozenset(range(1, 7))),
             "",
             *aligned(containers, right=frozenset({0, 1})),

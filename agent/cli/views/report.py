@@ -7,14 +7,16 @@ markup.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from agent.cli.views.drawing import draw
+from agent.cli.views.moments import moment, span
+from agent.cli.views.names import shown_names
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
+from agent.model.removal import Reason
 from agent.util.terminal import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -31,6 +33,10 @@ OUTCOME_STYLES = {
     "gone": "dim",
     "left alone": "yellow",
     "dry-run": "cyan",
+    "stopped": "green",
+    "restarted": "green",
+    "paused": "green",
+    "notified": "cyan",
 }
 
 
@@ -71,10 +77,11 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
         return Cell("" if curve is None else sparkline(curve.points, ascii_only, width), "cyan")
 
     yield _host(report, spark)
+    names = shown_names(one.row for one in report.containers)
     yield Sheet(
         "Containers at the last tick",
         ("NAME", "TIER", "PROCS", "HELD MB", "RSS MB", "CPU %", "VERIFIED", "HELD OVER TIME"),
-        tuple(_container(one, spark(one.held, 90)) for one in report.containers),
+        tuple(_container(one, names[one.row], spark(one.held, 90)) for one in report.containers),
         frozenset({2, 3, 4, 5}),
         "none was running"
         if report.last.container_count is not None
@@ -113,6 +120,23 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
             frozenset({0, 1, 2}),
             "rows a process are kept for some hours only",
         )
+    yield Sheet(
+        "Processes that no tick saw, by what they cost",
+        ("COUNT", "CPU MS", "PEAK MB", "STARTED BY", "CONTAINER", "NAME"),
+        tuple(
+            (
+                Cell(str(one.processes)),
+                Cell(f"{one.cpu_ms:.1f}"),
+                Cell("-" if one.peak_rss_mb is None else f"{one.peak_rss_mb:.1f}"),
+                Cell(printable(one.parent)),
+                Cell(printable(one.container_name)),
+                Cell(printable(one.name)),
+            )
+            for one in report.short_lived
+        ),
+        frozenset({0, 1, 2}),
+        "none, or BPF was not there",
+    )
     yield _removed(report)
 
 
@@ -135,21 +159,6 @@ def show(report: Report, console: Console) -> None:
     console.print(Group(*parts))
 
 
-def moment(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def span(milliseconds: int) -> str:
-    """`2 d 3 h`, `5 min`, `42 s`: the two largest units."""
-    left = max(0, milliseconds) // 1000
-    parts = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        if left >= size:
-            parts.append(f"{left // size} {unit}")
-            left %= size
-    return " ".join(parts[:2]) or "0 s"
-
-
 def _headline(report: Report) -> str:
     sources = ", ".join(f"{count} from {name}" for name, count in sorted(report.sources.items()))
     age = span(report.to_ms - report.last.timestamp_ms)
@@ -162,6 +171,9 @@ def _headline(report: Report) -> str:
 def _notes(report: Report) -> list[str]:
     """What deserves attention, one line each."""
     notes = []
+    if not report.policy.armed:
+        since = moment(report.policy.since_ms)
+        notes.append(f"The policy is disarmed since {since}: {printable(report.policy.why)}.")
     if report.stops:
         times = "once" if report.stops == 1 else f"{report.stops} times"
         notes.append(f"The agent did not run {times}, {span(report.stopped_ms)} in all.")
@@ -172,12 +184,22 @@ def _notes(report: Report) -> list[str]:
             "in no total."
         )
     if verdicts.events_lost:
-        notes.append(f"BPF lost {verdicts.events_lost} events.")
+        missed = verdicts.events_missed
+        which = f", {missed} of them runs that the kernel skipped" if missed else ""
+        notes.append(f"BPF lost {verdicts.events_lost} events{which}.")
     if verdicts.events_corrected:
         notes.append(
             f"BPF met {verdicts.events_corrected} processes in another cgroup than their history "
             "says."
         )
+    if verdicts.events_late:
+        notes.append(
+            f"Of {verdicts.events_late} ended processes BPF was told late: no loss, their CPU is "
+            "in its place."
+        )
+    if report.oom_kills:
+        whom = "A process was" if report.oom_kills == 1 else f"{report.oom_kills} processes were"
+        notes.append(f"{whom} killed for lack of memory: see agent oom.")
     if failed := report.removals.outcomes.get("failed", 0):
         notes.append(f"{failed} removals failed.")
     return notes
@@ -216,13 +238,13 @@ def _host(report: Report, spark: Callable[[Curve | None], Cell]) -> Sheet:
     )
 
 
-def _container(one: ContainerNow, held: Cell) -> tuple[Cell, ...]:
+def _container(one: ContainerNow, name: str, held: Cell) -> tuple[Cell, ...]:
     row = one.row
     verdict = one.verified or "no process"
     if one.unusual:
         verdict += f", {one.unusual} unusual"
     return (
-        Cell(printable(row.container_name)),
+        Cell(name),
         Cell(row.tier, TIER_STYLES.get(row.tier, "")),
         Cell(str(row.processes)),
         Cell(f"{row.held_mb:.1f}"),
@@ -272,7 +294,7 @@ def _removed(report: Report) -> Sheet:
             (
                 Cell(moment(one.timestamp_ms)),
                 Cell(str(one.rank)),
-                Cell(one.reason),
+                Cell(one.reason if one.reason != Reason.RULE else f"rule {one.rule}"),
                 Cell(f"{one.held_mb:.1f}"),
                 Cell(f"{one.cpu_percent:.1f}"),
                 Cell(one.ending, OUTCOME_STYLES.get(one.ending, "")),

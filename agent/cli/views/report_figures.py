@@ -14,6 +14,9 @@ from itertools import pairwise
 from statistics import mean, median
 
 from agent.errors import ConfigError
+from agent.model.proof import ArmingWord
+from agent.store import incidents
+from agent.store.incidents import UnseenSpan
 from agent.store.queries import (
     By,
     Checks,
@@ -114,6 +117,12 @@ class Report:
     top_container_cpu: tuple[ContainerSpan, ...]
     top_ram: tuple[HostProcess, ...]
     top_cpu: tuple[HostProcess, ...]
+    policy: ArmingWord
+    """Whether the policy acts now."""
+    short_lived: tuple[UnseenSpan, ...] = ()
+    """Commands that no tick saw, over the span, as far back as rows a process are kept."""
+    oom_kills: int = 0
+    """Processes that were killed for lack of memory, within the span."""
 
 
 def parse_since(text: str) -> int:
@@ -168,6 +177,9 @@ def build(history: History, span_ms: int, now_ms: int) -> Report | None:
         top_container_cpu=tuple(sorted(spans, key=lambda span: -span.mean_cpu_percent)[:_TOP]),
         top_ram=history.top_processes_at(last.timestamp_ms, _TOP, By.RAM),
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
+        short_lived=incidents.unseen(history, from_ms, _TOP),
+        oom_kills=incidents.oom_count(history, from_ms),
+        policy=history.arming(),
     )
 
 
@@ -219,6 +231,9 @@ def _of_buckets(history: History, from_ms: int, now_ms: int) -> Report | None:
         top_container_cpu=tuple(sorted(held, key=lambda span: -span.mean_cpu_percent)[:_TOP]),
         top_ram=history.top_processes_at(last.timestamp_ms, _TOP, By.RAM),
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
+        short_lived=incidents.unseen(history, from_ms, _TOP),
+        oom_kills=incidents.oom_count(history, from_ms),
+        policy=history.arming(),
     )
 
 

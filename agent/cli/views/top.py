@@ -14,11 +14,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from agent.cli.views.drawing import draw
-from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES, span
+from agent.cli.views.moments import moment, span
+from agent.cli.views.names import shown_names
+from agent.cli.views.report import TIER_STYLES, VERDICT_STYLES
 from agent.cli.views.report_figures import worst_verdict
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
+from agent.model.container import ContainerKey
+from agent.model.proof import ARMED, ArmingWord
+from agent.model.removal import BUILT_IN_NAMES
 from agent.policy.eviction_preview import Contender, contenders
 from agent.store.queries import ContainerProcess, ContainerRow, History, ShortLived, TickRow
 from agent.util.terminal import printable
@@ -26,6 +31,8 @@ from agent.util.terminal import printable
 _KB_PER_GB = 1024 * 1024
 _REMOVALS_WITHIN_MS = 3_600_000
 _STALE_INTERVALS = 3
+_UNSEEN = 3
+"""Commands of a container that its line names."""
 
 
 _SORTS = {
@@ -43,11 +50,12 @@ class LastTick:
     tick: TickRow
     containers: tuple[ContainerRow, ...]
     processes: tuple[ContainerProcess, ...]
-    gone: frozenset[str]
-    """Ids of containers that were removed, in that tick or since."""
+    gone: frozenset[ContainerKey]
+    """By short id, those that were removed, in that tick or since."""
     contenders: tuple[Contender, ...]
     short_lived: tuple[ShortLived, ...] = ()
     """What ended before a snapshot saw it."""
+    word: ArmingWord = ARMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +69,12 @@ class Choice:
     running: bool = True
 
 
-def read(path: Path, settings: PolicySettings) -> LastTick | None:
-    """The last tick, None where none is stored. Raises StoreError where it cannot be read."""
-    with History.open(path) as history:
+def read(path: Path, settings: PolicySettings, at_ms: int | None = None) -> LastTick | None:
+    """The last tick (of `at_ms` or before), None where none is stored.
+
+    Raises StoreError where it cannot be read.
+    """
+    with History.open(path, at_ms) as history:
         tick = history.last_tick()
         if tick is None:
             return None
@@ -71,10 +82,15 @@ def read(path: Path, settings: PolicySettings) -> LastTick | None:
         processes = history.container_processes_at(tick.timestamp_ms)
         unseen = history.short_lived_at(tick.timestamp_ms)
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
-    gone = frozenset(one.container_id for one in removals if one.is_away)
-    disputed = {one.container_id for one in processes if one.verified == "conflict"}
+        word = history.arming()
+    gone = frozenset(ContainerKey(one.engine, one.container_id) for one in removals if one.is_away)
+    disputed = {
+        ContainerKey(one.engine, one.container_id)
+        for one in processes
+        if one.verified == "conflict"
+    }
     going = contenders(rows, disputed, gone, settings)
-    return LastTick(tick, rows, processes, gone, going, unseen)
+    return LastTick(tick, rows, processes, gone, going, unseen, word)
 
 
 def press(state: Choice, key: Key, last: LastTick) -> Choice:
@@ -113,10 +129,11 @@ def frame(
     """The whole screen; `height` lines at most, 0 for no limit."""
     age_ms = now_ms - last.tick.timestamp_ms
     stale = age_ms > _STALE_INTERVALS * interval_s * 1000
-    head = _line(headline(last, now_ms), "bold red" if stale else "bold")
+    is_odd = stale or not last.word.armed
+    head = _line(headline(last, now_ms), "bold red" if is_odd else "bold")
     below = _inside(last, state) if state.inside else _next(last)
     room = max(3, height - 9) if height else 10_000
-    upper = _cut(_containers(last, state), room * 2 // 3, state.selected, last, state.sort)
+    upper = _cut(_containers(last, state), room * 2 // 3)
     lower = _cut(below, max(1, room - len(upper.rows)))
     keys = "r RAM  c CPU  p processes  n name   up/down choose  enter processes  esc back  q quit"
     return Group(head, Text(), draw(upper), Text(), draw(lower), Text(), _line(keys, "dim"))
@@ -127,13 +144,14 @@ def _line(text: str, style: str) -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
-def plain(last: LastTick, state: Choice, now_ms: int) -> str:
-    """The same without a terminal."""
-    lines = [headline(last, now_ms), "", *sheet_lines(_containers(last, state))]
+def plain(last: LastTick, state: Choice, now_ms: int, *, is_past: bool = False) -> str:
+    """The same without a terminal; with `is_past` as it was at `now_ms`."""
+    at = f"At {moment(now_ms)}: " if is_past else ""
+    lines = [at + headline(last, now_ms, is_past), "", *sheet_lines(_containers(last, state))]
     return "\n".join([*lines, "", *sheet_lines(_next(last))])
 
 
-def headline(last: LastTick, now_ms: int) -> str:
+def headline(last: LastTick, now_ms: int, is_past: bool = False) -> str:
     """The host in one line, and how old all of this is."""
     tick = last.tick
     containers = (
@@ -141,8 +159,10 @@ def headline(last: LastTick, now_ms: int) -> str:
         if tick.container_count is None
         else f"{tick.container_count} containers"
     )
+    disarmed = "" if last.word.armed else f"DISARMED ({printable(last.word.why)}), "
     return (
-        f"tick {span(now_ms - tick.timestamp_ms)} ago from {tick.source}, "
+        f"{disarmed}tick {span(now_ms - tick.timestamp_ms)} {'before' if is_past else 'ago'} from "
+        f"{tick.source}, "
         f"RAM {tick.used_kb / _KB_PER_GB:.1f} of {tick.total_kb / _KB_PER_GB:.1f} GB "
         f"({tick.available_kb / _KB_PER_GB:.1f} available), CPU {tick.cpu_percent:.0f} %, "
         f"load {tick.load1:.2f}, {containers}, {tick.process_count} processes"
@@ -153,13 +173,18 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
     mine: dict[str, list[ContainerProcess]] = {}
     for one in last.processes:
         mine.setdefault(one.container_id, []).append(one)
-    rows = []
+    unseen: dict[str, list[ShortLived]] = {}
+    for command in last.short_lived:
+        unseen.setdefault(command.container_id, []).append(command)
+    rows: list[tuple[Cell, ...]] = []
+    names = shown_names(last.containers)
+    with_rules = any(_own_rule(row) for row in last.containers)
     for row in in_order(last.containers, state.sort):
         word = worst_verdict(mine.get(row.container_id, []))
         chosen = row.container_id == state.selected
-        removed = row.container_id in last.gone
+        removed = (row.engine, row.container_id) in last.gone
         style = "reverse" if chosen else "dim strike" if removed else ""
-        name = printable(row.container_name) + (" (removed)" if removed else "")
+        name = names[row] + (" (removed)" if removed else "")
         rows.append(
             (
                 Cell(">" if chosen else " "),
@@ -170,19 +195,49 @@ def _containers(last: LastTick, state: Choice) -> Sheet:
                      f"{row.cpu_short_lived_percent:.1f}"),
                 Cell(str(row.processes)),
                 Cell(row.tier, TIER_STYLES.get(row.tier, "")),
+                *([Cell(_own_rule(row) or "-")] if with_rules else []),
                 Cell(word or "no process", VERDICT_STYLES.get(word, "dim")),
                 Cell(name, style),
             )
         )  # fmt: skip
+        if row.container_id in unseen:
+            rows.append(
+                (*[Cell("")] * (8 + with_rules), Cell(_unseen(unseen[row.container_id]), "dim"))
+            )
     return Sheet(
         f"Containers by {state.sort}",
-        ("", "HELD MB", "RSS MB", "CPU %", "SHORT %", "PROCS", "TIER", "VERIFIED", "NAME"),
+        (
+            "",
+            "HELD MB",
+            "RSS MB",
+            "CPU %",
+            "SHORT %",
+            "PROCS",
+            "TIER",
+            *(("RULE",) if with_rules else ()),
+            "VERIFIED",
+            "NAME",
+        ),
         tuple(rows),
         frozenset({1, 2, 3, 4, 5}),
         "none is running"
         if last.tick.container_count is not None
         else "unknown: Docker did not answer",
     )
+
+
+def _unseen(commands: Sequence[ShortLived]) -> str:
+    """What a container ran between two looks, in one line below it."""
+    named = [f"{one.processes} {printable(one.name)}" for one in commands[:_UNSEEN]]
+    more = sum(one.processes for one in commands[_UNSEEN:])
+    cpu_ms = sum(one.cpu_ms for one in commands)
+    listed = ", ".join([*named, *([f"{more} more"] if more else [])])
+    return f"  unseen: {listed}; {cpu_ms:.0f} ms of CPU"
+
+
+def _own_rule(row: ContainerRow) -> str:
+    """A rule of one's own that claims it; what the built-in set claims has a tier."""
+    return "" if row.rule in BUILT_IN_NAMES else row.rule or ""
 
 
 def _next(last: LastTick) -> Sheet:
@@ -211,8 +266,8 @@ def _when(one: Contender) -> str:
 
 
 def _inside(last: LastTick, state: Choice) -> Sheet:
-    names = {row.container_id: row.container_name for row in last.containers}
-    name = printable(names.get(state.selected, "a container that is gone"))
+    names = {row.container_id: name for row, name in shown_names(last.containers).items()}
+    name = names.get(state.selected, "a container that is gone")
     order = [one for one in last.processes if one.container_id == state.selected]
     if state.sort is Sort.CPU:
         order.sort(key=lambda one: -one.cpu_percent)
@@ -249,22 +304,12 @@ def _ended(one: ShortLived) -> tuple[Cell, ...]:
     )
 
 
-def _cut(
-    sheet: Sheet,
-    room: int,
-    selected: str = "",
-    last: LastTick | None = None,
-    sort: Sort = Sort.RAM,
-) -> Sheet:
+def _cut(sheet: Sheet, room: int) -> Sheet:
     """At most `room` rows, the selected one among them; how many more there are is said."""
     if len(sheet.rows) <= room:
         return sheet
-    first = 0
-    if last is not None:
-        order = [row.container_id for row in in_order(last.containers, sort)]
-        if selected in order:
-            first = min(max(0, order.index(selected) - room + 1), len(sheet.rows) - room)
-    left = len(sheet.rows) - room
-    return replace(
-        sheet, rows=sheet.rows[first : first + room], title=f"{sheet.title} ({left} more)"
-    )
+    chosen = next((place for place, row in enumerate(sheet.rows) if row[0].text == ">"), 0)
+    first = min(max(0, chosen - room + 1), len(sheet.rows) - room)
+    shown = sheet.rows[first : first + room]
+    left = sum(row[0].text != "" for row in sheet.rows) - sum(row[0].text != "" for row in shown)
+    return replace(sheet, rows=shown, title=f"{sheet.title} ({left} more)")

@@ -167,6 +167,10 @@ class Btf:
             struct_id = self.strip(member.type_id)
         return total
 
+    def size(self, struct_name: str) -> int:
+        """Bytes that `struct_name` takes. Raises BtfError where the kernel has no such one."""
+        return int(self._words[self._at[self.struct(struct_name)] + 2])
+
     def offset_of_first(self, struct_name: str, *names: str) -> int:
         """Byte offset of the first of these fields that there is. Raises BtfError."""
         struct_id = self.struct(struct_name)

@@ -118,12 +118,12 @@ def _compile(bcc: Any, programs: ProgramSet, flags: list[str]) -> tuple[Any, str
 
 
 def source_text(programs: ProgramSet) -> bytes:
-    """The program file with the header that holds a table put in its place.
+    """The program files as one, with the header that holds a table put in its place.
 
     BCC rewrites calls of a table's methods in the text that it is given and in no file that this
     includes: there they stay calls through a pointer, which the kernel refuses (opcode 8d).
     """
-    text = (SOURCES / programs.source).read_bytes()
+    text = b"".join((SOURCES / name).read_bytes() for name in programs.sources)
     for name in TABLE_HEADERS:
         text = text.replace(b'#include "%s"\n' % name.encode(), (SOURCES / name).read_bytes())
     return text

@@ -1,9 +1,4 @@
-"""The records of processes that ended, and exactly how many of them are gone.
-
-Every CPU numbers the exits that happen on it, and counts them whether there is room for a record or
-not. A number that is passed over is a record that was lost; so is one that the count has and that
-never came: without the count a lost tail would go unseen.
-"""
+"""The records of processes that ended, and exactly how many of them are gone."""
 
 from __future__ import annotations
 
@@ -18,7 +13,9 @@ from agent.errors import SourceError
 from agent.model.bpf import CommandFigures, CommandKey, ProcessExit
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
+from agent.sources.bpf.numbering import Numbering
 from agent.sources.bpf.offsets import EXIT_BYTES
+from agent.sources.bpf.ooms import Ooms
 from agent.sources.bpf.records import CpuCounters, ExitKind, ExitRecord
 from agent.sources.bpf.ring import Ring
 
@@ -38,11 +35,12 @@ class Exits:
     def __init__(self, fd: int, size: int) -> None:
         """Maps it. Raises OSError."""
         self._ring: Ring[ExitRecord] = Ring(fd, size, records.EXIT, ExitRecord._make)
-        self._got: dict[int, int] = {}
-        self._last: dict[int, int] = {}
-        self._counted: dict[int, int] = {}
-        self.lost = 0
+        self._numbering = Numbering()
+
+    @property
+    def lost(self) -> int:
         """Records that are gone since the start, without those counted since the last read()."""
+        return self._numbering.lost
 
     def read(self, counters: Sequence[CpuCounters]) -> list[ProcessExit]:
         """What has come since. `counters` by CPU, read just before."""
@@ -51,17 +49,9 @@ class Exits:
             raw += some
             if len(some) < _MOST_AT_ONCE:
                 break
-        for one in raw:
-            self._got[one.cpu] = self._got.get(one.cpu, 0) + 1
-            self._last[one.cpu] = max(self._last.get(one.cpu, 0), one.sequence)
-        # A number is taken a moment before its record is there, so the count of the last reading
-        # is held against what has come up to this one.
-        lost = sum(
-            max(self._counted.get(cpu, 0), self._last.get(cpu, 0)) - self._got.get(cpu, 0)
-            for cpu in range(len(counters))
+        self._numbering.note(
+            ((one.cpu, one.sequence) for one in raw), [one.exits for one in counters]
         )
-        self.lost = max(self.lost, lost)
-        self._counted = {cpu: one.exits for cpu, one in enumerate(counters)}
         return _whole(raw)
 
     @property
@@ -79,11 +69,15 @@ class Gatherer:
     The programs wake nobody: a thread looks once a second how full it is.
     """
 
-    def __init__(self, exits: Exits, counters: Callable[[], Sequence[CpuCounters]]) -> None:
+    def __init__(
+        self, exits: Exits, counters: Callable[[], Sequence[CpuCounters]], ooms: Ooms
+    ) -> None:
         self._exits = exits
+        self._ooms = ooms
         self._counters = counters
         self._commands = Commands()
         self._recent: deque[ProcessExit] = deque(maxlen=MOST_EXITS)
+        self._for_tick: deque[ProcessExit] = deque(maxlen=MOST_EXITS)
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="bpf-exits", daemon=True)
@@ -96,6 +90,8 @@ class Gatherer:
             if self._exits.waiting > _MANY:
                 with self._lock, suppress(SourceError):  # the next tick meets it, and says so
                     self._take(None)
+            with suppress(SourceError):
+                self._ooms.look()
 
     def gather(self, before_ns: int) -> Gathered:
         """All there is now. Names are summed of what ended before `before_ns` (boot clock)."""
@@ -105,10 +101,18 @@ class Gatherer:
             self._recent.clear()
             return Gathered(counters, recent, self._commands.figures(), self._exits.lost)
 
+    def ended(self) -> tuple[ProcessExit, ...]:
+        """The latest of what was gathered since the last call, whoever looked in between."""
+        with self._lock:
+            found = tuple(self._for_tick)
+            self._for_tick.clear()
+            return found
+
     def _take(self, before_ns: int | None) -> Sequence[CpuCounters]:
         counters = self._counters()
         exits = self._exits.read(counters)
         self._recent.extend(exits)
+        self._for_tick.extend(exits)
         self._commands.add(exits, before_ns)
         return counters
 

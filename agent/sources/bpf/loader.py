@@ -7,6 +7,7 @@ wrong fields, so programs that keep records are held against `/proc` before anyb
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 import struct
@@ -30,6 +31,8 @@ from agent.sources.bpf.syscall import (
     possible_cpus,
 )
 from agent.sources.bpf.table import ProcessTable
+
+log = logging.getLogger(__name__)
 
 _RAW_TRACEPOINT, _TRACING = 17, 26
 """`enum bpf_prog_type`."""
@@ -102,8 +105,15 @@ def _load_all(
     ]
     loaded: dict[str, int] = {}
     for one in wanted:
-        loaded[one.function] = _load(one, made)
+        try:
+            loaded[one.function] = _load(one, made)
+        except LoadError as error:
+            if one.function not in SETS[order.programs].optional:
+                raise
+            log.warning("bpf=partial without %s: %s", one.function, error)
+            continue
         held.append(loaded[one.function])
+    wanted = [one for one in wanted if one.function in loaded]
     if "controls" in maps:
         mark = records.CONTROL.pack(SystemClock().boot_ns())
         maps["controls"].update(bytes(4), mark)

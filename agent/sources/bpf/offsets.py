@@ -7,6 +7,7 @@ distributions backport.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from agent.model.container import Hierarchy
@@ -21,6 +22,8 @@ SPILLED = 8_192
 MAX_CGROUPS = 8_192
 EXIT_BYTES = 2 << 20
 """The witness's ring buffer: some 14,000 exits. It is resident twice where it is mapped."""
+OOM_BYTES = 256 << 10
+"""The ring buffer of OOM kills: some 180 of them. It is emptied once a second."""
 EVENT_BYTES = 8 << 20
 """The trace's ring buffer: some 50,000 events."""
 
@@ -56,6 +59,8 @@ _FIELDS = {
     "ROOT_HIERARCHY_ID": ("cgroup_root", "hierarchy_id"),
     "KERNFS_ID": ("kernfs_node", "id"),
     "KERNFS_NAME": ("kernfs_node", "name"),
+    "TASK_MM": ("task_struct", "mm"),
+    "SIGNAL_OOM_ADJ": ("signal_struct", "oom_score_adj"),
     "BPRM_FILENAME": ("linux_binprm", "filename"),
 }
 _TRACEPOINTS = (
@@ -102,6 +107,7 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
         if subsystem is None:
             raise BtfError("This kernel has no memory controller.")
         values["V1_SUBSYS"] = subsystem
+    values |= _resident_memory(btf) | _memory_cgroups(btf)
     values["SLOTS"] = SLOTS
     values["SLOT_BLOCK"] = SLOT_BLOCK
     values["SPILLED"] = SPILLED
@@ -110,7 +116,43 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
     values["PAGE_SIZE"] = page
     values["EVENT_PAGES"] = EVENT_BYTES // page
     values["EXIT_PAGES"] = EXIT_BYTES // page
+    values["OOM_PAGES"] = OOM_BYTES // page
     return [f"-D{macro}={value}" for macro, value in values.items()]
+
+
+def _resident_memory(btf: Btf) -> dict[str, int]:
+    """Where an address space's counters of pages are; nothing where this kernel has others.
+
+    Since 6.2 each is a counter by CPU of which the sum is read, before a number in a structure.
+    """
+    for path, kind in (
+        (("mm_struct", "rss_stat", "count"), ""),
+        (("mm_struct", "rss_stat"), "percpu_counter"),
+    ):
+        with suppress(BtfError):
+            first = btf.offset(*path) + (btf.offset(kind, "count") if kind else 0)
+            return {"MM_RSS": first, "RSS_STRIDE": btf.size(kind) if kind else 8}
+    return {}
+
+
+def _memory_cgroups(btf: Btf) -> dict[str, int]:
+    """Where a memory cgroup's counters are; nothing where this kernel has none, or others."""
+    subsystem = btf.enum_value("cgroup_subsys_id", "memory_cgrp_id")
+    event = btf.enum_value("memcg_memory_event", "MEMCG_OOM")
+    if subsystem is None or event is None:
+        return {}
+    with suppress(BtfError):
+        return {
+            "MEMCG_CSS": btf.offset("mem_cgroup", "css"),
+            "MEMCG_MEMORY": btf.offset("mem_cgroup", "memory"),
+            "MEMCG_MEMSW": btf.offset("mem_cgroup", "memsw"),
+            "MEMCG_EVENTS_LOCAL": btf.offset("mem_cgroup", "memory_events_local"),
+            "COUNTER_USAGE": btf.offset("page_counter", "usage"),
+            "COUNTER_MAX": btf.offset("page_counter", "max"),
+            "MEMCG_OOM_EVENT": event,
+            "MEMORY_SUBSYS": subsystem,
+        }
+    return {}
 
 
 def hierarchy_number(hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroups")) -> int:

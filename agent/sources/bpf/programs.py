@@ -26,22 +26,26 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSet:
-    """One source file: its maps with their record sizes, its probes, its iterator if it has one."""
+    """What is compiled as one: its maps with their record sizes, its probes, its iterator."""
 
-    source: str
+    sources: tuple[str, ...]
+    """Files, in the order in which they are put together."""
     maps: Mapping[str, tuple[int, int]]
     probes: tuple[Probe, ...]
     iterator: str = ""
+    optional: frozenset[str] = frozenset()
+    """Functions without which the others are of use still."""
 
 
 WITNESS = ProgramSet(
-    source="witness.c",
+    sources=("witness.c", "oom.c"),
     maps={
         "slots": (4, records.PROCESS_RECORD.size),
         "spilled": (records.PROCESS_KEY.size, records.PROCESS_RECORD.size),
         "generations": (4, records.GENERATION.size),
         "cgroups": (records.CGROUP_KEY.size, records.CGROUP_RECORD.size),
         "exits": (0, 0),
+        "ooms": (0, 0),
         "counters": (4, records.CPU_COUNTERS.size),
         "controls": (4, records.CONTROL.size),
     },
@@ -53,8 +57,10 @@ WITNESS = ProgramSet(
         Probe("cgroup_attach_task", "on_attach", typed=True),
         Probe("sched_process_exec", "on_exec", typed=True),
         Probe("sched_process_fork", "on_fork", typed=True),
+        Probe("mark_victim", "on_oom", typed=True),
     ),
     iterator="on_task",
+    optional=frozenset({"on_oom"}),
 )
 
 TRACE_PROBES = {
@@ -68,7 +74,7 @@ TRACE_PROBES = {
 }
 
 TRACE = ProgramSet(
-    source="trace.c",
+    sources=("trace.c",),
     maps={"events": (0, 0), "counters": (4, records.CPU_COUNTERS.size)},
     probes=tuple(TRACE_PROBES.values()),
 )

@@ -19,12 +19,21 @@ spills of a
 GENERATION = struct.Struct("=Q")
 CGROUP_KEY = struct.Struct("=Q")
 CGROUP_RECORD = struct.Struct("=10QII")
-CPU_COUNTERS = struct.Struct("=8Q")
+CPU_COUNTERS = struct.Struct("=9Q")
 CONTROL = struct.Struct("=Q")
 EVENT_COMM = 16
 EVENT_TEXT = 80
 EVENT_LONG_TEXT = 4160
 EXIT = struct.Struct(f"=8QIIIiBBBBI{EVENT_COMM}s{EVENT_COMM}s")
+OOM_LEVELS = 8
+OOM_FRAMES = 24
+OOM_NAME = 80
+OOM_KNOWS_VICTIM, OOM_KNOWS_MEMORY, OOM_KNOWS_LEVELS = 1, 2, 4
+OOM_LEVEL = struct.Struct(f"=6Q{OOM_NAME}s")
+OOM = struct.Struct(
+    f"=6Q4q3I2i3I{EVENT_COMM}s{EVENT_COMM}s{OOM_NAME}s"
+    f"{8 * OOM_FRAMES}s{OOM_LEVELS * OOM_LEVEL.size}s"
+)
 EVENT = struct.Struct(f"=QQQQIIIiII{EVENT_COMM}s{EVENT_TEXT}s")
 LONG_EVENT = struct.Struct(f"=QQQQIIIiII{EVENT_COMM}s{EVENT_LONG_TEXT}s")
 """`struct long_event`, its text in one piece."""
@@ -80,6 +89,7 @@ class CpuCounters(NamedTuple):
     exits: int = 0
     seam_both: int = 0
     seam_snapshot: int = 0
+    ooms: int = 0
 
 
 class EventKind(IntEnum):
@@ -123,6 +133,46 @@ class ExitRecord(NamedTuple):
     reserved: int
     comm: bytes
     parent_comm: bytes
+
+
+class OomLevel(NamedTuple):
+    """`struct oom_level`."""
+
+    cgroup_id: int
+    used_pages: int
+    max_pages: int
+    memsw_used_pages: int
+    memsw_max_pages: int
+    oom_events: int
+    name: bytes
+
+
+class OomRecord(NamedTuple):
+    """`struct oom_record`; `stack` and `level` are arrays that are not unpacked."""
+
+    sequence: int
+    marked_ns: int
+    start_ns: int
+    cgroup_id: int
+    trigger_start_ns: int
+    trigger_cgroup_id: int
+    file_pages: int
+    anon_pages: int
+    swap_pages: int
+    shmem_pages: int
+    cpu: int
+    pid: int
+    trigger_pid: int
+    oom_score_adj: int
+    exit_code: int
+    known: int
+    levels: int
+    frames: int
+    comm: bytes
+    trigger_comm: bytes
+    trigger_cgroup: bytes
+    stack: bytes
+    level: bytes
 
 
 class EventRecord(NamedTuple):

@@ -16,12 +16,14 @@ from agent.clock import Clock
 from agent.errors import SourceError
 from agent.model.bpf import BpfView, CgroupEvents, ProcessExit, Seam
 from agent.model.container import Hierarchy
+from agent.model.oom import OomMark
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf.exits import Exits, Gatherer
 from agent.sources.bpf.kept import DIRECTORY
 from agent.sources.bpf.loader import read_counters
 from agent.sources.bpf.offsets import EXIT_BYTES
+from agent.sources.bpf.ooms import Ooms, kernel_symbols
 from agent.sources.bpf.programs import Order
 from agent.sources.bpf.startup import HandoverError, Probes, Startup
 from agent.sources.bpf.support import BpfSupport, probe_support
@@ -74,6 +76,7 @@ class Witness:
         self._probes: Probes | None = None
         self._table: ProcessTable | None = None
         self._exits: Gatherer | None = None
+        self._ooms: Ooms | None = None
         self._seam = Seam()
         self._gone_since: dict[int, int] = {}
         self._ended_since: dict[ProcessKey, int] = {}
@@ -129,9 +132,12 @@ class Witness:
         handover, maps = self._probes.handover, self._probes.maps
         self._table = ProcessTable(maps["slots"], maps["generations"], maps["spilled"])
         cpus = possible_cpus()
-        self._exits = Gatherer(
-            Exits(maps["exits"].fd, EXIT_BYTES), lambda: read_counters(maps["counters"], cpus)
-        )
+
+        def counters() -> list[records.CpuCounters]:
+            return read_counters(maps["counters"], cpus)
+
+        self._ooms = Ooms(maps["ooms"].fd, counters, kernel_symbols())
+        self._exits = Gatherer(Exits(maps["exits"].fd, EXIT_BYTES), counters, self._ooms)
         self._exits.start()
         self._seam = Seam(*handover.seam)
         log.info(
@@ -187,6 +193,8 @@ class Witness:
         self._release(table, read_ns)
         missed = sum(program_runs(fd).missed for fd in self._probes.programs.values())
         lost = sum(one.lost_processes + one.lost_cgroups for one in counters)
+        if self._ooms is not None:
+            lost += self._ooms.lost
         self._sweep(maps["cgroups"], gone, read_ns)
         gone_keys = table.released
         return BpfView(
@@ -208,6 +216,17 @@ class Witness:
             exits=gathered.exits,
             short_lived=gathered.short_lived,
         )
+
+    def ooms(self) -> tuple[OomMark, ...]:
+        """Who was killed for lack of memory since the last call; none while the state is not ready.
+
+        Raises SourceError where the kernel refuses a reading.
+        """
+        return self._ooms.take() if self._ooms is not None else ()
+
+    def ended(self) -> tuple[ProcessExit, ...]:
+        """The latest processes that ended since the last call, whoever read in between."""
+        return self._exits.ended() if self._exits is not None else ()
 
     def _release(self, table: ProcessTable, now_ns: int) -> None:
         """Gives up records of ended processes whose freeing was not told; each is `late`."""
@@ -241,6 +260,9 @@ class Witness:
         if self._exits is not None:
             self._exits.close()
             self._exits = None
+        if self._ooms is not None:
+            self._ooms.close()
+            self._ooms = None
         if self._probes is not None:
             self._probes.close()
             self._probes = None

@@ -42,6 +42,8 @@ class CgroupLayout:
     proc: Path
     hugetlb1_root: Path | None = None
     """Mount of the hugetlb controller's v1 hierarchy."""
+    blkio1_root: Path | None = None
+    """Mount of the blkio controller's v1 hierarchy."""
     sys: Path = Path("/sys")
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
     """What one read leaves for the next."""
@@ -77,6 +79,9 @@ def detect(
     hugetlb1_root = _best(
         mounts, root, lambda mount: mount.fstype == "cgroup" and "hugetlb" in mount.options
     )
+    blkio1_root = _best(
+        mounts, root, lambda mount: mount.fstype == "cgroup" and "blkio" in mount.options
+    )
     identifying = memory1_root or default_root
     if identifying is None:
         raise SourceError(
@@ -96,6 +101,7 @@ def detect(
         cpuacct_root=cpuacct_root,
         proc=proc,
         hugetlb1_root=hugetlb1_root,
+        blkio1_root=blkio1_root,
         sys=sys,
     )
 

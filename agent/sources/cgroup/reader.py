@@ -60,11 +60,17 @@ def read(
     `unknown_ids` are ids that Docker was asked for again and does not explain: container-like
     directories among them are taken for foreign containers. A cgroup that vanishes raises nothing;
     a running container without a directory is left out, unless its first process is surely known.
+    Where two engines list one id, the cgroup is the first one's: the order is the settings'.
     """
     clock = clock or SystemClock()
     proc = os.fspath(layout.proc)
     host_pid_ns, host_uts_ns = _host_namespaces(proc)
-    living = {one.id: one for one in containers if _may_have_processes(one)}
+    first_of = {one.id: one for one in reversed(containers)}
+    living = {
+        one.id: one
+        for one in containers
+        if _may_have_processes(one) and first_of[one.id].engine == one.engine
+    }
     firsts = {
         key: first
         for key, one in living.items()

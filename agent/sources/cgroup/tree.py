@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.model.cgroup_names import container_like
+from agent.model.cgroup_names import container_like, holds_pods, is_monitors
 from agent.model.container_id import ids_in
 
 log = logging.getLogger(__name__)
@@ -166,19 +166,21 @@ def choose(
 
     `first_paths` are the paths of first processes' cgroups, where they are known. Of several
     directories with one id the one goes first that holds the first process, then one that root made
-    (a user with a delegated cgroup may call it anything), then the one nearest the root.
+    (a user with a delegated cgroup may call it anything), then one of an engine's form (podman's
+    health checks are `<id>.service`), then the one nearest the root. A monitor's is none.
     """
     ids = frozenset(wanted)
     candidates: dict[str, list[int]] = {}
     for place, directory in enumerate(directories):
         for container_id in ids_in(directory.name):
-            if container_id in ids:
+            if container_id in ids and not is_monitors(directory.name):
                 candidates.setdefault(container_id, []).append(place)
 
-    def rank(container_id: str, place: int) -> tuple[bool, bool, int, str]:
+    def rank(container_id: str, place: int) -> tuple[bool, bool, bool, int, str]:
         directory = directories[place]
         holds_first = _is_within(first_paths.get(container_id, ""), directory.path)
-        return (not holds_first, directory.uid != 0, directory.depth, directory.path)
+        odd_form = container_like(directory.name) is None
+        return (not holds_first, directory.uid != 0, odd_form, directory.depth, directory.path)
 
     chosen: dict[str, int] = {}
     for container_id, places in candidates.items():
@@ -230,7 +232,12 @@ def unlisted(
         above = place_of[directory.parent] if directory.parent >= 0 else -1
         if owner[place]:
             above = -1
-        elif above < 0 and (named := container_like(directory.name)) and named[1] not in listed:
+        elif (
+            above < 0
+            and (named := container_like(directory.name))
+            and named[1] not in listed
+            and not (named[0] == "" and holds_pods(directories[directory.parent].name))
+        ):
             above = place
             ids[place] = named
         place_of.append(above)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.clock import Clock
+from agent.engine_api.address import PODMAN_KIND, kind_of
 from agent.engine_api.client import EventsRefusedError, EventStream
 from agent.errors import EngineUnavailableError
 from agent.model.container_id import is_full_id
@@ -20,9 +21,13 @@ from agent.util.backoff import Backoff
 log = logging.getLogger(__name__)
 
 _EVENTS = ("create", "start", "pause", "unpause", "die", "destroy", "rename", "oom")
+_PODMANS = {"died": "die", "exited": "die", "remove": "destroy"}
+"""Podman's own words: it filters by them and sends some of Docker's, by version."""
 _OPEN_TIMEOUT_S = 5.0
 _BACKOFF = Backoff(first_ns=2 * 10**8, longest_ns=5 * 10**9)
 _JOIN_S = 5.0
+_MOST_NAMES = 255
+_MOST_TEXT = 512
 
 
 class EngineEvents:
@@ -38,6 +43,7 @@ class EngineEvents:
         self, docker_host: str, clock: Clock, callback: Callable[[str, str], None]
     ) -> None:
         self._host = docker_host
+        self._kinds = (*_EVENTS, *_PODMANS) if kind_of(docker_host) == PODMAN_KIND else _EVENTS
         self._clock = clock
         self._callback = callback
         self._ending = threading.Event()
@@ -52,6 +58,8 @@ class EngineEvents:
         """Events that were not what Docker's API describes; they are left out."""
         self.refusal = ""
         """Why Docker gives no events though it is there, "" while it does."""
+        self.names: dict[str, tuple[str, str]] = {}
+        """Name and image of the containers that started, by full id; the latest ones."""
         self.quiet_since_ns: int | None = None
         """Boot clock of the last event, or of the stream's begin; None while there is no stream."""
 
@@ -104,7 +112,7 @@ class EngineEvents:
         with self._lock:
             if self._ending.is_set():
                 return
-            stream = self._stream = EventStream(self._host, _EVENTS, _OPEN_TIMEOUT_S)
+            stream = self._stream = EventStream(self._host, self._kinds, _OPEN_TIMEOUT_S)
         try:
             stream.open()
             self._opened = True
@@ -138,8 +146,20 @@ class EngineEvents:
             self._callback("unread", "")
             return
         kind, actor = event.get("Action"), event.get("Actor")
+        if isinstance(kind, str):
+            kind = _PODMANS.get(kind, kind)
         container_id = actor.get("ID") if isinstance(actor, dict) else None
-        if kind in _EVENTS and is_full_id(container_id):
-            self._callback(str(kind), str(container_id))
+        if isinstance(kind, str) and kind in _EVENTS and is_full_id(container_id):
+            if kind == "start" and isinstance(actor, dict):
+                self._learn(str(container_id), actor.get("Attributes"))
+            self._callback(kind, str(container_id))
         else:
             self.odd_events += 1
+
+    def _learn(self, container_id: str, attributes: object) -> None:
+        if isinstance(attributes, dict):
+            name, image = (str(attributes.get(key, ""))[:_MOST_TEXT] for key in ("name", "image"))
+            self.names = {
+                **dict(list(self.names.items())[-_MOST_NAMES:]),
+                container_id: (name, image),
+            }

@@ -9,8 +9,9 @@ is decided on them is compared with what the engine says later. The size of an a
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,11 +22,14 @@ import requests.exceptions
 
 from agent.clock import Clock
 from agent.engine_api import ownership, schema
+from agent.engine_api.address import PODMAN_KIND, kind_of, product
 from agent.engine_api.client import answering, connect
 from agent.engine_api.schema import Inspected, Listed, label_text
 from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
-from agent.model.container import Container
+from agent.model.container import DOCKER, Container
+from agent.sources.engine import pods
+from agent.sources.engine.pods import PodPlace
 from agent.sources.engine.uptime import at_least_up_ns
 from agent.util.terminal import printable
 
@@ -40,6 +44,9 @@ LOOK_AGAIN_S = 0.2
 
 _ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the answer to one question can be instead of the answer."""
+
+_NO_POD = PodPlace("", is_infra=False)
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 
 T = TypeVar("T")
 
@@ -63,7 +70,7 @@ class _Known:
 
     inspected: Inspected
     created_ns: int
-    own_installation: str
+    own_labels: Mapping[str, str]
     state: str
     read_ns: int
 
@@ -71,13 +78,31 @@ class _Known:
 class Engine:
     """Docker as a source. One thread uses one object; it connects by itself, again if need be."""
 
-    def __init__(self, docker_host: str, clock: Clock, deadline_s: float = LIST_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        docker_host: str,
+        clock: Clock,
+        deadline_s: float = LIST_DEADLINE_S,
+        *,
+        name: str = DOCKER,
+        observed_only: str = "",
+        all_labels: bool = False,
+    ) -> None:
+        """`name` is the engine's in the settings, `observed_only` why none of its containers is
+        governed, "" where they may be. `all_labels`: images are asked for their labels, to tell
+        which a container has itself; otherwise only for the installation's.
+        """
+        self._all_labels = all_labels
         self._host = docker_host
+        self._name = name
+        self._observed_only = observed_only
+        self._pods: Mapping[str, PodPlace] | None = {}
+        """None where podman does not say."""
         self._clock = clock
         self._deadline_s = deadline_s
         self._client: docker.APIClient | None = None
         self._known: dict[str, _Known] = {}
-        self._claims_of_images: dict[str, str] = {}
+        self._image_labels: dict[str, Mapping[str, str]] = {}
         self._mute: set[str] = set()
         """Containers whose last look was not answered in time."""
         self._undescribed = 0
@@ -98,12 +123,14 @@ class Engine:
                 read_ns = self._clock.boot_ns()
                 listed = self._ask(ends, lambda api: api.containers(all=True), _a_list)
                 entries, left_out = self._entries(listed)
+                if kind_of(self._host) == PODMAN_KIND:
+                    self._pods = self._read_pods(ends)
                 found = [self._container(one, ends) for one in entries]
         except docker.errors.APIError as error:
             self.close()
             raise EngineUnavailableError(
-                f"Docker at {self._host} refuses: {str(error.explanation)[:300]}.",
-                "Look at `sudo docker ps -a`.",
+                f"{product(self._host)} at {self._host} refuses: {str(error.explanation)[:300]}.",
+                f"Look at `sudo {kind_of(self._host)} ps -a`.",
             ) from error
         except BaseException:
             self.close()
@@ -113,6 +140,13 @@ class Engine:
         self._known = {key: known for key, known in self._known.items() if key in present}
         self._mute &= present
         return Listing(containers, read_ns, self._undescribed, left_out)
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        """Changes `all_labels`; what is known without them is asked for again."""
+        if wanted != self._all_labels:
+            self._all_labels = wanted
+            self._known.clear()
+            self._image_labels.clear()
 
     def close(self) -> None:
         """Drops the connection; the next `list` makes a new one."""
@@ -153,6 +187,7 @@ class Engine:
             return None
         state = schema.container_state(listed.State)
         inspected = known.inspected
+        place = (self._pods or {}).get(listed.Id, _NO_POD)
         return Container(
             id=listed.Id,
             name=_name(listed, inspected),
@@ -161,9 +196,30 @@ class Engine:
             state=state,
             first_pid=inspected.State.Pid if state.is_running else 0,
             labels=label_text(listed.Labels),
-            own_installation=known.own_installation,
+            own_installation=known.own_labels.get(ownership.INSTALLATION_LABEL, ""),
+            own_labels=known.own_labels,
+            health=health(listed.Status),
+            needs=inspected.HostConfig.needs,
+            restart_policy=_restart_policy(inspected),
             started_ns=_moment_or_0(inspected.State.StartedAt),
+            engine=self._name,
+            pod=place.pod,
+            observed_only=self._why_observed(place),
         )
+
+    def _read_pods(self, ends: float) -> Mapping[str, PodPlace] | None:
+        """None, which is logged once, where podman does not say which pods there are."""
+        try:
+            return self._ask(ends, pods.read, _as_read)
+        except (docker.errors.APIError, *_ODD) as error:
+            if self._pods is not None:
+                log.warning("engine=%s pods=unknown none is governed: %s", self._name, error)
+            return None
+
+    def _why_observed(self, place: PodPlace) -> str:
+        if self._observed_only or self._pods is None:
+            return self._observed_only or "podman does not say which containers hold a pod"
+        return f"the infra container of pod {place.pod}" if place.is_infra else ""
 
     def _inspected(self, listed: Listed, ends: float) -> _Known | None:
         """What Docker knows of one container, asked again unless it cannot have restarted since.
@@ -201,8 +257,8 @@ class Engine:
         self._mute.discard(listed.Id)
         if inspected.Id != listed.Id:
             return self._without_a_look(listed, "another container than the one asked for")
-        own = self._own_installation(listed, inspected, ends)
-        fresh = _Known(inspected, created_ns, own or "", listed.State, now_ns)
+        own = self._own_labels(listed, inspected, ends)
+        fresh = _Known(inspected, created_ns, own or {}, listed.State, now_ns)
         if own is None:
             self._undescribed += 1
         else:
@@ -222,40 +278,61 @@ class Engine:
         return _Known(
             schema.unseen(listed.Id),
             listed.Created * 10**9,
-            "",
+            {},
             listed.State,
             self._clock.boot_ns(),
         )
 
-    def _own_installation(self, listed: Listed, inspected: Inspected, ends: float) -> str | None:
-        """The installation's label where the container itself carries it, None where its image
-        cannot be looked at.
+    def _own_labels(
+        self, listed: Listed, inspected: Inspected, ends: float
+    ) -> Mapping[str, str] | None:
+        """The labels that the container itself carries, None where its image cannot be looked at.
+
+        Where the image is gone nothing can be proved. Without `all_labels` only the installation's.
         """
-        claimed = ownership.claimed(label_text(inspected.Config.Labels))
+        labels = label_text(inspected.Config.Labels)
+        if not self._all_labels:
+            claimed = ownership.claimed(labels)
+            labels = {ownership.INSTALLATION_LABEL: claimed} if claimed else {}
         image = inspected.Image or listed.ImageID
-        if not claimed or not image:
-            return ownership.own_installation(claimed, None)
-        if image not in self._claims_of_images:
+        if not labels or not image:
+            return {}
+        if image not in self._image_labels:
             try:
-                labels = self._ask(
+                inherited = self._ask(
                     min(ends, time.monotonic() + LOOK_DEADLINE_S),
                     lambda api: api.inspect_image(image),  # type: ignore[no-untyped-call]
                     schema.image_labels,
                 )
             except docker.errors.NotFound:
-                return ownership.own_installation(claimed, None)
+                return {}
             except (docker.errors.APIError, requests.exceptions.Timeout, TimeoutError, *_ODD):
                 if time.monotonic() >= ends:
                     raise
                 return None
-            self._claims_of_images[image] = ownership.claimed(labels)
-        return ownership.own_installation(claimed, self._claims_of_images[image])
+            self._image_labels[image] = inherited
+        return ownership.own_labels(labels, self._image_labels[image])
+
+
+def health(status: str) -> str:
+    """Docker's word on the health check in `Up 2 hours (unhealthy)`, "" without one."""
+    found = _HEALTH.search(status)
+    return found[1] if found else ""
+
+
+def _as_read(answer: Mapping[str, PodPlace]) -> Mapping[str, PodPlace]:
+    return answer
 
 
 def _a_list(answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list):
         raise ValueError("its list of containers is not one")  # noqa: TRY004 - Docker's value
     return answer
+
+
+def _restart_policy(inspected: Inspected) -> str:
+    policy = inspected.HostConfig.RestartPolicy
+    return printable(policy.Name) if policy else ""
 
 
 def _moment_or_0(text: str) -> int:

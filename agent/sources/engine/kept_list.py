@@ -30,12 +30,16 @@ class KeptList:
         self._clock = clock
         self._quiet_since_ns = quiet_since_ns
         self._kept: Listing | None = None
+        self._labels_wanted: bool | None = None
 
     def list(self, *, fresh: bool = False) -> Listing:
         """All containers; with `fresh` by Docker's word of this moment.
 
         Raises EngineUnavailableError as `Engine.list` does.
         """
+        if (wanted := self._labels_wanted) is not None:
+            self._labels_wanted = self._kept = None
+            self._engine.ask_all_labels(wanted)
         kept = self._kept
         if kept is not None and not fresh and self._holds(kept):
             return kept
@@ -44,6 +48,13 @@ class KeptList:
         if not listing.undescribed:
             self._kept = listing
         return listing
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        """As `Engine.ask_all_labels`, with the next list; what is kept was read without them.
+
+        Any thread.
+        """
+        self._labels_wanted = wanted
 
     def _holds(self, kept: Listing) -> bool:
         quiet_ns = self._quiet_since_ns()

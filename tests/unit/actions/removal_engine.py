@@ -39,6 +39,8 @@ class RemovalEngine(FakeEngine):
         self.kinds: dict[str, Callable[[int], Answer]] = {
             "look": lambda n: (200, about()),
             "stop": lambda n: (204, None),
+            "restart": lambda n: (204, None),
+            "pause": lambda n: (204, None),
             "delete": lambda n: (204, None),
             "list": lambda n: (200, []),
             "image": lambda n: (200, {"Config": {"Labels": None}}),
@@ -57,6 +59,7 @@ class RemovalEngine(FakeEngine):
             connection.sendall(reply(VERSION))
             return
         ends = {"/stop": "stop", "/containers/json": "list"}
+        ends |= {"/restart": "restart", "/pause": "pause"}
         kind = next((word for end, word in ends.items() if path.endswith(end)), "look")
         kind = "delete" if method == "DELETE" else kind
         kind = "image" if "/images/" in path else kind

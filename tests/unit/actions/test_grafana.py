@@ -15,7 +15,7 @@ import pytest
 
 from agent.actions import grafana
 from agent.actions.grafana import CONTAINER, IMAGE, PROJECT, Grafana, compose_command, port_is_free
-from agent.config import GrafanaSettings
+from agent.config import GrafanaLanguage, GrafanaSettings
 from agent.errors import AgentError, EngineUnavailableError
 from agent.util.subprocess import CommandError, Finished
 from tests.unit.sources.engine.fake_engine import FakeEngine, reply
@@ -108,6 +108,7 @@ def test_it_comes_up_by_compose_and_its_address_is_given_once_it_is_healthy(
     assert compose.env == {
         "SO1_GRAFANA_IMAGE": IMAGE,
         "SO1_GRAFANA_PORT": str(port),
+        "SO1_GRAFANA_DASHBOARDS": "./dashboards",
         "SO1_DATABASE_DIR": "/srv/so1",
         "SO1_DATABASE_FILE": "a%20base.db",
         "GF_SECURITY_ADMIN_PASSWORD": "secret",
@@ -117,6 +118,20 @@ def test_it_comes_up_by_compose_and_its_address_is_given_once_it_is_healthy(
     assert compose.locks == 1  # it outlives an agent that is killed, and keeps the turn
     assert said == [f"Grafana: starting {IMAGE} …"]
     assert engine.calls[-1] == LOOK
+
+
+@pytest.mark.parametrize(
+    ("language", "directory"),
+    [(GrafanaLanguage.SPANISH, "dashboards"), (GrafanaLanguage.ENGLISH, "dashboards-en")],
+)
+def test_the_dashboards_are_of_the_language_that_is_set(
+    language: GrafanaLanguage, directory: str
+) -> None:
+    settings = GrafanaSettings(language=language)
+    one = Grafana(settings, Path("/opt/so1"), Path("/srv/metrics.db"), "unix:///none")
+    chosen = one.directory() / one.environment()["SO1_GRAFANA_DASHBOARDS"]
+    assert chosen.resolve().name == directory
+    assert (chosen / "monitor-de-sistema.json").is_file()
 
 
 def test_what_settling_the_password_warns_of_is_said(

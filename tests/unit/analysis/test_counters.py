@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,16 @@ from agent.model.accounts import ContainerShare
 from agent.model.attribution import AttributionCounts
 from agent.model.bpf import CgroupEvents
 from agent.model.removal import Outcome
-from tests.unit.store.builders import ID_A, ID_B, a_container, a_removal, a_tick, totals
+from tests.unit.store.builders import (
+    ID_A,
+    ID_B,
+    KEY_A,
+    KEY_B,
+    a_container,
+    a_removal,
+    a_tick,
+    totals,
+)
 
 
 def share(
@@ -47,24 +58,24 @@ def test_what_one_tick_takes_back_the_next_ones_make_up_for() -> None:
 
 def test_a_container_that_docker_no_longer_lists_is_forgotten() -> None:
     both = (totals(a_container("a", ID_A)), totals(a_container("b", ID_B)))
-    shares = {ID_A: share(living=5, forks=2), ID_B: share(living=7)}
+    shares = {KEY_A: share(living=5, forks=2), KEY_B: share(living=7)}
     counters = LastingCounters().after(a_tick(totals=both, shares=shares))
-    assert counters.containers[ID_A] == ContainerCounters(living_ns=5, starts=2, exits=2)
+    assert counters.containers[KEY_A] == ContainerCounters(living_ns=5, starts=2, exits=2)
 
-    counters = counters.after(a_tick(totals=both[:1], shares={ID_A: share(living=1)}))
+    counters = counters.after(a_tick(totals=both[:1], shares={KEY_A: share(living=1)}))
 
-    assert set(counters.containers) == {ID_A}
-    assert counters.containers[ID_A].living_ns == 6
+    assert set(counters.containers) == {KEY_A}
+    assert counters.containers[KEY_A].living_ns == 6
 
 
 def test_while_docker_is_away_no_container_is_forgotten() -> None:
-    counters = LastingCounters().after(a_tick(shares={ID_A: share(living=5)}))
+    counters = LastingCounters().after(a_tick(shares={KEY_A: share(living=5)}))
     away = a_tick(container_count=None, totals=(), container_processes=())
     assert counters.after(away).containers == counters.containers
 
 
 def test_a_share_of_a_container_that_docker_does_not_list_is_not_counted() -> None:
-    assert LastingCounters().after(a_tick(shares={ID_B: share(living=5)})).containers == {}
+    assert LastingCounters().after(a_tick(shares={KEY_B: share(living=5)})).containers == {}
 
 
 def test_ticks_losses_and_kills_add_up() -> None:
@@ -75,7 +86,8 @@ def test_ticks_losses_and_kills_add_up() -> None:
 
 def test_removals_count_by_rule_reason_and_outcome() -> None:
     ended = [a_removal(1), a_removal(2), a_removal(3, Outcome.FAILED, "no")]
-    counters = LastingCounters().with_removals(ended, "original").with_removals(ended[:1], "mine")
+    mine = replace(ended[0], decision=replace(ended[0].decision, rule="mine"))
+    counters = LastingCounters().with_removals([*ended, mine])
     assert counters.host == {
         (REMOVALS, "original", "excess-high", "removed"): 2,
         (REMOVALS, "original", "excess-high", "failed"): 1,
@@ -86,6 +98,8 @@ def test_removals_count_by_rule_reason_and_outcome() -> None:
 def test_rules_without_end_end_in_one_series() -> None:
     counters = LastingCounters()
     for number in range(MAX_SERIES + 5):
-        counters = counters.with_removals([a_removal()], f"rule-{number}")
+        one = a_removal()
+        decision = replace(one.decision, rule=f"rule-{number}")
+        counters = counters.with_removals([replace(one, decision=decision)])
     assert len(counters.host) == MAX_SERIES + 1
     assert counters.host[(REMOVALS, OTHERS, "excess-high", "removed")] == 5

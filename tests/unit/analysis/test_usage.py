@@ -101,7 +101,7 @@ def test_a_row_of_a_container_s_process_carries_what_is_known_of_it() -> None:
     (found,) = usage.container_process_usages([one], snapshot(), NOTHING)
     assert (found.pid, found.name, found.rss_kb) == (9, "sh", 77)
     assert (found.verified, found.basis) == (Verified.CONFLICT, Basis.MOVED)
-    assert (found.container_id, found.container_name) == (ID.id, "so1_contenedor_a")
+    assert (found.container, found.container_name) == (ID, "so1_contenedor_a")
 
 
 def test_held_memory_is_the_cgroup_s_where_there_is_a_controller() -> None:

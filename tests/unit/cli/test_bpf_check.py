@@ -88,7 +88,7 @@ class FakeOutside(Outside):
     def own_container(self) -> OwnContainer:
         return OwnContainer(self._host.proc / "nobody")
 
-    def engine(self) -> Any:
+    def engine(self, settings: Any) -> Any:
         return self._engine
 
     def read_modules(self) -> Snapshot:

@@ -19,6 +19,7 @@ import pytest
 from agent import __main__ as entry
 from agent import __version__
 from agent.cli.app import app
+from agent.cli.commands import fleet
 from tests.other_user import NOBODY, need_readable_checkout
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -40,14 +41,21 @@ def takes(*options: str) -> frozenset[str]:
 COMMANDS = {
     "start": Command(("start",), takes=takes("--database", "--interval")),
     "stop": Command(("stop",)),
+    "reload": Command(("reload",)),
     "status": Command(("status",), takes=takes("--database", "--json")),
     "cleanup": Command(("cleanup",), takes=takes("--database")),
     "bpf trace": Command(("bpf", "trace"), takes=takes("--container", "--duration", "--json")),
     "bpf check": Command(("bpf", "check"), takes=takes("--canary", "--json")),
-    "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--database")),
-    "report": Command(("report",), root=False, takes=takes("--since", "--json", "--database")),
+    "top": Command(("top",), root=False, takes=takes("--sort", "--once", "--at", "--database")),
+    "report": Command(
+        ("report",), root=False, takes=takes("--since", "--at", "--json", "--database")
+    ),
+    "oom": Command(("oom",), root=False, takes=takes("--since", "--json", "--database")),
+    "who": Command(("who", "1"), takes=takes("--name", "--json", "--database")),
     "fleet init": Command(
-        ("fleet", "init", "host=/x"), root=False, takes=takes("--facts-days", "--figures-days")
+        ("fleet", "init", "host=/x"),
+        root=False,
+        takes=takes("--facts-days", "--figures-days", "--shard"),
     ),
     "fleet enroll": Command(
         ("fleet", "enroll", "host=/x", "a" * 32), root=False, takes=takes("--name")
@@ -56,8 +64,17 @@ COMMANDS = {
     "fleet forget": Command(("fleet", "forget", "host=/x", "a" * 32), root=False),
     "fleet ship": Command(("fleet", "ship"), takes=takes("--database")),
     "fleet status": Command(("fleet", "status"), takes=takes("--json")),
+    "fleet hub": Command(("fleet", "hub", "host=/x"), root=False, takes=takes("--shards")),
     "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
+    "policy disarm": Command(("policy", "disarm"), takes=takes("--database")),
+    "policy arm": Command(("policy", "arm"), takes=takes("--database")),
+    "notify test": Command(("notify", "test"), takes=takes("--json", "--summary")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
+    "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
+    "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),
+    "policy apply": Command(("policy", "apply", "p"), takes=takes("--database", "--json")),
+    "policy why": Command(("policy", "why", "web"), takes=takes("--database", "--json")),
+    "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {
     "an unknown key": ("intervall_s = 20", "intervall_s"),
@@ -321,3 +338,8 @@ def test_an_event_that_is_none_is_named_with_those_that_there_are(
     said = agent("bpf", "trace", "--event", given)
     one_sentence(said, "is no kind of event", "fork, exec, exit, attach, mkdir, rmdir, oom")
     assert said.status == 2
+
+
+def test_there_is_a_command_for_each_thing_that_is_done_at_a_centre() -> None:
+    named = {one.callback.__name__ for one in fleet.app.registered_commands if one.callback}
+    assert named == {"init", "enroll", "rotate", "forget", "ship", "hub", "status", "top"}

@@ -28,6 +28,7 @@ from agent.cli.views import top as view
 from agent.cli.views.top import Choice, press
 from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import PolicySettings
+from agent.model.proof import ArmingWord
 from agent.store.queries import ShortLived
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.world import END_MS, Plan
@@ -101,7 +102,7 @@ def test_only_a_container_that_is_away_is_shown_as_removed(
     identity, path = with_removal(file, tmp_path, outcome, error)
     found = view.read(path, PolicySettings())
     assert found is not None
-    assert (identity in found.gone) is away
+    assert (("docker", identity) in found.gone) is away
     assert (identity in {one.container_id for one in found.contenders}) is not away
 
 
@@ -141,9 +142,9 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     box = snapshot.containers[0]
     at = (snapshot.tick.timestamp_ms, box.container_id, box.container_name)
     unseen = (
-        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5),
-        ShortLived(*at, "", "(others)", 3, 0.0, None),
-        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0),
+        ShortLived(*at, "sh", "sle\x1bep", 12, 34.56, 1.5, "docker"),
+        ShortLived(*at, "", "(others)", 3, 0.0, None, "docker"),
+        ShortLived(at[0], "another", "another", "sh", "elsewhere", 1, 1.0, 1.0, "docker"),
     )
     shown = replace(snapshot, short_lived=unseen)
     text = text_of(shown, Choice(selected=box.container_id, inside=True))
@@ -151,6 +152,10 @@ def test_what_a_container_ran_unseen_stands_below_its_processes(snapshot: view.L
     assert "(others): 3 times, 0.0 ms of CPU" in text
     assert "elsewhere" not in text
     assert "\x1b" not in text
+    listed = view.plain(shown, Choice(), shown.tick.timestamp_ms).splitlines()
+    (place,) = [at for at, line in enumerate(listed) if "unseen: 12 sle\\x1bep, 3 (others)" in line]
+    assert box.container_name in listed[place - 1]
+    assert "35 ms of CPU" in listed[place]
 
 
 def test_the_choice_moves_and_stops_at_both_ends(snapshot: view.LastTick) -> None:
@@ -206,6 +211,13 @@ def test_an_old_tick_says_its_age(snapshot: view.LastTick) -> None:
     now_ms = snapshot.tick.timestamp_ms + 3_600_000 + 120_000
 
     assert "tick 1 h 2 min ago" in view.headline(snapshot, now_ms)
+
+
+def test_a_disarmed_policy_is_the_first_word(snapshot: view.LastTick) -> None:
+    now_ms = snapshot.tick.timestamp_ms
+    disarmed = replace(snapshot, word=ArmingWord(False, 1, "by hand: x"))
+    assert view.headline(disarmed, now_ms).startswith("DISARMED (by hand: x), tick ")
+    assert view.headline(snapshot, now_ms).startswith("tick ")
 
 
 def test_a_small_terminal_keeps_the_chosen_row_and_says_how_many_are_left_out(
@@ -330,3 +342,19 @@ def test_it_is_live_and_puts_the_terminal_back(terminal: Terminal, end: bytes) -
 
     assert terminal.process.wait(DEADLINE_S) == 0
     assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+def test_the_rule_of_ones_own_that_claims_a_container_stands_beside_it(
+    snapshot: view.LastTick,
+) -> None:
+    assert "RULE" not in text_of(snapshot, Choice()), "nobody has rules: as before"
+    built_in = tuple(replace(row, rule="original-low") for row in snapshot.containers)
+    assert "RULE" not in text_of(replace(snapshot, containers=built_in), Choice())
+    mine = (replace(built_in[0], rule="nightly-jobs", tier="none"), *built_in[1:])
+    for text in (
+        text_of(replace(snapshot, containers=mine), Choice()),
+        view.plain(replace(snapshot, containers=mine), Choice(), END_MS),
+    ):
+        assert "RULE" in text
+        assert text.count("nightly-jobs") == 1
+        assert "original-low" not in text

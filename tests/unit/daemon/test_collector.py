@@ -19,6 +19,7 @@ from agent.policy import governance
 from agent.sources import host_metrics
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Listing
+from agent.sources.engine.lists import EngineLists
 from tests.unit import builders
 from tests.unit.sources.fake_host import FakeHost
 
@@ -66,7 +67,7 @@ class World:
         listed: Any = List(*self.containers)
         collector = Collector(
             read_processes=self.snapshot,
-            engine=listed,
+            engines=EngineLists({"docker": listed}),
             layout=self.host.layout(),
             read_cgroups=reader.read,
             read_bpf=lambda: Part(None, 0, "none here"),

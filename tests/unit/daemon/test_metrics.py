@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from agent.config import Config, MetricsSettings, PathSettings
+from agent.config import Config, PathSettings
+from agent.config_outlets import MetricsSettings
 from agent.daemon.metrics import Metrics
 from agent.errors import StoreError
+from agent.model.proof import BudgetName, BudgetUse
 from agent.store.store import Store
 from tests.unit.analysis.test_counters import share
-from tests.unit.store.builders import ID_A, a_pass, a_removal, a_tick, open_store
+from tests.unit.store.builders import KEY_A, a_pass, a_removal, a_tick, open_store
 
 LIVING = ("so1_container_cpu_seconds_total", "living")
 
@@ -65,14 +67,14 @@ def test_counters_go_on_after_a_kill(tmp_path: Path) -> None:
     store = open_store(path)
     metrics = Metrics.start(config(path), store)
     metrics.removed([a_removal()])
-    tick(metrics, store, shares={ID_A: share(living=3 * 10**9)}, passes=(a_pass(),))
+    tick(metrics, store, shares={KEY_A: share(living=3 * 10**9)}, passes=(a_pass(),))
     assert scrape(metrics)[LIVING] == 3
     metrics.close()
     # Nothing is closed in the store: that is how a killed agent leaves its file.
 
     with open_store(tmp_path / "metrics.db") as again:
         metrics = Metrics.start(config(path), again)
-        tick(metrics, again, shares={ID_A: share(living=10**9)})
+        tick(metrics, again, shares={KEY_A: share(living=10**9)})
         found = scrape(metrics)
         metrics.close()
     assert found[LIVING] == 4
@@ -87,17 +89,17 @@ def test_what_could_not_be_stored_is_not_shown_and_not_lost(
     path = tmp_path / "metrics.db"
     with open_store(path) as store:
         metrics = Metrics.start(config(path), store)
-        tick(metrics, store, shares={ID_A: share(living=10**9)})
+        tick(metrics, store, shares={KEY_A: share(living=10**9)})
 
         def full(*_: object) -> None:
             raise StoreError("The disk is full.")
 
         with monkeypatch.context() as patched:
             patched.setattr("agent.store.counters.write", full)
-            assert not tick(metrics, store, shares={ID_A: share(living=10**9)})
+            assert not tick(metrics, store, shares={KEY_A: share(living=10**9)})
             found = scrape(metrics)
             assert (found[LIVING], found["so1_store_ok", ""]) == (1, 0)
-        tick(metrics, store, shares={ID_A: share(living=10**9)})
+        tick(metrics, store, shares={KEY_A: share(living=10**9)})
         found = scrape(metrics)
         assert (found[LIVING], found["so1_store_ok", ""]) == (3, 1)
         metrics.close()
@@ -125,6 +127,35 @@ def test_counters_that_cannot_be_read_begin_at_0(tmp_path: Path) -> None:
     path = tmp_path / "metrics.db"
     with open_store(path) as store:
         metrics = Metrics.start(config(tmp_path / "missing.db"), store)
-        tick(metrics, store, shares={ID_A: share(living=10**9)})
+        tick(metrics, store, shares={KEY_A: share(living=10**9)})
         assert scrape(metrics)[LIVING] == 1
         metrics.close()
+
+
+def test_a_disarmed_policy_and_the_budget_that_is_spent_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.db"
+    uses = (
+        BudgetUse(BudgetName.AGREEMENT, 0.5, "x"),
+        BudgetUse(BudgetName.LOSS, 0.0, "good again, and not for fifteen ticks"),
+    )
+    with open_store(path) as store:
+        metrics = Metrics.start(config(path), store)
+        try:
+            record = a_tick()
+            store.write_tick(record)
+            metrics.show(record, armed=False, stored=True, uses=uses, spent=(BudgetName.LOSS,))
+            client = http.client.HTTPConnection("127.0.0.1", metrics.port, timeout=20)
+            client.request("GET", "/metrics")
+            text = client.getresponse().read().decode("utf-8")
+            client.close()
+        finally:
+            metrics.close()
+    found = {
+        (sample.name, sample.labels.get("budget", "")): sample.value
+        for family in families(text)
+        for sample in family.samples
+    }
+    assert found["so1_policy_armed", ""] == 0
+    assert found["so1_proof_spent", "loss"] == 1
+    assert found["so1_proof_spent", "agreement"] == 0
+    assert found["so1_proof_used_ratio", "agreement"] == 0.5

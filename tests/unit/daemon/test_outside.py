@@ -51,7 +51,7 @@ def test_locks_store_and_id_lie_where_the_configuration_says(
 
 
 def test_the_engine_is_the_configured_one(outside: Outside, tmp_path: Path) -> None:
-    engine = outside.engine()
+    engine = outside.engine(outside.config.engines[0])
     with pytest.raises(AgentError, match=str(tmp_path)):
         engine.list()
     engine.close()

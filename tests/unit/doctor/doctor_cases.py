@@ -72,6 +72,20 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "Others may read",
         "chmod",
     ),
+    "a key that others may read": (
+        {"notify_problem": "The webhook's key is not root's alone.", "notify_hint": "chmod 0600"},
+        "notify",
+        State.DEGRADED,
+        "not root's alone",
+        "chmod",
+    ),
+    "a spent budget": (
+        {"disarmed": "the policy is disarmed: the budget loss is spent: 30 of 40"},
+        "proof",
+        State.DEGRADED,
+        "the budget loss is spent",
+        "sudo agent policy arm",
+    ),
     "no headers": (
         {"modules__headers": False, **UNBUILT},
         "headers",
@@ -183,6 +197,27 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         State.DEGRADED,
         "not installed",
         "start.sh",
+    ),
+    "hidden kernel addresses": (
+        {"oom__has_symbols": False},
+        "OOM kills",
+        State.DEGRADED,
+        "hides",
+        "kptr_restrict",
+    ),
+    "nobody who tells of OOM kills": (
+        {"oom__has_log": False, "bpf__problem": "no types.", "bpf__hint": "Boot another."},
+        "OOM kills",
+        State.DEGRADED,
+        "only counters",
+        "CAP_SYSLOG",
+    ),
+    "OOM kills that only root could look for": (
+        {"oom__has_log": None},
+        "OOM kills",
+        State.UNKNOWN,
+        "only root",
+        "sudo",
     ),
     "a /proc of processes alone": (
         {"proc_problem": "mounted subset=pid.", "proc_hint": "Mount a whole one."},

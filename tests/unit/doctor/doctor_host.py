@@ -15,6 +15,8 @@ from agent.doctor.facts import (
     Facts,
     LeftoverFacts,
     ModuleFacts,
+    OomFacts,
+    PressureFacts,
     PythonFacts,
     SigningFacts,
     StoreFacts,
@@ -29,7 +31,9 @@ GOOD = Facts(
     modules=ModuleFacts("6.1.0", True, False, True, (), True, ("sysinfo", "continfo"), True, ""),
     signing=SigningFacts(False, "none", False, False, None),
     bpf=BpfFacts("", "", True, "0.26.0", ""),
+    oom=OomFacts(True, True),
     cgroups=CgroupFacts("v2", "default", True),
+    pressure=PressureFacts(no_trigger=""),
     docker=DockerFacts(
         version="26.1",
         api="1.45",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ def test_the_checks_are_those_that_scripts_look_for_in_their_order() -> None:
     assert [one.name for one in judge(GOOD, Config())] == [
         *("privileges", "configuration", "python", "installation", "/proc"),
         *("kernel", "headers", "build tools", "module signing", "modules", "BPF", "BCC"),
-        *("cgroups", "memory controller", "Docker", "images", "compose", "cron"),
-        *("disk", "database", "clock", "metrics", "fleet", "agent"),
+        "OOM kills",
+        *("cgroups", "memory controller", "memory pressure", "Docker", "images", "compose", "cron"),
+        *("disk", "database", "clock", "metrics", "fleet", "notify", "proof"),
+        "agent",
     ]
 
 
@@ -94,6 +97,7 @@ def test_only_who_is_not_root_is_told_to_be(root: bool) -> None:
 
 def test_every_check_can_find_something_wrong() -> None:
     told = {name for _, name, *_ in TABLE.values()}
+    told.add("memory pressure")  # only a rule makes it wrong: test_pressure.py
     assert told == {one.name for one in judge(GOOD, Config())}
 
 
@@ -209,6 +213,22 @@ def test_the_plain_table_is_aligned_and_steers_no_terminal() -> None:
         r"long  missing   \x1b[2J",
         "                → remedy it",
     ]
+
+
+def test_a_condition_that_is_never_met_is_a_finding_and_the_agent_runs() -> None:
+    config = settings('[[policy.rule]]\nname = "x"\nmatch.name = "x"\nwhen.idle = "1h"')
+    assert check("configuration", config).state is State.OK
+    without = replace(GOOD.cgroups, io_problem="it counts no I/O", has_psi=False)
+    found = check("configuration", config, cgroups=without)
+    assert found.state is State.DEGRADED
+    assert 'rule "x": idle is never met: it counts no I/O' in found.finding
+    assert found.remedy == "agent policy check"
+    assert can_run(judge(replace(GOOD, cgroups=without), config))
+    presses = '[[policy.rule]]\nname = "x"\nmatch.name = "x"\nwhen.pressure.memory = 5'
+    assert (
+        "pressure is never met"
+        in check("configuration", settings(presses), cgroups=without).finding
+    )
 
 
 @pytest.mark.parametrize(

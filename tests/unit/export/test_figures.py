@@ -49,7 +49,7 @@ def test_containers_that_do_not_run_have_no_series_and_are_counted() -> None:
 def test_a_container_is_named_by_its_cgroups_path_and_never_twice() -> None:
     two = containers(2)
     cgroups = {
-        one.container.id: ContainerCgroup(one.container.id, "/docker/same", frozenset())
+        one.container.key: ContainerCgroup(one.container.key, "/docker/same", frozenset())
         for one in two
     }
     shown = of(a_tick(totals=two, cgroups=cgroups)).containers

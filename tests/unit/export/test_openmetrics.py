@@ -12,10 +12,10 @@ from agent.analysis.counters import ContainerCounters
 from agent.export.figures import Budget, ExportedFigures
 from agent.export.openmetrics import render
 from agent.model.attribution import AttributionCounts
-from agent.model.container import DOCKER, ContainerCgroup, ContainerKey
+from agent.model.container import ContainerCgroup
 from agent.model.host import HostFigures
 from tests.unit.export.test_figures import of
-from tests.unit.store.builders import ID_A, a_container, a_tick, totals
+from tests.unit.store.builders import ID_A, KEY_A, a_container, a_tick, totals
 
 HOSTILE = [
     'q"uote',
@@ -27,7 +27,7 @@ HOSTILE = [
     "ñ 容器",
 ]
 CGROUP = ContainerCgroup(
-    ContainerKey(DOCKER, ID_A),
+    KEY_A,
     f"/docker/{ID_A}",
     frozenset({1}),
     cpu_ns=1_500_000_000,
@@ -42,7 +42,7 @@ def shown(**changed: object) -> ExportedFigures:
     one = replace(a_container(), started_ns=1_700_000_000 * 10**9)
     record = a_tick(
         totals=(totals(one),),
-        cgroups={ID_A: CGROUP},
+        cgroups={KEY_A: CGROUP},
         checks=AttributionCounts(agree=4, conflict=1, moved=2),
     )
     figures = of(record)
@@ -95,6 +95,8 @@ def test_every_figure_of_the_host_has_its_name_and_unit() -> None:
         ("ticks",): 9,
         ("bpf_events_lost",): 3,
         ("oom_kills",): 1,
+        ("oom_victims", "limit"): 2,
+        ("oom_victims", "host"): 1,
         ("removals", "original", "exited", "removed"): 5,
     }
     budgets = (Budget("agreement", 0.25, spent=False), Budget("loss", 1.5, spent=True))
@@ -117,6 +119,8 @@ def test_every_figure_of_the_host_has_its_name_and_unit() -> None:
         ("so1_host_pressure_ratio", "memory"): 0.001,
         ("so1_host_processes",): 3,
         ("so1_oom_kills_total",): 1,
+        ("so1_oom_victims_total", "limit"): 2,
+        ("so1_oom_victims_total", "host"): 1,
         ("so1_command_processes", "proc-1"): 1,
         ("so1_command_rss_bytes", "proc-1"): 4096 * 1024,
         ("so1_command_cpu_usage_ratio", "proc-1"): 0.005,

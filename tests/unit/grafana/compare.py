@@ -18,6 +18,7 @@ SORTED_BY = {
     "Lista de Contenedores": 4,
     "Lista de Procesos": 3,
     "Registro de Eliminaciones": 0,
+    "Procesos de Vida Corta": 4,
 }
 """Columns that give a table its order."""
 

@@ -203,18 +203,62 @@ def _list(window: Window) -> Table:
 def _log(window: Window) -> Table:
     rows = window.shown(window.all.deletions)
     if not rows:
-        return [(None, "Ninguna en este rango", *[None] * 11)]
+        return [(None, "Ninguna en este rango", *[None] * 13)]
     rows = sorted(rows, key=lambda row: (-row["timestamp"], row["id"]))[:200]
     return [
         (
             row["timestamp"] / 1000, row["container_name"], row["tier"], row["rank"],
-            row["reason"], row["held_mb"], row["cpu_usage"],
+            row["reason"], row["rule"], row["action"], row["held_mb"], row["cpu_usage"],
             "left" if row["outcome"] == "gone" and row["error"] else row["outcome"],
             row["duration_ms"], row["available_before_mb"], row["available_after_mb"],
             row["decision"], row["error"],
         )
         for row in rows
     ]  # fmt: skip
+
+
+def _chosen(window: Window, rows: list[Row]) -> list[Row]:
+    """Within the range, of the chosen containers, whatever their tier."""
+    chosen = window.view.chosen.get("contenedor")
+    return [row for row in window.within(rows) if chosen is None or row["container_id"] in chosen]
+
+
+def _killed(window: Window) -> Table:
+    rows = _chosen(window, window.all.kills)
+    if not rows:
+        return [(None, "Ninguna en este rango", *[None] * 10)]
+    rows = sorted(rows, key=lambda row: (-row["timestamp"], -row["id"]))[:200]
+    return [
+        (
+            row["timestamp"] / 1000, row["container_name"], row["process_name"], row["pid"],
+            row["cause"], row["limit_container"], row["limit_mb"],
+            None if row["anon_mb"] is None
+            else row["anon_mb"] + row["file_mb"] + row["shmem_mb"],
+            row["trigger_name"], row["grower_name"], row["grown_mb"], row["witnesses"],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _unseen(window: Window) -> Table:
+    since = window.last["timestamp"] - 3_600_000
+    sums: dict[tuple[str, ...], list[Row]] = {}
+    for row in _chosen(window, window.all.short_lived):
+        if row["timestamp"] > since:
+            names = ("container_id", "container_name", "parent_name", "process_name")
+            sums.setdefault(tuple(row[name] for name in names), []).append(row)
+    if not sums:
+        return [("Ninguno en este rango", *[None] * 5)]
+    found = []
+    for (_, container, parent, name), rows in sums.items():
+        peaks = [row["peak_rss_mb"] for row in rows if row["peak_rss_mb"] is not None]
+        found.append(
+            (
+                container, name, parent, sum(row["count"] for row in rows),
+                sum(row["cpu_ms"] for row in rows), max(peaks, default=None),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda row: (-row[4], row[0], row[2], row[1]))[:50]
 
 
 def _inside(window: Window) -> Table:
@@ -264,6 +308,12 @@ def _container_processes(column: str) -> Callable[[Window], Points]:
     return reckon
 
 
+def _losses(window: Window) -> Table:
+    rows = window.within(window.all.checks)
+    columns = ("events_lost", "events_missed", "events_corrected", "events_late")
+    return [tuple(sum(row[column] for row in rows) for column in columns)]
+
+
 def _cases(window: Window) -> Points:
     return window.reckon(
         window.within(window.all.checks),
@@ -285,6 +335,7 @@ def _reasons(window: Window) -> Points:
         Terminados=removed("exited"),
         Al_parar=removed("stop"),
         Fallidos=lambda row: row["outcome"] == "failed",
+        Regla_propia=removed("rule"),
     )
 
 
@@ -324,7 +375,10 @@ SYSTEM: dict[str, Callable[[Window], Table | Points]] = {
     "RAM de los Procesos en el Tiempo": _processes("ram_usage"),
     "CPU de los Procesos en el Tiempo": _processes("cpu_usage"),
     "Atribución Ahora": lambda window: [
-        tuple(window.now(window.all.checks)[0][one] for one in ("agree", "conflict", "unverified"))
+        (
+            *(window.now(window.all.checks)[0][one] for one in ("agree", "conflict", "unverified")),
+            "armada",
+        )
     ],
     "Verificación en el Tiempo": lambda window: window.reckon(
         window.within(window.all.checks),
@@ -333,6 +387,7 @@ SYSTEM: dict[str, Callable[[Window], Table | Points]] = {
         En_conflicto=highest("conflict"),
     ),
     "Casos Especiales en el Tiempo": _cases,
+    "Registro de BPF en el Rango": _losses,
     "Fuente en el Tiempo": _sources,
     "Duración de los Ticks": lambda window: window.reckon(
         window.metrics, Máximo=highest("tick_ms"), Media=average("tick_ms")
@@ -367,6 +422,8 @@ CONTAINERS: dict[str, Callable[[Window], Table | Points]] = {
         Salidas=lambda row: row["exits"] or 0,
         OOM=lambda row: row["oom_kills"] or 0,
     ),
+    "Muertes por Falta de Memoria": _killed,
+    "Procesos de Vida Corta": _unseen,
     "Lista de Procesos": _inside,
     "RAM de sus Procesos en el Tiempo": _container_processes("ram_usage"),
     "CPU de sus Procesos en el Tiempo": _container_processes("cpu_usage"),

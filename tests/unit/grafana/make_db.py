@@ -97,6 +97,7 @@ def tick(
     totals = [totals_of(state, one, number, blind) for one in seen]
     load = sum(row["cpu"] for row in totals)
     _insert_totals(connection, timestamp, totals)
+    _insert_ended(connection, timestamp, totals)
     checks = _container_rows(connection, state, timestamp, totals, blind, fraction, raw)
     processes = _process_rows(connection, state, timestamp, daemons, totals, raw)
     removed, available = (0, 0.0) if away else _remove(connection, state, timestamp, totals)
@@ -128,8 +129,9 @@ def tick(
     lost = 12 if incidents and 0.600 < fraction < 0.612 else 0
     connection.execute(
         "INSERT INTO attribution_checks (timestamp,agree,conflict,unverified,added,strayed,moved,"
-        "dropped,events_lost) VALUES (?,?,?,?,?,?,?,?,?)",
-        (timestamp, *checks, 5, lost),
+        "dropped,events_lost,events_missed,events_corrected,events_late)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        (timestamp, *checks, 5, lost, lost // 4, number % 3, number % 5),
     )
     del available
 
@@ -163,6 +165,41 @@ def _insert_totals(
             for row in totals
         ],
     )
+
+
+def _insert_ended(
+    connection: sqlite3.Connection, timestamp: int, totals: list[dict[str, Any]]
+) -> None:
+    """Who was killed for lack of memory, and what no tick saw, by what the totals say."""
+    for place, row in enumerate(totals):
+        one = row["one"]
+        for number in range(row["oom"] or 0):
+            pid, grower = one.pids[0] + number, one.pids[-1]
+            held = row["held"]
+            connection.execute(
+                "INSERT INTO oom_kills (timestamp,pid,process_name,container_id,container_name,"
+                "image,cgroup,cause,limit_cgroup,limit_container,limit_mb,used_mb,anon_mb,file_mb,"
+                "shmem_mb,swap_mb,oom_score_adj,trigger_pid,trigger_name,trigger_container,"
+                "grower_pid,grower_name,grower_container,grown_mb,grown_s,beside,witnesses)"
+                " VALUES (?,?,?,?,?,?,?,'limit',?,?,?,?,?,1.5,0,0,0,?,?,?,?,?,?,?,20,'[]','bpf')",
+                (
+                    *(timestamp - 700 + number, pid, one.names[0], one.id, one.name, one.image),
+                    *(f"/docker/{one.id}", f"/docker/{one.id}", one.name, held, held, held / 2),
+                    *(grower, one.names[-1], one.name, grower, one.names[-1], one.name, held / 3),
+                ),
+            )
+        if not row["short"]:
+            continue
+        for order, (parent, name) in enumerate((("sh", "gcc"), ("init", "sh"), ("", "(others)"))):
+            connection.execute(
+                "INSERT INTO short_lived (timestamp,container_id,container_name,parent_name,"
+                "process_name,count,cpu_ms,peak_rss_mb) VALUES (?,?,?,?,?,?,?,?)",
+                (
+                    *(timestamp, one.id, one.name, parent, name, 1 + (place + order) % 4),
+                    round(row["short"] * 200 / (2**order), 3),
+                    None if name == "(others)" else 1.5 + place,
+                ),
+            )
 
 
 def _container_rows(
@@ -261,9 +298,12 @@ def _remove(
     before = TOTAL_KB / 1024 * 0.55 - sum(row["held"] for row in totals)
     after = before + sum(row["held"] for row, _ in going) * 0.98
     removed = 0
-    for rank, (row, reason) in enumerate(going, start=1):
+    for rank, (row, why) in enumerate(going, start=1):
         state.deletions += 1
         outcome, error = "removed", ""
+        reason, rule = why, f"original-{row['one'].tier}"
+        if state.plan.incidents and state.deletions % 13 == 0:
+            reason, rule = "rule", "nightly-jobs"
         if state.plan.incidents and state.deletions % 41 == 0:
             outcome, error = "failed", "device or resource busy"
         elif state.plan.incidents and state.deletions % 29 == 0:
@@ -273,7 +313,7 @@ def _remove(
         connection.execute(
             "INSERT INTO deletions (timestamp,decision,container_id,container_name,image,tier,rank,"
             "reason,held_mb,cpu_usage,outcome,duration_ms,error,available_before_mb,"
-            "available_after_mb) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "available_after_mb,action,rule) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 timestamp - 400,
                 f"{rng.getrandbits(48):012x}",
@@ -290,6 +330,8 @@ def _remove(
                 error,
                 before,
                 after,
+                "remove",
+                rule,
             ),
         )
         if not error:

@@ -36,6 +36,8 @@ class Rows:
     processes: list[Row]
     deletions: list[Row]
     checks: list[Row]
+    kills: list[Row]
+    short_lived: list[Row]
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> Rows:
@@ -46,6 +48,8 @@ class Rows:
             read(connection, "process_stats"),
             read(connection, "deletions"),
             read(connection, "attribution_checks"),
+            read(connection, "oom_kills"),
+            read(connection, "short_lived"),
         )
 
 

@@ -25,7 +25,7 @@ def test_the_committed_json_is_what_the_generator_makes() -> None:
     from grafana.build.__main__ import generated
 
     for name, content in generated().items():
-        assert (GRAFANA / "dashboards" / name).read_text(encoding="utf-8") == content, (
+        assert (GRAFANA / name).read_text(encoding="utf-8") == content, (
             f"{name} is stale: run `python -m grafana.build`"
         )
 
@@ -95,7 +95,9 @@ def test_every_variable_that_a_query_uses_is_there(name: str, variables: set[str
 def test_removals_and_restarts_are_marked(name: str) -> None:
     marks = {one["name"]: one for one in plugin.load(name)["annotations"]["list"]}
 
-    assert set(marks) == {"Eliminaciones", "Reinicios del agente"}
+    assert set(marks) == {
+        *("Eliminaciones", "Reinicios del agente", "Muertes por falta de memoria"),
+    }
     assert marks["Reinicios del agente"]["target"]["timeColumns"] == ["time", "timeEnd"]
     (marked,) = marks["Eliminaciones"]["filter"]["ids"]
     titles = {panel["id"]: panel["title"] for panel in plugin.load(name)["panels"]}
@@ -202,10 +204,12 @@ def test_compose_mounts_what_provisioning_names() -> None:
 
     assert path
     assert f"target: {path[1]}" in compose
+    assert "source: ${SO1_GRAFANA_DASHBOARDS:-./dashboards}\n" in compose
     assert "target: /var/lib/so1\n" in compose
     home = re.search(r"DEFAULT_HOME_DASHBOARD_PATH=(\S+)", compose)
     assert home
-    assert (GRAFANA / "dashboards" / Path(home[1]).name).is_file()
+    for language in ("dashboards", "dashboards-en"):
+        assert (GRAFANA / language / Path(home[1]).name).is_file()
 
 
 def test_the_image_that_the_agent_looks_for_is_the_one_that_compose_starts() -> None:

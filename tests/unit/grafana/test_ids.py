@@ -15,7 +15,7 @@ from tests.unit.grafana.world import END_MS, Plan
 SPAN_MS = 3_600_000
 TABLES = (
     *("metrics", "container_totals", "container_stats", "process_stats"),
-    *("deletions", "attribution_checks"),
+    *("deletions", "attribution_checks", "oom_kills", "short_lived"),
 )
 
 

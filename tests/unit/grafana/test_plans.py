@@ -17,6 +17,7 @@ from tests.unit.grafana.world import END_MS, Plan
 
 HOUR_MS = 3_600_000
 BIG = "metrics|container_totals|container_stats|process_stats|deletions|attribution_checks"
+BIG += "|oom_kills|short_lived"
 STEPS_LIMIT = 20_000_000
 """Of SQLite's virtual machine; some 200 ms on a machine of 2020."""
 

@@ -44,6 +44,7 @@ ORDINARY = [
     "Modulo sysinfo cargado.",
     "docker0: port 1(veth1c2) entered blocking state",
     "Memory cgroup out of memory: Killed process 901 (stress) total-vm:140000kB",
+    "Out of memory: Killed process 812 (so1-oom-holder) total-vm:140000kB",
     "systemd[1]: Starting Debugfs warning collector...",
     "clocksource: Watchdog remote CPU 1 read timed out",
     "EXT4-fs (vda): warning: mounting unchecked fs, running e2fsck is recommended",

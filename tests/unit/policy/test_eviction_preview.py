@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.config import PolicySettings
+from agent.model.container import ContainerKey
 from agent.policy.eviction_preview import Contender, contenders
 
 SETTINGS = PolicySettings()
@@ -21,6 +22,7 @@ class Row:
     processes: int = 1
     cpu_percent: float = 0.0
     rss_mb: float = 1.0
+    engine: str = "docker"
 
     @property
     def container_name(self) -> str:
@@ -32,7 +34,11 @@ class Row:
 
 
 def ask(*rows: Row, disputed: str = "", gone: str = "") -> tuple[Contender, ...]:
-    return contenders(rows, set(disputed), set(gone), SETTINGS)
+    return contenders(rows, keys(disputed), keys(gone), SETTINGS)
+
+
+def keys(letters: str) -> set[ContainerKey]:
+    return {ContainerKey("docker", one) for one in letters}
 
 
 def going(found: tuple[Contender, ...]) -> list[str]:
@@ -81,3 +87,10 @@ def test_of_one_without_a_process_it_is_not_known_whether_it_has_ended() -> None
 
 def test_what_is_not_governed_is_no_candidate() -> None:
     assert ask(Row("a", 500, tier="none", governed=False)) == ()
+
+
+def test_each_engine_keeps_its_own() -> None:
+    held = zip("abcd", (1, 2, 3, 90), strict=True)
+    mine = [Row(name, held_mb) for name, held_mb in held]
+    theirs = [Row(name, held_mb=50, engine="podman") for name in "abc"]
+    assert going(ask(*mine, *theirs)) == ["d"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,9 @@ def rounds(
         ({"labels": COMPOSE}, "compose service shop/db"),
         ({"labels": UNIT}, "systemd unit job.service"),
         ({}, "whatever makes so1_contenedor_1"),
+        ({"restart_policy": "no"}, "whatever makes so1_contenedor_1"),
+        ({"restart_policy": "always"}, "restart policy always of so1_contenedor_1"),
+        ({"restart_policy": "always", "labels": SWARM}, "Swarm service web"),
         ({"labels": SWARM, "own_installation": OURS}, "Swarm service web"),
         ({"labels": {"com.docker.compose.project": "shop"}}, "whatever makes so1_contenedor_1"),
     ],
@@ -68,6 +72,41 @@ def test_an_owner_is_reported_once_when_the_third_comes_back(
     assert reported == [owner]
     (problem,) = recreations.problems
     assert problem.startswith(f"owner-recreates: {owner} brought {RETURNS + 4} ")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(Outcome.STOPPED, ContainerState.EXITED), (Outcome.PAUSED, ContainerState.PAUSED)],
+)
+def test_one_that_is_started_again_each_time_it_is_stopped_is_its_owners(
+    outcome: Outcome, state: ContainerState
+) -> None:
+    recreations = Recreations(OURS)
+    one = container("job", restart_policy="always")
+    recreations.seen([one], 0)
+    for count in range(1, RETURNS + 1):
+        assert not recreations.is_returning(one.key)
+        recreations.removed([removal(one, outcome)], count * MINUTE_NS)
+        recreations.seen([replace(one, state=state)], count * MINUTE_NS + 1)
+        recreations.seen([one], count * MINUTE_NS + 2)
+        recreations.seen([one], count * MINUTE_NS + 3)
+    assert recreations.is_returning(one.key)
+    recreations.seen([one], count * MINUTE_NS + 4 + WITHIN_NS)
+    assert not recreations.is_returning(one.key), "an hour later it is one like any other"
+
+
+def test_one_that_stays_stopped_or_was_restarted_is_nobodys_return() -> None:
+    recreations = Recreations(OURS)
+    one = container("job")
+    recreations.seen([one], 0)
+    for count in range(1, 9):
+        recreations.removed([removal(one, Outcome.RESTARTED)], count)
+        recreations.seen([one], count)
+    recreations.removed([removal(one, Outcome.STOPPED)], 10)
+    recreations.seen([replace(one, state=ContainerState.EXITED)], 11)
+    recreations.seen([], 12)
+    recreations.seen([one], 13)
+    assert recreations.returning == {}
 
 
 def test_the_generators_own_are_never_reported() -> None:

@@ -240,7 +240,9 @@ def _write(
         )
     if removed:
         connection.execute(
-            f"INSERT INTO deletions VALUES (NULL{', ?' * 15})",
+            "INSERT INTO deletions (timestamp, decision, container_id, container_name, image, tier,"
+            " rank, reason, held_mb, cpu_usage, outcome, duration_ms, error, available_before_mb,"
+            f" available_after_mb) VALUES (?{', ?' * 14})",
             (
                 *(at, "d", alive[0][0], alive[0][1], "alpine", alive[0][3], 1),
                 *(rng.choice(("excess-low", "exited")), 1.0, 1.0),

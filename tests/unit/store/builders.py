@@ -9,7 +9,15 @@ from typing import Any
 
 from agent.config import RetentionSettings
 from agent.model.attribution import AttributionCounts, Basis, Verified
-from agent.model.container import Container, ContainerState, ContainerTotals, HeldBasis, Tier
+from agent.model.container import (
+    DOCKER,
+    Container,
+    ContainerKey,
+    ContainerState,
+    ContainerTotals,
+    HeldBasis,
+    Tier,
+)
 from agent.model.host import HostFigures, Memory
 from agent.model.process import Source
 from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
@@ -23,6 +31,7 @@ DAY_NS = 24 * HOUR_NS
 
 ID_A = "a1" * 32
 ID_B = "b2" * 32
+KEY_A, KEY_B = ContainerKey(DOCKER, ID_A), ContainerKey(DOCKER, ID_B)
 
 
 @dataclass
@@ -62,7 +71,7 @@ def a_container_process(
 ) -> ContainerProcessUsage:
     owner = container or a_container()
     return ContainerProcessUsage(
-        owner.id, owner.name, pid, name, rss_kb, 1.25, Verified.UNVERIFIED, Basis.CGROUP
+        owner.key, owner.name, pid, name, rss_kb, 1.25, Verified.UNVERIFIED, Basis.CGROUP
     )
 
 

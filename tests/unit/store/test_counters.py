@@ -10,10 +10,10 @@ import pytest
 from agent.analysis.counters import ContainerCounters, LastingCounters
 from agent.errors import StoreError
 from agent.store import counters as tables
-from tests.unit.store.builders import ID_A, a_pass, a_tick, ask, open_store
+from tests.unit.store.builders import KEY_A, a_pass, a_tick, ask, open_store
 
 SOME = LastingCounters(
-    {ID_A: ContainerCounters(1, 2, -3, 4, 5, -6)},
+    {KEY_A: ContainerCounters(1, 2, -3, 4, 5, -6)},
     {("ticks",): 7, ("removals", 'a "rule"\n', "exited", "removed"): 8},
 )
 

@@ -42,8 +42,9 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_rows_and_ids_stay_and_none_comes_twice(old: Path) -> None:
     before = ask(old, "SELECT * FROM deletions ORDER BY id")
     open_store(old).close()
-    assert ask(old, "SELECT * FROM deletions ORDER BY id") == before
-    assert ask(old, "SELECT * FROM mine ORDER BY id") == before
+    with_rules = [(*row, "remove", "", "docker") for row in before]
+    assert ask(old, "SELECT * FROM deletions ORDER BY id") == with_rules
+    assert ask(old, "SELECT * FROM mine ORDER BY id") == with_rules
     indexes = ask(old, "SELECT name FROM sqlite_master WHERE type = 'index' AND sql NOT NULL")
     assert {("deletions_timestamp",), ("deletions_container",)} <= set(indexes)
     assert ask(old, "SELECT sum(removals) FROM removals_1d") == [(3,)]
@@ -79,7 +80,8 @@ def test_cut_off_anywhere_the_table_is_as_it_was(
     assert ask(old, "SELECT * FROM deletions ORDER BY id") == before
     assert ask(old, "SELECT name FROM sqlite_master WHERE name LIKE '%numbered%'") == []
     open_store(old).close()
-    assert ask(old, "SELECT * FROM deletions ORDER BY id") == before
+    with_rules = [(*row, "remove", "", "docker") for row in before]
+    assert ask(old, "SELECT * FROM deletions ORDER BY id") == with_rules
     assert (
         "AUTOINCREMENT" in ask(old, "SELECT sql FROM sqlite_master WHERE name = 'deletions'")[0][0]
     )

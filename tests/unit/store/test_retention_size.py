@@ -70,7 +70,7 @@ def test_the_size_bound_holds_and_takes_process_rows_first_and_the_oldest(
 def test_the_size_bound_takes_history_only_when_no_process_rows_are_left(
     path: Path, clock: FakeClock
 ) -> None:
-    many = tuple(totals() for _ in range(900))
+    many = tuple(totals() for _ in range(1000))
     with open_store(path, clock, max_database_mb=16) as store:
         run_for(store, clock, 130 * 20 * SECOND_NS, 20 * SECOND_NS, processes=40, totals=many)
         assert used_mb(path) <= 12.5

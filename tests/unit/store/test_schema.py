@@ -12,7 +12,7 @@ from peewee import SqliteDatabase
 from playhouse.migrations import Runner
 
 from agent.errors import StoreError
-from agent.store import counters
+from agent.store import counters, outbox, proof_state
 from agent.store import database as sqlite
 from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
@@ -33,14 +33,24 @@ DOCUMENTED = {
     "metrics": """total_ram free_ram used_ram container_count process_count deleted_count
         available_ram cpu_usage cpu_count load1 psi_memory psi_cpu source tick_ms""",
     "container_stats": """container_id container_name pid process_name ram_usage cpu_usage
-        verified basis""",
+        verified basis engine""",
     "process_stats": "pid name ram_usage cpu_usage",
     "container_totals": """container_id container_name image tier governed processes held_mb
         held_basis rss_mb cache_mb cpu_usage cpu_short_lived cpu_unexplained starts exits
-        oom_kills swap_mb held_estimated_mb""",
+        oom_kills swap_mb held_estimated_mb rule engine pod""",
     "deletions": """decision container_id container_name image tier rank reason held_mb cpu_usage
-        outcome duration_ms error available_before_mb available_after_mb""",
-    "short_lived": "container_id container_name parent_name process_name count cpu_ms peak_rss_mb",
+        outcome duration_ms error available_before_mb available_after_mb action rule engine""",
+    "oom_kills": """pid process_name container_id container_name image cgroup cause limit_cgroup
+        limit_container limit_mb used_mb anon_mb file_mb shmem_mb swap_mb oom_score_adj trigger_pid
+        trigger_name trigger_container grower_pid grower_name grower_container grown_mb grown_s
+        beside witnesses""",
+    "ended_processes": """started pid process_name parent_pid parent_name container_id
+        container_name status oom cpu_ms peak_rss_mb""",
+    "short_lived": """container_id container_name parent_name process_name count cpu_ms
+        peak_rss_mb engine""",
+    "host_samples": "before_ms available_mb psi_memory",
+    "pass_containers": """container_id container_name rule state held_mb cpu_usage disputed
+        decision""",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -49,13 +59,16 @@ FRACTIONAL = {
     *("cpu_usage", "load1", "psi_memory", "psi_cpu", "ram_usage", "held_mb", "rss_mb", "cache_mb"),
     *("cpu_short_lived", "cpu_unexplained", "available_before_mb", "available_after_mb"),
     *("swap_mb", "held_estimated_mb"),
-    *("cpu_ms", "peak_rss_mb"),
+    *("cpu_ms", "peak_rss_mb", "limit_mb", "used_mb", "anon_mb", "file_mb", "shmem_mb", "swap_mb"),
+    *("grown_mb", "grown_s", "available_mb"),
 }
 
 TEXT = {
     *("source", "container_id", "container_name", "process_name", "verified", "basis", "name"),
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
-    "parent_name",
+    *("parent_name", "cgroup", "cause", "limit_cgroup", "limit_container", "trigger_name"),
+    *("trigger_container", "grower_name", "grower_container", "beside", "witnesses"),
+    *("action", "rule", "engine", "pod", "state"),
 }
 
 
@@ -88,7 +101,8 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
             if field.column_name != "id":
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
-    others = {*promised(), "sqlite_sequence", "schema_migration", *counters.TABLES}
+    others = {*promised(), "sqlite_sequence", "schema_migration", "policy_state", *counters.TABLES}
+    others |= {*outbox.TABLES, *proof_state.TABLES}
     assert made == {table_name(model) for model in ALL_TABLES} | others
 
 
@@ -124,7 +138,12 @@ READERS = {
         for level in ("5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
+    "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
+    "pass_containers_timestamp": "SELECT * FROM pass_containers WHERE timestamp > 1",
     "short_lived_timestamp": "SELECT * FROM short_lived WHERE timestamp > 1",
+    "oom_kills_timestamp": "SELECT * FROM oom_kills WHERE timestamp > 1",
+    "ended_processes_timestamp": "SELECT * FROM ended_processes WHERE timestamp > 1",
+    "ended_processes_pid": "SELECT * FROM ended_processes WHERE pid = 7 AND timestamp > 1",
     "attribution_checks_timestamp": "SELECT * FROM attribution_checks WHERE timestamp > 1",
     "container_totals_name": (
         "SELECT * FROM container_totals WHERE container_name = 'a' AND timestamp > 1"

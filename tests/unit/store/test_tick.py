@@ -87,13 +87,28 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
     assert ask(path, "SELECT * FROM container_stats") == [
         (
             *(1, timestamp, ID_A[:12], "so1_contenedor_1", 7, "nginx", 1.5, 1.25),
-            *("unverified", "cgroup"),
+            *("unverified", "cgroup", "docker"),
         )
     ]
     assert ask(path, "SELECT * FROM container_totals") == [
         (
             *(1, timestamp, ID_A[:12], "so1_contenedor_1", "alpine:latest", "low", 1, 1, 10.0),
-            *("cgroup1", 2.0, 0.5, 12.346, None, None, None, None, 0, 3.5, 1.25),
+            *(
+                "cgroup1",
+                2.0,
+                0.5,
+                12.346,
+                None,
+                None,
+                None,
+                None,
+                0,
+                3.5,
+                1.25,
+                None,
+                "docker",
+                "",
+            ),
         )
     ]
     assert ask(path, "SELECT swap_mb, held_estimated_mb FROM container_totals") == [(3.5, 1.25)]
@@ -103,17 +118,19 @@ def test_a_tick_is_stored_in_the_units_that_the_columns_promise(path: Path) -> N
     ]
     box = (timestamp, ID_A[:12], "so1_contenedor_1")
     assert ask(path, "SELECT * FROM short_lived ORDER BY id") == [
-        (1, *box, "sh", "sleep", 3, 4.5, 1.5),
-        (2, *box, "", "(others)", 2, 0.0, None),
+        (1, *box, "sh", "sleep", 3, 4.5, 1.5, "docker"),
+        (2, *box, "", "(others)", 2, 0.0, None, "docker"),
     ]
     assert ask(path, "SELECT * FROM deletions ORDER BY id") == [
         (
             *(1, timestamp, "decision-1", "b2b2b2b2b2b2", "so1_contenedor_1", "polinux/stress"),
             *("high", 1, "excess-high", 128.5, 99.0, "removed", 340, "", 1000.0, 2000.0),
+            *("remove", "", "docker"),
         ),
         (
             *(2, timestamp, "decision-2", "b2b2b2b2b2b2", "so1_contenedor_2", "polinux/stress"),
             *("high", 2, "excess-high", 128.5, 99.0, "failed", 340, "busy", 1000.0, 2000.0),
+            *("remove", "", "docker"),
         ),
     ]
     assert ask(path, "SELECT * FROM attribution_checks") == [(1, timestamp, *range(1, 12))]
@@ -350,7 +367,7 @@ def test_each_tier_and_outcome_is_stored_by_its_own_word(path: Path) -> None:
         store.write_tick(a_tick(totals=rows, passes=passes))
 
     assert {row[0] for row in ask(path, "SELECT outcome FROM deletions")} == {
-        *("removed", "gone", "failed", "dry-run")
+        *("removed", "gone", "failed", "dry-run", "stopped", "restarted", "paused", "notified")
     }
     assert {row[0] for row in ask(path, "SELECT tier FROM container_totals")} == {
         *("low", "high", "none")

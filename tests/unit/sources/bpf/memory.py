@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
-from agent.sources.bpf.offsets import EXIT_BYTES, SLOT_BLOCK, SLOTS
+from agent.sources.bpf.offsets import EXIT_BYTES, OOM_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import WITNESS
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Memory:
         self.slots = self._shared("slots", SLOTS * _SIZE)
         self.generations = self._shared("generations", SLOTS // SLOT_BLOCK * 8)
         self.ring = self._shared("exits", 2 * PAGE + 2 * EXIT_BYTES)
+        self.ooms = self._shared("ooms", 2 * PAGE + 2 * OOM_BYTES)
         self.counters: list[records.CpuCounters] = [records.CpuCounters(), records.CpuCounters()]
         self._end = 0
 
@@ -98,6 +99,16 @@ class Memory:
             self.ring[at : at + len(raw)] = raw
         self._end += len(raw)
         struct.pack_into("=Q", self.ring, PAGE, self._end)
+
+    def oom(self, one: records.OomRecord) -> None:
+        """An OOM record in its ring buffer, whole."""
+        raw = struct.pack("=II", records.OOM.size, 0) + records.OOM.pack(*one)
+        raw = raw.ljust((len(raw) + 7) & ~7, b"\0")
+        (end,) = struct.unpack_from("=Q", self.ooms, PAGE)
+        for half in (0, OOM_BYTES):
+            at = 2 * PAGE + half + end
+            self.ooms[at : at + len(raw)] = raw
+        struct.pack_into("=Q", self.ooms, PAGE, end + len(raw))
 
     @property
     def given(self) -> int:

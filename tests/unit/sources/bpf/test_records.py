@@ -22,6 +22,8 @@ RECORDS: dict[str, tuple[struct.Struct, tuple[str, ...]]] = {
     "process_record": (records.PROCESS_RECORD, records.ProcessRecord._fields),
     "cgroup_record": (records.CGROUP_RECORD, records.CgroupRecord._fields),
     "exit_record": (records.EXIT, records.ExitRecord._fields),
+    "oom_level": (records.OOM_LEVEL, records.OomLevel._fields),
+    "oom_record": (records.OOM, records.OomRecord._fields),
     "cpu_counters": (records.CPU_COUNTERS, records.CpuCounters._fields),
     "control": (records.CONTROL, ("mark_ns",)),
     "event": (records.EVENT, records.EventRecord._fields),

@@ -153,8 +153,10 @@ def test_only_the_forms_of_known_engines_are_containers_that_nobody_lists(
     assert [(one.runtime, one.id) for one in strangers] == (
         [] if runtime is None else [(runtime, key)]
     )
-    # What an engine lists is one whatever it is called.
-    if key in name.format(id=key) and f"{key}0" not in name.format(id=key):
+    # What an engine lists is one whatever it is called, but for the process that watches it.
+    if "-conmon-" in name:
+        assert tree.choose(found, [key], {}) == {}
+    elif key in name.format(id=key) and f"{key}0" not in name.format(id=key):
         assert tree.choose(found, [key], {}).keys() == {key}
 
 
@@ -168,3 +170,53 @@ def test_a_users_directory_yields_to_roots(tmp_path: Path) -> None:
     ]
     assert tree.choose(found, [key], {}) == {key: 3}
     assert tree.choose(found, [key], {key: f"/{key}/init"}) == {key: 1}
+
+
+@pytest.mark.parametrize("digit", "09af")
+def test_the_monitor_of_a_container_and_its_health_check_are_not_the_container(
+    tmp_path: Path, digit: str
+) -> None:
+    key = digit * 64
+    for name in (f"libpod-conmon-{key}.scope", f"libpod-{key}.scope", f"{key}.service"):
+        (tmp_path / "machine.slice" / name).mkdir(parents=True)
+    found = tree.walk(str(tmp_path))
+    chosen = tree.choose(found, [key], {})
+    assert found[chosen[key]].name == f"libpod-{key}.scope"
+
+
+def test_a_pods_directory_of_cgroupfs_is_no_container_and_hides_none(tmp_path: Path) -> None:
+    pod, one, other = "a" * 64, "b" * 64, "c" * 64
+    (tmp_path / "libpod_parent" / pod / f"libpod-{one}").mkdir(parents=True)
+    (tmp_path / "libpod_parent" / pod / f"libpod-{other}").mkdir()
+    found = tree.walk(str(tmp_path))
+    strangers = tree.unlisted(found, [""] * len(found), frozenset())
+    assert {(stranger.runtime, stranger.id) for stranger in strangers} == {
+        ("libpod", one),
+        ("libpod", other),
+    }
+
+
+ROOTLESS = "user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ROOTLESS + "/app.slice/docker-{id}.scope",
+        ROOTLESS + "/user.slice/docker-{id}.scope",
+        ROOTLESS + "/user.slice/libpod-{id}.scope/container",
+        ROOTLESS + "/user.slice/user-libpod_pod_{pod}.slice/libpod-{id}.scope",
+        "machine.slice/machine-libpod_pod_{pod}.slice/libpod-{id}.scope",
+        "libpod_parent/{pod}/libpod-{id}",
+        "machine.slice/libpod-payload-{id}",
+    ],
+)
+def test_rootless_engines_and_podmans_forms_are_found(tmp_path: Path, path: str) -> None:
+    key, pod = "d" * 64, "e" * 64
+    (tmp_path / path.format(id=key, pod=pod)).mkdir(parents=True)
+    found = tree.walk(str(tmp_path))
+    chosen = tree.choose(found, [key], {})
+    assert key in found[chosen[key]].name
+    owned = tree.owners(found, chosen)
+    below = {one.path for one, owner in zip(found, owned, strict=True) if owner == key}
+    assert f"/{path.format(id=key, pod=pod)}" in below

@@ -1,0 +1,122 @@
+"""`agent policy apply`: what of a plan still holds, under every safeguard of a tick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from agent.actions.remover import Remover
+from agent.cli.commands.policy_look import Look, look
+from agent.clock import SystemClock
+from agent.config import Config
+from agent.daemon.engines import governed_hosts
+from agent.daemon.trust import word_on_disk
+from agent.errors import AgentError
+from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass, in_words
+from agent.policy import governance
+from agent.policy import plan as plans
+from agent.sources.host_metrics import available_kb
+from agent.store import handover
+from agent.util import streams
+from agent.util.terminal import Say, printable
+
+_MAX_BYTES = 16 << 20
+_WAIT_S = 180.0
+
+
+def apply(config: Config, file: Path, *, as_json: bool) -> int:
+    """Carries out the plan in `file`. 1 where an action failed.
+
+    Raises AgentError for what is no plan, and where no fresh tick says what the containers hold:
+    then nobody knows whether the conditions still hold.
+    """
+    word = word_on_disk(Path(config.paths.database))
+    if not word.armed:
+        raise AgentError(
+            f"The policy is disarmed ({word.why}), so nothing is done.",
+            "Arm it where that is over: sudo agent policy arm",
+        )
+    plan = read_plan(file)
+    seen = look(config)
+    if seen.is_stale(config.interval_s):
+        raise AgentError(
+            "The last tick is too old to tell whether the plan still holds.",
+            "Start the agent, then make and apply a plan: sudo agent start",
+        )
+    why = {one.totals.container.id: one.why for one in seen.standings}
+    holding, others = plans.still(plan, seen.due(), seen.totals, why)
+    done = _carry_out(config, seen, holding)
+    names = {one.container_id: one.container_name for one in plan.decisions}
+    if as_json:
+        streams.out(
+            streams.json_text(
+                {
+                    "plan": plan.id,
+                    "done": [
+                        {
+                            "container_id": one.decision.container_id,
+                            "action": str(one.decision.action),
+                            "outcome": str(one.outcome),
+                            "error": one.error,
+                        }
+                        for one in done
+                    ],
+                    "left": others,
+                }
+            )
+        )
+    else:
+        _print(done, others, names)
+    return 1 if any(one.outcome is Outcome.FAILED for one in done) else 0
+
+
+def read_plan(file: Path) -> plans.Plan:
+    """What `agent policy plan --json` printed. Raises AgentError for anything else."""
+    hint = "Make one: sudo agent policy plan --json > plan.json"
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_MAX_BYTES)
+        plan = msgspec.json.decode(text, type=plans.Plan)
+    except OSError as error:
+        raise AgentError(f"The plan {file} cannot be read: {error.strerror}.", hint) from error
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise AgentError(f"{file} is no plan: {printable(str(error))[:200]}.", hint) from error
+    if not plans.is_whole(plan):
+        raise AgentError(f"{file} is not the plan that its id says: it was changed.", hint)
+    return plan
+
+
+def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> Sequence[Removal]:
+    """All of them side by side, recorded for the history however they end."""
+    if not holding:
+        return ()
+    clock = SystemClock()
+    own_ids = seen.own_ids
+    remover = Remover(
+        governed_hosts(config),
+        clock,
+        config.policy.stop_grace_s,
+        lambda decision, now: governance.still_stands(decision, now, own_ids),
+    )
+    before_kb = available_kb()
+    others = [one for one in holding if one.action is not Action.NOTIFY]
+    reported = [Removal(one, Outcome.NOTIFIED, 0) for one in holding if one not in others]
+    deadline_ns = clock.boot_ns() + int(_WAIT_S * 10**9)
+    ended = [*remover.remove(others, deadline_ns), *remover.close(0)]
+    done = (*reported, *ended)
+    handover.leave(Path(config.paths.database).parent, RemovalPass(done, before_kb, available_kb()))
+    return done
+
+
+def _print(done: Sequence[Removal], others: dict[str, str], names: dict[str, str]) -> None:
+    say = Say(sys.stdout)
+    for one in done:
+        error = f" ({one.error})" if one.error else ""
+        say(f"{one.decision.container_name}: {in_words(one.outcome, one.error)}{error}")
+    for container_id, reason in others.items():
+        say(f"{names[container_id]}: left, {reason}")
+    if not done:
+        say("Nothing of the plan was carried out.")
