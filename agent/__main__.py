@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from agent.errors import AgentError
+from agent.place import INSTALL
 from agent.util.terminal import Say, printable
 
 
@@ -51,7 +52,7 @@ def _status() -> int:
 def _not_whole(error: ImportError) -> NoReturn:
     say = Say(sys.stderr)
     say(f"agent: its installation is not whole: {printable(str(error))}.")
-    say("       Run `./bash/start.sh --install-only`.")
+    say(f"       Run `{INSTALL}`.")
     sys.exit(1)
 
 

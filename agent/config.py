@@ -16,9 +16,17 @@ from typing import Annotated, Any
 
 import msgspec
 
+from agent.config_forms import AbsolutePath, EngineName, ImageName, Section, SocketAddress
+from agent.config_outlets import (
+    FleetSettings,
+    MetricsSettings,
+    NotifySettings,
+    ProofSettings,
+)
 from agent.errors import ConfigError
 from agent.model.cgroup_names import RUNTIMES
 from agent.model.container import DOCKER
+from agent.place import PREFIX
 from agent.policy import meaning
 from agent.policy.rules import Rule, Rules
 
@@ -26,20 +34,14 @@ DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
-ImageName = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*\Z", min_length=1, max_length=255)
-]
-AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^/[^\x00-\x1f\x7f]*\Z", max_length=4096)]
-SocketAddress = Annotated[
-    str, msgspec.Meta(pattern=r"^unix:///[^\x00-\x1f\x7f]+\Z", max_length=4096)
-]
-EngineName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]{0,31}\Z")]
 _SOCKET_FORM = "unix:// and an absolute path, as in unix:///var/run/docker.sock"
 _FORMS = {
     "docker_host": _SOCKET_FORM + ', or "" for none beside an [[engine]]',
     "engine[...].socket": _SOCKET_FORM,
     "engine[...].name": "a letter and at most 31 of a-z, 0-9, dot, dash and underscore",
     "images.": "an image's name, as in alpine:latest",
+    "notify.webhook.url": "a URL that begins with http:// or https://, without user and password",
+    "notify.alertmanager": "http:// or https:// and where it is, without user and password",
     "": "an absolute path without control characters",
 }
 """What a text has to be, by its key or the beginning of it, where a pattern refuses it."""
@@ -58,11 +60,6 @@ class SourceChoice(StrEnum):
     PSUTIL = "psutil"
 
 
-class GrafanaLanguage(StrEnum):
-    SPANISH = "es"
-    ENGLISH = "en"
-
-
 class EngineKind(StrEnum):
     """What listens at an engine's socket."""
 
@@ -70,11 +67,12 @@ class EngineKind(StrEnum):
     PODMAN = "podman"
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+class GrafanaLanguage(StrEnum):
+    SPANISH = "es"
+    ENGLISH = "en"
 
 
-class PolicySettings(_Section, frozen=True):
+class PolicySettings(Section, frozen=True):
     """How many containers may run, and how many a pass leaves of each tier."""
 
     max_containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
@@ -97,7 +95,7 @@ class PolicySettings(_Section, frozen=True):
             )
 
 
-class RetentionSettings(_Section, frozen=True):
+class RetentionSettings(Section, frozen=True):
     """How long rows stay."""
 
     raw_hours: Annotated[int, msgspec.Meta(ge=1, le=24 * 366)] = 24
@@ -112,14 +110,14 @@ class RetentionSettings(_Section, frozen=True):
     """Above this the oldest rows go early, per-process rows first."""
 
 
-class ImageSettings(_Section, frozen=True):
+class ImageSettings(Section, frozen=True):
     """Images of the generated load."""
 
     low: ImageName = "alpine:latest"
     high: ImageName = "polinux/stress"
 
 
-class GrafanaSettings(_Section, frozen=True):
+class GrafanaSettings(Section, frozen=True):
     enabled: bool = True
     keep: bool = False
     """Leave Grafana up at stop."""
@@ -129,59 +127,23 @@ class GrafanaSettings(_Section, frozen=True):
     admin_password: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "admin"  # noqa: S105 - the original's; a warning is said
 
 
-class ModulesSettings(_Section, frozen=True):
+class ModulesSettings(Section, frozen=True):
     keep: bool = False
     """Leave the modules loaded at stop."""
     sysinfo_path: AbsolutePath = "/proc/sysinfo_so1_202300539"
     continfo_path: AbsolutePath = "/proc/continfo_so1_202300539"
 
 
-class CronSettings(_Section, frozen=True):
+class CronSettings(Section, frozen=True):
     enabled: bool = True
     directory: AbsolutePath = "/etc/cron.d"
 
 
-class BpfSettings(_Section, frozen=True):
+class BpfSettings(Section, frozen=True):
     enabled: bool = True
 
 
-class MetricsSettings(_Section, frozen=True):
-    """What Prometheus and its like may scrape; nothing while `listen` is empty."""
-
-    listen: Annotated[
-        str,
-        msgspec.Meta(pattern=r"^(|127\.\d{1,3}\.\d{1,3}\.\d{1,3}:\d{1,5}|\[::1\]:\d{1,5})\Z"),
-    ] = ""
-    """Address and port, on this host only: `127.0.0.1:9436`, `[::1]:9436`."""
-    containers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
-    """The largest so many have series of their own."""
-    commands: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 20
-    """So many of the host's commands by memory, and as many by CPU."""
-
-    def __post_init__(self) -> None:
-        if self.listen and not 1 <= self.address[1] <= 65535:
-            raise ValueError(f"port {self.address[1]} of listen is not from 1 to 65535")
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of `listen`, which is not empty."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
-
-
-class FleetSettings(_Section, frozen=True):
-    """Where this host's facts and figures are shipped to; nowhere while `dsn` is empty."""
-
-    dsn: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", max_length=2048)] = ""
-    """libpq's connection string of the centre; several hosts are tried in order."""
-    secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
-    flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
-    """From flush to flush, give or take a tenth."""
-    environment: AbsolutePath = "/opt/so1/fleet"
-    """The Python environment that has the driver."""
-
-
-class EngineSettings(_Section, frozen=True):
+class EngineSettings(Section, frozen=True):
     """One more container engine beside that of `docker_host`."""
 
     name: EngineName
@@ -196,10 +158,10 @@ class EngineSettings(_Section, frozen=True):
         return self.kind is EngineKind.DOCKER if self.govern is None else self.govern
 
 
-class PathSettings(_Section, frozen=True):
+class PathSettings(Section, frozen=True):
     """Directories, all root's and writable by nobody else."""
 
-    install: AbsolutePath = "/opt/so1"
+    install: AbsolutePath = PREFIX
     database: AbsolutePath = "/var/lib/so1/metrics.db"
     build: AbsolutePath = "/var/lib/so1/build"
     bpf: AbsolutePath = "/var/lib/so1/bpf"
@@ -208,7 +170,7 @@ class PathSettings(_Section, frozen=True):
     log: AbsolutePath = "/var/log/so1"
 
 
-class Config(_Section, frozen=True):
+class Config(Section, frozen=True):
     """Everything that can be set, with its defaults."""
 
     interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 20.0
@@ -228,6 +190,8 @@ class Config(_Section, frozen=True):
     bpf: BpfSettings = BpfSettings()
     metrics: MetricsSettings = MetricsSettings()
     fleet: FleetSettings = FleetSettings()
+    notify: NotifySettings = NotifySettings()
+    proof: ProofSettings = ProofSettings()
     paths: PathSettings = PathSettings()
 
     def __post_init__(self) -> None:

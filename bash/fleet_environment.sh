@@ -15,7 +15,7 @@ TEXT
 }
 
 main() {
-    local remove=0 prefix source site
+    local remove=0 prefix source
     if [[ ${1:-} == -h || ${1:-} == --help ]]; then
         usage
         return 0
@@ -26,6 +26,12 @@ main() {
     fi
     prefix=${1:-/opt/so1}
     source=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+    if [[ $source == /usr/lib/so1-agent/src ]]; then
+        echo "fleet_environment.sh: the package so1-agent has it already, in /usr/lib/so1-agent/fleet." >&2
+        return 1
+    fi
+    # shellcheck source=bash/lib/install.sh
+    source "$source/bash/lib/install.sh"
     if ((remove)); then
         rm -rf -- "$prefix/fleet"
         return 0
@@ -39,8 +45,7 @@ main() {
     /usr/bin/python3 -m venv "$prefix/fleet.new"
     "$prefix/fleet.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
         --require-hashes -r "$source/requirements/fleet.txt"
-    site=$("$prefix/fleet.new/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    printf '%s\n' "$prefix/src" >"$site/so1-agent.pth"
+    link_source "$prefix/fleet.new" "$prefix/src"
     chmod -R go-w "$prefix/fleet.new"
     rm -rf -- "$prefix/fleet"
     mv "$prefix/fleet.new" "$prefix/fleet"

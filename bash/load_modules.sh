@@ -11,6 +11,8 @@ readonly here
 source "$here/lib/modules_build.sh"
 # shellcheck source=bash/lib/modules_removal.sh
 source "$here/lib/modules_removal.sh"
+# shellcheck source=bash/lib/dkms_modules.sh
+source "$here/lib/dkms_modules.sh"
 
 readonly E_USAGE=2 E_ROOT=3 E_KERNEL=4 E_TOOLS=5 E_HEADERS=6 E_LOCKED=7 E_BUILD=8 E_LOAD=9
 readonly E_VERIFY=10 E_UNLOAD=11
@@ -228,6 +230,7 @@ load_all() {
         must_sign=1
         require_signing_key
     fi
+    built "$dir" || take_from_dkms "$dir" "$release" "$source_dir" || true
     built "$dir" || build "$dir"
     require_trusted "$dir"
     take_turn 120
@@ -272,7 +275,7 @@ main() {
     fi
     source_dir=$here/../kernel/modules
     [[ -e $source_dir/Kbuild ]] ||
-        fail $E_BUILD "The modules' sources are missing (no $source_dir): install the agent again with start.sh."
+        fail $E_BUILD "The modules' sources are missing (no $source_dir): install the agent again."
     dir=${SO1_BUILD_ROOT:-/var/lib/so1/build}/$release/$(source_hash)
     case $action in
     load) load_all ;;

@@ -3,7 +3,9 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-readonly here name=so1-agent.service directory=/etc/systemd/system
+readonly here name=so1-agent.service directory=/etc/systemd/system launcher=/usr/local/bin/agent
+# shellcheck source=bash/lib/install.sh
+source "$here/lib/install.sh"
 
 usage() {
     cat <<'TEXT'
@@ -34,14 +36,15 @@ require() {
 
 # Whether an agent runs that is not the service's: the two would exclude each other.
 other_agent() {
-    ! systemctl --quiet is-active "$name" && /usr/local/bin/agent status >/dev/null 2>&1
+    ! systemctl --quiet is-active "$name" && "$launcher" status >/dev/null 2>&1
 }
 
 install_service() {
-    [[ -x /usr/local/bin/agent ]] || die "the agent is not installed: run ./bash/start.sh --install-only"
+    [[ $here != /usr/lib/so1-agent/* ]] || die "the package so1-agent has its own unit: systemctl enable --now $name"
+    [[ -x $launcher ]] || die "the agent is not installed: run ./bash/start.sh --install-only"
     ! other_agent || die "an agent runs in a terminal: stop it with sudo agent stop, then try again"
     aside=$(mktemp "$directory/.so1-agent.XXXXXX")
-    cat "$here/systemd/$name" >"$aside"
+    service_unit "${here%/bash}" "$launcher" >"$aside"
     chmod 0644 "$aside"
     mv -f "$aside" "$directory/$name"
     aside=

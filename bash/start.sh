@@ -140,12 +140,14 @@ main() {
     ((!service || !$#)) || die "--service takes no agent options: set them in /etc/so1/agent.toml"
     become_root "${arguments[@]+"${arguments[@]}"}"
     umask 022
+    ! is_installed so1-agent || die "the package so1-agent is installed: use it (sudo agent start), or remove it first: sudo apt-get remove so1-agent"
     install_packages
     [[ -x /usr/bin/python3 ]] || die "no /usr/bin/python3. Run: apt-get install python3"
     install -d -m 0750 "$log_dir"
     say "installing the agent into $prefix_dir …"
     install_venv "$prefix_dir" "$root/requirements/run.txt"
     install_tree "$root" "$prefix_dir"
+    install_documents "$prefix_dir/venv/bin/python" "$prefix_dir/src" /usr/local/share
     start_docker
     start_cron
     if ((install_only)); then

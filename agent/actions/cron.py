@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.config import Config, CronSettings
 from agent.errors import AgentError
+from agent.place import INSTALL, PREFIX
 from agent.util import files
 from agent.util.subprocess import PATH
 
@@ -204,7 +205,7 @@ def check_trusted(path: Path) -> None:
         except OSError as error:
             raise CronError(
                 f"{place} cannot be read: {error.strerror}.",
-                "Install the agent: `./bash/start.sh`.",
+                f"Install the agent: `{INSTALL}`.",
             ) from error
         others_write = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         # In a sticky directory nobody can replace what is root's.
@@ -216,5 +217,5 @@ def check_trusted(path: Path) -> None:
         ):
             raise CronError(
                 f"{place} can be changed by others than root, so cron must not run what is there.",
-                "Install the agent below /opt/so1: `./bash/start.sh`.",
+                f"Install the agent below {PREFIX}: `{INSTALL}`.",
             )

@@ -24,7 +24,7 @@ _TURN = Path("/run/so1/modules.lock")
 
 
 def script() -> Path:
-    """The loader beside this package: `/opt/so1/src/bash/load_modules.sh` where it is installed."""
+    """The loader beside this package: `bash/load_modules.sh` of the installation."""
     return Path(__file__).resolve().parents[2] / "bash" / "load_modules.sh"
 
 

@@ -47,6 +47,8 @@ BACKOFF = Backoff(first_ns=20 * 10**9, longest_ns=3600 * 10**9)
 """After refusals."""
 MAX_REMEMBERED = 4096
 """Refused containers whose pause is kept in mind; the one refused longest ago goes first."""
+LOOK_S = 0.25
+"""How long removals are waited for between two looks at whether something is more urgent."""
 STOP_LIMIT_S = 180.0
 """All removals of one round at stop; a container takes seconds, and they go side by side."""
 
@@ -90,6 +92,9 @@ class Remover:
         self._workers = 0
         self._closed = False
         self.not_attempted: tuple[Decision, ...] = ()
+        self.hurry: Callable[[], bool] | None = None
+        """Whether who waits for removals has something more urgent to do; looked at while it
+        waits, four times a second."""
 
     def remove(
         self,
@@ -112,9 +117,17 @@ class Remover:
                 self._pending[decision.container] = decision
                 self._queue.append(decision)
             self._start_workers(min(len(wanted), MAX_PARALLEL - self._workers))
-            left_s = max(0.0, (deadline_ns - self._clock.boot_ns()) / 10**9)
-            self._changed.wait_for(lambda: begun.isdisjoint(self._pending), left_s)
+            self._wait_for(begun, deadline_ns)
         return self.collect()
+
+    def _wait_for(self, begun: set[ContainerKey], deadline_ns: int) -> None:
+        """With the lock held."""
+        while not begun.isdisjoint(self._pending):
+            left_s = (deadline_ns - self._clock.boot_ns()) / 10**9
+            if left_s <= 0 or (self.hurry is not None and self.hurry()):
+                return
+            wait_s = left_s if self.hurry is None else min(left_s, LOOK_S)
+            self._changed.wait_for(lambda: begun.isdisjoint(self._pending), wait_s)
 
     def collect(self) -> Sequence[Removal]:
         """What has ended since the last call of this or `remove`, in the order of its ending."""

@@ -9,27 +9,38 @@ import typer
 from typer.exceptions import TyperException
 
 from agent import __version__
-from agent.cli.commands import bpf, fleet, policy
+from agent.cli.commands import bpf, fleet, notify, policy
 from agent.cli.commands.oom import oom
 from agent.cli.commands.report import report
 from agent.cli.commands.top import top
 from agent.cli.commands.who import who
-from agent.cli.options import ConfigOption, DatabaseOption, JsonOption
+from agent.cli.options import (
+    FLEET,
+    LOOK,
+    PROVE,
+    RUN,
+    ConfigOption,
+    DatabaseOption,
+    GroupedCommands,
+    JsonOption,
+)
 from agent.config import Config, Scope, SourceChoice, load_config, with_overrides
 from agent.errors import AgentError
 from agent.util import streams
 
 app = typer.Typer(
     name="agent",
+    cls=GroupedCommands,
     help="Which container does a process belong to, what does it cost, and which one should go?",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.add_typer(bpf.app)
-app.add_typer(fleet.app)
-app.add_typer(policy.app)
+app.add_typer(policy.app, rich_help_panel=RUN)
+app.add_typer(notify.app, rich_help_panel=RUN)
+app.add_typer(bpf.app, rich_help_panel=PROVE)
+app.add_typer(fleet.app, rich_help_panel=FLEET)
 
 
 def _version(wanted: bool) -> None:
@@ -49,7 +60,7 @@ def options(
     del version
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def start(
     interval: Annotated[
         Optional[float],  # noqa: UP045
@@ -116,18 +127,23 @@ def start(
     )
 
 
-@app.command()
-def stop(config: ConfigOption = None) -> int:
+@app.command(rich_help_panel=RUN)
+def stop(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave this installation's containers running.")
+    ] = False,
+    config: ConfigOption = None,
+) -> int:
     """Stop the running agent and wait until it has taken everything down."""
     from agent.cli.commands import control
     from agent.sources.host_metrics import require_root
 
     settings = load_config(config)
     require_root("agent stop")
-    return control.stop(settings)
+    return control.stop(settings, keep=keep)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def reload(config: ConfigOption = None) -> int:
     """Have the running agent go by the rules as the settings have them now. 3: none runs."""
     from agent.cli.commands import control
@@ -138,7 +154,7 @@ def reload(config: ConfigOption = None) -> int:
     return control.reload(settings)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def status(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
@@ -151,7 +167,7 @@ def status(
     return control.status(settings, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int:
     """Remove what an agent that was killed left behind; refuses beside a live one."""
     from agent.cli.commands import control
@@ -162,7 +178,7 @@ def cleanup(config: ConfigOption = None, database: DatabaseOption = None) -> int
     return control.cleanup(settings)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def doctor(
     as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
 ) -> int:
@@ -172,10 +188,10 @@ def doctor(
     return command.doctor(config, database, as_json=as_json)
 
 
-app.command()(oom)
-app.command()(report)
-app.command()(top)
-app.command()(who)
+app.command(rich_help_panel=LOOK)(oom)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(top)
+app.command(rich_help_panel=LOOK)(who)
 
 
 def run(arguments: list[str] | None = None) -> int:

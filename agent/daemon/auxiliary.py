@@ -51,9 +51,9 @@ class Auxiliary:
         why_not = "" if has_docker else "no Docker: docker_host is empty"
         if wants_grafana:
             if not self._config.grafana.keep:
-                self._undo.push("grafana", self._grafana.down)
+                self._undo.push("grafana", self._take_down_grafana)
             self._undo.push("grafana start", self._end_grafana_start)
-        self._undo.push("containers", lambda: self._outside.remove_installation(installation))
+        self._undo.push("containers", lambda: self._remove_containers(installation))
         self._undo.push("generator", self._stop_generator)
         if wants_cron:
             self._undo.push("cron", self._outside.remove_cron)
@@ -65,6 +65,16 @@ class Auxiliary:
             self._start_grafana()
         else:
             self.words["grafana"] = f"off ({why_not or '--no-grafana'})"
+
+    def _take_down_grafana(self) -> None:
+        if not self._outside.keeps_containers():
+            self._grafana.down()
+
+    def _remove_containers(self, installation: str) -> None:
+        if self._outside.keeps_containers():
+            self._say("The containers stay, as `agent stop --keep` has it.")
+        else:
+            self._outside.remove_installation(installation)
 
     def look(self) -> None:
         """What has ended meanwhile: reaps the first generation, and reports a thread that is gone.

@@ -26,7 +26,7 @@ from agent.model.tick import Carried, Part, Sample, Tick
 from agent.policy import governance
 from agent.sources.cgroup.layout import CgroupLayout
 from agent.sources.engine.inventory import Listing
-from agent.sources.engine.lists import EngineLists
+from agent.sources.engine.lists import Answer, EngineLists
 from agent.sources.engine.lives import EngineLives
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,8 @@ class Collector:
         self._odd_labels: frozenset[ContainerKey] = frozenset()
         self._last: dict[str, tuple[Container, ...]] = {}
         """Each engine's last list: what it had when it went away is nobody else's meanwhile."""
+        self._claiming: set[str] = set()
+        """Engines that list another one's containers."""
         self._interrupting = threading.Lock()
         self.left_out: dict[str, int] = {}
         """Entries of each engine's last list that were odd."""
@@ -119,10 +121,8 @@ class Collector:
 
     def list_containers(self) -> tuple[Container, ...]:
         """The engines' lists, kept where nothing happened since; nothing of those away."""
-        answers = self._engines.ask().values()
-        return tuple(
-            one for each in answers if isinstance(each, Listing) for one in each.containers
-        )
+        answers = self._engines.ask()
+        return tuple(one for each in self._own(answers).values() for one in each)
 
     def collect(
         self, unknown_cgroups: frozenset[int], *, fresh: bool = False, for_tick: bool = True
@@ -193,9 +193,34 @@ class Collector:
                 self._note_absence(name, answer)
         if not listings:
             return Part(None, now_ns, "; ".join(self.engine_problems.values()))
-        containers = tuple(one for each in listings.values() for one in each.containers)
+        own = self._own(answers)
+        for name, each in own.items():
+            self._note_claims(name, len(listings[name].containers) - len(each))
+        containers = tuple(one for each in own.values() for one in each)
         self._warn_of_odd_labels(containers)
         return Part(containers, min(each.read_ns for each in listings.values()))
+
+    def _own(self, answers: Mapping[str, Answer]) -> dict[str, tuple[Container, ...]]:
+        """What each engine that answers lists and no earlier one does, or did before it went away.
+
+        An id is one container's. A user's engine that lists root's (his socket may be a link to
+        root's, or lie) must not have the policy act on them as on his own.
+        """
+        taken: set[str] = set()
+        own: dict[str, tuple[Container, ...]] = {}
+        for name, answer in answers.items():
+            if isinstance(answer, Listing):
+                own[name] = tuple(one for one in answer.containers if one.id not in taken)
+                taken.update(one.id for one in answer.containers)
+            else:
+                taken.update(one.id for one in self._last.get(name, ()))
+        return own
+
+    def _note_claims(self, name: str, count: int) -> None:
+        self.left_out[name] += count
+        if count and name not in self._claiming:
+            log.warning("engine=%s claimed=%d another engine has these ids: left out", name, count)
+        (self._claiming.add if count else self._claiming.discard)(name)
 
     def _note_answer(self, name: str, listing: Listing) -> None:
         if self.engine_problems.pop(name, ""):

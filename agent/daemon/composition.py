@@ -17,6 +17,7 @@ import msgspec
 from agent.cli.views.status import tick_line
 from agent.clock import Clock
 from agent.config import Config
+from agent.daemon import keeping
 from agent.daemon.autopsies import Autopsies
 from agent.daemon.auxiliary import Auxiliary
 from agent.daemon.bpf_polling import BpfPolling
@@ -24,6 +25,7 @@ from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.engines import Engines
 from agent.daemon.events import StartsSeen
 from agent.daemon.lock import GeneratorLock
+from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.outlets import Outlets
 from agent.daemon.outside import Outside
 from agent.daemon.reload import Reloading
@@ -33,8 +35,12 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper, StopRequestedError
 from agent.daemon.status_writer import Condition, StatusWriter
 from agent.daemon.tick import Ticker
+from agent.daemon.trust import Trust
 from agent.model.tick import Carried
+from agent.place import SCRIPTS
 from agent.policy import idle, original
+from agent.policy.host_bounds import bounds_of
+from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
 from agent.policy.rules import needs_labels
 from agent.sources.process_source import Loading, ProcessReader
@@ -86,6 +92,7 @@ def start(
         stack.callback(generator.release)
         stack.enter_context(outside.agent_lock())
         stack.enter_context(undo)
+        undo.push("keep", lambda: keeping.forget(outside.run_dir))
         with suppress(StopRequestedError):
             _Run(outside, options, stopper, undo, generator, notifier).run()
         notifier.stopping()
@@ -172,6 +179,14 @@ class _Run:
         self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         if not self._options.once:
             self._outlets.start(config, self._options.config_file, self._store, clock, undo)
+        self._trust = Trust(
+            config,
+            self._store,
+            clock,
+            self._options.config_file,
+            with_canary=not self._options.once,
+        )
+        undo.push("canary", self._trust.close)
         own = outside.own_container()
         removals = Removals(
             None if self._options.dry_run else outside.remover(own),
@@ -182,6 +197,7 @@ class _Run:
             else min(_REMOVAL_WAIT_S, 0.8 * config.interval_s),
             self._outlets.removed,
         )
+        watch = HostWatch()
         self._ticker = Ticker(
             collector=self._collector,
             own=own,
@@ -193,6 +209,7 @@ class _Run:
             stopwatch=stopwatch,
             mark=self._bpf.mark,
             carried=Carried(host=outside.read_host()),
+            watch=watch,
             metrics=self._outlets.metrics,
             autopsies=Autopsies(
                 marks=self._bpf.ooms,
@@ -201,18 +218,32 @@ class _Run:
                 started=self._engines.started,
                 clock=clock,
             ),
+            stands=self._outlets.stands,
+            trust=self._trust,
             applied=outside.applied,
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
                 int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()
             ),
         )
+        self._memory = MemoryWatch(
+            watch,
+            outside.memory_sampler(),
+            clock,
+            set_trigger=outside.pressure_trigger,
+            survive=outside.survive,
+            settle=self._ticker.settle,
+        )
+        undo.push("memory watch", self._memory.close)
+        removals.hurry_where(self._memory.is_pressing)
         undo.push("removals", lambda: self._ticker.finish(_REMOVAL_WAIT_S))
         if not self._options.once:
             self._engines.start()
             undo.push("events", self._engines.close)
         if self._options.governs:
             self._auxiliary.start(installation)
+        if not self._options.once:
+            self._memory.use(bounds_of(original.rule_set(config.policy)))
         Scheduler(
             interval_s=config.interval_s,
             clock=clock,
@@ -221,6 +252,8 @@ class _Run:
             starts=starts,
             tick=self._tick,
             hold_limit=self._hold_limit,
+            memory=self._memory,
+            relieve=self._relieve,
             look=self._look,
             after_first=settle_collector,
         ).run(once=self._options.once)
@@ -267,11 +300,20 @@ class _Run:
             limit = self._config.policy.max_containers
             self._say(f"More than {limit} ran: {removed} removed at once")
 
+    def _relieve(self) -> None:
+        if self._ticker.waits_for_a_tick:
+            # An engine that was slow for a moment, as where memory is short, must not keep the
+            # remedy back for a whole interval.
+            self._tick()
+        if acted := self._ticker.relieve():
+            self._say(f"Memory is short: {acted} acted on at once, before the kernel kills one")
+
     def _look(self) -> None:
         """What may have changed between two ticks."""
         if self._stopper.take_reload():
             self._reloading.run()
         self._auxiliary.look()
+        self._trust.look()
         self._outlets.look()
         self._status.look()
 
@@ -281,6 +323,7 @@ class _Run:
         self._ticker.use(config.policy)
         self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         self._engines.ask_all_labels(needs_labels(config.policy.rule))
+        self._memory.use(bounds_of(original.rule_set(config.policy)))
         self._status.use(self._config)
 
     def _state(self) -> Condition:
@@ -292,6 +335,8 @@ class _Run:
             *self._engine_problems(),
             *self._ticker.recreations.problems,
             *self._outlets.problems,
+            *_named("canary", self._trust.problem),
+            *self._memory.problems,
             *_named("rules", self._reloading.problem),
             *_named("database", stored.problem),
             *_named("retention", stored.retention),
@@ -307,6 +352,9 @@ class _Run:
             tuple(problems),
             self._engines.states(self._collector),
             self._reloading.count,
+            self._trust.word,
+            self._trust.uses,
+            self._outlets.waiting,
         )
 
     def _engine_problems(self) -> list[str]:
@@ -314,7 +362,7 @@ class _Run:
         if odd := self._processes.odd:
             problems.append(
                 f"modules: {odd} entries are odd: a figure counts as 0, or the entry "
-                "is left out. Run `sudo /opt/so1/src/bash/load_modules.sh` to build them again."
+                f"is left out. Run `sudo {SCRIPTS}/load_modules.sh` to build them again."
             )
         return problems
 

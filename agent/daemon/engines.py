@@ -61,6 +61,7 @@ class Engines:
         """`root` is where the hierarchy is mounted that identifies containers; `interrupted` is
         called with the engine's name, from any thread, where its events may have been missed.
         """
+        self._kinds = {one.name: str(one.kind) for one in outside.config.engines}
         self._events: dict[str, EngineEvents] = {}
         self.lives = {one.name: EngineLives(root) for one in outside.config.engines}
         """What each engine reports of lives between two looks."""
@@ -105,7 +106,7 @@ class Engines:
             if left_out:
                 found.append(
                     f"{name}: {left_out} entries of its list are odd and left out. "
-                    "The log names them; look at `sudo docker ps -a`."
+                    f"The log names them; look at `sudo {self._kinds[name]} ps -a`."
                 )
         for name, events in self._events.items():
             if name not in collector.engine_problems and events.problem:

@@ -46,6 +46,8 @@ class Holder:
     """Wall clock when it took the lock, 0 where the file does not say."""
     role: str = AGENT
     """What it does: AGENT or CLEANUP."""
+    keeps: bool = False
+    """Whether it knows of `agent stop --keep`."""
 
 
 class _LockFile:
@@ -77,6 +79,7 @@ class _LockFile:
                 "pid": os.getpid(),
                 "started_wall_ns": time.time_ns(),
                 "role": self._role,
+                "keeps": True,
             }
             os.ftruncate(fd, 0)
             os.pwrite(fd, (json.dumps(record) + "\n").encode("ascii"), 0)
@@ -109,7 +112,7 @@ class AgentLock(_LockFile):
         Raises LockedError where another agent runs, AgentError for a directory not root's.
         """
         if not self._try(wait_s):
-            other = _holder(self.path)
+            other = read_holder(self.path)
             who = f" (process {other.pid})" if other.pid else ""
             if other.role == CLEANUP:
                 raise LockedError(
@@ -151,7 +154,7 @@ class GeneratorLock(_LockFile):
         return self._try(wait_s, give_up)
 
     def _ask_holder_to_end(self) -> None:
-        pid = _holder(self.path).pid
+        pid = read_holder(self.path).pid
         try:
             signal_holder(self.path, pid, signal.SIGTERM)
         except OSError as error:
@@ -174,7 +177,7 @@ def holder(run_dir: Path) -> Holder | None:
     except FileNotFoundError:
         return None
     try:
-        return None if try_flock(fd, fcntl.LOCK_SH) else _holder(path)
+        return None if try_flock(fd, fcntl.LOCK_SH) else read_holder(path)
     finally:
         os.close(fd)
 
@@ -261,7 +264,7 @@ def _prepare_directory(directory: Path) -> None:
         )
 
 
-def _holder(path: Path) -> Holder:
+def read_holder(path: Path) -> Holder:
     """What the file says; a holder that has just taken the lock may not have written yet."""
     try:
         fd = open_lock_file(path, os.O_RDONLY)
@@ -274,7 +277,8 @@ def _holder(path: Path) -> Holder:
     try:
         record = json.loads(text)
         role = CLEANUP if record.get("role") == CLEANUP else AGENT
-        return Holder(int(record["pid"]), int(record["started_wall_ns"]), role)
+        keeps = record.get("keeps") is True
+        return Holder(int(record["pid"]), int(record["started_wall_ns"]), role, keeps)
     except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return Holder(0)
 

@@ -7,17 +7,19 @@ the database takes nothing they stand still, and go on from there once it does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 from agent import __version__
 from agent.analysis.counters import LastingCounters, key_of
-from agent.config import Config, MetricsSettings
+from agent.config import Config
+from agent.config_outlets import MetricsSettings
 from agent.errors import StoreError
 from agent.export import figures
 from agent.export.page import Page
 from agent.export.server import ListenError, MetricsServer
+from agent.model.proof import BudgetUse
 from agent.model.record import TickRecord
 from agent.model.removal import Removal
 from agent.store import counters as counter_tables
@@ -93,7 +95,15 @@ class Metrics:
         """Counts one tick, which is about to be written."""
         self._counters = self._counters.after(record)
 
-    def show(self, record: TickRecord, *, armed: bool, stored: bool) -> None:
+    def show(
+        self,
+        record: TickRecord,
+        *,
+        armed: bool,
+        stored: bool,
+        uses: Sequence[BudgetUse] = (),
+        spent: Collection[str] = (),
+    ) -> None:
         """Lets the page be that of `record` from now on."""
         if self._server is None:
             self._listen()
@@ -110,5 +120,8 @@ class Metrics:
                 exemplars=dict(self._exemplars),
                 armed=armed,
                 stored=stored,
+                budgets=tuple(
+                    figures.Budget(str(one.name), one.used, one.name in spent) for one in uses
+                ),
             )
         )

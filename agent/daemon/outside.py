@@ -18,7 +18,7 @@ from agent.actions.grafana import Grafana
 from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.config import Config, EngineSettings
-from agent.daemon import teardown
+from agent.daemon import keeping, teardown
 from agent.daemon.engines import address_of, engine_of, governed_hosts
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
@@ -40,11 +40,13 @@ from agent.sources.cgroup import reader
 from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.inventory import Engine
 from agent.sources.kernel_log import KernelLog
+from agent.sources.memory_pressure import MemorySampler, PressureTrigger
 from agent.sources.process_source import Loading
 from agent.store import handover
 from agent.store.installation import installation_id
 from agent.store.queries import History
 from agent.store.store import Store
+from agent.util import survival
 from agent.util.subprocess import DISCARDED, Program, begin
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
@@ -164,6 +166,10 @@ class Outside:
             log.warning("rules=begin-without-memory %s", error)
             return ()
 
+    def keeps_containers(self) -> bool:
+        """Whether this stop was asked to leave them (`agent stop --keep`)."""
+        return keeping.is_asked(self.run_dir)
+
     def witness(self, layout: reader.CgroupLayout) -> Witness:
         from agent.sources.bpf import witness as bpf  # noqa: PLC0415 - ctypes and libbpf only where asked for
 
@@ -177,6 +183,17 @@ class Outside:
         if log is not None:
             undo.push("kernel log", log.close)
         return log
+
+    def memory_sampler(self) -> MemorySampler:
+        return MemorySampler(self.clock)
+
+    def pressure_trigger(self, percent: float) -> PressureTrigger:
+        """Raises SourceError."""
+        return PressureTrigger.set(percent)
+
+    def survive(self) -> tuple[str, ...]:
+        """Makes this process last while memory is short; what of it could not be done."""
+        return tuple(filter(None, (survival.lock_memory(), survival.spare_from_oom_killer())))
 
     def read_host(self) -> HostCounters:
         return host_metrics.read()

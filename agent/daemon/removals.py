@@ -45,8 +45,21 @@ class Removals:
         """Carried out, and not with the store yet: a tick may fail in between."""
         self._recorded_dry: set[tuple[ContainerKey, str, Action]] = set()
         """By container, rule and action."""
+        self._withheld: set[tuple[ContainerKey, str, Action]] = set()
+        """The same of what was withheld since the policy was disarmed."""
+        self._under_way: dict[ContainerKey, Decision] = {}
         self.removed_since_row = 0
         self.failed_since_row = 0
+
+    def hurry_where(self, urgent: Callable[[], bool]) -> None:
+        """A pass stops waiting for its removals where `urgent` says so."""
+        if self._remover is not None:
+            self._remover.hurry = urgent
+
+    @property
+    def under_way(self) -> tuple[Decision, ...]:
+        """What was begun and has not ended yet."""
+        return tuple(self._under_way.values())
 
     @property
     def armed(self) -> bool:
@@ -84,27 +97,40 @@ class Removals:
         self._passes += done
         return removals
 
-    def carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
-        """Begins them all, and gives how those ended that did so in time."""
+    def carry_out(self, decisions: Sequence[Decision], disarmed: str = "") -> Sequence[Removal]:
+        """Begins them all, and gives how those ended that did so in time.
+
+        While the policy is `disarmed` (why) nothing is touched: what would be is recorded once.
+        """
         before_kb = available_kb()
-        if self._remover is None:
-            removals: Sequence[Removal] = self._record_dry(decisions)
+        if not disarmed:
+            self._withheld.clear()
+        if disarmed and self._remover is not None:
+            reports = [one for one in decisions if one.action is Action.NOTIFY]
+            others = [one for one in decisions if one.action is not Action.NOTIFY]
+            removals: Sequence[Removal] = (
+                *_reported(reports),
+                *self._record_withheld(others, disarmed),
+            )
+        elif self._remover is None:
+            removals = self._record_dry(decisions)
         else:
             reports = [one for one in decisions if one.action is Action.NOTIFY]
             others = [one for one in decisions if one.action is not Action.NOTIFY]
             removals = _reported(reports)
             if others:
                 deadline_ns = self._clock.boot_ns() + self._wait_ns
-                ended = self._remover.remove(others, deadline_ns, _log_decision)
+                ended = self._remover.remove(others, deadline_ns, self._begin)
                 removals = (*removals, *ended)
         self._ended(removals, before_kb)
         return removals
 
     def forget_all_but(self, containers: set[ContainerKey], silent: frozenset[str]) -> None:
         """A dry run's memory is of containers that are still there, or of a silent engine."""
-        self._recorded_dry = {
-            one for one in self._recorded_dry if one[0] in containers or one[0].engine in silent
-        }
+        for memory in (self._recorded_dry, self._withheld):
+            memory -= {
+                one for one in memory if one[0] not in containers and one[0].engine not in silent
+            }
 
     def handed_over(self) -> None:
         """The store has the passes now, and keeps what it cannot write."""
@@ -132,6 +158,10 @@ class Removals:
             except StoreError as error:
                 log.warning("outcome=unstored what=deletions %s", error)
 
+    def _begin(self, decision: Decision) -> None:
+        self._under_way[decision.container] = decision
+        _log_decision(decision)
+
     def _record_dry(self, decisions: Sequence[Decision]) -> list[Removal]:
         """A dry run would decide the same at every tick: each container is recorded once."""
         new = [one for one in decisions if _dry_key(one) not in self._recorded_dry]
@@ -140,7 +170,17 @@ class Removals:
             _log_decision(one)
         return [Removal(decision, Outcome.DRY_RUN, 0) for decision in new]
 
+    def _record_withheld(self, decisions: Sequence[Decision], why: str) -> list[Removal]:
+        """Each is decided afresh at every tick while the policy is disarmed."""
+        new = [one for one in decisions if _dry_key(one) not in self._withheld]
+        self._withheld.update(_dry_key(one) for one in new)
+        for one in new:
+            _log_decision(one)
+        return [Removal(one, Outcome.NOTIFIED, 0, f"the policy is disarmed: {why}") for one in new]
+
     def _ended(self, removals: Sequence[Removal], before_kb: int) -> None:
+        for removal in removals:
+            self._under_way.pop(removal.decision.container, None)
         self.removed_since_row += _count(removals, Outcome.REMOVED)
         self.failed_since_row += _count(removals, Outcome.FAILED)
         self._note_ended(removals)

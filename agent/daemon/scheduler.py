@@ -1,7 +1,8 @@
-"""When what happens: a tick at once, then one each interval, and a pass where the limit is passed.
+"""When what happens: a tick at once, then one each interval, and a pass where a limit is passed.
 
-It waits on the stopper's pipe, so that a signal or an event of the engine ends any wait, and gives
-the watchdog a sign of life however long the interval is.
+It waits on the stopper's pipe, so that a signal or an event of the engine ends any wait, gives the
+watchdog a sign of life however long the interval is, and looks at the host's memory in between
+where a rule wants that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 from agent.clock import Clock
 from agent.daemon.events import StartsSeen
+from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.errors import AgentError
@@ -37,11 +39,14 @@ class Scheduler:
         starts: StartsSeen,
         tick: Callable[[], None],
         hold_limit: Callable[[], None],
+        memory: MemoryWatch,
+        relieve: Callable[[], None],
         look: Callable[[], None],
         after_first: Callable[[], None] = lambda: None,
     ) -> None:
-        """`look` is called while it waits: a few milliseconds, every few seconds. `tick` and
-        `hold_limit` may raise AgentError, which costs that one call."""
+        """`look` is called while it waits: a few milliseconds, every few seconds. `relieve` is
+        called where the memory's watch says so. `tick`, `hold_limit` and `relieve` may raise
+        AgentError, which costs that one call."""
         self._interval_ns = int(interval_s * 10**9)
         self._clock = clock
         self._stopper = stopper
@@ -49,6 +54,8 @@ class Scheduler:
         self._starts = starts
         self._tick = tick
         self._hold_limit = hold_limit
+        self._memory = memory
+        self._relieve = relieve
         self._look = look
         self._after_first = after_first
 
@@ -69,26 +76,39 @@ class Scheduler:
             self._wait_until(next_ns)
 
     def _wait_until(self, deadline_ns: int) -> None:
+        news_ns = self._clock.boot_ns()
         while not self._stopper.stopping:
-            left_s = (deadline_ns - self._clock.boot_ns()) / 10**9
-            if left_s <= 0:
+            now_ns = self._clock.boot_ns()
+            if now_ns >= deadline_ns:
                 return
-            self._notifier.alive()
-            self._look()
+            if now_ns >= news_ns:
+                self._notifier.alive()
+                self._look()
+                news_ns = now_ns + int(min(self._notifier.pause_s, NEWS_S) * 10**9)
             if self._starts.take():
+                self._memory.started()
                 _logged("no-pass", self._hold_limit)
                 # No second pass within the pause: a burst of starts is looked at once.
-                self._pause(min(PASS_PAUSE_S, left_s))
-            else:
-                self._stopper.wait(min(left_s, self._notifier.pause_s, NEWS_S))
+                pause_ns = self._clock.boot_ns() + int(PASS_PAUSE_S * 10**9)
+                self._rest_until(min(pause_ns, deadline_ns))
+                news_ns = self._clock.boot_ns()
+            elif self._rest(min(deadline_ns, news_ns)):
+                news_ns = self._clock.boot_ns()
 
-    def _pause(self, seconds: float) -> None:
-        deadline_ns = self._clock.boot_ns() + int(seconds * 10**9)
-        while not self._stopper.stopping:
-            left_s = (deadline_ns - self._clock.boot_ns()) / 10**9
-            if left_s <= 0:
-                return
-            self._stopper.wait(left_s)
+    def _rest_until(self, deadline_ns: int) -> None:
+        while not self._stopper.stopping and self._clock.boot_ns() < deadline_ns:
+            self._rest(deadline_ns)
+
+    def _rest(self, deadline_ns: int) -> bool:
+        """Waits at most so long, and gives whether somebody woke it. A bound of the host's memory
+        that was passed, while it waited or before, gets its pass at once."""
+        if self._memory.look():
+            _logged("no-pass", self._relieve)
+            return False
+        left_s = max(0.0, (deadline_ns - self._clock.boot_ns()) / 10**9)
+        ended_by = self._stopper.wait(min(left_s, self._memory.pause_s), urgent=self._memory.urgent)
+        self._memory.fired(ended_by)
+        return self._stopper.fileno() in ended_by
 
 
 def _logged(outcome: str, work: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError
 from agent.fleet.local import read_state
+from agent.place import SCRIPTS
 from agent.util.subprocess import DISCARDED, CommandError, Program, begin, kill_session
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Shipping:
         except CommandError as error:
             self._failed(
                 f"The fleet's environment {self._settings.environment} cannot be used: "
-                f"{error} Make it: sudo /opt/so1/src/bash/fleet_environment.sh"
+                f"{error} Make it: sudo {SCRIPTS}/fleet_environment.sh"
             )
 
     def _look_after(self, process: Program, now_ns: int) -> None:

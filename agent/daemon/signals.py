@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -66,16 +66,26 @@ class Stopper:
         with suppress(BlockingIOError):  # a full pipe wakes as well
             os.write(self._write_fd, b"\0")
 
-    def wait(self, timeout_s: float, *also: int) -> None:
-        """Sleeps until `timeout_s` has passed, a signal or `wake` came, or one of `also` is
-        readable. `inf` waits for ever."""
+    def fileno(self) -> int:
+        """The end of the pipe that is waited on."""
+        return self._read_fd
+
+    def wait(self, timeout_s: float, *also: int, urgent: Sequence[int] = ()) -> frozenset[int]:
+        """Sleeps until `timeout_s` has passed, a signal or `wake` came, one of `also` is readable,
+        or one of `urgent` has something exceptional (POLLPRI). `inf` waits for ever.
+
+        Gives the descriptors that ended it: `fileno()` is the signal or wake.
+        """
         poll = select.poll()
         for descriptor in (self._read_fd, *also):
             poll.register(descriptor, select.POLLIN)
-        poll.poll(None if timeout_s == float("inf") else max(0.0, timeout_s * 1000))
+        for descriptor in urgent:
+            poll.register(descriptor, select.POLLPRI)
+        found = poll.poll(None if timeout_s == float("inf") else max(0.0, timeout_s * 1000))
         with suppress(BlockingIOError):
             while len(os.read(self._read_fd, _DRAIN_BYTES)) == _DRAIN_BYTES:
                 pass
+        return frozenset(descriptor for descriptor, _ in found)
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -53,6 +53,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How each engine is doing, by its name; empty in files of 1.0."""
     reloads: int = 0
     """How often the rules were read again, taken or not."""
+    armed: bool = True
+    """Whether the policy acts; it does not in a dry run either, see `dry_run`."""
+    disarmed_since_ms: int = 0
+    disarmed_why: str = ""
+    budgets: dict[str, float] = {}
+    """How much of each budget of `[proof]` the last tick used; 1 is all of it."""
+    notify: dict[str, int] = {}
+    """By receiver: messages that wait."""
     tick: TickStatus | None = None
 
 

@@ -12,6 +12,7 @@ from agent import __version__
 from agent.config import Config
 from agent.daemon import status
 from agent.daemon.tick import TickReport
+from agent.model.proof import ARMED, ArmingWord, BudgetUse
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,10 @@ class Condition:
     engines: Mapping[str, str] = field(default_factory=dict)
     """How each engine is doing, by its name."""
     reloads: int = 0
+    word: ArmingWord = ARMED
+    budgets: tuple[BudgetUse, ...] = ()
+    waiting: tuple[tuple[str, int], ...] = ()
+    """By receiver: messages that wait."""
 
 
 class StatusWriter:
@@ -90,6 +95,11 @@ class StatusWriter:
             problems=list(state.problems),
             engines=dict(state.engines),
             reloads=state.reloads,
+            armed=state.word.armed,
+            disarmed_since_ms=0 if state.word.armed else state.word.since_ms,
+            disarmed_why=state.word.why,
+            budgets={str(one.name): round(one.used, 4) for one in state.budgets},
+            notify=dict(state.waiting),
             tick=status.TickStatus(
                 number=report.number,
                 wall_ms=report.wall_ns // 10**6,

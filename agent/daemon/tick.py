@@ -18,15 +18,20 @@ from agent.config import PolicySettings
 from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
+from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
 from agent.model.attribution import AttributionCounts
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, Tier
-from agent.model.host import HostFigures
+from agent.model.host import HostFigures, MemoryReading
+from agent.model.host_pass import HostPass, PassContainer
 from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, dependants, governance, original
+from agent.policy.alerts import Lasting
+from agent.policy.host_bounds import as_seen, is_of_host
+from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
 from agent.policy.recreation import Recreations
 from agent.store.store import Store
@@ -82,13 +87,17 @@ class Ticker:
         carried: Carried,
         autopsies: Autopsies,
         memory: RuleMemory,
+        trust: Trust,
         applied: Callable[[], Sequence[RemovalPass]],
+        watch: HostWatch | None = None,
         metrics: Metrics | None = None,
+        stands: Callable[[Lasting], None] = lambda _: None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
         a tick before the first would have left: the host's counters, for the first interval;
         `memory` is what the rules of an earlier run remembered, `applied` gives what was
-        carried out outside the ticks."""
+        carried out outside the ticks; `watch` is the host's memory between two ticks; `stands` is
+        told what lasts, each time it was looked at."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -101,11 +110,16 @@ class Ticker:
         self._carried = carried
         self._metrics = metrics
         self._autopsies = autopsies
+        self._watch = watch or HostWatch()
         self._number = 0
         self._rules = original.rule_set(settings)
         self._memory = memory
         self._applied = applied
         self._needed_reported: set[ContainerKey] = set()
+        self._trust = trust
+        self._stands = stands
+        self._is_trusted = True
+        """Whether the figures of the last look are within the budgets."""
         self.recreations = Recreations(installation)
 
     def use(self, settings: PolicySettings) -> None:
@@ -133,8 +147,10 @@ class Ticker:
         self._note_ended(self._removals.take_up(self._applied()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
-        if decisions := self._stopwatch.time("decide", lambda: self._decide(tick)):
+        decisions = self._stopwatch.time("decide", lambda: self._decide(tick))
+        if decisions:
             self._stopwatch.time("remove", lambda: self._carry_out(decisions))
+        self._tell_what_lasts(tick, decisions)
         gone = self._removals.away_since_row
         count = _running_count(tick, gone)
         snapshot = tick.sample.snapshot
@@ -165,7 +181,13 @@ class Ticker:
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
         stored = self._stopwatch.time("store", lambda: self._write(record))
         if self._metrics is not None:
-            self._metrics.show(record, armed=self._removals.armed, stored=stored)
+            self._metrics.show(
+                record,
+                armed=self._removals.armed and self._trust.word.armed,
+                stored=stored,
+                uses=self._trust.uses,
+                spent=self._trust.spent,
+            )
         return TickReport(
             number=self._number,
             wall_ns=record.wall_ns,
@@ -213,10 +235,82 @@ class Ticker:
         decisions = self._decide(tick)
         if not decisions:
             return 0
-        removed = self._carry_out(decisions)
+        done = self._carry_out(decisions)
+        removed = sum(one.outcome is Outcome.REMOVED for one in done)
         self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)
         return removed
+
+    @property
+    def waits_for_a_tick(self) -> bool:
+        """Whether an engine had been away and answers again, so that a whole tick is all that
+        keeps decisions back."""
+        unsettled = frozenset(self._collector.engines) - self._settled()
+        if not unsettled:
+            return False
+        return any(one.engine in unsettled for one in self._collector.list_containers())
+
+    def relieve(self) -> int:
+        """A pass at once for the rules that have a bound of the host's memory, which was passed.
+
+        One container at a time: none while another is going, and the next on figures of after it.
+        Gives how many containers were acted on. Raises SourceError as `tick` does.
+        """
+        done: Sequence[Removal] = ()
+        try:
+            self.settle()
+            if self._watch.under_way:
+                return 0
+            tick = self._look(for_tick=False)
+            self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
+            decisions = self._decide(tick, for_host_alone=True)
+            rested_on = self._rested_on(tick, decisions)
+            if decisions:
+                log.info(
+                    "pass=before-oom available_mb=%d pressure=%s",
+                    tick.sample.snapshot.memory.available_kb // 1024,
+                    self._watch.pressure,
+                )
+                done = self._carry_out(decisions)
+                if done or self._watch.under_way:
+                    self._store_pass(rested_on)
+        finally:
+            acted = bool(done) or self._watch.under_way
+            self._watch.looked(self._clock.boot_ns(), acted=acted)
+            self._removals.write(self._clock.wall_ns())
+        return len(done)
+
+    def _rested_on(self, tick: Tick, decisions: Sequence[Decision]) -> HostPass:
+        """As it is now: once one is gone, the samples are of another host."""
+        by_container = {one.container: one.id for one in decisions}
+        read_ns = tick.sample.snapshot.snapshot_ns
+        own = MemoryReading(read_ns, tick.sample.snapshot.memory.available_kb, self._watch.pressure)
+        return HostPass(
+            read_ns,
+            (*self._watch.samples, own),
+            tuple(
+                PassContainer(
+                    one,
+                    decide.claim_of(one),
+                    one.container.key in tick.attribution.disputed,
+                    by_container.get(one.container.key, ""),
+                )
+                for one in tick.totals
+                if decide.claim_of(one)
+            ),
+        )
+
+    def _store_pass(self, rested_on: HostPass) -> None:
+        try:
+            self._store.write_host_pass(rested_on, self._clock.wall_ns())
+        except StoreError as error:
+            log.warning("outcome=unstored what=host-pass %s", error)
+
+    def settle(self) -> None:
+        """Takes up what has ended since, and stores it; for the watch, which waits for that."""
+        if ended := self._removals.collect():
+            self._note_ended(ended)
+            self._removals.write(self._clock.wall_ns())
 
     def finish(self, wait_s: float) -> None:
         """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
@@ -224,6 +318,7 @@ class Ticker:
 
     def _look(self, *, for_tick: bool) -> Tick:
         tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
+        self._is_trusted = self._trust.judge(tick)
         if tick.engine_answers:
             self._removals.forget_all_but(
                 {one.key for one in tick.containers}, frozenset(tick.sample.silent)
@@ -235,26 +330,34 @@ class Ticker:
     def _govern(self, container: Container) -> Governance:
         return governance.claim(container, self._rules, self._installation, self._own.ids)
 
-    def _decide(self, tick: Tick) -> tuple[Decision, ...]:
+    def _decide(self, tick: Tick, *, for_host_alone: bool = False) -> tuple[Decision, ...]:
         """Nothing on half knowledge, and nothing where the engine went away since the look: of
-        each engine for itself."""
+        each engine for itself. Nothing on figures that are off; while disarmed what would be done
+        is decided, and not done."""
         acting = tick.may_act & self._settled()
         if not acting:
             return ()
+        if not self._is_trusted and self._trust.word.armed:
+            return ()
         now = self._memory.moment(tick, self._rules)
+        now = as_seen(now, self._watch.now(now.now_ns, now.pressure))
+        arming, boot_ns = self._memory.arming, self._clock.boot_ns()
+        # In a dry run the first one stays the one that would go.
+        spent = arming.spent(self._rules, boot_ns) if self._removals.armed else frozenset()
         totals = [one for one in tick.totals if one.container.engine in acting]
-        standing = decide.standings(totals, tick.attribution.disputed, self._rules, now)
+        standing = decide.standings(totals, tick.attribution.disputed, self._rules, now, spent)
         if tick.host is not None:
             # A look between two ticks knows less of the host, and re-arms nothing.
-            self._memory.arming.seen(standing, frozenset(self._collector.engines) - acting)
+            arming.seen(standing, frozenset(self._collector.engines) - acting)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
-        due = self._memory.arming.due(decisions, self._rules, self._clock.boot_ns())
+        due = arming.due(decisions, self._rules, boot_ns)
         needed = dependants.needed_by(tick.containers)
         self._report_needed(due, needed)
         return tuple(
             one
             for one in due
             if not (self._is_left_to_its_owner(one) or dependants.spares(one, needed))
+            and (self._is_for_host(one) or not for_host_alone)
         )
 
     def _report_needed(self, due: Sequence[Decision], needed: Mapping[ContainerKey, str]) -> None:
@@ -263,6 +366,9 @@ class Ticker:
         for key in now - self._needed_reported:
             log.warning("container=%s outcome=needed %s", key.short_id, needed[key][:_MAX_SHOWN])
         self._needed_reported = now
+
+    def _is_for_host(self, decision: Decision) -> bool:
+        return is_of_host(self._rules.named(decision.rule))
 
     def _is_left_to_its_owner(self, decision: Decision) -> bool:
         """Whether somebody brings it back each time. The built-in set goes on removing."""
@@ -278,14 +384,38 @@ class Ticker:
         counts = self._collector.interruptions
         return frozenset(name for name, count in counts.items() if seen.get(name, 0) == count)
 
-    def _carry_out(self, decisions: Sequence[Decision]) -> int:
-        """How many were removed."""
-        done = self._removals.carry_out(decisions)
+    def _carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
+        """How those ended that did so in time."""
+        if any(self._is_for_host(one) and one.action.is_destructive for one in decisions):
+            # From now on, not once this returns: who waits for them looks at the memory.
+            self._watch.under_way = True
+        word = self._trust.look()
+        done = self._removals.carry_out(decisions, "" if word.armed else word.why)
         self._note_ended(done)
-        return sum(one.outcome is Outcome.REMOVED for one in done)
+        return done
+
+    def _tell_what_lasts(self, tick: Tick, decisions: Sequence[Decision]) -> None:
+        """Rules that hold are known where every engine answered; owners and the policy's state are
+        always."""
+        seen = frozenset(self._collector.engines) <= tick.may_act & self._settled()
+        word = self._trust.word
+        withheld = decisions if not word.armed and self._removals.armed else ()
+        self._stands(
+            Lasting(
+                word,
+                [(rule, key.id) for rule, key in self._memory.arming.kept] if seen else None,
+                [(one.rule, one.container_id) for one in withheld if one.action.is_destructive]
+                if seen
+                else None,
+                self.recreations.returning,
+            )
+        )
 
     def _note_ended(self, removals: Sequence[Removal]) -> None:
         now_ns = self._clock.boot_ns()
+        self._watch.under_way = any(map(self._is_for_host, self._removals.under_way))
+        if any(one.outcome in _CHANGED and self._is_for_host(one.decision) for one in removals):
+            self._watch.gone(now_ns)
         self.recreations.removed(removals, now_ns)
         self._memory.done(removals, now_ns)
 
@@ -303,6 +433,15 @@ class Ticker:
         self._memory.stored(record.policy_state)
         return True
 
+
+_CHANGED = (
+    Outcome.REMOVED,
+    Outcome.GONE,
+    Outcome.STOPPED,
+    Outcome.RESTARTED,
+    Outcome.PAUSED,
+)
+"""After these the host is another one than the decision was made on."""
 
 _NO_HOST_FIGURES = HostFigures(0.0, 1, 0.0, None, None)
 

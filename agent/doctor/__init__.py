@@ -39,6 +39,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         kernel.oom(facts, config),
         host.cgroups(facts),
         host.memory(facts),
+        host.pressure(facts, config),
         host.docker(facts, config),
         *host.engines(facts),
         host.images(facts, config),
@@ -49,5 +50,7 @@ def judge(facts: Facts, config: Config) -> tuple[Check, ...]:
         host.clock(facts),
         host.metrics(facts, config),
         host.fleet(facts, config),
+        host.notify(facts, config),
+        host.proof(facts, config),
         host.leftovers(facts, config),
     )

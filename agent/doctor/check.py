@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 AS_ROOT = "sudo agent doctor"
-INSTALL = "./bash/start.sh --install-only"
 
 
 class State(StrEnum):

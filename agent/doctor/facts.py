@@ -91,6 +91,17 @@ class CgroupFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PressureFacts:
+    """Memory pressure (PSI) and triggers on it."""
+
+    missing: str = ""
+    """Why the kernel tells none, "" where it does."""
+    remedy: str = ""
+    no_trigger: str | None = None
+    """Why nobody can be woken by it, "" where one can, None where it was not tried (not root)."""
+
+
+@dataclass(frozen=True, slots=True)
 class DockerFacts:
     version: str
     """The engine's, "" where it does not answer."""
@@ -198,9 +209,15 @@ class Facts:
     python: PythonFacts
     leftovers: LeftoverFacts
     oom: OomFacts = OomFacts(None, None)
+    pressure: PressureFacts = PressureFacts()
     proc_problem: str = ""
     """Why `/proc` does not show what the agent reads there, "" where it does."""
     proc_hint: str = ""
+    notify_problem: str = ""
+    """Why a receiver's secret or the journal cannot be used, "" where they can."""
+    notify_hint: str = ""
+    disarmed: str = ""
+    """Why the policy touches nothing, "" where it does."""
     fleet_problem: str = ""
     """Why nothing can be shipped or was not, "" where it can or no centre is set."""
     fleet_hint: str = ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from agent.config import Config
-from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
+from agent.doctor.check import AS_ROOT, Check, State, look_again
 from agent.doctor.facts import EngineFacts, Facts
+from agent.place import INSTALL
 from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64
 _CLOCK_SLACK_MS = 3600 * 1000
+_NO_DOCKER = "not wanted (docker_host is empty)"
 _V1_ENDS = (
     "; cgroup v1 ends: systemd has dropped it in 258 and starts on it before only when forced to, "
     "Docker calls it deprecated since 29 and drops it by May 2029"
@@ -96,10 +98,36 @@ def memory(facts: Facts) -> Check:
     )
 
 
+def pressure(facts: Facts, config: Config) -> Check:
+    name = "memory pressure"
+    asking = [
+        rule.name
+        for rule in config.policy.rule
+        if rule.when is not None and rule.when.pressure is not None
+    ]
+    found = facts.pressure
+    if not asking:
+        return Check(name, State.OK, f"no rule asks for it{found.missing and f'; {found.missing}'}")
+    if found.missing:
+        finding = f"{found.missing}: {', '.join(asking)} never acts on it"
+        return Check(name, State.DEGRADED, finding, found.remedy)
+    if found.no_trigger:
+        finding = f"{found.no_trigger}; it is read each second instead"
+        return Check(name, State.DEGRADED, finding, "give the agent CAP_SYS_RESOURCE")
+    # /proc/pressure is the whole host's whatever the cgroups are; only v2 has each cgroup's own,
+    # which nobody here asks for.
+    whose = "the whole host's"
+    if facts.cgroups.mode not in ("", "v2"):
+        whose += f", as everywhere: no container has its own on cgroup {facts.cgroups.mode}"
+    if found.no_trigger is None:
+        return Check(name, State.UNKNOWN, f"{whose}; whether it can wake the agent", AS_ROOT)
+    return Check(name, State.OK, f"{whose}; a trigger wakes the agent")
+
+
 def docker(facts: Facts, config: Config) -> Check:
     docker = facts.docker
     if not config.docker_host:
-        return Check("Docker", State.OK, "not wanted (docker_host is empty)")
+        return Check("Docker", State.OK, _NO_DOCKER)
     if docker.version:
         driver = f", cgroup driver {docker.driver}" if docker.driver else ""
         finding = f"{docker.version}, API {docker.api}{driver}"
@@ -135,6 +163,8 @@ def _engine(engine: EngineFacts, *, root: bool) -> Check:
 
 def images(facts: Facts, config: Config) -> Check:
     docker = facts.docker
+    if not config.docker_host:
+        return Check("images", State.OK, _NO_DOCKER)
     if not config.cron.enabled:
         return Check("images", State.OK, "not needed (cron.enabled = false)")
     if docker.images is None:
@@ -155,6 +185,8 @@ def images(facts: Facts, config: Config) -> Check:
 
 
 def compose(facts: Facts, config: Config) -> Check:
+    if not config.docker_host:
+        return Check("compose", State.OK, _NO_DOCKER)
     if not config.grafana.enabled:
         return Check("compose", State.OK, "not wanted (grafana.enabled = false)")
     docker = facts.docker
@@ -255,6 +287,30 @@ def fleet(facts: Facts, config: Config) -> Check:
     if not config.fleet.dsn:
         return Check("fleet", State.OK, "not wanted (fleet.dsn is not set)")
     return Check("fleet", State.OK, f"ships every {config.fleet.flush_s} s")
+
+
+def notify(facts: Facts, config: Config) -> Check:
+    if facts.notify_problem:
+        return Check("notify", State.DEGRADED, facts.notify_problem, facts.notify_hint)
+    chosen = config.notify
+    if not chosen.wanted:
+        return Check("notify", State.OK, "not wanted (no receiver is set below [notify])")
+    receivers = [
+        *(["journal"] if chosen.journal else []),
+        *(["webhook"] if chosen.webhook.url else []),
+        *([f"{len(chosen.alertmanager.urls)} Alertmanager"] if chosen.alertmanager.urls else []),
+    ]
+    return Check("notify", State.OK, f"{', '.join(receivers)}; try: sudo agent notify test")
+
+
+def proof(facts: Facts, config: Config) -> Check:
+    if facts.disarmed:
+        return Check("proof", State.DEGRADED, facts.disarmed, "sudo agent policy arm")
+    if not config.bpf.enabled:
+        return Check("proof", State.OK, "BPF is not wanted: no budget can be spent")
+    if not config.proof.canary_hours:
+        return Check("proof", State.OK, "armed; recommended: canary_hours = 24 below [proof]")
+    return Check("proof", State.OK, f"armed; a canary every {config.proof.canary_hours} h")
 
 
 def leftovers(facts: Facts, config: Config) -> Check:

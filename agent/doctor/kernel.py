@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent.config import Config, SourceChoice
-from agent.doctor.check import AS_ROOT, INSTALL, Check, State, look_again
+from agent.doctor.check import AS_ROOT, Check, State, look_again
 from agent.doctor.facts import Facts
+from agent.place import INSTALL
 
 _KMOD = ("insmod", "rmmod", "modinfo")
 

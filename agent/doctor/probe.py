@@ -25,6 +25,7 @@ from agent.doctor.facts import (
     DockerFacts,
     Facts,
     LeftoverFacts,
+    PressureFacts,
     PythonFacts,
     StoreFacts,
 )
@@ -36,8 +37,10 @@ from agent.doctor.probe_kernel import (
     oom_facts,
     signing_facts,
 )
+from agent.doctor.probe_policy import disarmed, notify_facts
 from agent.errors import AgentError
-from agent.sources import procfs
+from agent.place import SCRIPTS
+from agent.sources import memory_pressure, procfs
 from agent.util.subprocess import find
 
 _DOCKER_TIMEOUT_S = 10.0
@@ -63,6 +66,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
     cron_problem, cron_hint = _cron(root=root)
     proc_problem, proc_hint = procfs.partial_problem("/proc")
     fleet_problem, fleet_hint = _fleet(config, root=root)
+    notify_problem, notify_hint = notify_facts(config, root=root)
     return Facts(
         root=root,
         config_problem=config_problem,
@@ -71,6 +75,7 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
         oom=oom_facts(root=root),
+        pressure=_pressure(root=root),
         docker=docker,
         engines=engine_facts(config),
         cron_problem=cron_problem,
@@ -82,9 +87,18 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         proc_problem=proc_problem,
         proc_hint=proc_hint,
         metrics_problem=_metrics(config),
+        notify_problem=notify_problem,
+        notify_hint=notify_hint,
+        disarmed=disarmed(config, root=root),
         fleet_problem=fleet_problem,
         fleet_hint=fleet_hint,
     )
+
+
+def _pressure(*, root: bool) -> PressureFacts:
+    if missing := memory_pressure.why_missing():
+        return PressureFacts(missing.reason, missing.remedy)
+    return PressureFacts(no_trigger=memory_pressure.why_no_trigger() if root else None)
 
 
 def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
@@ -245,7 +259,7 @@ def _fleet(config: Config, *, root: bool) -> tuple[str, str]:
 
     environment = Path(config.fleet.environment)
     if not _there(environment / "bin/python"):
-        make = "sudo /opt/so1/src/bash/fleet_environment.sh"
+        make = f"sudo {SCRIPTS}/fleet_environment.sh"
         return f"its Python environment {environment} is not there", make
     try:
         read_secret(Path(config.fleet.secret_file))

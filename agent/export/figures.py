@@ -112,6 +112,7 @@ def figures_of(
     exemplars: Mapping[tuple[str, ...], str],
     armed: bool,
     stored: bool,
+    budgets: tuple[Budget, ...] = (),
 ) -> ExportedFigures:
     """What is shown of `record`, with the counters as they are in the database."""
     running = [one for one in record.totals if one.container.state.is_running]
@@ -143,6 +144,7 @@ def figures_of(
         exemplars=exemplars,
         armed=armed,
         stored=stored,
+        budgets=budgets,
     )
 
 

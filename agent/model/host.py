@@ -30,6 +30,20 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """What the host says of its memory at one moment between two ticks."""
+
+    read_ns: int
+    """Boot clock."""
+    available_kb: int | None = None
+    """`MemAvailable`, None where it could not be read."""
+    pressure: float | None = None
+    """`some avg10` of memory, which the kernel works out every two seconds; None without PSI."""
+    stalled_us: int | None = None
+    """`some total` of memory: the time that somebody waited for memory, since boot."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostFigures:
     """Figures of the host beside memory; `None` where the kernel does not tell."""
 

@@ -103,6 +103,11 @@ class Removal:
     """Why it failed, or why what Docker has under this id was left alone."""
 
     @property
+    def is_withheld(self) -> bool:
+        """Whether the policy was disarmed, so that this was only notified."""
+        return self.outcome is Outcome.NOTIFIED and self.decision.action.is_destructive
+
+    @property
     def is_away(self) -> bool:
         """Whether no such container is left, whoever took it away."""
         return is_away(self.outcome, self.error)

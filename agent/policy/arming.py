@@ -87,11 +87,22 @@ class Arming:
         step = rule.step[fired.stages - 1]
         return step.action if now_ns - fired.first_ns >= duration_ns(step.after) else None
 
+    def spent(self, rules: RuleSet, now_ns: int) -> frozenset[Key]:
+        """Those on which a rule that touches them has done all that it does at this moment."""
+        named = {(key, rules.named(key[0])) for key in self._fired}
+        return frozenset(
+            key
+            for key, rule in named
+            if rule is not None
+            and rule.action.is_destructive
+            and self._next(rule, key[1], now_ns) is None
+        )
+
     def done(self, removals: Iterable[Removal], now_ns: int) -> None:
         """Notes what was carried out. What failed is due again, after the remover's pause."""
         for removal in removals:
             decision = removal.decision
-            if not decision.rule or removal.outcome not in DONE:
+            if not decision.rule or removal.outcome not in DONE or removal.is_withheld:
                 continue
             key = (decision.rule, decision.container)
             before = self._fired.get(key)

@@ -17,6 +17,7 @@ from agent.policy.rules import ENDED, SECOND_NS, Rule, When, duration_ns
 
 KB_PER_MB = 1024
 IDLE = "idle"
+NO_PRESSURE = "this kernel tells no memory pressure (psi=1; agent doctor says why)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,12 @@ class HostMoment:
     since: Mapping[tuple[ContainerKey, str], int] = field(default_factory=dict)
     """By container and level (`level_key`): since when it has been so without a break."""
     idle: Mapping[ContainerKey, Idleness] = field(default_factory=dict)
+    host_since: Mapping[str, int] = field(default_factory=dict)
+    """By level, of the whole host: the same, from samples between ticks."""
+    host_missing: str = ""
+    """Why nothing is known of the host's memory, "" where it is as said above."""
+    pressure_missing: str = NO_PRESSURE
+    """Why there is no pressure where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +137,11 @@ def levels(when: When, one: ContainerTotals, now: HostMoment) -> Iterator[TimedC
         bound, memory = when.pressure.memory, now.pressure
         yield _level(
             "pressure",
-            f"pressure>{bound:g}",
+            pressure_key(f"{bound:g}"),
             when.pressure.lasting,
             None if memory is None else memory > bound,
             "" if memory is None else f"{memory:.2f} %",
-            "" if memory is not None else "this kernel tells no memory pressure (psi=1)",
+            "" if memory is not None else now.host_missing or now.pressure_missing,
             f"more than {bound:g} % ",
         )
 
@@ -145,6 +152,11 @@ def idle_level(lasting: str, one: ContainerTotals, now: HostMoment) -> TimedCond
         return _level(IDLE, IDLE, lasting, False, str(one.container.state))
     found = now.idle.get(one.container.key, Idleness(None, missing=NOT_YET))
     return _level(IDLE, IDLE, lasting, found.holds, found.value, found.missing)
+
+
+def pressure_key(bound: str) -> str:
+    """The key of the level `pressure` with this bound."""
+    return f"pressure>{bound}"
 
 
 def _level(
@@ -166,7 +178,10 @@ def _level(
 def _lasted(level: TimedCondition, one: ContainerTotals, now: HostMoment) -> Verdict:
     value, met = level.value, level.holds
     if level.holds:
-        since_ns = now.since.get((one.container.key, level.key), now.now_ns)
+        since_ns = min(
+            now.since.get((one.container.key, level.key), now.now_ns),
+            now.host_since.get(level.key, now.now_ns),
+        )
         lasted_ns = max(0, now.now_ns - since_ns)
         value += f" for {_shown(lasted_ns)}"
         met = lasted_ns >= level.lasting_ns
@@ -186,7 +201,8 @@ def _age(threshold: str, one: ContainerTotals, now: HostMoment) -> Verdict:
 def _available(bound: float, now: HostMoment) -> Verdict:
     below = f"less than {bound:g}"
     if now.available_kb is None:
-        return Verdict("available_mb", "", below, None, "the host's memory was not read")
+        missing = now.host_missing or "the host's memory was not read"
+        return Verdict("available_mb", "", below, None, missing)
     available = now.available_kb / KB_PER_MB
     return Verdict("available_mb", f"{available:.0f}", below, available < bound)
 

@@ -83,8 +83,12 @@ def standings(
     disputed: frozenset[ContainerKey],
     rules: RuleSet,
     now: HostMoment,
+    spent: frozenset[tuple[str, ContainerKey]] = frozenset(),
 ) -> list[Standing]:
-    """Every claimed container and what its rule makes of it at this moment."""
+    """Every claimed container and what its rule makes of it at this moment.
+
+    `spent`: by rule and container, where the rule has done all that it does (`Arming.spent`).
+    """
     needed = needed_by(one.container for one in totals)
     claimed: dict[tuple[str, str], list[ContainerTotals]] = defaultdict(list)
     by_name = {rule.name: (place, rule) for place, rule in enumerate(rules.rules)}
@@ -99,7 +103,7 @@ def standings(
         group = min(place, len(rules.own))
         spared = {} if rules.is_built_in(rule) or not rule.action.is_destructive else needed
         found += _of_rule(rule, group, members, disputed, now, spared)
-    return _one_for_the_host(found)
+    return _one_for_the_host(found, spent)
 
 
 def claim_of(one: ContainerTotals) -> str:
@@ -184,15 +188,21 @@ def _unsure(
     return f"spared: {unknown}" if unknown else ""
 
 
-def _one_for_the_host(found: Sequence[Standing]) -> list[Standing]:
+def _one_for_the_host(
+    found: Sequence[Standing], spent: frozenset[tuple[str, ContainerKey]]
+) -> list[Standing]:
     """A condition of the whole host makes one container act; the next after a fresh sample.
+
+    One that a rule has done with, as by pausing it, and that is there still is no turn of its own.
 
     Of each rule that only reports, and one of all that do more: a report must not hold up a remedy.
     """
     taken: set[str] = set()
     kept: list[Standing] = []
     for one in sorted(found, key=lambda each: (each.group, each.place)):
-        if one.acts and one.rule.when is not None and one.rule.when.is_of_host:
+        is_spent = (one.rule.name, one.totals.container.key) in spent
+        of_host = one.rule.when is not None and one.rule.when.is_of_host
+        if one.acts and of_host and not is_spent:
             turn = "" if one.rule.action.is_destructive else one.rule.name
             if turn in taken:
                 why = "another acts first; the host is measured again before the next"

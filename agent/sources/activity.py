@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from agent.clock import Clock, SystemClock
 from agent.errors import SourceError
@@ -18,8 +19,9 @@ from agent.model.container import CgroupView, Container, ContainerKey
 from agent.sources import procfs
 from agent.sources.cgroup.layout import CgroupLayout, detect
 
-NO_IO = "this host counts no container's I/O (no io or blkio controller)"
+NO_IO = "this host counts no container's I/O (io.stat or blkio.throttle.io_serviced)"
 SHARED = "its network is shared"
+_V1_FILES = ("blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced")
 _LOOPBACK = b"lo"
 _SENT_FIELD = 8
 """Of `/proc/net/dev`: bytes sent, behind eight figures of what was received."""
@@ -36,6 +38,7 @@ def read(
     proc = os.fspath(layout.proc)
     firsts = {one.key: one.first_pid for one in containers if one.first_pid > 0}
     networks = {key: _network(proc, pid) for key, pid in firsts.items()}
+    problem = io_problem(layout)
     users = Counter(networks.values())
     users[_network(proc, 1) or _network(proc, "self")] += 1
     found = {}
@@ -44,7 +47,7 @@ def read(
         if cgroup is None or not cgroup.path or cgroup.cpu_ns is None:
             found[key] = Activity(clock.boot_ns(), 0, missing="its cgroup was not found")
             continue
-        operations = _operations(layout, proc, pid, key.id, cgroup.path)
+        operations = None if problem else _operations(layout, proc, pid, key.id, cgroup.path)
         sent = _sent_bytes(proc, pid) if networks[key] else None
         missing = ""
         if operations is None:
@@ -68,14 +71,25 @@ def host_io_problem() -> str:
 
 
 def io_problem(layout: CgroupLayout) -> str:
-    """Why this host counts no container's I/O, "" where it does."""
+    """Why this host counts no container's I/O, "" where it does.
+
+    The throttling layer of newer kernels (seen on 6.18) counts nothing on v1 before somebody sets a
+    limit: then the root, which all I/O passes, has not one device.
+    """
     if layout.blkio1_root is not None:
-        return ""
+        return "" if any(_has_device(layout.blkio1_root, name) for name in _V1_FILES) else NO_IO
     try:
         text = procfs.read(f"{layout.default_root or layout.root}/cgroup.controllers")
     except OSError:
         return NO_IO
     return "" if b"io" in text.split() else NO_IO
+
+
+def _has_device(directory: Path, name: str) -> bool:
+    try:
+        return b":" in procfs.read(f"{directory}/{name}")
+    except OSError:
+        return False
 
 
 def operations_v2(text: bytes) -> int:
@@ -134,9 +148,9 @@ def _operations(
         if container_id in own:
             path = own
         directory = f"{layout.blkio1_root}{path}"
-        for name in ("io_serviced_recursive", "io_serviced"):
+        for name in _V1_FILES:
             try:
-                return operations_v1(procfs.read(f"{directory}/blkio.throttle.{name}"))
+                return operations_v1(procfs.read(f"{directory}/{name}"))
             except FileNotFoundError:
                 continue
     except (OSError, ValueError):

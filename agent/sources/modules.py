@@ -20,6 +20,7 @@ from agent.clock import Clock
 from agent.errors import SourceError
 from agent.model.host import Memory
 from agent.model.process import Candidate, Natural, Process, Snapshot, Source
+from agent.place import SCRIPTS
 
 _CHUNK_BYTES = 1 << 20
 _MAX_BYTES = 256 << 20
@@ -28,7 +29,7 @@ _MAX_BYTES = 256 << 20
 _PAUSES_S = (0.01, 0.03, 0.1, 0.3)
 _AGAIN = frozenset({errno.EIO, errno.EBUSY, errno.EINTR})
 
-_MEND = "Run `sudo /opt/so1/src/bash/load_modules.sh`."
+_MEND = f"Run `sudo {SCRIPTS}/load_modules.sh`."
 
 
 class _Host(msgspec.Struct, frozen=True, kw_only=True):

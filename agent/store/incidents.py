@@ -101,6 +101,15 @@ def kill_of(history: History, pid: int, near_ms: int) -> OomEntry | None:
     return next(iter(_kills(history, where, pid, near_ms - 60_000, near_ms + 1000)), None)
 
 
+def killed(
+    history: History, since_ms: int, *, pid: int | None = None, name: str = ""
+) -> tuple[OomEntry, ...]:
+    """The kills of that number, or name, since then, newest first."""
+    what, value = ("pid", pid) if pid is not None else ("process_name", name)
+    where = f"WHERE {what} = ? AND timestamp >= ? ORDER BY timestamp DESC, id DESC LIMIT 100"
+    return _kills(history, where, value, since_ms)
+
+
 def uncounted(history: History, since_ms: int) -> tuple[Uncounted, ...]:
     """Containers whose counters tell of more kills than there are records."""
     if not _is_there(history, OomKillRow):

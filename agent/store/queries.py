@@ -18,9 +18,10 @@ from peewee import fn
 
 from agent.errors import StoreError
 from agent.model.policy_state import PolicyState
+from agent.model.proof import ArmingWord
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures, policy_state, spans
+from agent.store import failures, policy_state, proof_state, spans
 from agent.store.moment import end_at
 from agent.store.rollups import stops_of
 from agent.store.spans import SpanFigure
@@ -166,6 +167,11 @@ class History:
 
     def close(self) -> None:
         sqlite.close(self._database)
+
+    def arming(self) -> ArmingWord:
+        """Whether the policy acts, as of the newest row."""
+        with _explained(self._path):
+            return proof_state.last_word(self._database)
 
     def last_tick(self) -> TickRow | None:
         """The newest tick, None where none is stored."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import peewee
 
@@ -25,6 +25,7 @@ from agent.analysis.counters import LastingCounters
 from agent.clock import Clock
 from agent.config import RetentionSettings
 from agent.errors import StoreError
+from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
 from agent.model.removal import RemovalPass
 from agent.store import counters as counter_tables
@@ -32,12 +33,11 @@ from agent.store import database as sqlite
 from agent.store import failures, files, policy_state, rows, watch
 from agent.store.failures import DamagedError
 from agent.store.inserts import insert_many
+from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
 from agent.store.tables import (
-    ALL_TABLES,
     DeletionRow,
-    table_name,
 )
 from agent.store.watch import Change
 
@@ -47,6 +47,8 @@ _OWED_PASSES = 1000
 """Passes kept in memory while they cannot be stored."""
 
 _VERIFY_PAUSE_NS = 600 * 10**9
+
+T = TypeVar("T")
 
 _FAILURES = (*failures.StorageError, DamagedError, StoreError, OverflowError, ValueError)
 
@@ -94,6 +96,8 @@ class Store:
         """Where a damaged database was put."""
         self.counters: Callable[[], LastingCounters] | None = None
         """What each write stores of the counters, None where nobody keeps any."""
+        self.kept: list[KeptState] = []
+        """What else each write stores."""
         self.hold_ms: Callable[[], int] | None = None
         """From which timestamp on the history is still to be shipped, None where it is not."""
 
@@ -133,6 +137,19 @@ class Store:
             self._clock_watch.suspended or self._prune_problem,
         )
 
+    def ask(self, question: Callable[[peewee.SqliteDatabase], T]) -> T:
+        """What of the history somebody goes on from. Raises StoreError."""
+        with self._lock:
+            try:
+                return question(self._ready())
+            except _FAILURES as error:
+                raise self._failed(error) from error
+
+    def save(self, wall_ns: int) -> None:
+        """Stores what is kept, without a tick. Raises StoreError."""
+        with self._lock:
+            self._write(wall_ns, lambda _connection, _timestamp_ms: None)
+
     def write_tick(self, record: TickRecord) -> int:
         """Stores one tick, all of it or nothing, and gives its rows' timestamp in milliseconds.
 
@@ -167,7 +184,20 @@ class Store:
         """
         with self._lock:
             self._owe((removal_pass,), wall_ns)
-            self._write(wall_ns, lambda connection, _timestamp_ms: _count(connection, uncounted))
+            self._write(
+                wall_ns,
+                lambda connection, _timestamp_ms: rows.count_removals(connection, uncounted),
+            )
+
+    def write_host_pass(self, one: HostPass, wall_ns: int) -> None:
+        """Stores what a pass between two ticks rested on. Raises StoreError; it is not kept."""
+
+        def insert(connection: sqlite3.Connection, timestamp_ms: int) -> None:
+            for model, values in rows.of_host_pass(one, timestamp_ms):
+                insert_many(connection, model, values)
+
+        with self._lock:
+            self._write(wall_ns, insert)
 
     def close(self, clean: bool = True) -> None:
         """Leaves one plain file that read-only readers can open, and closes.
@@ -197,6 +227,8 @@ class Store:
             raise self._failed(error) from error
         self._last_ms = timestamp_ms
         self._owed.clear()
+        for one in self.kept:
+            one.written()
         self._worked()
         return timestamp_ms
 
@@ -212,6 +244,8 @@ class Store:
                 insert_many(connection, DeletionRow, rows.of_passes(owed))
                 if self.counters is not None:
                     counter_tables.write(connection, self.counters())
+                for one_kept in self.kept:
+                    one_kept.write(connection)
         finally:
             self._seen = watch.fingerprint(self._path)
         return timestamp_ms
@@ -291,7 +325,7 @@ class Store:
         wall_ns = self._clock.wall_ns()
         database, kept_as = sqlite.open_database(self._path, wall_ns)
         try:
-            self._last_ms = max(self._last_ms, _newest_ms(database))
+            self._last_ms = max(self._last_ms, rows.newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
             self._roller = Roller(database, self._clock.boot_ns)
         except failures.StorageError as error:
@@ -369,25 +403,8 @@ class Store:
         self._problem = ""
 
 
-def _count(connection: sqlite3.Connection, removals: int) -> None:
-    if removals:
-        connection.execute(
-            "UPDATE metrics SET deleted_count = deleted_count + ?"
-            " WHERE id = (SELECT max(id) FROM metrics)",
-            (removals,),
-        )
-
-
 def _immutable(path: Path) -> StoreError:
     return StoreError(
         f"The index of the database {path} was made immutable.",
         f"Take that back: chattr -i {files.side_file(path, '-shm')}",
     )
-
-
-def _newest_ms(database: peewee.SqliteDatabase) -> int:
-    newest = 0
-    for model in ALL_TABLES:
-        query = f'SELECT max(timestamp) FROM "{table_name(model)}"'  # noqa: S608
-        newest = max(newest, sqlite.rows(database, query)[0][0] or 0)
-    return newest

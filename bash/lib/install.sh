@@ -1,6 +1,10 @@
 # shellcheck shell=bash
-# What start.sh and the test guests share: the agent's files below one root-owned prefix.
-# Root and cron run only what lies there, never a user's checkout.
+# The one way in which the agent's files come below a root-owned prefix: start.sh, the packages
+# (packaging/build.sh) and the test guests share it. Root and cron run only what lies there, never a
+# user's checkout. A STAGE is the directory of a package's tree, empty on a living host.
+
+# What of a checkout runs.
+readonly RUNTIME_PARTS=(agent kernel bash grafana requirements pyproject.toml)
 
 # install_venv PREFIX REQUIREMENTS: a virtual environment that sees the distribution's bcc.
 install_venv() {
@@ -20,26 +24,46 @@ install_venv() {
     chmod -R go-w "$prefix/venv"
 }
 
-# install_tree SRC PREFIX [LAUNCHER]: the run-time files, swapped in whole, and the `agent` command.
-install_tree() {
-    local src=$1 prefix=$2 launcher=${3:-/usr/local/bin/agent} part site
-    install -d -m 0755 "$prefix"
-    rm -rf "$prefix/src.new"
-    install -d -m 0755 "$prefix/src.new"
-    for part in agent kernel bash grafana requirements pyproject.toml; do
-        [[ -e $src/$part ]] && cp -R "$src/$part" "$prefix/src.new/"
+# link_source ENVIRONMENT SRC: the environment's Python finds the agent in SRC, with -I too.
+link_source() {
+    local site
+    for site in "$1"/lib/python3*/site-packages; do
+        printf '%s\n' "$2" >"$site/so1-agent.pth"
     done
-    find "$prefix/src.new" -name __pycache__ -type d -prune -exec rm -rf {} +
-    chown -R 0:0 "$prefix/src.new"
-    chmod -R u=rwX,go=rX "$prefix/src.new"
-    rm -rf "$prefix/src.old"
-    [[ -d $prefix/src ]] && mv "$prefix/src" "$prefix/src.old"
-    mv "$prefix/src.new" "$prefix/src"
-    rm -rf "$prefix/src.old"
-    site=$("$prefix/venv/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    printf '%s\n' "$prefix/src" >"$site/so1-agent.pth"
-    install -d -m 0755 "$(dirname "$launcher")"
-    printf '#!/bin/sh\nexec %s/venv/bin/python -I -m agent "$@"\n' "$prefix" >"$launcher.new"
-    chmod 0755 "$launcher.new"
-    mv "$launcher.new" "$launcher"
+}
+
+# install_tree SRC PREFIX [LAUNCHER [STAGE]]: the run-time files, swapped in whole, and the `agent`
+# command.
+install_tree() {
+    local src=$1 prefix=$2 launcher=${3:-/usr/local/bin/agent} stage=${4:-} part place
+    place=$stage$prefix
+    install -d -m 0755 "$place"
+    rm -rf "$place/src.new"
+    install -d -m 0755 "$place/src.new"
+    for part in "${RUNTIME_PARTS[@]}"; do
+        [[ -e $src/$part ]] && cp -R "$src/$part" "$place/src.new/"
+    done
+    find "$place/src.new" -name __pycache__ -type d -prune -exec rm -rf {} +
+    ((EUID)) || chown -R 0:0 "$place/src.new"
+    chmod -R u=rwX,go=rX "$place/src.new"
+    rm -rf "$place/src.old"
+    [[ -d $place/src ]] && mv "$place/src" "$place/src.old"
+    mv "$place/src.new" "$place/src"
+    rm -rf "$place/src.old"
+    link_source "$place/venv" "$prefix/src"
+    install -d -m 0755 "$(dirname "$stage$launcher")"
+    printf '#!/bin/sh\nexec %s/venv/bin/python -I -m agent "$@"\n' "$prefix" >"$stage$launcher.new"
+    chmod 0755 "$stage$launcher.new"
+    mv "$stage$launcher.new" "$stage$launcher"
+}
+
+# install_documents PYTHON SRC SHARE: man pages and completions, written by the commands in SRC.
+install_documents() {
+    install -d -m 0755 "$3"
+    (cd "$2" && umask 022 && PYTHONDONTWRITEBYTECODE=1 "$1" -m agent.cli.documents "$3")
+}
+
+# service_unit SRC LAUNCHER: the systemd unit that starts LAUNCHER, on standard output.
+service_unit() {
+    sed "s|/usr/local/bin/agent|$2|" "$1/bash/systemd/so1-agent.service"
 }

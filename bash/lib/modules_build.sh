@@ -2,12 +2,12 @@
 # Building the two modules for a kernel, signed where it takes signed ones only. Uses load_modules.sh's
 # say, fail, have, install_hint and its $source_dir, $release, $kdir, $MODULES.
 
-sources() {
-    (cd "$source_dir" && printf '%s\n' Kbuild Makefile dkms.conf ./*.c ./*.h probe/*.c | sort)
+sources() { # sources [DIR]
+    (cd "${1:-$source_dir}" && printf '%s\n' Kbuild Makefile dkms.conf ./*.c ./*.h probe/*.c | sort)
 }
 
-source_hash() {
-    (cd "$source_dir" && sources | xargs sha256sum --) | sha256sum | cut -c 1-16
+source_hash() { # source_hash [DIR]
+    (cd "${1:-$source_dir}" && sources "$PWD" | xargs sha256sum --) | sha256sum | cut -c 1-16
 }
 
 # Whether the running kernel refuses modules without a signature it knows.

@@ -91,11 +91,15 @@ def trust(grid: Grid) -> None:
         p.figures(
             "Atribución Ahora",
             "Procesos de contenedores según los dos testigos, el módulo y BPF: coinciden, están en "
-            "conflicto (fuera de los totales y su contenedor no se elimina), o BPF no los vio.",
+            "conflicto (fuera de los totales y su contenedor no se elimina), o BPF no los vio. "
+            "La política está desarmada, y no toca nada, mientras un presupuesto de confianza está "
+            "gastado o alguien lo quiso así (`agent policy disarm`).",
             p.rows(
                 f"""
 SELECT CAST(agree AS REAL) AS "Coinciden", CAST(conflict AS REAL) AS "En conflicto",
-       CAST(unverified AS REAL) AS "Sin verificar"
+       CAST(unverified AS REAL) AS "Sin verificar",
+       CASE (SELECT armed FROM policy_arming ORDER BY id DESC LIMIT 1)
+            WHEN 0 THEN 'desarmada' ELSE 'armada' END AS "Política"
 FROM attribution_checks WHERE timestamp = {sql.LAST}
 """
             ),
@@ -106,6 +110,9 @@ FROM attribution_checks WHERE timestamp = {sql.LAST}
         )
         .override_by_name(
             "Sin verificar", [p.prop("thresholds", p.alarm(p.WARN))]
+        )
+        .override_by_name(
+            "Política", [p.words(armada=("armada", p.GOOD), desarmada=("desarmada", p.BAD))]
         ),
         4,
         8,

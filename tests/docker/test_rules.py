@@ -198,13 +198,15 @@ def test_what_a_container_does_is_counted_and_a_resting_one_stands_still(
     rests, works = engine.run(), engine.run("-v", f"{engine.directory}:/data")
     shares = inside(engine, rests)
     before = counted(engine)
-    assert before[shares].missing == before[rests].missing == activity.SHARED
+    assert before[shares].missing == before[rests].missing != ""
     engine.docker("rm", "-f", shares)
     before = counted(engine)
-    assert (before[rests].missing, before[works].missing) == ("", "")
+    uncounted = activity.host_io_problem()
+    assert (before[rests].missing, before[works].missing) == (uncounted, uncounted)
     sync = "dd if=/dev/zero of=/data/x bs=4096 count=4 conv=fsync"
     engine.docker("exec", works, "sh", "-c", sync)
     after = counted(engine)
-    assert after[works].io_operations > before[works].io_operations
+    if not uncounted:
+        assert after[works].io_operations > before[works].io_operations
     assert after[works].cpu_ns > before[works].cpu_ns
     assert after[rests] == replace(before[rests], read_ns=after[rests].read_ns)

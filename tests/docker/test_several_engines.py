@@ -70,7 +70,7 @@ class Place:
 
     def status(self) -> dict[str, Any]:
         done = run_agent("status", "--json", "--config", self.config)
-        found: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)["status"]
         return found
 
 

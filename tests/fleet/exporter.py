@@ -12,7 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config import Config, MetricsSettings, PathSettings, RetentionSettings
+from agent.config import Config, PathSettings, RetentionSettings
+from agent.config_outlets import MetricsSettings
 from agent.daemon.metrics import Metrics
 from agent.model.accounts import ContainerShare
 from agent.model.bpf import CgroupEvents

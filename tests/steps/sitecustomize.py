@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import sqlite3
 import sqlite3.dbapi2
 import subprocess
@@ -105,6 +106,10 @@ def _paths(source: Any, target: Any, *_: Any, **__: Any) -> str:
     return f"{os.fsdecode(source)} to {os.fsdecode(target)}"
 
 
+def _address(address: tuple[str, int], *_: Any, **__: Any) -> str:
+    return f"{address[0]} {address[1]}"
+
+
 def _locked(file: Any, operation: int) -> str:
     descriptor = file if isinstance(file, int) else file.fileno()
     return os.readlink(f"/proc/self/fd/{descriptor}") if operation & fcntl.LOCK_EX else ""
@@ -117,6 +122,7 @@ def _install(shim: _Shim) -> None:
     for name in ("rename", "replace", "link"):
         _wrap(os, name, shim, _paths)
     _wrap(fcntl, "flock", shim, _locked)
+    _wrap(socket, "create_connection", shim, _address)
     _install_spawn(shim)
     _install_http(shim)
     connect = sqlite3.connect

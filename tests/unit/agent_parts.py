@@ -14,6 +14,7 @@ from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
 from agent.errors import EngineUnavailableError, ModulesError, SourceError, StoreError
 from agent.model.container import Container, ContainerState
+from agent.model.host import MemoryReading
 from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass
 from agent.sources.engine.inventory import Listing
 
@@ -68,6 +69,48 @@ class VirtualTime:
             self.now_ns = ends_ns
 
 
+class ShortMemory:
+    """The host's memory between two ticks, and the triggers on it."""
+
+    TRIGGER = 1 << 20
+    """Its descriptor, which is nobody's."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        self._time = time
+        self.available_mb: Callable[[], float] = lambda: 6.0
+        self.pressure: Callable[[], float | None] = lambda: None
+        self.stalled_s: Callable[[], float] = lambda: 0.0
+        self.triggers: list[float] = []
+        """The percent at which each was set."""
+        self.refusal: SourceError | None = None
+        self.read_s: list[float] = []
+        """When it was read."""
+        self.closed = 0
+
+    @property
+    def available_kb(self) -> int:
+        return round(self.available_mb() * 1024)
+
+    def read(self, *, pressure: bool) -> MemoryReading:
+        self.read_s.append(self._time.passed_s)
+        if not pressure:
+            return MemoryReading(self._time.now_ns, self.available_kb)
+        stalled_us = round(self.stalled_s() * 10**6)
+        return MemoryReading(self._time.now_ns, self.available_kb, self.pressure(), stalled_us)
+
+    def set_trigger(self, percent: float) -> ShortMemory:
+        if self.refusal is not None:
+            raise self.refusal
+        self.triggers.append(percent)
+        return self
+
+    def fileno(self) -> int:
+        return self.TRIGGER
+
+    def close(self) -> None:
+        self.closed += 1
+
+
 class ScriptedStopper(Stopper):
     """Real signals and a real pipe; the sleeping is virtual."""
 
@@ -75,17 +118,20 @@ class ScriptedStopper(Stopper):
         super().__init__()
         self._time = time
         self._woken = False
+        self.fired: frozenset[int] = frozenset()
+        """Descriptors that have something exceptional, until somebody waits for them."""
 
     def wake(self) -> None:
         self._woken = True
         super().wake()
 
-    def wait(self, timeout_s: float, *also: int) -> None:
+    def wait(self, timeout_s: float, *also: int, urgent: Sequence[int] = ()) -> frozenset[int]:
         assert timeout_s != float("inf"), "nobody would notice anything else"
         assert not self.stopping, "the agent sleeps though it is to stop"
-        self._time.sleep(timeout_s, lambda: self._woken)
+        self._time.sleep(timeout_s, lambda: self._woken or not self.fired.isdisjoint(urgent))
         self._woken = False
-        super().wait(0)
+        fired, self.fired = self.fired & set(urgent), self.fired - set(urgent)
+        return super().wait(0) | fired
 
 
 @dataclass
@@ -212,6 +258,13 @@ class FullDisk:
         self.uncounted = 0
         self._pending: list[RemovalPass] = []
         self.closed = False
+        self.kept: list[Any] = []
+
+    def ask(self, question: Any) -> Any:
+        raise StoreError("The disk is full.", "Make room.")
+
+    def save(self, wall_ns: int) -> None:
+        del wall_ns
 
     @property
     def state(self) -> Any:
@@ -234,6 +287,11 @@ class FullDisk:
             raise StoreError("The disk is full.", "Make room.")
         self.uncounted += uncounted
         self._settle()
+
+    def write_host_pass(self, one: Any, wall_ns: int) -> None:
+        del one, wall_ns
+        if self.full:
+            raise StoreError("The disk is full.", "Make room.")
 
     def _settle(self) -> None:
         self.deletions += [removal for one in self._pending for removal in one.removals]
@@ -303,7 +361,7 @@ class Witness:
     def read(self) -> Any:
         if self._host.bpf == "unreadable":
             raise SourceError("A map cannot be read.")
-        return None
+        return self._host.view
 
     def ooms(self) -> Any:
         if self._host.bpf == "unreadable":

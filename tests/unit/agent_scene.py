@@ -39,6 +39,7 @@ from tests.unit.agent_parts import (
     Generation,
     Grafana,
     ScriptedStopper,
+    ShortMemory,
     VirtualTime,
     Watchdog,
     Witness,
@@ -56,6 +57,8 @@ class Host:
     loadable: bool = True
     build_s: float = 0.0
     bpf: str = "ready"
+    view: Any = None
+    """What BPF recorded."""
     unloadable: bool = True
     cron_error: AgentError | None = None
     disk: FullDisk | None = None
@@ -74,6 +77,8 @@ class Host:
     marks_ns: list[int] = field(default_factory=list)
     """The moments at which BPF was told that a tick's snapshot was taken."""
     pids: Callable[[], tuple[int, ...]] = lambda: (7,)
+    unprotected: tuple[str, ...] = ()
+    """What of the agent's own survival cannot be done."""
 
     def __post_init__(self) -> None:
         self.docker = Docker(self.time)
@@ -82,6 +87,7 @@ class Host:
         self.watchdog = Watchdog(self.time)
         self.events: Events | None = None
         self.stopper = ScriptedStopper(self.time)
+        self.memory = ShortMemory(self.time)
 
     def config(self, **more: object) -> Config:
         paths = {
@@ -97,7 +103,7 @@ class Host:
     def snapshot(self, source: Source) -> Snapshot:
         processes = tuple(builders.process(pid) for pid in self.pids())
         odd = self.odd if source is Source.MODULES else 0
-        memory = Memory(8192, 4096, 4096, 6144)
+        memory = Memory(8192, 4096, 4096, self.memory.available_kb)
         return Snapshot(source, self.time.now_ns, memory, processes, (), odd=odd)
 
     def read_modules(self) -> Snapshot:
@@ -206,9 +212,19 @@ class FakeOutside(Outside):
     def witness(self, layout: Any) -> Any:
         return Witness(self._host)
 
+    def memory_sampler(self) -> Any:
+        return self._host.memory
+
+    def pressure_trigger(self, percent: float) -> Any:
+        return self._host.memory.set_trigger(percent)
+
+    def survive(self) -> tuple[str, ...]:
+        self._host.did.append("survives")
+        return self._host.unprotected
+
     def read_host(self) -> HostCounters:
         now_s = self._host.time.now_ns / SECOND_NS
-        return HostCounters(now_s / 50, 2 * now_s, 2, 0.5, None, None)
+        return HostCounters(now_s / 50, 2 * now_s, 2, 0.5, self._host.memory.pressure(), None)
 
     def grafana(self) -> Any:
         return self._host.grafana

@@ -12,14 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.config import (
-    Config,
-    Scope,
-    SourceChoice,
-    decode_config,
-    load_config,
-    with_overrides,
-)
+from agent.config import Config, Scope, SourceChoice, decode_config, load_config, with_overrides
 from agent.errors import AgentError, ConfigError
 
 KEYS = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)
@@ -181,6 +174,25 @@ dsn = "postgresql://so1_agent@centre.example/so1"
 secret_file = "/srv/secret"
 flush_s = 60
 environment = "/srv/fleet"
+[notify]
+journal = true
+actions = true
+per_minute = 60
+[notify.webhook]
+url = "https://hooks.example:8443/so1?of=this@host"
+key_file = "/srv/key"
+ca_file = "/srv/ca.pem"
+timeout_s = 2.5
+[notify.alertmanager]
+urls = ["http://127.0.0.1:9093", "https://[::1]:9093/am"]
+ca_file = "/srv/ca.pem"
+timeout_s = 3.5
+[proof]
+agreement = 0.9
+loss = 0.01
+unexplained = 0.2
+canary = 0.1
+canary_hours = 24
 [paths]
 install = "/opt/x"
 database = "/srv/x.db"
@@ -257,6 +269,25 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "flush_s": 300,
             "environment": "/opt/so1/fleet",
         },
+        "notify": {
+            "journal": False,
+            "actions": False,
+            "per_minute": 30,
+            "webhook": {
+                "url": "",
+                "key_file": "/etc/so1/notify.key",
+                "ca_file": None,
+                "timeout_s": 10.0,
+            },
+            "alertmanager": {"urls": (), "ca_file": None, "timeout_s": 10.0},
+        },
+        "proof": {
+            "agreement": 0.95,
+            "loss": 0.02,
+            "unexplained": 0.1,
+            "canary": 0.05,
+            "canary_hours": 0,
+        },
         "paths": {
             "install": "/opt/so1",
             "database": "/var/lib/so1/metrics.db",
@@ -293,6 +324,19 @@ REFUSED = {
     "an image like an option": ('[images]\nhigh = "--privileged"', "$.images.high"),
     "a port that is none": ("[grafana]\nport = 70000", "$.grafana.port"),
     "a language that no dashboard has": ('[grafana]\nlanguage = "fr"', "$.grafana.language"),
+    "a webhook's URL with a password": (
+        '[notify.webhook]\nurl = "https://u:secret@h/"',
+        "without user and password - at `$.notify.webhook.url`",
+    ),
+    "an Alertmanager that is no URL": (
+        '[notify.alertmanager]\nurls = ["localhost:9093"]',
+        "$.notify.alertmanager.urls",
+    ),
+    "a webhook's port that is none": (
+        '[notify.webhook]\nurl = "https://h:99999/"',
+        "the port of the URL is not from 1 to 65535",
+    ),
+    "a share beyond all": ("[proof]\nloss = 1.5", "$.proof.loss"),
     "a section that is a list": ("policy = [1]", "$.policy"),
     "a key twice": ("interval_s = 5\ninterval_s = 6", "overwrite"),
     "what is not TOML": ("interval_s: 5", "TOML"),

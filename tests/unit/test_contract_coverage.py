@@ -19,7 +19,7 @@ import pytest
 from agent import config, errors
 from agent.cli.app import app
 from agent.doctor import State, judge
-from agent.model import attribution, container, process, removal
+from agent.model import attribution, container, notification, process, proof, removal
 from agent.store.tables import ALL_TABLES, columns, table_name
 from tests.unit.doctor.doctor_host import GOOD
 
@@ -33,6 +33,9 @@ VALUES = (
     container.Tier,
     removal.Reason,
     removal.Outcome,
+    notification.Event,
+    notification.AlertState,
+    proof.BudgetName,
     process.Source,
     container.Hierarchy,
     container.HeldBasis,

@@ -215,6 +215,7 @@ class _NameKeeper:
         """Does not wait for any engine: the threads end with the process."""
         self._ending.set()
         self._due.set()
+        self._lists.close()
 
 
 class _Trace:

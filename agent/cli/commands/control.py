@@ -19,8 +19,8 @@ from agent.cli.views import status as render
 from agent.cli.views.drawing import folded
 from agent.cli.views.tables import Cell
 from agent.config import Config
+from agent.daemon import keeping, teardown
 from agent.daemon import status as status_file
-from agent.daemon import teardown
 from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
 from agent.daemon.signals import RELOAD
 from agent.errors import AgentError
@@ -40,10 +40,16 @@ NOT_RUNNING = 3
 _OTHER_OUTCOMES = (Outcome.STOPPED, Outcome.RESTARTED, Outcome.PAUSED, Outcome.NOTIFIED)
 
 
-def stop(config: Config) -> int:
-    """Sends SIGTERM to the agent that holds the lock and waits until it has let go of it."""
+def stop(config: Config, *, keep: bool = False) -> int:
+    """Sends SIGTERM to the agent that holds the lock and waits until it has let go of it.
+
+    With `keep` its containers and Grafana stay. Raises AgentError for an agent that cannot keep
+    them, which then goes on.
+    """
     run_dir = Path(config.paths.run)
     say = Say(sys.stdout)
+    if keep:
+        keeping.ask(run_dir)
     pid = signal_agent(run_dir, signal.SIGTERM)
     if not pid:
         say("No agent is running.")
@@ -172,11 +178,13 @@ def _remove_containers(config: Config, say: Say) -> None:
     directory = Path(config.paths.database).parent
     remove_leftovers(directory)
     installation = existing_installation_id(directory)
-    if installation is not None:
+    if installation is not None and config.docker_host:
         teardown.remove_containers(config.docker_host, installation, say)
 
 
 def _grafana_down(config: Config, say: Say) -> None:
+    if not config.docker_host:
+        return
     grafana = Grafana.configured(config)
     if grafana.is_ours():
         grafana.down()

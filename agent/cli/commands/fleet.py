@@ -16,6 +16,7 @@ import typer
 
 from agent.config import Config, load_config, with_overrides
 from agent.errors import AgentError, PrivilegeError
+from agent.place import SCRIPTS
 
 if TYPE_CHECKING:
     from agent.fleet.shipper import Identity
@@ -241,7 +242,7 @@ def _enter_environment(settings: Config) -> None:
     if os.environ.get(_MOVED) or not python.exists():
         raise AgentError(
             f"The fleet's Python environment {environment} is not there, or not whole.",
-            "Make it: sudo /opt/so1/src/bash/fleet_environment.sh",
+            f"Make it: sudo {SCRIPTS}/fleet_environment.sh",
         )
     os.environ[_MOVED] = "1"
     sys.stdout.flush()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from agent.cli.commands.policy_arming import arm, disarm
 from agent.config import DEFAULT_CONFIG, Config, load_config, with_overrides
 from agent.errors import AgentError, ConfigError
 from agent.util import streams
@@ -31,7 +33,7 @@ DatabaseOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--database", metavar="PATH", help="The SQLite file, /var/lib/so1/metrics.db."),
 ]
-_PSI = Path("/proc/pressure/memory")
+_PROC = Path("/proc")
 _SHORTEST_ID = 4
 
 
@@ -51,6 +53,7 @@ def check(
     from agent.policy import original
     from agent.policy.notes import notes
     from agent.sources import activity
+    from agent.sources.memory_pressure import why_missing, why_no_trigger
     from agent.util.terminal import printable
 
     file = file or config
@@ -61,7 +64,16 @@ def check(
             raise
         streams.out(streams.json_text({"ok": False, "problems": [error.message], "notes": []}))
         return error.exit_status
-    said = notes(settings.policy, has_psi=_PSI.exists(), io_problem=activity.host_io_problem())
+    missing = why_missing(_PROC)
+    no_psi = missing.sentence if missing else ""
+    no_trigger = why_no_trigger(_PROC) if os.geteuid() == 0 and missing is None else ""
+    said = notes(
+        settings.policy,
+        has_psi=not missing,
+        no_psi=no_psi,
+        no_trigger=no_trigger,
+        io_problem=activity.host_io_problem(),
+    )
     if as_json:
         streams.out(streams.json_text({"ok": True, "problems": [], "notes": list(said)}))
         return 0
@@ -167,6 +179,10 @@ def apply(
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy apply")
     return policy_apply.apply(settings, file, as_json=as_json)
+
+
+app.command()(disarm)
+app.command()(arm)
 
 
 def _age(seen: Look) -> float | None:

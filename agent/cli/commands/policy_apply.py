@@ -13,6 +13,7 @@ from agent.cli.commands.policy_look import Look, look
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.daemon.engines import governed_hosts
+from agent.daemon.trust import word_on_disk
 from agent.errors import AgentError
 from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass, in_words
 from agent.policy import governance
@@ -32,6 +33,12 @@ def apply(config: Config, file: Path, *, as_json: bool) -> int:
     Raises AgentError for what is no plan, and where no fresh tick says what the containers hold:
     then nobody knows whether the conditions still hold.
     """
+    word = word_on_disk(Path(config.paths.database))
+    if not word.armed:
+        raise AgentError(
+            f"The policy is disarmed ({word.why}), so nothing is done.",
+            "Arm it where that is over: sudo agent policy arm",
+        )
     plan = read_plan(file)
     seen = look(config)
     if seen.is_stale(config.interval_s):

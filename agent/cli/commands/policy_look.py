@@ -28,6 +28,7 @@ from agent.policy.memory import RuleMemory
 from agent.policy.rules import RuleSet, needs_labels
 from agent.sources import activity, host_metrics, procfs
 from agent.sources.cgroup import reader
+from agent.sources.memory_pressure import why_missing
 from agent.store.installation import existing_installation_id
 from agent.store.queries import ContainerRow, History
 from agent.util.terminal import Say
@@ -108,6 +109,7 @@ def look(config: Config) -> Look:
         started_ns=_started_ns(containers),
         since=memory.timers.since,
         idle=_idle(containers, memory.timers.since) if idle.is_asked_for(rules) else {},
+        pressure_missing=missing.reason if (missing := why_missing()) else "",
     )
     standings = decide.standings(totals, in_doubt, rules, now)
     age_s = (clock.wall_ns() / 10**6 - tick.timestamp_ms) / 1000 if tick else float("inf")

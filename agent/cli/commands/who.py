@@ -139,12 +139,18 @@ def _of(
     over: list[WhoEnded] = [
         view.ended(one, incidents.kill_of(history, one.pid, one.timestamp_ms)) for one in told
     ]
+    over += [
+        view.killed(one)
+        for one in incidents.killed(history, since_ms, pid=pid, name=name)
+        if one.kill.pid not in dead
+    ]
     living = {(one.pid, one.container_id[:12]) for one in found}
     known = {(one.pid, one.container_id) for one in told} | living
     over += [
         view.last_seen(one, incidents.kill_of(history, one.pid, one.last_ms + _DAY_MS // 1440))
         for one in sightings
         if (one.pid, one.container_id) not in known
+        and not any(other.pid == one.pid and other.oom for other in over)
     ]
     return [*found, *sorted(over, key=lambda one: -one.ended_ms)]
 

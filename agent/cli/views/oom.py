@@ -58,7 +58,8 @@ def listing(entries: Sequence[OomEntry], uncounted: Sequence[Uncounted]) -> list
 def detail(entry: OomEntry) -> list[str]:
     """Everything that is known of one kill."""
     one = entry.kill
-    where = f"container {printable(one.container_name)} ({one.container_id})"
+    named = f"{printable(one.container_name)} ({one.container_id})"
+    where = f"container {named if one.container_name else one.container_id}"
     if not one.container_id:
         where = "the host"
     who = f"{printable(one.name)} (pid {one.pid}) of {where}"
@@ -181,5 +182,5 @@ def _growth(one: OomKilled) -> str:
 
 def _alone(one: OomKilled) -> str:
     if one.witnesses == "kernel-log":
-        return " (without BPF its limit's use and what it triggered are not known)"
+        return " (without BPF the limit and its use are not known)"
     return ""

@@ -171,6 +171,9 @@ def _headline(report: Report) -> str:
 def _notes(report: Report) -> list[str]:
     """What deserves attention, one line each."""
     notes = []
+    if not report.policy.armed:
+        since = moment(report.policy.since_ms)
+        notes.append(f"The policy is disarmed since {since}: {printable(report.policy.why)}.")
     if report.stops:
         times = "once" if report.stops == 1 else f"{report.stops} times"
         notes.append(f"The agent did not run {times}, {span(report.stopped_ms)} in all.")

@@ -14,6 +14,7 @@ from itertools import pairwise
 from statistics import mean, median
 
 from agent.errors import ConfigError
+from agent.model.proof import ArmingWord
 from agent.store import incidents
 from agent.store.incidents import UnseenSpan
 from agent.store.queries import (
@@ -116,6 +117,8 @@ class Report:
     top_container_cpu: tuple[ContainerSpan, ...]
     top_ram: tuple[HostProcess, ...]
     top_cpu: tuple[HostProcess, ...]
+    policy: ArmingWord
+    """Whether the policy acts now."""
     short_lived: tuple[UnseenSpan, ...] = ()
     """Commands that no tick saw, over the span, as far back as rows a process are kept."""
     oom_kills: int = 0
@@ -176,6 +179,7 @@ def build(history: History, span_ms: int, now_ms: int) -> Report | None:
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
         short_lived=incidents.unseen(history, from_ms, _TOP),
         oom_kills=incidents.oom_count(history, from_ms),
+        policy=history.arming(),
     )
 
 
@@ -229,6 +233,7 @@ def _of_buckets(history: History, from_ms: int, now_ms: int) -> Report | None:
         top_cpu=history.top_processes_at(last.timestamp_ms, _TOP, By.CPU),
         short_lived=incidents.unseen(history, from_ms, _TOP),
         oom_kills=incidents.oom_count(history, from_ms),
+        policy=history.arming(),
     )
 
 

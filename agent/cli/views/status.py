@@ -58,6 +58,7 @@ def status_rows(status: Status, now_ms: int) -> list[tuple[str, str]]:
             ("containers", _containers(status)),
             ("RAM", ram(tick.used_kb, tick.total_kb)),
         ]
+    rows += _policy(status)
     rows += [
         *_engines(status),
         ("BPF", status.bpf),
@@ -106,6 +107,20 @@ def _engines(status: Status) -> list[tuple[str, str]]:
     if len(status.engines) < 2:
         return []
     return [(f"engine {name}", printable(word)) for name, word in status.engines.items()]
+
+
+def _policy(status: Status) -> list[tuple[str, str]]:
+    budgets = ", ".join(f"{name} {100 * used:.0f} %" for name, used in status.budgets.items())
+    rows = []
+    if not status.armed:
+        since = f" since {moment(status.disarmed_since_ms)}" if status.disarmed_since_ms else ""
+        rows.append(("policy", f"DISARMED{since}: {printable(status.disarmed_why)}"))
+    else:
+        rows.append(("policy", "armed" + (f" (budgets used: {budgets})" if budgets else "")))
+    if status.notify:
+        waiting = ", ".join(f"{name} {count}" for name, count in status.notify.items())
+        rows.append(("notify", f"waiting: {waiting}"))
+    return rows
 
 
 def _dry(status: Status) -> str:

@@ -22,6 +22,7 @@ from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.cli.views.top_keys import Key, Sort
 from agent.config import PolicySettings
 from agent.model.container import ContainerKey
+from agent.model.proof import ARMED, ArmingWord
 from agent.model.removal import BUILT_IN_NAMES
 from agent.policy.eviction_preview import Contender, contenders
 from agent.store.queries import ContainerProcess, ContainerRow, History, ShortLived, TickRow
@@ -54,6 +55,7 @@ class LastTick:
     contenders: tuple[Contender, ...]
     short_lived: tuple[ShortLived, ...] = ()
     """What ended before a snapshot saw it."""
+    word: ArmingWord = ARMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def read(path: Path, settings: PolicySettings, at_ms: int | None = None) -> Last
         processes = history.container_processes_at(tick.timestamp_ms)
         unseen = history.short_lived_at(tick.timestamp_ms)
         removals = history.deletions_since(tick.timestamp_ms - _REMOVALS_WITHIN_MS)
+        word = history.arming()
     gone = frozenset(ContainerKey(one.engine, one.container_id) for one in removals if one.is_away)
     disputed = {
         ContainerKey(one.engine, one.container_id)
@@ -87,7 +90,7 @@ def read(path: Path, settings: PolicySettings, at_ms: int | None = None) -> Last
         if one.verified == "conflict"
     }
     going = contenders(rows, disputed, gone, settings)
-    return LastTick(tick, rows, processes, gone, going, unseen)
+    return LastTick(tick, rows, processes, gone, going, unseen, word)
 
 
 def press(state: Choice, key: Key, last: LastTick) -> Choice:
@@ -126,7 +129,8 @@ def frame(
     """The whole screen; `height` lines at most, 0 for no limit."""
     age_ms = now_ms - last.tick.timestamp_ms
     stale = age_ms > _STALE_INTERVALS * interval_s * 1000
-    head = _line(headline(last, now_ms), "bold red" if stale else "bold")
+    is_odd = stale or not last.word.armed
+    head = _line(headline(last, now_ms), "bold red" if is_odd else "bold")
     below = _inside(last, state) if state.inside else _next(last)
     room = max(3, height - 9) if height else 10_000
     upper = _cut(_containers(last, state), room * 2 // 3)
@@ -155,8 +159,9 @@ def headline(last: LastTick, now_ms: int, is_past: bool = False) -> str:
         if tick.container_count is None
         else f"{tick.container_count} containers"
     )
+    disarmed = "" if last.word.armed else f"DISARMED ({printable(last.word.why)}), "
     return (
-        f"tick {span(now_ms - tick.timestamp_ms)} {'before' if is_past else 'ago'} from "
+        f"{disarmed}tick {span(now_ms - tick.timestamp_ms)} {'before' if is_past else 'ago'} from "
         f"{tick.source}, "
         f"RAM {tick.used_kb / _KB_PER_GB:.1f} of {tick.total_kb / _KB_PER_GB:.1f} GB "
         f"({tick.available_kb / _KB_PER_GB:.1f} available), CPU {tick.cpu_percent:.0f} %, "

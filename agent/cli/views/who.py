@@ -19,6 +19,8 @@ from agent.util.terminal import printable
 ZOMBIE = "zombie"
 _EXIT_ZOMBIE = 0x20
 _MOST_PARENTS = 32
+_KILLED = 137
+"""128 and SIGKILL."""
 _BASES = {
     Basis.CGROUP: "its cgroup is the container's",
     Basis.ADDED: "its cgroup is the container's, its namespaces are the host's",
@@ -170,6 +172,31 @@ def last_seen(row: SeenProcess, kill: OomEntry | None) -> WhoEnded:
     )
 
 
+def killed(entry: OomEntry) -> WhoEnded:
+    """What is known of a victim of the OOM killer whose end nobody else told."""
+    kill = entry.kill
+    parts = (kill.anon_mb, kill.file_mb, kill.shmem_mb)
+    return WhoEnded(
+        pid=kill.pid,
+        name=kill.name,
+        state="ended",
+        container=kill.container_name,
+        container_id=kill.container_id,
+        ended_ms=kill.timestamp_ms,
+        exact=True,
+        since_ms=None,
+        status=_KILLED,
+        oom=True,
+        oom_kill=entry.number,
+        parent_pid=None,
+        parent="",
+        cpu_s=None,
+        peak_rss_mb=None if None in parts else round(sum(one or 0.0 for one in parts), 3),
+        verified="",
+        basis="",
+    )
+
+
 def text(answer: WhoLives | WhoEnded) -> list[str]:
     """One answer as lines."""
     return _living_text(answer) if isinstance(answer, WhoLives) else _ended_text(answer)
@@ -214,6 +241,8 @@ def _ended_text(one: WhoEnded) -> list[str]:
         number = "" if one.oom_kill is None else f" (agent oom {one.oom_kill})"
         words.append(f"OOM{number}")
     whose = f"{printable(one.container)} ({one.container_id})" if one.container_id else "the host"
+    if one.container_id and not one.container:
+        whose = one.container_id
     lines = [f"{one.pid} {printable(one.name)}: {', '.join(words)}", f"  container  {whose}"]
     if one.verified:
         lines.append(f"  rests on   {one.basis}, {one.verified}, at the last tick that saw it")

@@ -31,15 +31,15 @@ SISTEMA = {
         "available is the kernel's estimate (MemAvailable)."
     ),
     "Contenedores y Procesos": "Containers and Processes",
-    "Contenedores en marcha sin contar Grafana, después de las eliminaciones del tick, y procesos "
-    "del equipo, hilos del kernel incluidos. Vacío: Docker no respondió.": (
-        "Running containers without Grafana, after the tick's removals, and the host's processes, "
-        "kernel threads included. Empty: Docker did not answer."
+    "Contenedores en marcha sin contar Grafana, después de las eliminaciones del tick, y "
+    "procesos del equipo, hilos del kernel incluidos. Vacío: Docker no respondió.": (
+        "Running containers without Grafana, after the tick's removals, and the host's "
+        "processes, kernel threads included. Empty: Docker did not answer."
     ),
     "Eliminaciones conseguidas: en el rango elegido y en toda la historia guardada (suma de "
     "deleted_count).": (
-        "Removals that succeeded: in the chosen range and in all the history that is kept (sum of "
-        "deleted_count)."
+        "Removals that succeeded: in the chosen range and in all the history that is kept (sum "
+        "of deleted_count)."
     ),
     "Último Tick": "Last Tick",
     "Último tick": "Last tick",
@@ -63,8 +63,8 @@ SISTEMA = {
     "Procesos y Contenedores en el Tiempo": "Processes and Containers over Time",
     "Procesos del equipo (eje izquierdo) y contenedores en marcha tras las eliminaciones (eje "
     "derecho). Sin línea de contenedores: Docker no respondió.": (
-        "The host's processes (left axis) and running containers after the removals (right axis). "
-        "No line of containers: Docker did not answer."
+        "The host's processes (left axis) and running containers after the removals (right "
+        "axis). No line of containers: Docker did not answer."
     ),
     "Contenedores Eliminados en el Tiempo": "Containers Removed over Time",
     "Eliminaciones conseguidas en cada intervalo (suma de deleted_count). Un intervalo con ticks "
@@ -74,8 +74,8 @@ SISTEMA = {
     ),
     "Carga y Presión": "Load and Pressure",
     "Carga media de 1 minuto contra el número de CPU (eje izquierdo), y presión (PSI, «some», "
-    "media de 10 s): el tiempo en que algo esperó por CPU o por memoria (eje derecho). Sin línea: "
-    "el kernel no publica PSI.": (
+    "media de 10 s): el tiempo en que algo esperó por CPU o por memoria (eje derecho). Sin "
+    "línea: el kernel no publica PSI.": (
         "Load average of 1 minute against the number of CPUs (left axis), and pressure (PSI, "
         "“some”, average of 10 s): the time in which something waited for CPU or for memory "
         "(right axis). No line: the kernel publishes no PSI."
@@ -101,9 +101,9 @@ SISTEMA = {
     "Memoria residente (RSS) de los procesos elegidos arriba; con «All», los $top mayores del "
     "rango. Hasta 120 ticks repartidos por el rango; más de 6 h se leen por tramos, con los 20 "
     "procesos mayores de cada uno.": (
-        "Resident memory (RSS) of the processes chosen above; with “All”, the $top largest of the "
-        "range. Up to 120 ticks spread over the range; more than 6 h are read from buckets, with "
-        "the 20 largest processes of each."
+        "Resident memory (RSS) of the processes chosen above; with “All”, the $top largest of "
+        "the range. Up to 120 ticks spread over the range; more than 6 h are read from buckets, "
+        "with the 20 largest processes of each."
     ),
     "CPU de los Procesos en el Tiempo": "CPU of Processes over Time",
     "CPU de los procesos elegidos arriba sobre cada intervalo del agente; 100 % es una CPU. Con "
@@ -113,12 +113,6 @@ SISTEMA = {
     ),
     "¿Se puede creer?": "Can it be believed?",
     "Atribución Ahora": "Attribution Now",
-    "Procesos de contenedores según los dos testigos, el módulo y BPF: coinciden, están en "
-    "conflicto (fuera de los totales y su contenedor no se elimina), o BPF no los vio.": (
-        "Containers' processes by the two witnesses, the module and BPF: they agree, are in "
-        "conflict (outside the totals, and their container is not removed), or BPF did not see "
-        "them."
-    ),
     "Verificación en el Tiempo": "Verification over Time",
     "Procesos de contenedores por veredicto: media de cada intervalo, salvo los conflictos, de "
     "los que se muestra el peor tick para que ninguno se pierda.": (
@@ -128,12 +122,12 @@ SISTEMA = {
     "Casos Especiales en el Tiempo": "Special Cases over Time",
     "Peor tick de cada intervalo: procesos en el cgroup de un contenedor con los espacios de "
     "nombres del equipo (añadidos), fuera de todo cgroup de contenedor pero en su espacio de PID "
-    "(extraviados), o con cgroup de uno y espacios de otro (movidos). Eventos de BPF perdidos: su "
-    "suma.": (
+    "(extraviados), o con cgroup de uno y espacios de otro (movidos). Eventos de BPF perdidos: "
+    "su suma.": (
         "Worst tick of each interval: processes in a container's cgroup with the host's "
-        "namespaces (added), outside every container's cgroup but in its PID namespace (escaped), "
-        "or with the cgroup of one and the namespaces of another (moved). BPF events lost: their "
-        "sum."
+        "namespaces (added), outside every container's cgroup but in its PID namespace "
+        "(escaped), or with the cgroup of one and the namespaces of another (moved). BPF events "
+        "lost: their sum."
     ),
     "Fuente en el Tiempo": "Source over Time",
     "De dónde vinieron los datos: módulos del kernel, psutil (módulos no disponibles) o ningún "
@@ -142,17 +136,33 @@ SISTEMA = {
         "agent did not run)."
     ),
     "Duración de los Ticks": "Duration of Ticks",
-    "Lo que tarda un tick en leer, decidir, eliminar y guardar: media y máximo de cada intervalo. "
-    "Los ticks que eliminan esperan unos segundos a que los contenedores terminen.": (
+    "Lo que tarda un tick en leer, decidir, eliminar y guardar: media y máximo de cada "
+    "intervalo. Los ticks que eliminan esperan unos segundos a que los contenedores terminen.": (
         "What a tick takes to read, decide, remove and store: mean and maximum of each interval. "
         "Ticks that remove wait some seconds for the containers to end."
     ),
+    "Política": "Policy",
+    "armada": "armed",
+    "desarmada": "disarmed",
+    "Perdidos": "Lost",
+    "Omitidos": "Missed",
+    "Corregidos": "Corrected",
+    "Tardíos": "Late",
     "Registro de BPF en el Rango": "BPF's Record in the Range",
-    "De los ticks del rango: eventos perdidos (con las ejecuciones que el kernel omitió), procesos "
-    "que estaban en otro cgroup que el de su historia, y finales que se supieron tarde. Solo los "
-    "perdidos y los omitidos son pérdidas.": (
-        "Of the range's ticks: events lost (with the runs that the kernel skipped), processes that "
-        "were in another cgroup than their history says, and ends that were told late. Only lost "
-        "and skipped ones are losses."
+    "Procesos de contenedores según los dos testigos, el módulo y BPF: coinciden, están en "
+    "conflicto (fuera de los totales y su contenedor no se elimina), o BPF no los vio. La "
+    "política está desarmada, y no toca nada, mientras un presupuesto de confianza está gastado "
+    "o alguien lo quiso así (`agent policy disarm`).": (
+        "Processes of containers by the two witnesses, the module and BPF: they agree, they "
+        "conflict (left out of the totals, and their container is not removed), or BPF did not "
+        "see them. The policy is disarmed, and touches nothing, while a budget of trust is spent "
+        "or somebody wanted it so (`agent policy disarm`)."
+    ),
+    "De los ticks del rango: eventos perdidos (con las ejecuciones que el kernel omitió), "
+    "procesos que estaban en otro cgroup que el de su historia, y finales que se supieron tarde. "
+    "Solo los perdidos y los omitidos son pérdidas.": (
+        "Of the range's ticks: events that were lost (with the runs that the kernel missed), "
+        "processes that were in another cgroup than their history's, and ends that became known "
+        "late. Only lost and missed ones are losses."
     ),
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -131,3 +132,9 @@ def test_one_that_was_started_again_while_it_was_deleted_as_exited_is_left(
     ending = attempt(engine, Reason.EXITED)
     assert (ending.outcome, ending.error) == (Outcome.GONE, "it runs again")
     assert "stop" not in engine.order
+
+
+def test_a_rule_that_gives_no_time_costs_one_request_less(engine: RemovalEngine) -> None:
+    hurried = replace(decision(), grace_s=0)
+    assert removal.attempt(engine.host, hurried, grace_s=1).outcome is Outcome.REMOVED
+    assert engine.order == ["look", "delete"]

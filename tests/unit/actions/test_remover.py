@@ -179,3 +179,29 @@ def test_one_that_is_under_way_is_not_begun_a_second_time(engine: RemovalEngine)
     (told,) = remover.close(30)
     assert told.outcome is Outcome.GONE
     assert engine.count("look") == 1
+
+
+def test_who_waits_for_a_removal_stops_waiting_where_something_is_more_urgent(
+    engine: RemovalEngine,
+) -> None:
+    """And the removal goes on."""
+    release = threading.Event()
+
+    def hold(_: int) -> Answer:
+        release.wait(30)
+        return (404, {"message": "gone"})
+
+    engine.kinds["look"] = hold
+    remover = Remover(engine.host, FrozenClock(), grace_s=0)
+    asked: list[int] = []
+
+    def hurry() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    remover.hurry = hurry
+    assert remover.remove([decision()], deadline_ns=10**18) == ()
+    assert len(asked) == 2
+    release.set()
+    (ended,) = remover.close(30)
+    assert ended.outcome is Outcome.GONE

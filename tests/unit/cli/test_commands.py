@@ -19,6 +19,7 @@ import pytest
 from agent import __main__ as entry
 from agent import __version__
 from agent.cli.app import app
+from agent.cli.commands import fleet
 from tests.other_user import NOBODY, need_readable_checkout
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -65,6 +66,9 @@ COMMANDS = {
     "fleet status": Command(("fleet", "status"), takes=takes("--json")),
     "fleet hub": Command(("fleet", "hub", "host=/x"), root=False, takes=takes("--shards")),
     "fleet top": Command(("fleet", "top"), root=False, takes=takes("--dsn", "--json")),
+    "policy disarm": Command(("policy", "disarm"), takes=takes("--database")),
+    "policy arm": Command(("policy", "arm"), takes=takes("--database")),
+    "notify test": Command(("notify", "test"), takes=takes("--json", "--summary")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
     "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
     "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),
@@ -334,3 +338,8 @@ def test_an_event_that_is_none_is_named_with_those_that_there_are(
     said = agent("bpf", "trace", "--event", given)
     one_sentence(said, "is no kind of event", "fork, exec, exit, attach, mkdir, rmdir, oom")
     assert said.status == 2
+
+
+def test_there_is_a_command_for_each_thing_that_is_done_at_a_centre() -> None:
+    named = {one.callback.__name__ for one in fleet.app.registered_commands if one.callback}
+    assert named == {"init", "enroll", "rotate", "forget", "ship", "hub", "status", "top"}

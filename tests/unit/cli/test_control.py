@@ -220,3 +220,13 @@ def test_one_step_of_a_cleanup_that_fails_is_named_and_keeps_no_other_from_its_t
     assert named in raised.value.message
     assert left(config) == set()
     assert "grafana" in leftovers["order"]
+
+
+def test_on_a_host_without_docker_a_cleanup_misses_none(
+    file: Path, config: Config, leftovers: dict[str, list[object]]
+) -> None:
+    text = file.read_text().replace(f'"{config.docker_host}"', '""', 1)
+    file.write_text(f'{text}[[engine]]\nname = "podman"\nsocket = "unix:///nowhere.sock"\n')
+    assert app.run(["cleanup", "--config", str(file)]) == 0
+    assert left(config) == set()
+    assert "grafana" not in leftovers["order"]

@@ -12,6 +12,8 @@ from agent import __main__ as entry
 from agent.cli.app import app
 from agent.cli.commands import policy
 from agent.config import decode_config
+from agent.sources import memory_pressure
+from agent.sources.memory_pressure import MissingPressure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +51,9 @@ def file(tmp_path: Path) -> Path:
 def test_check_counts_the_rules_and_names_what_is_never_met(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
-    monkeypatch.setattr("agent.cli.commands.policy._PSI", file)
     monkeypatch.setattr("agent.sources.activity.host_io_problem", lambda: "no I/O is counted")
+    monkeypatch.setattr(memory_pressure, "why_missing", lambda _proc: None)
+    monkeypatch.setattr(memory_pressure, "why_no_trigger", lambda _proc: "")
     status, out, err = agent(monkeypatch, capsys, "check", file)
     assert (status, err) == (0, "")
     assert "1 rules of your own, 3 built-in" in out
@@ -58,7 +61,10 @@ def test_check_counts_the_rules_and_names_what_is_never_met(
     status, out, _ = agent(monkeypatch, capsys, "check", "--json", file)
     value = json.loads(out)
     assert (status, value["ok"], value["problems"]) == (0, True, [])
-    assert len(value["notes"]) == 1
+    assert [note.split(": ")[1] for note in value["notes"]] == [
+        "idle is never met",
+        "the step after stop never comes",
+    ]
 
 
 def test_check_names_every_fault_and_ends_with_2(
@@ -96,6 +102,37 @@ def test_show_says_where_no_rule_is_left(
 
 def test_there_is_a_command_for_each_question_about_the_rules() -> None:
     named = {one.callback.__name__ for one in policy.app.registered_commands if one.callback}
-    assert named == {"check", "show", "why", "plan", "apply"}
+    assert named == {"check", "show", "why", "plan", "apply", "disarm", "arm"}
     whole = {one.callback.__name__ for one in app.registered_commands if one.callback}
     assert {"reload", "stop"} <= whole
+
+
+@pytest.mark.parametrize(
+    ("missing", "no_trigger", "said"),
+    [
+        (
+            MissingPressure("it is turned off (psi=0)", "Take it away."),
+            "",
+            "(psi=0). Take it away.",
+        ),
+        (MissingPressure("this kernel is built without PSI", "Use another."), "", "without PSI."),
+        (None, "the right CAP_SYS_RESOURCE is missing", "read each second"),
+    ],
+)
+def test_check_says_why_pressure_is_not_what_the_rule_thinks(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    missing: MissingPressure | None,
+    no_trigger: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(memory_pressure, "why_missing", lambda _proc: missing)
+    monkeypatch.setattr(memory_pressure, "why_no_trigger", lambda _proc: no_trigger)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    file.write_text(
+        '[[policy.rule]]\nname = "x"\nmatch.name = "x"\nwhen.pressure = { memory = 20 }\n'
+    )
+    status, out, _ = agent(monkeypatch, capsys, "check", file)
+    assert status == 0
+    assert said in out

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from agent.cli.commands.report import report as command
 from agent.cli.views import report
 from agent.cli.views import report_figures as reports
 from agent.cli.views.drawing import draw
+from agent.cli.views.moments import moment
 from agent.cli.views.tables import Cell, Sheet
 from agent.errors import ConfigError
+from agent.model.proof import ArmingWord
 from agent.store.queries import History
 from tests.other_user import NOBODY, need_readable_checkout
 from tests.unit.grafana.make_db import make
@@ -245,6 +248,14 @@ def run(*words: str) -> Any:
     app = typer.Typer()
     app.command()(command)
     return CliRunner().invoke(app, list(words))
+
+
+def test_a_disarmed_policy_is_said_with_its_cause(value: reports.Report) -> None:
+    assert "disarmed" not in report.plain(value)
+    disarmed = replace(value, policy=ArmingWord(False, END_MS, "by hand: migration"))
+    assert f"The policy is disarmed since {moment(END_MS)}: by hand: migration." in (
+        report.plain(disarmed)
+    )
 
 
 @pytest.fixture

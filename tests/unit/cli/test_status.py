@@ -103,6 +103,22 @@ def test_each_thing_that_does_not_work_has_a_row_and_steers_no_terminal() -> Non
     assert problems == [r"docker: away\x1b[2J", "cron: not installed"]
 
 
+def test_a_disarmed_policy_says_since_when_and_why_and_an_armed_one_what_is_used() -> None:
+    assert rows()["policy"] == "armed"
+    used = rows(budgets={"agreement": 0.0, "loss": 0.254})
+    assert used["policy"] == "armed (budgets used: agreement 0 %, loss 25 %)"
+    spent = rows(armed=False, disarmed_since_ms=1_700_000_000_000, disarmed_why="by hand: \x1b[2J")
+    assert spent["policy"].startswith("DISARMED since 2023-11-14 22:13:20 UTC: by hand: ")
+    assert spent["policy"].isprintable()
+
+
+def test_what_waits_for_a_receiver_has_a_row_where_there_are_any() -> None:
+    assert "notify" not in rows()
+    assert rows(notify={"webhook": 3, "alertmanager": 0})["notify"] == (
+        "waiting: webhook 3, alertmanager 0"
+    )
+
+
 def test_a_clock_set_back_makes_no_tick_of_the_future() -> None:
     late = dict(render.status_rows(status(), 1_600_000_000_000))
     assert "0 s ago" in late["last tick"]

@@ -28,6 +28,7 @@ from agent.cli.views import top as view
 from agent.cli.views.top import Choice, press
 from agent.cli.views.top_keys import Key, Sort, keys_in
 from agent.config import PolicySettings
+from agent.model.proof import ArmingWord
 from agent.store.queries import ShortLived
 from tests.unit.grafana.make_db import make
 from tests.unit.grafana.world import END_MS, Plan
@@ -210,6 +211,13 @@ def test_an_old_tick_says_its_age(snapshot: view.LastTick) -> None:
     now_ms = snapshot.tick.timestamp_ms + 3_600_000 + 120_000
 
     assert "tick 1 h 2 min ago" in view.headline(snapshot, now_ms)
+
+
+def test_a_disarmed_policy_is_the_first_word(snapshot: view.LastTick) -> None:
+    now_ms = snapshot.tick.timestamp_ms
+    disarmed = replace(snapshot, word=ArmingWord(False, 1, "by hand: x"))
+    assert view.headline(disarmed, now_ms).startswith("DISARMED (by hand: x), tick ")
+    assert view.headline(snapshot, now_ms).startswith("tick ")
 
 
 def test_a_small_terminal_keeps_the_chosen_row_and_says_how_many_are_left_out(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,18 @@ def test_one_whose_end_nobody_saw_was_last_seen(
     assert "last seen" in out
     assert "its end was not" in out
     assert "cgroup, agree, at the last tick that saw it" in out
+
+
+def test_a_victim_of_which_only_the_kill_is_known_is_told_by_it(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM ended_processes")
+    status, out, _ = ask(path, capsys, monkeypatch, 91)
+
+    assert status == 0
+    assert "91 vic\\x1btim: ended" in out
+    assert "status 137, OOM (agent oom 1)" in out
 
 
 def test_a_name_finds_the_living_and_the_ended(

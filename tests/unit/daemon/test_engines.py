@@ -37,9 +37,9 @@ def start(host: Host, seconds: float, **settings: object) -> int:
     return run(host, Options(), **({"engine": [PODMAN], "source": "psutil"} | QUIET | settings))
 
 
-def test_rows_say_whose_container_they_are_also_where_ids_are_the_same(host: Host) -> None:
+def test_rows_say_whose_container_they_are_also_where_short_ids_are_the_same(host: Host) -> None:
     host.docker.run(alpine(1))
-    host.others["podman"].run(of_podman(1, name="theirs", pod="web"))
+    host.others["podman"].run(of_podman(2, name="theirs", pod="web"))
     assert start(host, 25) == 0
     assert set(
         host.rows("SELECT engine, container_id, container_name, pod FROM container_totals")
@@ -98,6 +98,24 @@ def test_the_problem_of_an_engine_is_reported_once_under_its_name(
     assert [one for one in problems if one.startswith("podman: ")]
     assert not [one for one in problems if one.startswith("docker: ")]
     assert caplog.text.count("podman=away") == 1
+
+
+def test_an_engine_that_lists_anothers_containers_has_none_of_them(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one whose socket is a link to the other's; also while that one is away."""
+    both = [alpine(number) for number in range(1, 7)]
+    host.docker.run(*both)
+    host.others["podman"].run(*(replace(one, engine="podman") for one in both), of_podman(9))
+    host.time.at(30, lambda: setattr(host.docker, "away", True))
+    problems: list[str] = []
+    host.time.at(95, lambda: problems.extend(status(host)["problems"]))
+    assert start(host, 100, policy__scope="all", policy__keep_low=6) == 0
+    rows = host.rows("SELECT DISTINCT container_name FROM container_totals WHERE engine = 'podman'")
+    assert rows == [("so1_contenedor_9",)]
+    assert (host.docker.removed, host.others["podman"].removed) == ([], [])
+    assert any("6 entries of its list are odd" in one for one in problems)
+    assert caplog.text.count("another engine has these ids") == 1
 
 
 @pytest.mark.parametrize(

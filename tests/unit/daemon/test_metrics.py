@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from agent.config import Config, MetricsSettings, PathSettings
+from agent.config import Config, PathSettings
+from agent.config_outlets import MetricsSettings
 from agent.daemon.metrics import Metrics
 from agent.errors import StoreError
+from agent.model.proof import BudgetName, BudgetUse
 from agent.store.store import Store
 from tests.unit.analysis.test_counters import share
 from tests.unit.store.builders import KEY_A, a_pass, a_removal, a_tick, open_store
@@ -128,3 +130,32 @@ def test_counters_that_cannot_be_read_begin_at_0(tmp_path: Path) -> None:
         tick(metrics, store, shares={KEY_A: share(living=10**9)})
         assert scrape(metrics)[LIVING] == 1
         metrics.close()
+
+
+def test_a_disarmed_policy_and_the_budget_that_is_spent_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.db"
+    uses = (
+        BudgetUse(BudgetName.AGREEMENT, 0.5, "x"),
+        BudgetUse(BudgetName.LOSS, 0.0, "good again, and not for fifteen ticks"),
+    )
+    with open_store(path) as store:
+        metrics = Metrics.start(config(path), store)
+        try:
+            record = a_tick()
+            store.write_tick(record)
+            metrics.show(record, armed=False, stored=True, uses=uses, spent=(BudgetName.LOSS,))
+            client = http.client.HTTPConnection("127.0.0.1", metrics.port, timeout=20)
+            client.request("GET", "/metrics")
+            text = client.getresponse().read().decode("utf-8")
+            client.close()
+        finally:
+            metrics.close()
+    found = {
+        (sample.name, sample.labels.get("budget", "")): sample.value
+        for family in families(text)
+        for sample in family.samples
+    }
+    assert found["so1_policy_armed", ""] == 0
+    assert found["so1_proof_spent", "loss"] == 1
+    assert found["so1_proof_spent", "agreement"] == 0
+    assert found["so1_proof_used_ratio", "agreement"] == 0.5

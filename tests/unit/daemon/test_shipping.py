@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.config import Config, FleetSettings, PathSettings
+from agent.config import Config, PathSettings
+from agent.config_outlets import FleetSettings
 from agent.daemon.shipping import Shipping, ship_command
 from agent.fleet.local import ShippingState, write_state
 from agent.util.subprocess import CommandError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -126,3 +127,19 @@ def test_a_stopper_that_nobody_has_any_more_leaves_no_descriptor_open() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == count + 2
     del stopper
     assert len(list(Path("/proc/self/fd").iterdir())) == count
+
+
+def test_something_exceptional_ends_a_wait_and_ordinary_data_does_not() -> None:
+    """As a trigger of memory pressure does: POLLPRI."""
+    stopper = Stopper()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as sender,
+        server.accept()[0] as receiver,
+    ):
+        sender.send(b"ordinary")
+        assert stopper.wait(0.05, urgent=(receiver.fileno(),)) == frozenset()
+        sender.send(b"!", socket.MSG_OOB)
+        assert stopper.wait(LONG_S, urgent=(receiver.fileno(),)) == {receiver.fileno()}
+        stopper.wake()
+        assert stopper.fileno() in stopper.wait(LONG_S)

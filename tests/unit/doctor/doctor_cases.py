@@ -72,6 +72,20 @@ TABLE: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "Others may read",
         "chmod",
     ),
+    "a key that others may read": (
+        {"notify_problem": "The webhook's key is not root's alone.", "notify_hint": "chmod 0600"},
+        "notify",
+        State.DEGRADED,
+        "not root's alone",
+        "chmod",
+    ),
+    "a spent budget": (
+        {"disarmed": "the policy is disarmed: the budget loss is spent: 30 of 40"},
+        "proof",
+        State.DEGRADED,
+        "the budget loss is spent",
+        "sudo agent policy arm",
+    ),
     "no headers": (
         {"modules__headers": False, **UNBUILT},
         "headers",

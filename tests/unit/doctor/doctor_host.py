@@ -16,6 +16,7 @@ from agent.doctor.facts import (
     LeftoverFacts,
     ModuleFacts,
     OomFacts,
+    PressureFacts,
     PythonFacts,
     SigningFacts,
     StoreFacts,
@@ -32,6 +33,7 @@ GOOD = Facts(
     bpf=BpfFacts("", "", True, "0.26.0", ""),
     oom=OomFacts(True, True),
     cgroups=CgroupFacts("v2", "default", True),
+    pressure=PressureFacts(no_trigger=""),
     docker=DockerFacts(
         version="26.1",
         api="1.45",

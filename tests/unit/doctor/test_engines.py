@@ -48,8 +48,11 @@ def test_a_socket_that_is_forbidden_to_a_user_is_unknown() -> None:
 
 def test_a_host_of_podman_alone_misses_no_docker() -> None:
     config = decode_config('docker_host = ""\n[[engine]]\nname = "p"\nsocket = "unix:///p"\n', "x")
-    found = host.docker(facts(docker__version="", docker__problem="no"), config)
-    assert (found.state, found.finding) == (State.OK, "not wanted (docker_host is empty)")
+    without = facts(docker__version="", docker__problem="no", docker__images=None)
+    checks = {one.name: one for one in judge(without, config)}
+    for name in ("Docker", "images", "compose"):
+        found = checks[name]
+        assert (found.state, found.finding) == (State.OK, "not wanted (docker_host is empty)")
 
 
 @pytest.mark.parametrize("mode", ["v1", "hybrid"])

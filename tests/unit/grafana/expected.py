@@ -375,7 +375,10 @@ SYSTEM: dict[str, Callable[[Window], Table | Points]] = {
     "RAM de los Procesos en el Tiempo": _processes("ram_usage"),
     "CPU de los Procesos en el Tiempo": _processes("cpu_usage"),
     "Atribución Ahora": lambda window: [
-        tuple(window.now(window.all.checks)[0][one] for one in ("agree", "conflict", "unverified"))
+        (
+            *(window.now(window.all.checks)[0][one] for one in ("agree", "conflict", "unverified")),
+            "armada",
+        )
     ],
     "Verificación en el Tiempo": lambda window: window.reckon(
         window.within(window.all.checks),

@@ -7,9 +7,20 @@ import pytest
 
 from agent.config import PolicySettings, Scope, decode_config
 from agent.errors import ConfigError
+from agent.model.removal import Action
 from agent.policy.meaning import claims_all
 from agent.policy.notes import notes
-from agent.policy.rules import CpuAbove, Match, Pressure, Rule, RuleOrder, Rules, When, duration_ns
+from agent.policy.rules import (
+    CpuAbove,
+    Match,
+    Pressure,
+    Rule,
+    RuleOrder,
+    Rules,
+    Step,
+    When,
+    duration_ns,
+)
 
 GOOD = """
 [policy]
@@ -200,6 +211,15 @@ def test_conditions_that_are_never_met_on_this_host_are_named() -> None:
     said = notes(PolicySettings(rule=rules), has_psi=False, io_problem="no I/O is counted")
     assert [one.split(":")[0] for one in said] == ['rule "a"', 'rule "b"']
     assert notes(PolicySettings(rule=rules)) == ()
+
+
+def test_a_step_behind_a_stop_is_named_as_one_that_never_comes() -> None:
+    steps = (Step(after="1h", action=Action.STOP), Step(after="2h", action=Action.REMOVE))
+    ends = msgspec.structs.replace(mine(name="x"), action=Action.NOTIFY, step=steps)
+    (said,) = notes(PolicySettings(rule=(ends,)))
+    assert "the step after stop never comes" in said
+    fine = msgspec.structs.replace(ends, step=steps[:1])
+    assert notes(PolicySettings(rule=(fine,))) == ()
 
 
 def test_a_scope_that_rules_of_one_s_own_keep_from_widening_is_named() -> None:

@@ -94,6 +94,11 @@ def test_on_v1_it_is_the_throttling_layers_count_below_its_own_path(
 ) -> None:
     blkio = tmp_path / "blkio"
     v1 = replace(layout, blkio1_root=blkio)
+    blkio.mkdir()
+    (blkio / "blkio.throttle.io_serviced").write_text("Total 0\n")
+    assert activity.io_problem(v1) == activity.NO_IO, "a kernel that counts only once it throttles"
+    assert read(v1)["a"].missing == activity.NO_IO
+    (blkio / "blkio.throttle.io_serviced").write_text(V1)
     assert activity.io_problem(v1) == ""
     inside = f"/system.slice/docker-{'a' * 64}.scope"
     (layout.proc / "100/cgroup").write_text(f"5:blkio:{inside}\n0::/a\n")

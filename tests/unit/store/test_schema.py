@@ -12,7 +12,7 @@ from peewee import SqliteDatabase
 from playhouse.migrations import Runner
 
 from agent.errors import StoreError
-from agent.store import counters
+from agent.store import counters, outbox, proof_state
 from agent.store import database as sqlite
 from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
@@ -48,6 +48,9 @@ DOCUMENTED = {
         container_name status oom cpu_ms peak_rss_mb""",
     "short_lived": """container_id container_name parent_name process_name count cpu_ms
         peak_rss_mb engine""",
+    "host_samples": "before_ms available_mb psi_memory",
+    "pass_containers": """container_id container_name rule state held_mb cpu_usage disputed
+        decision""",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -57,7 +60,7 @@ FRACTIONAL = {
     *("cpu_short_lived", "cpu_unexplained", "available_before_mb", "available_after_mb"),
     *("swap_mb", "held_estimated_mb"),
     *("cpu_ms", "peak_rss_mb", "limit_mb", "used_mb", "anon_mb", "file_mb", "shmem_mb", "swap_mb"),
-    *("grown_mb", "grown_s"),
+    *("grown_mb", "grown_s", "available_mb"),
 }
 
 TEXT = {
@@ -65,7 +68,7 @@ TEXT = {
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     *("parent_name", "cgroup", "cause", "limit_cgroup", "limit_container", "trigger_name"),
     *("trigger_container", "grower_name", "grower_container", "beside", "witnesses"),
-    *("action", "rule", "engine", "pod"),
+    *("action", "rule", "engine", "pod", "state"),
 }
 
 
@@ -99,6 +102,7 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
     others = {*promised(), "sqlite_sequence", "schema_migration", "policy_state", *counters.TABLES}
+    others |= {*outbox.TABLES, *proof_state.TABLES}
     assert made == {table_name(model) for model in ALL_TABLES} | others
 
 
@@ -134,6 +138,8 @@ READERS = {
         for level in ("5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
+    "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
+    "pass_containers_timestamp": "SELECT * FROM pass_containers WHERE timestamp > 1",
     "short_lived_timestamp": "SELECT * FROM short_lived WHERE timestamp > 1",
     "oom_kills_timestamp": "SELECT * FROM oom_kills WHERE timestamp > 1",
     "ended_processes_timestamp": "SELECT * FROM ended_processes WHERE timestamp > 1",

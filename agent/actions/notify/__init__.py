@@ -1,0 +1,1 @@
+"""How a message reaches a receiver: a webhook, Alertmanager, the journal. One call, one attempt."""
