@@ -75,8 +75,7 @@ NAMES = """nombres AS (
 def _open(until: str, most_ms: int) -> str:
     """From when on finer rows may be needed: else all of the last hours would be read for some."""
     return (
-        f"coalesce((SELECT min({until}) FROM so1.closed"
-        f" WHERE {until} > $__to - {most_ms}), $__to)"
+        f"coalesce((SELECT min({until}) FROM so1.closed WHERE {until} > $__to - {most_ms}), $__to)"
     )
 
 
