@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import __version__
 from agent.config import Config
 from agent.daemon import status
-from agent.daemon.tick import TickReport
+from agent.daemon.tick_values import TickReport
 from agent.model.proof import ARMED, ArmingWord, BudgetUse
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.clock import Clock
@@ -18,13 +18,19 @@ from agent.config import PolicySettings
 from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
+from agent.daemon.tick_values import (
+    CHANGED,
+    NO_HOST_FIGURES,
+    TickReport,
+    by_tier,
+    rested_on_now,
+    running_count,
+)
 from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
-from agent.model.attribution import AttributionCounts
-from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, Tier
-from agent.model.host import HostFigures, MemoryReading
-from agent.model.host_pass import HostPass, PassContainer
+from agent.model.container import Container, ContainerKey, Governance
+from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
 from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
 from agent.model.tick import Carried, Tick
@@ -43,27 +49,6 @@ log = logging.getLogger(__name__)
 
 _MAX_SHOWN = 256
 """Characters of an owner's name in a line of the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class TickReport:
-    """What one tick did, for its line on the terminal and for `agent status`."""
-
-    number: int
-    wall_ns: int
-    source: str
-    processes: int
-    mapped: int
-    checks: AttributionCounts
-    container_count: int | None
-    tiers: Mapping[str, int]
-    removed: int
-    failed: int
-    used_kb: int
-    total_kb: int
-    tick_ms: int
-    stages_ms: Mapping[str, float] = field(default_factory=dict)
-    stored: bool = True
 
 
 class Ticker:
@@ -152,14 +137,14 @@ class Ticker:
             self._stopwatch.time("remove", lambda: self._carry_out(decisions))
         self._tell_what_lasts(tick, decisions)
         gone = self._removals.away_since_row
-        count = _running_count(tick, gone)
+        count = running_count(tick, gone)
         snapshot = tick.sample.snapshot
         view = tick.sample.cgroups.value
         findings = self._find(tick)
         record = TickRecord(
             wall_ns=self._clock.wall_ns(),
             memory=snapshot.memory,
-            host=tick.host or _NO_HOST_FIGURES,
+            host=tick.host or NO_HOST_FIGURES,
             source=snapshot.source,
             container_count=count,
             deleted_count=self._removals.removed_since_row,
@@ -196,7 +181,7 @@ class Ticker:
             mapped=len(tick.attribution.rows),
             checks=tick.attribution.counts,
             container_count=count,
-            tiers=_by_tier(tick.totals, gone),
+            tiers=by_tier(tick.totals, gone),
             removed=removed,
             failed=failed,
             used_kb=snapshot.memory.used_kb,
@@ -264,7 +249,7 @@ class Ticker:
             tick = self._look(for_tick=False)
             self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
             decisions = self._decide(tick, for_host_alone=True)
-            rested_on = self._rested_on(tick, decisions)
+            rested_on = rested_on_now(tick, decisions, self._watch)
             if decisions:
                 log.info(
                     "pass=before-oom available_mb=%d pressure=%s",
@@ -279,26 +264,6 @@ class Ticker:
             self._watch.looked(self._clock.boot_ns(), acted=acted)
             self._removals.write(self._clock.wall_ns())
         return len(done)
-
-    def _rested_on(self, tick: Tick, decisions: Sequence[Decision]) -> HostPass:
-        """As it is now: once one is gone, the samples are of another host."""
-        by_container = {one.container: one.id for one in decisions}
-        read_ns = tick.sample.snapshot.snapshot_ns
-        own = MemoryReading(read_ns, tick.sample.snapshot.memory.available_kb, self._watch.pressure)
-        return HostPass(
-            read_ns,
-            (*self._watch.samples, own),
-            tuple(
-                PassContainer(
-                    one,
-                    decide.claim_of(one),
-                    one.container.key in tick.attribution.disputed,
-                    by_container.get(one.container.key, ""),
-                )
-                for one in tick.totals
-                if decide.claim_of(one)
-            ),
-        )
 
     def _store_pass(self, rested_on: HostPass) -> None:
         try:
@@ -414,7 +379,7 @@ class Ticker:
     def _note_ended(self, removals: Sequence[Removal]) -> None:
         now_ns = self._clock.boot_ns()
         self._watch.under_way = any(map(self._is_for_host, self._removals.under_way))
-        if any(one.outcome in _CHANGED and self._is_for_host(one.decision) for one in removals):
+        if any(one.outcome in CHANGED and self._is_for_host(one.decision) for one in removals):
             self._watch.gone(now_ns)
         self.recreations.removed(removals, now_ns)
         self._memory.done(removals, now_ns)
@@ -432,35 +397,3 @@ class Ticker:
         self._autopsies.stored()
         self._memory.stored(record.policy_state)
         return True
-
-
-_CHANGED = (
-    Outcome.REMOVED,
-    Outcome.GONE,
-    Outcome.STOPPED,
-    Outcome.RESTARTED,
-    Outcome.PAUSED,
-)
-"""After these the host is another one than the decision was made on."""
-
-_NO_HOST_FIGURES = HostFigures(0.0, 1, 0.0, None, None)
-
-
-def _running_count(tick: Tick, gone: frozenset[ContainerKey]) -> int | None:
-    """Running containers without Grafana that remain; None while the engine does not answer."""
-    if not tick.engine_answers:
-        return None
-    return sum(
-        container.state.is_running
-        and container.key not in gone
-        and not governance.is_grafana(container)
-        for container in tick.containers
-    )
-
-
-def _by_tier(totals: Sequence[ContainerTotals], gone: frozenset[ContainerKey]) -> dict[str, int]:
-    counts = {str(tier): 0 for tier in Tier}
-    for one in totals:
-        if one.container.state.is_running and one.container.key not in gone:
-            counts[one.tier] += 1
-    return counts

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import http.client
-import importlib.metadata
-import importlib.util
 import os
-import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from agent.actions import cron, kernel_modules
+from agent.actions import cron
 from agent.config import Config
 from agent.daemon.lock import holder_pid
 from agent.doctor.facts import (
@@ -25,8 +21,6 @@ from agent.doctor.facts import (
     DockerFacts,
     Facts,
     LeftoverFacts,
-    PressureFacts,
-    PythonFacts,
     StoreFacts,
 )
 from agent.doctor.probe_engines import engine_facts
@@ -37,24 +31,16 @@ from agent.doctor.probe_kernel import (
     oom_facts,
     signing_facts,
 )
-from agent.doctor.probe_policy import disarmed, notify_facts
+from agent.doctor.probe_policy import disarmed, notify_facts, pressure_facts
+from agent.doctor.probe_python import python_facts
 from agent.errors import AgentError
 from agent.place import SCRIPTS
-from agent.sources import memory_pressure, procfs
+from agent.sources import procfs
 from agent.util.subprocess import find
 
 _DOCKER_TIMEOUT_S = 10.0
 _METRICS_TIMEOUT_S = 2.0
 _STAND_IN_PACKAGES = {"busybox": "busybox-static", "stress": "stress"}
-_PACKAGES = {
-    "docker": (7, 1),
-    "msgspec": (0, 19),
-    "peewee": (4, 4),
-    "prometheus_client": (0, 20),
-    "psutil": (5, 9),
-    "rich": (13, 7),
-    "typer": (0, 27),
-}
 _TIME_ERROR = 5
 """What adjtimex(2) gives while the clock is not synchronised."""
 
@@ -75,14 +61,14 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         bpf=bpf_facts(config),
         cgroups=cgroup_facts(),
         oom=oom_facts(root=root),
-        pressure=_pressure(root=root),
+        pressure=pressure_facts(root=root),
         docker=docker,
         engines=engine_facts(config),
         cron_problem=cron_problem,
         cron_hint=cron_hint,
         store=_store(Path(config.paths.database), root=root),
         clock=_clock(),
-        python=_python(),
+        python=python_facts(),
         leftovers=LeftoverFacts(_agent_pid(config), _cron_file(config), containers, grafana),
         proc_problem=proc_problem,
         proc_hint=proc_hint,
@@ -93,12 +79,6 @@ def probe(config: Config, config_problem: str = "") -> Facts:
         fleet_problem=fleet_problem,
         fleet_hint=fleet_hint,
     )
-
-
-def _pressure(*, root: bool) -> PressureFacts:
-    if missing := memory_pressure.why_missing():
-        return PressureFacts(missing.reason, missing.remedy)
-    return PressureFacts(no_trigger=memory_pressure.why_no_trigger() if root else None)
 
 
 def _docker(config: Config) -> tuple[DockerFacts, int | None, bool | None]:
@@ -379,30 +359,3 @@ def _synchronised() -> bool | None:
     except (OSError, AttributeError):
         return None
     return None if state < 0 else state != _TIME_ERROR
-
-
-def _python() -> PythonFacts:
-    untrusted = ""
-    try:
-        for place in (Path(__file__).resolve(), kernel_modules.script(), Path(sys.prefix)):
-            cron.check_trusted(place)
-    except AgentError as error:
-        untrusted = error.message
-    return PythonFacts(
-        version=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
-        interpreter=sys.executable,
-        distribution=Path(sys.base_prefix) == Path("/usr"),
-        missing=tuple(name for name, oldest in _PACKAGES.items() if not _has(name, oldest)),
-        untrusted=untrusted,
-    )
-
-
-def _has(package: str, oldest: tuple[int, int]) -> bool:
-    if importlib.util.find_spec(package) is None:
-        return False
-    try:
-        version = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return True
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    return numbers >= oldest

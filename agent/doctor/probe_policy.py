@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 from agent.config import Config
+from agent.doctor.facts import PressureFacts
 from agent.errors import AgentError
+from agent.sources import memory_pressure
 
 _OLD_MS = 120_000
 
@@ -73,3 +75,10 @@ def _waiting(config: Config) -> tuple[str, str]:
         if now_ms - oldest > _OLD_MS
     ]
     return ("; ".join(said), "sudo agent start") if said else ("", "")
+
+
+def pressure_facts(*, root: bool) -> PressureFacts:
+    """Whether the kernel tells memory pressure, and wakes somebody by it."""
+    if missing := memory_pressure.why_missing():
+        return PressureFacts(missing.reason, missing.remedy)
+    return PressureFacts(no_trigger=memory_pressure.why_no_trigger() if root else None)

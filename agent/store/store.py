@@ -14,7 +14,6 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -36,6 +35,7 @@ from agent.store.inserts import insert_many
 from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
+from agent.store.state import StoreState
 from agent.store.tables import (
     DeletionRow,
 )
@@ -51,22 +51,6 @@ _VERIFY_PAUSE_NS = 600 * 10**9
 T = TypeVar("T")
 
 _FAILURES = (*failures.StorageError, DamagedError, StoreError, OverflowError, ValueError)
-
-
-@dataclass(frozen=True, slots=True)
-class StoreState:
-    """Whether rows are being stored; `problem` is one sentence, empty while they are."""
-
-    problem: str = ""
-    unstored_ticks: int = 0
-    quarantined: Path | None = None
-    """Where the last damaged database was put, None where none was."""
-    retention: str = ""
-    """Why rows are not deleted by age at the moment, empty where they are."""
-
-    @property
-    def ok(self) -> bool:
-        return not self.problem
 
 
 class Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.daemon.status import Status, TickStatus
-from agent.daemon.tick import TickReport
+from agent.daemon.tick_values import TickReport
 from agent.model.attribution import AttributedProcess, AttributionCounts, Basis, Verified
 from agent.model.container import (
     DOCKER,

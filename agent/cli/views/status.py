@@ -7,7 +7,7 @@ from datetime import datetime
 
 from agent.cli.views.tables import aligned
 from agent.daemon.status import Status
-from agent.daemon.tick import TickReport
+from agent.daemon.tick_values import TickReport
 from agent.util.terminal import printable
 
 _GB_KB = 1024 * 1024

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent.config import Config, decode_config
-from agent.doctor import probe, probe_kernel
+from agent.doctor import probe, probe_kernel, probe_python
 from agent.util.subprocess import CommandError, Finished
 from tests.unit.sources.engine.fake_engine import FakeEngine, reply
 from tests.unit.store.builders import START_NS, a_tick, open_store
@@ -197,7 +197,7 @@ def test_who_runs_and_whether_cron_has_our_file_is_looked_up(
 def test_a_package_is_there_in_its_oldest_version_or_of_no_version(
     package: str, oldest: tuple[int, int], there: bool
 ) -> None:
-    assert probe._has(package, oldest) is there
+    assert probe_python.has(package, oldest) is there
 
 
 # The kernel's side.
