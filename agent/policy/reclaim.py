@@ -23,6 +23,8 @@ from agent.policy.decide import claim_of
 from agent.policy.governance import protection
 from agent.policy.rules import RuleSet
 
+BY_HAND = "free-"
+"""How the ids of its decisions begin, in the history too: no rule decided them by itself."""
 _GIVES_BACK = (Action.REMOVE, Action.STOP)
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([MGT])(?:i?B)?", re.IGNORECASE)
 _UNITS_MB = {"M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}

@@ -196,6 +196,27 @@ def apply(
     return policy_apply.apply(settings, file, as_json=as_json)
 
 
+@app.command()
+def replay(
+    since: Annotated[
+        str, typer.Option("--since", metavar="SPAN", help="How far back: 90s, 30m, 6h, 30d.")
+    ] = "7d",
+    other: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--with", metavar="FILE", help="Settings with other rules than those of now."),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+) -> int:
+    """Decide on the history again: as it was decided, or what other rules would have done."""
+    from agent.cli.commands import policy_replay
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    rules = None if other is None else load_config(other).policy
+    return policy_replay.replay(settings, since, rules, as_json=as_json)
+
+
 app.command()(disarm)
 app.command()(arm)
 

@@ -25,7 +25,7 @@ from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment
 from agent.policy.decide import Standing
 from agent.policy.idle import Idleness
 from agent.policy.memory import RuleMemory
-from agent.policy.reclaim import Offer
+from agent.policy.reclaim import BY_HAND, Offer
 from agent.policy.rules import RuleSet, needs_labels
 from agent.sources import activity, host_metrics, procfs
 from agent.sources.cgroup import reader
@@ -69,7 +69,11 @@ class Look:
     def offer(self) -> Offer:
         """Who may go for the memory that it holds, for `plan --free`."""
         return reclaim.offer(
-            self.totals, self.in_doubt, self.own_ids, self.rules, lambda: secrets.token_hex(6)
+            self.totals,
+            self.in_doubt,
+            self.own_ids,
+            self.rules,
+            lambda: f"{BY_HAND}{secrets.token_hex(6)}",
         )
 
     def is_stale(self, interval_s: float) -> bool:

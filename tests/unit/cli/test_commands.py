@@ -74,6 +74,11 @@ COMMANDS = {
     "policy plan": Command(("policy", "plan"), takes=takes("--database", "--free", "--json")),
     "policy apply": Command(("policy", "apply", "p"), takes=takes("--database", "--json")),
     "policy why": Command(("policy", "why", "web"), takes=takes("--database", "--json")),
+    "policy replay": Command(
+        ("policy", "replay"),
+        root=False,
+        takes=takes("--since", "--with", "--database", "--json"),
+    ),
     "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {
