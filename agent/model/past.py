@@ -20,6 +20,11 @@ class PastContainer(NamedTuple):
     """The rule that claimed it; None where none did, and in rows of before there were rules."""
     engine: str
 
+    @property
+    def runs(self) -> bool:
+        """As far as its figures tell: one without a process holds nothing."""
+        return self.processes > 0 or self.held_mb > 0
+
 
 class PastTick(NamedTuple):
     """One tick."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count
 
 from agent.model.container import (
@@ -25,7 +26,7 @@ from agent.policy import decide, governance, original
 from agent.policy.arming import Arming
 from agent.policy.conditions import KB_PER_MB, HostMoment, pressure_key
 from agent.policy.decide import Standing
-from agent.policy.replay_quiet import Together, is_quiet
+from agent.policy.replay_quiet import Together, any_may_act, any_waits
 from agent.policy.rules import RuleSet
 from agent.policy.timers import Timers, holding
 
@@ -56,6 +57,19 @@ _Claimed = tuple[ContainerKey, PastContainer, str, Tier, _Life]
 _NOBODY: frozenset[str] = frozenset()
 
 
+@dataclass
+class _Last:
+    """The tick that was seen last."""
+
+    rows: list[_Claimed]
+    now: HostMoment
+    disputed: frozenset[str]
+
+    @cached_property
+    def totals(self) -> list[ContainerTotals]:
+        return _all_totals(self.rows)
+
+
 class Redecider:
     """Rules over moments of the past. `arming` is told by the caller what was done."""
 
@@ -72,7 +86,7 @@ class Redecider:
         self._lives: dict[ContainerKey, _Life] = {}
         self._claims: dict[tuple[str, ...], tuple[str, Tier]] = {}
         self._numbers = count(1)
-        self._last: tuple[list[_Claimed], HostMoment, frozenset[str]] = ([], HostMoment(), _NOBODY)
+        self._last = _Last([], HostMoment(), _NOBODY)
 
     def tick(self, tick: PastTick) -> tuple[Decision, ...]:
         """What is due in this tick."""
@@ -88,29 +102,27 @@ class Redecider:
                 continue
             life = self._lives.get(key) or _Life(now_ns, False)
             lives[key] = life
-            if row.processes and not life.ran:
+            runs = row.processes > 0 or row.held_mb > 0
+            if runs and not life.ran:
                 life.ran, life.first_ns = True, now_ns
             rule, tier = self._claim(row)
             if rule:
                 rows.append((key, row, rule, tier, life))
                 group = groups.setdefault((rule, row.engine), Together())
-                group.add(row.processes, row.held_mb, row.cpu_percent)
+                group.add(runs, row.held_mb, row.cpu_percent)
         self._lives, self.given_back_mb = lives, given_mb
         available_mb = tick.available_mb + given_mb
-        if not self._timers.kept and not self._arming.kept:
-            named = ((name, group) for (name, _), group in groups.items())
-            if is_quiet(named, self._rules, available_mb, tick.psi_memory):
-                self._last = (rows, HostMoment(now_ns), tick.disputed or _NOBODY)
-                return ()
         now = HostMoment(
-            now_ns=now_ns,
-            available_kb=round(available_mb * KB_PER_MB),
-            pressure=tick.psi_memory,
-            started_ns={key: life.first_ns for key, life in lives.items() if life.ran},
+            now_ns=now_ns, available_kb=round(available_mb * KB_PER_MB), pressure=tick.psi_memory
         )
-        self._timers.seen(holding(_all_totals(rows), self._rules, now), now_ns)
-        disputed = tick.disputed or _NOBODY
-        self._last = (rows, now, disputed)
+        self._last = _Last(rows, now, tick.disputed or _NOBODY)
+        named = [(name, group) for (name, _), group in groups.items()]
+        if self._timers.kept or any_waits(named, self._rules, tick.psi_memory):
+            self._timers.seen(holding(self._last.totals, self._rules, now), now_ns)
+        if not self._arming.kept and not any_may_act(
+            named, self._rules, available_mb, tick.psi_memory
+        ):
+            return ()
         return self._decided(self._standings(), now_ns, re_arms=tick.engine_answered)
 
     def why(self, key: ContainerKey) -> str:
@@ -122,11 +134,19 @@ class Redecider:
         return ""
 
     def _standings(self) -> list[Standing]:
-        rows, now, disputed = self._last
-        now = replace(now, now_ns=now.now_ns + self._slack_ns, since=self._timers.since)
-        unsure = frozenset(key for key, *_ in rows if key.id in disputed)
+        last = self._last
+        now = replace(
+            last.now,
+            now_ns=last.now.now_ns + self._slack_ns,
+            started_ns=self._started_ns(),
+            since=self._timers.since,
+        )
+        unsure = frozenset(key for key, *_ in last.rows if key.id in last.disputed)
         spent = self._arming.spent(self._rules, now.now_ns)
-        return decide.standings(_all_totals(rows), unsure, self._rules, now, spent)
+        return decide.standings(last.totals, unsure, self._rules, now, spent)
+
+    def _started_ns(self) -> dict[ContainerKey, int]:
+        return {key: life.first_ns for key, life in self._lives.items() if life.ran}
 
     def host_pass(self, one: PastPass) -> tuple[Decision, ...]:
         """What is due in a pass between two ticks, on what it rested on."""
@@ -157,7 +177,7 @@ class Redecider:
             now_ns=now_ns + self._slack_ns,
             available_kb=None if last[1] is None else round(last[1] * KB_PER_MB),
             pressure=last[2],
-            started_ns={key: life.first_ns for key, life in self._lives.items() if life.ran},
+            started_ns=self._started_ns(),
             since=self._timers.since,
             host_since=_host_since(one, self._rules),
         )
@@ -219,7 +239,7 @@ class Redecider:
             if tier is Tier.NONE:
                 return "", tier
             # A row of before there were rules: it has the tier alone.
-            if not row.processes:
+            if not row.runs:
                 return original.EXITED, tier
             return (original.LOW if tier is Tier.LOW else original.HIGH), tier
         state = _state(row, ran=True)
@@ -287,7 +307,7 @@ def _host_since(one: PastPass, rules: RuleSet) -> dict[str, int]:
 
 def _state(row: PastContainer, *, ran: bool) -> ContainerState:
     """As far as its processes tell: one that never had any may not have begun."""
-    if row.processes:
+    if row.runs:
         return ContainerState.RUNNING
     ended = ran or row.rule == original.EXITED
     return ContainerState.EXITED if ended else ContainerState.UNKNOWN

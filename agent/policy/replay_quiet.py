@@ -1,4 +1,4 @@
-"""Whether a tick of the past can be passed over: no rule could act then, and none waits. Pure.
+"""Whether a tick of the past can be passed over: no rule could act then, or none waits. Pure.
 
 Most ticks are so, and 30 days have 130,000 of them. The test looks at what each rule's containers
 are together and errs on one side alone: a tick that is passed over would have decided nothing.
@@ -25,8 +25,8 @@ class Together:
     """Of the largest, as the next one."""
     cpu_percent: float = 0.0
 
-    def add(self, processes: int, held_mb: float, cpu_percent: float) -> None:
-        if processes:
+    def add(self, runs: bool, held_mb: float, cpu_percent: float) -> None:
+        if runs:
             self.running += 1
         else:
             self.others += 1
@@ -34,24 +34,30 @@ class Together:
         self.cpu_percent = max(self.cpu_percent, cpu_percent)
 
 
-def is_quiet(
+def any_waits(
+    groups: Iterable[tuple[str, Together]], rules: RuleSet, psi_memory: float | None
+) -> bool:
+    """Whether a condition that has to last may hold now. `groups`: by the rule's name."""
+    return any(
+        rule is not None and _waits(rule, group, psi_memory)
+        for rule, group in ((rules.named(name), group) for name, group in groups)
+    )
+
+
+def any_may_act(
     groups: Iterable[tuple[str, Together]],
     rules: RuleSet,
     available_mb: float,
     psi_memory: float | None,
 ) -> bool:
-    """Whether none of them could act, nor begin to wait. `groups`: by the rule's name."""
-    for name, group in groups:
-        rule = rules.named(name)
-        if rule is not None and (
-            _waits(rule, group, psi_memory) or _may_act(rule, group, available_mb, psi_memory)
-        ):
-            return False
-    return True
+    """Whether a rule could act on one of them, however long its conditions have held."""
+    return any(
+        rule is not None and _may_act(rule, group, available_mb, psi_memory)
+        for rule, group in ((rules.named(name), group) for name, group in groups)
+    )
 
 
 def _waits(rule: Rule, group: Together, psi_memory: float | None) -> bool:
-    """Whether a condition that has to last may hold of one of them."""
     when = rule.when
     if when is None:
         return False

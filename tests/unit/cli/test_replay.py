@@ -1,0 +1,148 @@
+"""`agent policy replay` over what a running agent left, on a host made of values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.daemon.composition import Options, start
+from tests.unit.agent_parts import WALL_NS, ShortMemory
+from tests.unit.agent_scene import Host, alpine, signal_self
+from tests.unit.cli.test_policy import agent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Replays:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.host = Host(directory)
+        self.host.memory.available_mb = lambda: 4000.0
+        self.config = directory / "agent.toml"
+
+    def run(self, text: str, rules: list[dict[str, Any]], seconds: float, **more: Any) -> None:
+        """The agent for so long, under the same rules as `text`."""
+        self.config.write_text(
+            f'[paths]\ndatabase = "{self.host.directory}/data/metrics.db"\n{text}'
+        )
+        self.host.time.at(seconds, signal_self)
+        dry_run = more.pop("dry_run", False)
+        outside = self.host.outside(policy__rule=rules, **more)
+        start(outside.config, Options(dry_run=dry_run), outside.clock, outside.say, outside)
+        self._monkeypatch.setattr("time.time_ns", lambda: WALL_NS + int((seconds + 60) * 10**9))
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        return agent(self._monkeypatch, self._capsys, "replay", *words, "--config", self.config)
+
+    def found(self, *words: str) -> dict[str, Any]:
+        status, out, err = self(*words, "--json")
+        assert (status, err) == (0, "")
+        told: dict[str, Any] = json.loads(out)["replay"]
+        return told
+
+
+@pytest.fixture
+def replays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Replays:
+    return Replays(tmp_path, monkeypatch, capsys)
+
+
+JOBS = '[[policy.rule]]\nname = "jobs"\nmatch = { name = "job-*" }\n'
+MATCH = {"name": "jobs", "match": {"name": "job-*"}}
+
+
+def jobs(host: Host, count: int = 3) -> None:
+    made = (alpine(n, name=f"job-{n}") for n in range(1, count + 1))
+    host.docker.run(*(replace(one, id=one.name[-1] * 64) for one in made))
+
+
+def away(host: Host) -> None:
+    host.docker.away = True
+    host.time.at(30, lambda: setattr(host.docker, "away", False))
+
+
+def short(host: Host) -> None:
+    host.memory.available_mb = ShortMemory(host.time, 1000, 20, at_s=3).available_mb
+
+
+CASES: dict[str, tuple[str, dict[str, Any], Callable[[Host], None] | None, dict[str, Any]]] = {
+    "a removal beyond keep": (
+        'keep = 1\naction = "remove"',
+        {"keep": 1, "action": "remove"},
+        None,
+        {},
+    ),
+    "a dry run": (
+        'keep = 1\naction = "stop"',
+        {"keep": 1, "action": "stop"},
+        None,
+        {"dry_run": True},
+    ),
+    "a report and its step": (
+        'keep = 2\nstep = [{ after = "1m", action = "stop" }]',
+        {"keep": 2, "step": [{"after": "1m", "action": "stop"}]},
+        None,
+        {},
+    ),
+    "an engine that was away": (
+        'keep = 1\naction = "pause"',
+        {"keep": 1, "action": "pause"},
+        away,
+        {},
+    ),
+    "memory that ran short between two ticks": (
+        'when = { available_mb = 400 }\naction = "remove"',
+        {"when": {"available_mb": 400}, "action": "remove"},
+        short,
+        {"interval_s": 60.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_every_decision_of_a_running_agent_is_reproduced(replays: Replays, what: str) -> None:
+    text, more, prepare, settings = CASES[what]
+    jobs(replays.host)
+    if prepare:
+        prepare(replays.host)
+    replays.run(JOBS + text, [MATCH | more], 130, **settings)
+    recorded = replays.host.rows(
+        "SELECT count(*) FROM deletions WHERE reason <> 'stop' AND rule <> ''"
+    )
+    found = replays.found()
+    assert found["differences"] == []
+    assert (found["recorded"],) == recorded[0]
+    assert found["reproduced"] == found["recorded"] > 0
+
+
+def test_other_rules_tell_what_would_have_gone_and_change_nothing(replays: Replays) -> None:
+    jobs(replays.host)
+    replays.run("", [], 90)
+    other = replays.config.with_name("other.toml")
+    other.write_text(JOBS + 'when = { held_mb = 1 }\naction = "remove"\n')
+    found = replays.found("--with", str(other))
+    assert sorted({one["container_name"] for one in found["actions"]}) == [
+        "job-1",
+        "job-2",
+        "job-3",
+    ]
+    assert all(one["unsure"] for one in found["actions"])
+    text = replays("--with", str(other))[1]
+    assert 'remove job-3 (333333333333): rule "jobs"' in text
+    assert replays.host.rows("SELECT count(*) FROM deletions") == [(0,)]
+
+
+def test_without_a_tick_in_the_span_there_is_one_sentence(replays: Replays) -> None:
+    jobs(replays.host)
+    replays.run("", [], 30)
+    assert "of 0 recorded decisions reproduced" in replays()[1]
+    status, _, err = replays("--since", "30s")
+    assert status == 1
+    assert "no tick of the last 30s" in err
+    assert replays("--since", "soon")[0] == 2
