@@ -26,6 +26,7 @@ from agent.policy import decide, governance, original
 from agent.policy.arming import Arming
 from agent.policy.conditions import KB_PER_MB, HostMoment, pressure_key
 from agent.policy.decide import Standing
+from agent.policy.host_bounds import is_of_host
 from agent.policy.replay_quiet import Together, any_may_act, any_waits
 from agent.policy.rules import RuleSet
 from agent.policy.timers import Timers, holding
@@ -43,6 +44,13 @@ _OUTCOMES = {
     Action.REMOVE: Outcome.REMOVED,
 }
 _GONE = (Action.REMOVE, Action.STOP)
+_CHANGED = (
+    Outcome.REMOVED,
+    Outcome.GONE,
+    Outcome.STOPPED,
+    Outcome.RESTARTED,
+    Outcome.PAUSED,
+)
 
 
 @dataclass(slots=True)
@@ -86,6 +94,8 @@ class Redecider:
         self._lives: dict[ContainerKey, _Life] = {}
         self._claims: dict[tuple[str, ...], tuple[str, Tier]] = {}
         self._numbers = count(1)
+        self._host_ended_ns = 0
+        """When a container went for the host's sake: pressure of before does not count then."""
         self._last = _Last([], HostMoment(), _NOBODY)
 
     def tick(self, tick: PastTick) -> tuple[Decision, ...]:
@@ -139,7 +149,12 @@ class Redecider:
             last.now,
             now_ns=last.now.now_ns + self._slack_ns,
             started_ns=self._started_ns(),
-            since=self._timers.since,
+            since={
+                (key, level): max(since_ns, self._host_ended_ns)
+                if level.startswith(pressure_key(""))
+                else since_ns
+                for (key, level), since_ns in self._timers.since.items()
+            },
         )
         unsure = frozenset(key for key, *_ in last.rows if key.id in last.disputed)
         spent = self._arming.spent(self._rules, now.now_ns)
@@ -179,7 +194,7 @@ class Redecider:
             pressure=last[2],
             started_ns=self._started_ns(),
             since=self._timers.since,
-            host_since=_host_since(one, self._rules),
+            host_since=_host_since(one, self._rules, self._host_ended_ns),
         )
         unsure = frozenset(
             each.container.key
@@ -218,6 +233,8 @@ class Redecider:
             engine=row.engine,
         )
         removal = Removal(decision, Outcome(row.outcome), 0, row.error)
+        if removal.outcome in _CHANGED and is_of_host(self._rules.named(row.rule)):
+            self._host_ended_ns = row.timestamp_ms * MS_NS
         self._arming.done([removal], row.timestamp_ms * MS_NS)
 
     def _decided(
@@ -288,7 +305,7 @@ def limits(rules: RuleSet, *, as_claimed: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _host_since(one: PastPass, rules: RuleSet) -> dict[str, int]:
+def _host_since(one: PastPass, rules: RuleSet, not_before_ns: int) -> dict[str, int]:
     """By level of pressure: since when the samples before the pass have it without a break."""
     found = {}
     for rule in rules.rules:
@@ -301,7 +318,8 @@ def _host_since(one: PastPass, rules: RuleSet) -> dict[str, int]:
                 break
             since_ms = before_ms
         if since_ms is not None:
-            found[pressure_key(f"{bound:g}")] = (one.timestamp_ms - since_ms) * MS_NS
+            since_ns = (one.timestamp_ms - since_ms) * MS_NS
+            found[pressure_key(f"{bound:g}")] = max(since_ns, not_before_ns)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.daemon.composition import Options, start
-from tests.unit.agent_parts import WALL_NS, ShortMemory
+from tests.unit.agent_parts import WALL_NS
 from tests.unit.agent_scene import Host, alpine, signal_self
 from tests.unit.cli.test_policy import agent
 
@@ -27,9 +27,9 @@ class Replays:
 
     def run(self, text: str, rules: list[dict[str, Any]], seconds: float, **more: Any) -> None:
         """The agent for so long, under the same rules as `text`."""
-        self.config.write_text(
-            f'[paths]\ndatabase = "{self.host.directory}/data/metrics.db"\n{text}'
-        )
+        interval_s = more.get("interval_s", 20)
+        paths = f'[paths]\ndatabase = "{self.host.directory}/data/metrics.db"\n'
+        self.config.write_text(f"interval_s = {interval_s}\n{paths}{text}")
         self.host.time.at(seconds, signal_self)
         dry_run = more.pop("dry_run", False)
         outside = self.host.outside(policy__rule=rules, **more)
@@ -68,7 +68,22 @@ def away(host: Host) -> None:
 
 
 def short(host: Host) -> None:
-    host.memory.available_mb = ShortMemory(host.time, 1000, 20, at_s=3).available_mb
+    """Memory goes from the 10th second on, and each job that goes gives some back."""
+
+    def available() -> float:
+        eaten = max(0.0, host.time.passed_s - 10) * 100
+        return 2000.0 - eaten + 300 * len(host.docker.removed)
+
+    host.memory.available_mb = available
+
+
+def more_come(host: Host) -> None:
+    """Others are created while the agent runs, and one whose removal fails."""
+    host.time.at(50, lambda: jobs(host, 5))
+
+
+def pressed(host: Host) -> None:
+    host.memory.pressure = lambda: 55.0 if host.time.passed_s > 20 else 1.0
 
 
 CASES: dict[str, tuple[str, dict[str, Any], Callable[[Host], None] | None, dict[str, Any]]] = {
@@ -102,6 +117,18 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Host], None] | None, dict[
         short,
         {"interval_s": 60.0},
     ),
+    "pressure between two ticks": (
+        'when = { pressure = { memory = 20, for = "3s" } }\naction = "stop"',
+        {"when": {"pressure": {"memory": 20, "for": "3s"}}, "action": "stop"},
+        pressed,
+        {"interval_s": 60.0},
+    ),
+    "more that come later": (
+        'keep = 2\naction = "remove"',
+        {"keep": 2, "action": "remove"},
+        more_come,
+        {},
+    ),
 }
 
 
@@ -118,6 +145,18 @@ def test_every_decision_of_a_running_agent_is_reproduced(replays: Replays, what:
     found = replays.found()
     assert found["differences"] == []
     assert (found["recorded"],) == recorded[0]
+    assert found["reproduced"] == found["recorded"] > 0
+
+
+def test_the_built_in_set_is_reproduced_over_a_restart_of_the_agent(replays: Replays) -> None:
+    names = [f"so1_contenedor_{n}" for n in range(1, 8)]
+    made = [replace(alpine(n), id=f"{n:x}" * 64, name=name) for n, name in enumerate(names, 1)]
+    replays.host.docker.run(*made[:5])
+    replays.run("", [], 70)
+    replays.host.docker.run(*made)
+    replays.run("", [], 160)
+    found = replays.found()
+    assert found["differences"] == []
     assert found["reproduced"] == found["recorded"] > 0
 
 

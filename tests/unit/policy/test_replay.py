@@ -89,7 +89,8 @@ def test_what_a_rule_had_done_before_the_span_is_no_difference_and_its_step_stil
 def test_a_failed_removal_is_decided_again_and_each_of_its_rows_is_reproduced() -> None:
     pair = (row(1, 10), row(2, 20))
     failed = [decision(n, 2, outcome="failed", error="no") for n in (0, 3)]
-    events: list[PastTick | PastDecision] = [tick(0, *pair), failed[0], *[tick(n, *pair) for n in (1, 2, 3)], failed[1]]
+    events: list[PastTick | PastDecision] = [tick(0, *pair), failed[0]]
+    events += [*(tick(n, *pair) for n in (1, 2, 3)), failed[1]]
     found = compared(events, KEEPS)
     assert (found.recorded, found.reproduced, found.differences) == (2, 2, [])
 
