@@ -64,10 +64,12 @@ class PastPassContainer(NamedTuple):
     held_mb: float
     cpu_percent: float | None
     disputed: int
+    decision: str
+    """Of its row in `deletions`, "" for none."""
 
 
 class PastPass(NamedTuple):
-    """One pass for the host's sake between two ticks, and what it rested on."""
+    """One pass between two ticks, and what it rested on."""
 
     timestamp_ms: int
     samples: tuple[tuple[int, float | None, float | None], ...]

@@ -203,7 +203,14 @@ class Redecider:
         )
         spent = self._arming.spent(self._rules, now_ns)
         standings = decide.standings(totals, unsure, self._rules, now, spent)
-        return self._decided(standings, now_ns, re_arms=False)
+        due = self._decided(standings, now_ns, re_arms=False)
+        # A pass for the host's sake is of its rules alone; one that holds the limit is of all.
+        if all(self._is_of_host(row.rule) for row in one.containers if row.decision):
+            due = tuple(each for each in due if self._is_of_host(each.rule))
+        return due
+
+    def _is_of_host(self, name: str) -> bool:
+        return is_of_host(self._rules.named(name))
 
     def done(self, decisions: Iterable[Decision], at_ms: int) -> None:
         """What would have been done, under rules that nobody had then."""
@@ -233,7 +240,7 @@ class Redecider:
             engine=row.engine,
         )
         removal = Removal(decision, Outcome(row.outcome), 0, row.error)
-        if removal.outcome in _CHANGED and is_of_host(self._rules.named(row.rule)):
+        if removal.outcome in _CHANGED and self._is_of_host(row.rule):
             self._host_ended_ns = row.timestamp_ms * MS_NS
         self._arming.done([removal], row.timestamp_ms * MS_NS)
 

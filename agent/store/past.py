@@ -36,7 +36,8 @@ _SAMPLES = """
     FROM host_samples WHERE timestamp BETWEEN ? AND ? ORDER BY timestamp, before_ms DESC
 """
 _CHOSEN = """
-    SELECT timestamp, container_id, container_name, rule, state, held_mb, cpu_usage, disputed
+    SELECT timestamp, container_id, container_name, rule, state, held_mb, cpu_usage, disputed,
+           decision
     FROM pass_containers WHERE timestamp BETWEEN ? AND ? ORDER BY timestamp, id
 """
 _DISPUTED = """

@@ -160,6 +160,22 @@ def test_the_built_in_set_is_reproduced_over_a_restart_of_the_agent(replays: Rep
     assert found["reproduced"] == found["recorded"] > 0
 
 
+def test_a_pass_that_holds_the_limit_between_two_ticks_is_reproduced(replays: Replays) -> None:
+    def burst() -> None:
+        made = [alpine(n, name=f"so1_contenedor_{n}") for n in range(1, 13)]
+        replays.host.docker.run(*(replace(one, id=f"{n:x}" * 64) for n, one in enumerate(made, 1)))
+        replays.host.send("start")
+
+    replays.host.time.at(25, burst)
+    replays.run("", [], 70)
+    assert replays.host.rows(
+        "SELECT count(*) FROM deletions WHERE timestamp NOT IN (SELECT timestamp FROM metrics)"
+    ) == [(9,)]
+    found = replays.found()
+    assert found["differences"] == []
+    assert (found["recorded"], found["reproduced"]) == (9, 9)
+
+
 def test_other_rules_tell_what_would_have_gone_and_change_nothing(replays: Replays) -> None:
     jobs(replays.host)
     replays.run("", [], 90)
