@@ -19,6 +19,8 @@ class PastContainer(NamedTuple):
     rule: str | None
     """The rule that claimed it; None where none did, and in rows of before there were rules."""
     engine: str
+    timestamp_ms: int = 0
+    """Of its tick."""
 
     @property
     def runs(self) -> bool:

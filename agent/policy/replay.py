@@ -43,6 +43,10 @@ _OUTCOMES = {
     Action.PAUSE: Outcome.PAUSED,
     Action.REMOVE: Outcome.REMOVED,
 }
+_TIERS = {str(one): one for one in Tier}
+_STATES = {str(one): one for one in ContainerState}
+_ACTIONS = frozenset(Action)
+_ENDINGS = frozenset(Outcome)
 _GONE = (Action.REMOVE, Action.STOP)
 _CHANGED = (
     Outcome.REMOVED,
@@ -59,6 +63,8 @@ class _Life:
 
     first_ns: int
     ran: bool
+    container: Container | None = None
+    """As it was in the tick before: it seldom changes."""
 
 
 _Claimed = tuple[ContainerKey, PastContainer, str, Tier, _Life]
@@ -105,20 +111,25 @@ class Redecider:
         given_mb = 0.0
         groups: dict[tuple[str, str], Together] = {}
         lives: dict[ContainerKey, _Life] = {} if tick.engine_answered else dict(self._lives)
+        before, gone = self._lives, self._gone
         for row in tick.containers:
             key = ContainerKey(row.engine, row.container_id)
-            if key in self._gone:
+            if key in gone:
                 given_mb += row.held_mb
                 continue
-            life = self._lives.get(key) or _Life(now_ns, False)
-            lives[key] = life
             runs = row.processes > 0 or row.held_mb > 0
-            if runs and not life.ran:
+            life = before.get(key)
+            if life is None:
+                life = _Life(now_ns, runs)
+            elif runs and not life.ran:
                 life.ran, life.first_ns = True, now_ns
+            lives[key] = life
             rule, tier = self._claim(row)
             if rule:
                 rows.append((key, row, rule, tier, life))
-                group = groups.setdefault((rule, row.engine), Together())
+                group = groups.get((rule, row.engine))
+                if group is None:
+                    group = groups[(rule, row.engine)] = Together()
                 group.add(runs, row.held_mb, row.cpu_percent)
         self._lives, self.given_back_mb = lives, given_mb
         available_mb = tick.available_mb + given_mb
@@ -173,7 +184,7 @@ class Redecider:
                     name=row.name,
                     image="",
                     created_ns=0,
-                    state=ContainerState(row.state),
+                    state=_STATES.get(row.state, ContainerState.UNKNOWN),
                 ),
                 tier=Tier.NONE,
                 governed=True,
@@ -223,7 +234,9 @@ class Redecider:
         self._arming.done([Removal(decision, Outcome.NOTIFIED, 0)], at_ms * MS_NS)
 
     def was_done(self, row: PastDecision) -> None:
-        """What was done then."""
+        """What was done then. What a later version may have written is left out."""
+        if row.action not in _ACTIONS or row.outcome not in _ENDINGS:
+            return
         decision = Decision(
             id=row.decision,
             container_id=row.container_id,
@@ -255,9 +268,9 @@ class Redecider:
     def _claim(self, row: PastContainer) -> tuple[str, Tier]:
         """The rule that claims it, "" for none."""
         if self._as_claimed:
-            tier = Tier(row.tier) if row.governed else Tier.NONE
             if not row.governed:
-                return "", tier
+                return "", Tier.NONE
+            tier = _TIERS.get(row.tier, Tier.NONE)
             if row.rule is not None:
                 return row.rule, tier
             if tier is Tier.NONE:
@@ -350,10 +363,24 @@ def _container(row: PastContainer, state: ContainerState, first_ns: int) -> Cont
     )
 
 
+def _of_life(row: PastContainer, life: _Life) -> Container:
+    state = _state(row, ran=life.ran)
+    known = life.container
+    if (
+        known is None
+        or known.state is not state
+        or known.name != row.name
+        or known.image != row.image
+        or known.created_ns != life.first_ns
+    ):
+        known = life.container = _container(row, state, life.first_ns)
+    return known
+
+
 def _all_totals(rows: Iterable[_Claimed]) -> list[ContainerTotals]:
     return [
         ContainerTotals(
-            container=_container(row, _state(row, ran=life.ran), life.first_ns),
+            container=_of_life(row, life),
             tier=tier,
             governed=True,
             processes=row.processes,

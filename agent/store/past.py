@@ -22,8 +22,8 @@ _TICKS = """
     WHERE m.timestamp BETWEEN ? AND ? ORDER BY m.timestamp
 """
 _TOTALS = """
-    SELECT timestamp, container_id, container_name, image, tier, governed, processes, held_mb,
-           cpu_usage, rule, engine
+    SELECT container_id, container_name, image, tier, governed, processes, held_mb, cpu_usage, rule,
+           engine, timestamp
     FROM container_totals WHERE timestamp BETWEEN ? AND ? ORDER BY timestamp
 """
 _DECISIONS = """
@@ -67,16 +67,14 @@ def events(database: peewee.SqliteDatabase, from_ms: int, to_ms: int) -> Iterato
 
 
 def _ticks(connection: sqlite3.Connection, span: tuple[int, int]) -> Iterator[PastTick]:
-    rows = connection.execute(_TOTALS, span)
-    rows.arraysize = 1000
-    pending = rows.fetchone()
+    rows = map(PastContainer._make, connection.execute(_TOTALS, span))
+    pending = next(rows, None)
     for at, available_mb, psi, count, conflict in connection.execute(_TICKS, span):
         found = []
-        while pending is not None and pending[0] < at:
-            pending = rows.fetchone()
-        while pending is not None and pending[0] == at:
-            found.append(PastContainer._make(pending[1:]))
-            pending = rows.fetchone()
+        while pending is not None and pending.timestamp_ms <= at:
+            if pending.timestamp_ms == at:
+                found.append(pending)
+            pending = next(rows, None)
         disputed = _disputed(connection, at) if conflict else frozenset()
         yield PastTick(at, available_mb, psi, count is not None, disputed, tuple(found))
 

@@ -180,3 +180,12 @@ def test_a_tick_that_is_passed_over_would_have_decided_nothing(
         nobody: frozenset[ContainerKey] = frozenset()
         standings = decide.standings(everyone, nobody, RuleSet((one,)), now)
         assert not any(each.acts for each in standings)
+
+
+def test_words_of_a_later_version_are_no_reason_to_end() -> None:
+    later: list[PastTick | PastDecision] = [
+        tick(0, row(1, 10, tier="middle"), row(2, 20)),
+        decision(0, 2, outcome="frozen"),
+        decision(0, 2, action="freeze"),
+    ]
+    assert compared(later, KEEPS).recorded == 2
