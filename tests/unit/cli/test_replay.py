@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +119,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Host], None] | None, dict[
         short,
         {"interval_s": 60.0},
     ),
-    "pressure between two ticks": (
+    "pressure that lasts": (
         'when = { pressure = { memory = 20, for = "3s" } }\naction = "stop"',
         {"when": {"pressure": {"memory": 20, "for": "3s"}}, "action": "stop"},
         pressed,
@@ -146,6 +148,8 @@ def test_every_decision_of_a_running_agent_is_reproduced(replays: Replays, what:
     assert found["differences"] == []
     assert (found["recorded"],) == recorded[0]
     assert found["reproduced"] == found["recorded"] > 0
+    passes = replays.host.rows("SELECT count(DISTINCT timestamp) FROM pass_containers")
+    assert (passes[0][0] > 0) == ("memory that ran short" in what)
 
 
 def test_the_built_in_set_is_reproduced_over_a_restart_of_the_agent(replays: Replays) -> None:
@@ -201,3 +205,14 @@ def test_without_a_tick_in_the_span_there_is_one_sentence(replays: Replays) -> N
     assert status == 1
     assert "no tick of the last 30s" in err
     assert replays("--since", "soon")[0] == 2
+
+
+def test_a_history_of_before_these_tables_is_one_sentence(replays: Replays) -> None:
+    jobs(replays.host)
+    replays.run("", [], 30)
+    with closing(sqlite3.connect(replays.host.directory / "data/metrics.db")) as connection:
+        connection.execute("DROP TABLE pass_containers")
+    status, _, err = replays()
+    assert status != 0
+    assert "another shape" in err
+    assert "Traceback" not in err
