@@ -216,8 +216,7 @@ class Ticker:
         tick = self._look(for_tick=False)
         # The next tick's interval begins at the last stored one, whatever was seen in between.
         self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
-        decisions = self._decide(tick)
-        if not decisions:
+        if not (decisions := self._decide(tick)):
             return 0
         done = self._carry_out(decisions)
         if done or self._removals.under_way:

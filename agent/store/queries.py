@@ -175,8 +175,7 @@ class History:
 
     def last_tick(self) -> TickRow | None:
         """The newest tick, None where none is stored."""
-        newest = _newest_first(Metrics).limit(1)
-        return next(iter(self._all(TickRow, newest)), None)
+        return next(iter(self._all(TickRow, _newest_first(Metrics).limit(1))), None)
 
     def ticks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[TickRow, ...]:
         """Ticks at or after `timestamp_ms`, the newest `limit` of them, oldest first."""

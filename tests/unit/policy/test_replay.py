@@ -189,3 +189,13 @@ def test_words_of_a_later_version_are_no_reason_to_end() -> None:
         decision(0, 2, action="freeze"),
     ]
     assert compared(later, KEEPS).recorded == 2
+
+
+def test_pressure_of_before_one_went_does_not_count_for_the_next() -> None:
+    lasting = rule(when={"pressure": {"memory": 20, "for": "1m"}}, action="pause")
+    pair = (row(1, 10), row(2, 20))
+    pressed = [tick(n, *pair, psi_memory=55.0) for n in range(6)]
+    calm = [tick(n, *pair, psi_memory=0.0) for n in range(6, 20)]
+    went = decision(3, 2, action="pause", outcome="paused")
+    found = compared([*pressed[:4], went, *pressed[4:], *calm], lasting)
+    assert (found.recorded, found.reproduced, found.differences) == (1, 1, [])
