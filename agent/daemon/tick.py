@@ -202,8 +202,7 @@ class Ticker:
         Gives how many containers were removed; `deletions` is written here, the next tick's row
         counts them. Raises SourceError as `tick` does.
         """
-        settled = self._settled()
-        if not settled:
+        if not (settled := self._settled()):
             return 0
         running = Counter(
             one.engine
@@ -217,10 +216,11 @@ class Ticker:
         tick = self._look(for_tick=False)
         # The next tick's interval begins at the last stored one, whatever was seen in between.
         self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
-        decisions = self._decide(tick)
-        if not decisions:
+        if not (decisions := self._decide(tick)):
             return 0
         done = self._carry_out(decisions)
+        if done or self._removals.under_way:
+            self._store_pass(rested_on_now(tick, decisions, self._watch))
         removed = sum(one.outcome is Outcome.REMOVED for one in done)
         self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)

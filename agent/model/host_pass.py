@@ -1,4 +1,4 @@
-"""What a pass for the host's sake rested on: its samples of memory, and the containers it chose of.
+"""What a pass between two ticks rested on: samples of memory, and the containers it chose of.
 
 Between two ticks nothing else of it would be stored, and nobody could say later why it decided so.
 """

@@ -13,6 +13,7 @@ import msgspec
 from agent.model.container import Container, ContainerTotals
 from agent.model.container_id import FullId
 from agent.model.removal import Action, Decision
+from agent.policy.reclaim import Reclaim
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,20 +36,25 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     decisions: tuple[Entry, ...]
     figures_age_s: float | None = None
+    reclaim: Reclaim | None = None
+    """Of `plan --free`: what is to come back. None for what the rules would do by themselves."""
 
 
 def make(
-    decisions: Sequence[Decision], totals: Sequence[ContainerTotals], figures_age_s: float | None
+    decisions: Sequence[Decision],
+    totals: Sequence[ContainerTotals],
+    figures_age_s: float | None,
+    reclaim: Reclaim | None = None,
 ) -> Plan:
     """The plan of these decisions; its id says what it is to do to whom."""
     by_id = {one.container.id: one.container for one in totals}
     entries = tuple(_entry(one, by_id[one.container_id]) for one in decisions)
-    return Plan(_id(entries), entries, figures_age_s)
+    return Plan(_id(entries, reclaim), entries, figures_age_s, reclaim)
 
 
 def is_whole(plan: Plan) -> bool:
     """Whether the plan is what its id says."""
-    return plan.id == _id(plan.decisions)
+    return plan.id == _id(plan.decisions, plan.reclaim)
 
 
 def still(
@@ -116,10 +122,11 @@ def _labels(container: Container) -> str:
     return _digest(sorted(container.labels.items()))
 
 
-def _id(entries: Sequence[Entry]) -> str:
-    return _digest(
-        [(one.action, one.rule, one.container_id, one.created_ns, one.state) for one in entries]
-    )
+def _id(entries: Sequence[Entry], reclaim: Reclaim | None) -> str:
+    what: list[object] = [
+        (one.action, one.rule, one.container_id, one.created_ns, one.state) for one in entries
+    ]
+    return _digest(what if reclaim is None else [*what, reclaim])
 
 
 def _digest(value: object) -> str:

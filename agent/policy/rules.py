@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -140,6 +141,7 @@ class Rule(_RulePart, frozen=True):
         return (self.action, *(one.action for one in self.step))
 
 
+@lru_cache(maxsize=1024)
 def duration_ns(text: str) -> int:
     """`90s`, `1h30m` in nanoseconds. Its form was checked."""
     return sum(int(number) * _UNITS_NS[unit] for number, unit in _PART.findall(text))

@@ -21,7 +21,7 @@ from agent.model.policy_state import PolicyState
 from agent.model.proof import ArmingWord
 from agent.model.removal import Outcome
 from agent.store import database as sqlite
-from agent.store import failures, policy_state, proof_state, spans
+from agent.store import failures, past, policy_state, proof_state, spans
 from agent.store.moment import end_at
 from agent.store.rollups import stops_of
 from agent.store.spans import SpanFigure
@@ -175,8 +175,7 @@ class History:
 
     def last_tick(self) -> TickRow | None:
         """The newest tick, None where none is stored."""
-        newest = _newest_first(Metrics).limit(1)
-        return next(iter(self._all(TickRow, newest)), None)
+        return next(iter(self._all(TickRow, _newest_first(Metrics).limit(1))), None)
 
     def ticks_since(self, timestamp_ms: int, limit: int = 100_000) -> tuple[TickRow, ...]:
         """Ticks at or after `timestamp_ms`, the newest `limit` of them, oldest first."""
@@ -301,6 +300,11 @@ class History:
         with _explained(self._path):
             return policy_state.read(self._database)
 
+    def past(self, from_ms: int, to_ms: int) -> Iterator[past.Event]:
+        """All of the span in the order of time, one tick's rows at a time, for `policy replay`."""
+        with _explained(self._path):
+            yield from past.events(self._database, from_ms, to_ms)
+
     def host_over(self, from_ms: int, to_ms: int, step_ms: int) -> tuple[HostPart, ...]:
         """The host from buckets, in parts of `step_ms`; those without ticks are left out."""
         found = []
@@ -319,13 +323,11 @@ class History:
 
     def containers_over(self, from_ms: int, to_ms: int) -> tuple[ContainerSpan, ...]:
         """As `containers_since`, from buckets: of those that were among the largest of one."""
-        rows = self.rows(spans.containers(from_ms, to_ms))
-        return tuple(ContainerSpan(**row) for row in rows)
+        return tuple(ContainerSpan(**row) for row in self.rows(spans.containers(from_ms, to_ms)))
 
     def verdicts_over(self, from_ms: int, to_ms: int) -> ChecksSpan:
         """As `checks_over`, from buckets."""
-        (row,) = self.rows(spans.verdicts(from_ms, to_ms))
-        return ChecksSpan(**row)
+        return ChecksSpan(**self.rows(spans.verdicts(from_ms, to_ms))[0])
 
     def removals_over(self, from_ms: int, to_ms: int) -> dict[tuple[str, str], int]:
         """As `deletion_counts_since`, from buckets."""

@@ -145,9 +145,18 @@ def why(
 
 @app.command()
 def plan(
-    as_json: JsonOption = False, config: ConfigOption = None, database: DatabaseOption = None
+    free: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--free", metavar="SIZE", help="The fewest containers that hold so much: 4G, 800M."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
 ) -> int:
     """What the rules would do now, in order; `--json` is what `apply` takes. Touches nothing."""
+    from agent.cli.commands import policy_free
     from agent.cli.commands.policy_look import look
     from agent.cli.views.policy import plan_text
     from agent.policy import plan as plans
@@ -155,12 +164,18 @@ def plan(
 
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy plan")
+    target_mb = None if free is None else policy_free.target_mb(free)
     seen = look(settings)
-    due = seen.due()
+    if target_mb is None:
+        due, reclaim = seen.due(), None
+    else:
+        due, reclaim = policy_free.choose(settings, seen, target_mb)
     if as_json:
-        streams.out(streams.json_text(plans.make(due, seen.totals, _age(seen))))
+        streams.out(streams.json_text(plans.make(due, seen.totals, _age(seen), reclaim)))
     else:
         streams.out(plan_text(due))
+        if reclaim is not None:
+            streams.out(policy_free.reclaim_text(reclaim))
         _say_where_stale(seen, settings)
     return 0
 
@@ -179,6 +194,27 @@ def apply(
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy apply")
     return policy_apply.apply(settings, file, as_json=as_json)
+
+
+@app.command()
+def replay(
+    since: Annotated[
+        str, typer.Option("--since", metavar="SPAN", help="How far back: 90s, 30m, 6h, 30d.")
+    ] = "7d",
+    other: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--with", metavar="FILE", help="Settings with other rules than those of now."),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+) -> int:
+    """Decide on the history again: as it was decided, or what other rules would have done."""
+    from agent.cli.commands import policy_replay
+
+    settings = with_overrides(load_config(config), paths__database=database)
+    rules = None if other is None else load_config(other).policy
+    return policy_replay.replay(settings, since, rules, as_json=as_json)
 
 
 app.command()(disarm)

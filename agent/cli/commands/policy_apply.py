@@ -18,6 +18,8 @@ from agent.errors import AgentError
 from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass, in_words
 from agent.policy import governance
 from agent.policy import plan as plans
+from agent.policy.conditions import KB_PER_MB
+from agent.policy.reclaim import Reclaim
 from agent.sources.host_metrics import available_kb
 from agent.store import handover
 from agent.util import streams
@@ -46,9 +48,15 @@ def apply(config: Config, file: Path, *, as_json: bool) -> int:
             "The last tick is too old to tell whether the plan still holds.",
             "Start the agent, then make and apply a plan: sudo agent start",
         )
-    why = {one.totals.container.id: one.why for one in seen.standings}
-    holding, others = plans.still(plan, seen.due(), seen.totals, why)
-    done = _carry_out(config, seen, holding)
+    if plan.reclaim is None:
+        why = {one.totals.container.id: one.why for one in seen.standings}
+        due = seen.due()
+    else:
+        offered = seen.offer()
+        why, due = offered.spared, offered.decisions
+    holding, others = plans.still(plan, due, seen.totals, why)
+    of = _carry_out(config, seen, holding)
+    done = of.removals
     names = {one.container_id: one.container_name for one in plan.decisions}
     if as_json:
         streams.out(
@@ -65,11 +73,13 @@ def apply(config: Config, file: Path, *, as_json: bool) -> int:
                         for one in done
                     ],
                     "left": others,
+                    "available_before_mb": round(of.available_before_kb / KB_PER_MB, 1),
+                    "available_after_mb": round(of.available_after_kb / KB_PER_MB, 1),
                 }
             )
         )
     else:
-        _print(done, others, names)
+        _print(of, others, names, plan.reclaim)
     return 1 if any(one.outcome is Outcome.FAILED for one in done) else 0
 
 
@@ -89,10 +99,11 @@ def read_plan(file: Path) -> plans.Plan:
     return plan
 
 
-def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> Sequence[Removal]:
+def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> RemovalPass:
     """All of them side by side, recorded for the history however they end."""
     if not holding:
-        return ()
+        now_kb = available_kb()
+        return RemovalPass((), now_kb, now_kb)
     clock = SystemClock()
     own_ids = seen.own_ids
     remover = Remover(
@@ -107,16 +118,26 @@ def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> Seque
     deadline_ns = clock.boot_ns() + int(_WAIT_S * 10**9)
     ended = [*remover.remove(others, deadline_ns), *remover.close(0)]
     done = (*reported, *ended)
-    handover.leave(Path(config.paths.database).parent, RemovalPass(done, before_kb, available_kb()))
-    return done
+    of = RemovalPass(done, before_kb, available_kb())
+    handover.leave(Path(config.paths.database).parent, of)
+    return of
 
 
-def _print(done: Sequence[Removal], others: dict[str, str], names: dict[str, str]) -> None:
+def _print(
+    of: RemovalPass, others: dict[str, str], names: dict[str, str], reclaim: Reclaim | None
+) -> None:
     say = Say(sys.stdout)
-    for one in done:
+    for one in of.removals:
         error = f" ({one.error})" if one.error else ""
         say(f"{one.decision.container_name}: {in_words(one.outcome, one.error)}{error}")
     for container_id, reason in others.items():
         say(f"{names[container_id]}: left, {reason}")
-    if not done:
+    if not of.removals:
         say("Nothing of the plan was carried out.")
+        return
+    before_mb, after_mb = of.available_before_kb / KB_PER_MB, of.available_after_kb / KB_PER_MB
+    predicted = f", {reclaim.predicted_mb:.0f} predicted" if reclaim else ""
+    say(
+        f"Available memory: {before_mb:.0f} MB before, {after_mb:.0f} MB after "
+        f"({after_mb - before_mb:+.0f} MB{predicted})."
+    )

@@ -20,11 +20,12 @@ from agent.engine_api import own_container
 from agent.errors import EngineUnavailableError, SourceError
 from agent.model.container import Container, ContainerKey, ContainerTotals, Governance, HeldBasis
 from agent.model.removal import Decision
-from agent.policy import decide, dependants, governance, idle, original
+from agent.policy import decide, dependants, governance, idle, original, reclaim
 from agent.policy.conditions import IDLE, KB_PER_MB, HostMoment
 from agent.policy.decide import Standing
 from agent.policy.idle import Idleness
 from agent.policy.memory import RuleMemory
+from agent.policy.reclaim import BY_HAND, Offer
 from agent.policy.rules import RuleSet, needs_labels
 from agent.sources import activity, host_metrics, procfs
 from agent.sources.cgroup import reader
@@ -45,6 +46,8 @@ class Look:
     protected: dict[str, str]
     """By full id."""
     standings: tuple[Standing, ...]
+    in_doubt: frozenset[ContainerKey]
+    """Disputed, or of unknown figures."""
     now: HostMoment
     memory: RuleMemory
     installation: str
@@ -62,6 +65,16 @@ class Look:
         due = self.memory.arming.due(decisions, self.rules, self.now.now_ns)
         needed = dependants.needed_by(one.container for one in self.totals)
         return tuple(one for one in due if not dependants.spares(one, needed))
+
+    def offer(self) -> Offer:
+        """Who may go for the memory that it holds, for `plan --free`."""
+        return reclaim.offer(
+            self.totals,
+            self.in_doubt,
+            self.own_ids,
+            self.rules,
+            lambda: f"{BY_HAND}{secrets.token_hex(6)}",
+        )
 
     def is_stale(self, interval_s: float) -> bool:
         return self.age_s > _STALE_TICKS * interval_s
@@ -113,7 +126,17 @@ def look(config: Config) -> Look:
     )
     standings = decide.standings(totals, in_doubt, rules, now)
     age_s = (clock.wall_ns() / 10**6 - tick.timestamp_ms) / 1000 if tick else float("inf")
-    return Look(rules, tuple(totals), protected, tuple(standings), now, memory, installation, age_s)
+    return Look(
+        rules,
+        tuple(totals),
+        protected,
+        tuple(standings),
+        in_doubt,
+        now,
+        memory,
+        installation,
+        age_s,
+    )
 
 
 def _listed(config: Config, clock: Clock) -> tuple[Container, ...]:

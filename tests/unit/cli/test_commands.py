@@ -71,9 +71,14 @@ COMMANDS = {
     "notify test": Command(("notify", "test"), takes=takes("--json", "--summary")),
     "doctor": Command(("doctor",), root=False, takes=takes("--database", "--json")),
     "policy check": Command(("policy", "check"), root=False, takes=takes("--json")),
-    "policy plan": Command(("policy", "plan"), takes=takes("--database", "--json")),
+    "policy plan": Command(("policy", "plan"), takes=takes("--database", "--free", "--json")),
     "policy apply": Command(("policy", "apply", "p"), takes=takes("--database", "--json")),
     "policy why": Command(("policy", "why", "web"), takes=takes("--database", "--json")),
+    "policy replay": Command(
+        ("policy", "replay"),
+        root=False,
+        takes=takes("--since", "--with", "--database", "--json"),
+    ),
     "policy show": Command(("policy", "show"), root=False, takes=takes("--json")),
 }
 BROKEN = {

@@ -102,7 +102,7 @@ def test_show_says_where_no_rule_is_left(
 
 def test_there_is_a_command_for_each_question_about_the_rules() -> None:
     named = {one.callback.__name__ for one in policy.app.registered_commands if one.callback}
-    assert named == {"check", "show", "why", "plan", "apply", "disarm", "arm"}
+    assert named == {"check", "show", "why", "plan", "apply", "replay", "disarm", "arm"}
     whole = {one.callback.__name__ for one in app.registered_commands if one.callback}
     assert {"reload", "stop"} <= whole
 

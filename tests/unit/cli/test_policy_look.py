@@ -206,6 +206,42 @@ def test_a_plan_is_not_applied_without_a_fresh_tick(installed: Agent) -> None:
     assert "too old to tell" in err
 
 
+def test_a_plan_to_free_memory_is_made_applied_and_says_what_came(
+    installed: Agent, remover: Remover
+) -> None:
+    file = installed.config.with_name("plan.json")
+    status, out, _ = installed("plan", "--free", "1M", "--json")
+    assert status == 0
+    file.write_text(out)
+    made = json.loads(out)
+    # Only `large` stops what it claims; `many` reports, and the third is protected.
+    assert [(one["container_name"], one["action"]) for one in made["decisions"]] == [
+        ("job-1", "stop")
+    ]
+    assert made["reclaim"]["target_mb"] == 1
+    assert made["reclaim"]["earlier"]["passes"] == 0
+    assert "1 MB asked for, 1 MB held, 1 MB predicted" in installed("plan", "--free", "1M")[1]
+    status, out, _ = installed("apply", str(file))
+    assert status == 0
+    assert [one.container_name for one in remover.done] == ["job-1"]
+    assert "Available memory: " in out
+    assert "1 predicted" in out
+    installed.containers[0] = replace(installed.containers[0], labels={"so1.protect": ""})
+    told = json.loads(installed("apply", str(file), "--json")[1])
+    assert told["done"] == []
+    assert list(told["left"]) == [installed.containers[0].id]
+    assert told["available_before_mb"] == told["available_after_mb"] > 0
+
+
+def test_more_than_all_of_them_hold_is_refused_with_what_they_hold(installed: Agent) -> None:
+    status, out, err = installed("plan", "--free", "4G", "--json")
+    assert (status, out) == (1, "")
+    assert "All that may go, 1 of 4 containers, hold 1 MB together, less than 4096 MB" in err
+    status, _, err = installed("plan", "--free", "plenty")
+    assert status == 2
+    assert "no amount of memory" in err
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, '{"id": "x", "decisions": []}', "\xff"])
 def test_what_is_no_plan_is_one_sentence(installed: Agent, remover: Remover, text: str) -> None:
     file = installed.config.with_name("plan.json")
