@@ -171,11 +171,26 @@ class PrivateContainerd:
         said = (self.directory / "containerd.log").read_text(errors="replace")
         assert daemon.poll() is None, said[-3000:]
 
-    def end(self) -> None:
-        """Ends it; its containers go on running, as they do."""
+    def hang(self) -> None:
+        """It takes connections and never answers; whoever calls wakes it with `wake`."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.daemon.pid}/task")
+
+        def all_stopped() -> bool:
+            return all("T (stopped)" in (one / "status").read_text() for one in threads.iterdir())
+
+        wait_until(all_stopped, "every thread of containerd has stopped")
+
+    def wake(self) -> None:
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGCONT)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Ends it; its containers go on running, as they do. SIGKILL leaves its socket."""
         if self.daemon is not None:
             self.daemon.send_signal(signal.SIGCONT)
-            self.daemon.terminate()
+            self.daemon.send_signal(number)
             self.daemon.wait(timeout=60)
             self.daemon = None
 

@@ -23,8 +23,16 @@ KUBELETS = {
     "io.kubernetes.pod.uid": "u-1",
 }
 CONTAINER = {
-    **{"id": TILL, "sandbox": POD, "name": "till", "state": "running", "running": True},
-    **{"image": "shop:1", "created_ns": 5, "started_ns": 7, "pid": 4711, "labels": KUBELETS},
+    "id": TILL,
+    "sandbox": POD,
+    "name": "till",
+    "state": "running",
+    "running": True,
+    "image": "shop:1",
+    "created_ns": 5,
+    "started_ns": 7,
+    "pid": 4711,
+    "labels": KUBELETS,
 }
 
 
