@@ -61,7 +61,7 @@ def _look_by_cri(settings: EngineSettings) -> EngineFacts:
                 version = version or "of unknown version"
             except AgentError as error:
                 problem, hint = error.message, error.hint
-    return EngineFacts(settings.name, "CRI:", False, version, api, "", problem, hint)
+    return EngineFacts(settings.name, str(settings.kind), False, version, api, "", problem, hint)
 
 
 def _table(answer: Any) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +14,9 @@ from agent.errors import EngineUnavailableError
 from agent.model.container import Container
 from agent.sources.engine.cri import CriEngine, cri_version
 from agent.sources.engine.inventory import Listing
-from tests.unit.engine_api.fake_helper import FakeHelpers, answers, sends
+from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.lists import EngineLists
+from tests.unit.engine_api.fake_helper import FakeHelpers, answers, lines, sends
 from tests.unit.sources.engine.fake_engine import Clock
 
 POD, TILL, OTHER = "a" * 64, "b" * 64, "c" * 64
@@ -124,6 +129,43 @@ def test_an_error_is_the_engines() -> None:
     helper = CriHelper("unix:///c.sock", "/x", Clock(), FakeHelpers(sends(b"{}{}\n")))
     with pytest.raises(EngineUnavailableError, match="not JSON"):
         CriEngine(helper, Clock(), "k8s").list()
+
+
+def test_a_helper_that_hangs_delays_no_other_engine() -> None:
+    going = threading.Event()
+
+    def hangs(channel: socket.socket, question: Any) -> None:
+        assert going.wait(10)
+        channel.sendall(lines({"sandbox": SANDBOX}, {"end": True}))
+
+    helper = CriHelper("unix:///c.sock", "/x", Clock(), FakeHelpers(hangs))
+    kept = KeptList(CriEngine(helper, Clock(), "k8s"), Clock(), lambda: None)
+    engines = EngineLists({"k8s": kept, "other": Ready()}, 0.05)
+    try:
+        for _ in range(2):
+            found = engines.ask()
+            assert isinstance(found["k8s"], EngineUnavailableError)
+            assert found["other"] == Ready.listing
+        going.set()
+        wait_until(lambda: isinstance(engines.ask()["k8s"], Listing))
+    finally:
+        engines.close()
+        kept.close()
+
+
+class Ready:
+    """An engine that answers at once."""
+
+    listing = Listing((), 0, 0)
+
+    def list(self, *, fresh: bool = False) -> Listing:
+        return self.listing
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize(
