@@ -24,6 +24,8 @@ _MOST_BYTES = 16 << 20
 _LOOK_S = 2.0
 """For the look at one container: the others must not wait for it."""
 _LONGEST_QUESTION = 1000
+_ODD = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What a runtime's words about one container can be, instead of an object with a pid."""
 
 
 class Asked:
@@ -158,8 +160,8 @@ class Asked:
             if time.monotonic() >= ends or error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise
             return {"undescribed": str(error.details())[:200]}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            return {"undescribed": f"an odd answer: {error}"[:200]}
+        except _ODD as error:
+            return {"undescribed": f"an odd answer: {type(error).__name__}: {error}"[:200]}
         if look["pid"] > 0:
             self._looks[key] = look
         return look

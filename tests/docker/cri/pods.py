@@ -8,15 +8,14 @@ in the environment of CRI's helper. The answer is JSON too.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf import json_format
 
-sys.path.insert(0, str(Path(__file__).parent))
-import calls_pb2 as calls
+from tests.docker.cri import calls_pb2 as calls
 
-METHODS = {
+METHODS: dict[str, tuple[Any, Any]] = {
     "RunPodSandbox": (calls.RunPodSandboxRequest, calls.RunPodSandboxResponse),
     "StopPodSandbox": (calls.PodSandboxRequest, calls.Nothing),
     "RemovePodSandbox": (calls.PodSandboxRequest, calls.Nothing),

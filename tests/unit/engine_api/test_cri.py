@@ -6,7 +6,9 @@ import json
 import socket
 import sys
 import threading
+from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +33,7 @@ ONE = {"version": {"name": "containerd"}}
 
 
 def helper_of(helpers: Any, clock: Clock | None = None) -> CriHelper:
-    return CriHelper(SOCKET, "/opt/so1/cri", clock or Clock(), helpers)  # type: ignore[arg-type]
+    return CriHelper(SOCKET, "/opt/so1/cri", clock or Clock(), helpers)
 
 
 def failure(helper: CriHelper, timeout_s: float = 10) -> EngineUnavailableError:
@@ -179,6 +181,97 @@ def test_the_program_answers_until_its_asker_is_gone() -> None:
         {"asked": ["version", 1.0]},
         {"end": True},
     ]
+
+
+class RpcError(Exception):
+    """gRPC's, with its two questions."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._name = name
+
+    def code(self) -> Any:
+        return getattr(StatusCode, self._name)
+
+    def details(self) -> str:
+        return f"it said {self._name}"
+
+
+class StatusCode(Enum):
+    NOT_FOUND = 5
+    UNAVAILABLE = 14
+    INTERNAL = 13
+
+
+class Pods(program.Asked):
+    """One sandbox with containers that run; each look is what a test says."""
+
+    def __init__(self, place: Path, **looks: Any) -> None:
+        (place / "c.sock").touch()
+        super().__init__(str(place / "c.sock"))
+        self.looks = looks
+        self.asked: list[str] = []
+
+    def _sandboxes(self, ends: float) -> Any:
+        return []
+
+    def _containers(self, ends: float) -> Any:
+        return [("container", {"id": key, "running": key != "over"}) for key in self.looks]
+
+    def _status(self, kind: str, key: str, ends: float) -> Any:
+        self.asked.append(key)
+        if isinstance(look := self.looks[key], Exception):
+            raise look
+        return look
+
+
+@pytest.fixture
+def grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(RpcError=RpcError, StatusCode=StatusCode)
+    monkeypatch.setitem(sys.modules, "grpc", fake)
+
+
+LIST = {"ask": "list", "seconds": 8}
+
+
+@pytest.mark.usefixtures("grpc")
+def test_the_program_looks_once_at_each_that_runs(tmp_path: Path) -> None:
+    asked = Pods(tmp_path, one={"pid": 4711, "started_ns": 7}, over={"pid": 1}, late={"pid": 0})
+    wanted = [
+        {"container": {"id": "one", "running": True, "pid": 4711, "started_ns": 7}},
+        {"container": {"id": "over", "running": False}},
+        {"container": {"id": "late", "running": True, "pid": 0}},
+        {"end": True},
+    ]
+    assert exchange(asked, LIST, LIST) == wanted * 2
+    assert asked.asked == ["one", "late", "late"]
+
+
+@pytest.mark.usefixtures("grpc")
+def test_one_that_is_gone_or_not_described_hides_no_other(tmp_path: Path) -> None:
+    asked = Pods(
+        tmp_path,
+        gone=RpcError("NOT_FOUND"),
+        broken=RpcError("INTERNAL"),
+        odd=KeyError("pid"),
+        huge=OverflowError("infinity"),
+        one={"pid": 5},
+    )
+    found = exchange(asked, LIST)
+    told = {line["container"]["id"]: line["container"] for line in found[:-1]}
+    assert list(told) == ["broken", "odd", "huge", "one"]
+    assert told["broken"]["undescribed"] == "it said INTERNAL"
+    assert "odd answer" in told["odd"]["undescribed"]
+    assert told["one"]["pid"] == 5
+
+
+@pytest.mark.usefixtures("grpc")
+def test_a_runtime_that_goes_away_meanwhile_is_the_answer(tmp_path: Path) -> None:
+    asked = Pods(tmp_path, one={"pid": 5}, two=RpcError("UNAVAILABLE"))
+    gone = {"error": "it said UNAVAILABLE", "kind": "unavailable"}
+    assert exchange(asked, LIST) == [gone]
+    asked.looks["two"] = {"pid": 6}
+    assert exchange(asked, LIST)[-1] == {"end": True}
 
 
 def test_the_program_says_that_the_socket_is_gone(tmp_path: Path) -> None:
