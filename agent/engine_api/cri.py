@@ -68,17 +68,17 @@ class CriHelper:
         self._socket: socket.socket | None = None
         self._failures = 0
         self._failed_ns = 0
-        self._failure: EngineUnavailableError | None = None
+        self._failure = ("", "")
+        """Sentence and remedy of the last one. Not the error: it would keep the frames of all who
+        raised it."""
 
     def ask(self, what: str, timeout_s: float) -> list[Mapping[str, Any]]:
         """The lines of the answer to `list` or `version`. Raises EngineUnavailableError.
 
         While the helper is not to be started again yet, that is its last failure.
         """
-        if self._failure is not None:
-            pause_ns = _BACKOFF.pause_ns(self._failures)
-            if self._clock.boot_ns() - self._failed_ns < pause_ns:
-                raise self._failure
+        if self._clock.boot_ns() - self._failed_ns < _BACKOFF.pause_ns(self._failures):
+            raise EngineUnavailableError(*self._failure)
         try:
             lines = self._exchange(what, timeout_s)
         except _BrokenError as error:
@@ -88,8 +88,14 @@ class CriHelper:
                 f"The helper of {self._address} cannot be started: {error}",
                 f"Make its environment: sudo {SCRIPTS}/cri_environment.sh",
             ) from error
-        self._failures, self._failure = 0, None
         problem = lines[-1]
+        if problem.get("kind") == "environment":
+            raise self._note_failure(
+                f"The environment {self._environment} of CRI's helper is not whole: "
+                f"{printable(str(problem.get('error')))[:300]}.",
+                f"Make it: sudo {SCRIPTS}/cri_environment.sh",
+            )
+        self._failures = 0
         if "error" in problem:
             raise self._runtimes(str(problem["error"]), str(problem.get("kind", "")))
         return lines[:-1]
@@ -109,14 +115,14 @@ class CriHelper:
         self.close()
         self._failures += 1
         self._failed_ns = self._clock.boot_ns()
-        self._failure = EngineUnavailableError(message, hint)
+        self._failure = (message, hint)
         log.log(
             logging.WARNING if self._failures == 1 else logging.DEBUG,
             "helper=failed failures=%d %s",
             self._failures,
             message,
         )
-        return self._failure
+        return EngineUnavailableError(message, hint)
 
     def _exchange(self, what: str, timeout_s: float) -> list[Mapping[str, Any]]:
         """One question and its whole answer. Raises _BrokenError, CommandError."""
@@ -156,14 +162,9 @@ class CriHelper:
         return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
     def _runtimes(self, error: str, kind: str) -> EngineUnavailableError:
-        """What the helper reports of the runtime, or of itself."""
+        """What the helper reports of the runtime."""
         error = printable(error)[:300]
         where = f"The CRI runtime at {self._address}"
-        if kind == "environment":
-            return EngineUnavailableError(
-                f"The environment {self._environment} of CRI's helper is not whole: {error}.",
-                f"Make it: sudo {SCRIPTS}/cri_environment.sh",
-            )
         if kind == "deadline_exceeded":
             return EngineUnavailableError(
                 f"{where} does not answer in time.", look_remedy(self._address)
