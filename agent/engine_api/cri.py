@@ -44,6 +44,8 @@ _MODULE = "agent.cri.helper"
 _PIECE = 1 << 16
 _LONGEST_LINE = 1 << 20
 _AGAIN = "It is started again by itself."
+_MAKE = f"sudo {SCRIPTS}/cri_environment.sh"
+_AGAIN_OR_MAKE = f"{_AGAIN} If it goes on, make its environment again: {_MAKE}"
 
 Start = Callable[[Sequence[str], int], Program]
 """Starts the words with the descriptor passed on. Raises CommandError."""
@@ -51,6 +53,10 @@ Start = Callable[[Sequence[str], int], Program]
 
 class _BrokenError(Exception):
     """The helper cannot be used any more; the sentence says why."""
+
+    def __init__(self, message: str, hint: str = _AGAIN) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class CriHelper:
@@ -82,18 +88,20 @@ class CriHelper:
         try:
             lines = self._exchange(what, timeout_s)
         except _BrokenError as error:
-            raise self._note_failure(f"The helper of {self._address} {error}.", _AGAIN) from error
+            raise self._note_failure(
+                f"The helper of {self._address} {error}.", error.hint
+            ) from error
         except CommandError as error:
             raise self._note_failure(
                 f"The helper of {self._address} cannot be started: {error}",
-                f"Make its environment: sudo {SCRIPTS}/cri_environment.sh",
+                f"Make its environment: {_MAKE}",
             ) from error
         problem = lines[-1]
         if problem.get("kind") == "environment":
             raise self._note_failure(
                 f"The environment {self._environment} of CRI's helper is not whole: "
                 f"{printable(str(problem.get('error')))[:300]}.",
-                f"Make it: sudo {SCRIPTS}/cri_environment.sh",
+                f"Make it: {_MAKE}",
             )
         self._failures = 0
         if "error" in problem:
@@ -136,7 +144,7 @@ class CriHelper:
         except TimeoutError:
             raise _BrokenError(f"has not answered within {timeout_s:g} s and was ended") from None
         except OSError as error:
-            raise _BrokenError(self._how_it_ended(error)) from None
+            raise self._how_it_ended(error) from None
 
     def _connect(self) -> socket.socket:
         path = socket_path(self._address)
@@ -154,12 +162,15 @@ class CriHelper:
         self._socket = ours
         return ours
 
-    def _how_it_ended(self, error: OSError) -> str:
+    def _how_it_ended(self, error: OSError) -> _BrokenError:
         # It has closed its end of the socket, which a program does a moment before it has ended.
         status = status_within(self._program, 1.0) if self._program is not None else None
         if status is None:
-            return f"is out of reach ({error.strerror or error})"
-        return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            return _BrokenError(f"is out of reach ({error.strerror or error})")
+        if status < 0:
+            return _BrokenError(f"ended by signal {-status}")
+        # Its Python may be another since an upgrade of the host, and finds nothing.
+        return _BrokenError(f"ended with status {status}", _AGAIN_OR_MAKE)
 
     def _runtimes(self, error: str, kind: str) -> EngineUnavailableError:
         """What the helper reports of the runtime."""

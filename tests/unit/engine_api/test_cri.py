@@ -62,6 +62,7 @@ def test_it_is_started_with_the_first_question_and_once() -> None:
 BROKEN = {
     "killed": (ends(-9), "ended by signal 9"),
     "ended": (ends(3), "ended with status 3"),
+    "ended well": (ends(0), "ended with status 0"),
     "no JSON": (sends(b"Traceback (most recent call last):\n"), "what is not JSON"),
     "no object": (sends(b"[1]\n"), "no objects"),
     "escapes": (sends(b"\x1b[2J\xff\n"), "what is not JSON"),
@@ -121,6 +122,11 @@ def test_an_environment_that_is_not_there_says_what_makes_it() -> None:
     error = failure(helper_of(cannot_start))
     assert "/opt/so1/cri/bin/python cannot be run" in error.message
     assert error.hint.endswith("cri_environment.sh")
+
+
+def test_one_that_ends_by_itself_may_have_lost_its_environment() -> None:
+    assert failure(helper_of(FakeHelpers(ends(1)))).hint.endswith("cri_environment.sh")
+    assert failure(helper_of(FakeHelpers(ends(-9)))).hint == "It is started again by itself."
 
 
 RUNTIMES = {
