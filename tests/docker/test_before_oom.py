@@ -106,6 +106,7 @@ def test_the_eater_goes_long_before_the_next_tick_and_its_neighbour_stays(
         running.wait_for("Memory is short: 1 acted on at once", timeout_s=30)
 
 
+@pytest.mark.full
 def test_while_an_engine_hangs_one_removal_is_begun_and_it_ends_once_it_is_back(
     engine: PrivateEngine, tmp_path: Path
 ) -> None:

@@ -44,13 +44,13 @@ def main() -> None:
             totals=tuple(totals(one, held_kb=number + 1) for number, one in enumerate(containers)),
             container_count=len(containers),
             cgroups={
-                one.id: ContainerCgroup(
+                one.key: ContainerCgroup(
                     one.key, f"/docker/{one.id}", frozenset(), cpu_ns=tick["cpu_ns"]
                 )
                 for one in containers
             },
             shares={
-                one.id: ContainerShare(
+                one.key: ContainerShare(
                     tick["living_ns"], tick["living_ns"], 0, 0, 0, CgroupEvents(forks=1)
                 )
                 for one in containers
