@@ -65,6 +65,8 @@ class EngineKind(StrEnum):
 
     DOCKER = "docker"
     PODMAN = "podman"
+    CRI = "cri"
+    """containerd or CRI-O under Kubernetes."""
 
 
 class GrafanaLanguage(StrEnum):
@@ -152,6 +154,15 @@ class EngineSettings(Section, frozen=True):
     kind: EngineKind = EngineKind.DOCKER
     govern: bool | None = None
     """Whether the policy may act on its containers. None: on Docker's, on no other's."""
+    environment: AbsolutePath = f"{PREFIX}/cri"
+    """Of kind cri: the Python environment that has gRPC."""
+
+    def __post_init__(self) -> None:
+        if self.kind is EngineKind.CRI and self.govern:
+            raise ValueError(
+                f"govern = true cannot be used for the engine {self.name}: the containers of an "
+                "engine of kind cri are Kubernetes' and observed only"
+            )
 
     @property
     def governed(self) -> bool:

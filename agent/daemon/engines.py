@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from agent.clock import Clock
 from agent.config import Config, EngineKind, EngineSettings
 from agent.daemon.events import StartsSeen, engine_callback
-from agent.engine_api.address import Address
+from agent.engine_api.address import Address, listing_command
+from agent.engine_api.cri import CriHelper
 from agent.model.container import ContainerKey
+from agent.sources.engine.cri import CriEngine
+from agent.sources.engine.events import EngineEvents, NoEvents
 from agent.sources.engine.inventory import Engine
-from agent.sources.engine.kept_list import KeptList
+from agent.sources.engine.kept_list import ContainerSource, KeptList
 from agent.sources.engine.lists import EngineLists
 from agent.sources.engine.lives import EngineLives
 
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
     from agent.daemon.collector import Collector
     from agent.daemon.outside import Outside
-    from agent.sources.engine.events import EngineEvents
 
 
 def address_of(settings: EngineSettings) -> str:
@@ -31,8 +33,17 @@ def address_of(settings: EngineSettings) -> str:
     return Address(settings.socket, str(settings.kind))
 
 
-def engine_of(settings: EngineSettings, clock: Clock, *, all_labels: bool = False) -> Engine:
+def cri_helper(settings: EngineSettings, clock: Clock) -> CriHelper:
+    """What asks an engine of kind cri; it is started with the first question."""
+    return CriHelper(settings.socket, settings.environment, clock)
+
+
+def engine_of(
+    settings: EngineSettings, clock: Clock, *, all_labels: bool = False
+) -> ContainerSource:
     """It as a source; `all_labels` as `Engine` has it."""
+    if settings.kind is EngineKind.CRI:
+        return CriEngine(cri_helper(settings, clock), clock, settings.name)
     observed = "" if settings.governed else f"the engine {settings.name} is observed only"
     return Engine(
         address_of(settings),
@@ -41,6 +52,15 @@ def engine_of(settings: EngineSettings, clock: Clock, *, all_labels: bool = Fals
         observed_only=observed,
         all_labels=all_labels,
     )
+
+
+def events_of(
+    settings: EngineSettings, clock: Clock, callback: Callable[[str, str], None]
+) -> EngineEvents | NoEvents:
+    """What follows its events. containerd has them by CRI from 1.7 on only."""
+    if settings.kind is EngineKind.CRI:
+        return NoEvents()
+    return EngineEvents(address_of(settings), clock, callback)
 
 
 def governed_hosts(config: Config) -> dict[str, str]:
@@ -62,7 +82,7 @@ class Engines:
         called with the engine's name, from any thread, where its events may have been missed.
         """
         self._kinds = {one.name: str(one.kind) for one in outside.config.engines}
-        self._events: dict[str, EngineEvents] = {}
+        self._events: dict[str, EngineEvents | NoEvents] = {}
         self.lives = {one.name: EngineLives(root) for one in outside.config.engines}
         """What each engine reports of lives between two looks."""
         self.kept: dict[str, KeptList] = {}
@@ -98,6 +118,9 @@ class Engines:
         for events in self._events.values():
             events.close()
         self.lists.close()
+        for name, kept in self.kept.items():
+            if self._kinds[name] == EngineKind.CRI:
+                kept.close()
 
     def problems(self, collector: Collector) -> list[str]:
         """One sentence for each thing that does not work, by the collector's last look."""
@@ -106,7 +129,7 @@ class Engines:
             if left_out:
                 found.append(
                     f"{name}: {left_out} entries of its list are odd and left out. "
-                    f"The log names them; look at `sudo {self._kinds[name]} ps -a`."
+                    f"The log names them; look at `sudo {listing_command(self._kinds[name])}`."
                 )
         for name, events in self._events.items():
             if name not in collector.engine_problems and events.problem:

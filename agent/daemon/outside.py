@@ -19,7 +19,7 @@ from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.config import Config, EngineSettings
 from agent.daemon import keeping, teardown
-from agent.daemon.engines import address_of, engine_of, governed_hosts
+from agent.daemon.engines import engine_of, events_of, governed_hosts
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
@@ -37,8 +37,8 @@ from agent.policy.rules import needs_labels
 from agent.sources import activity, host_metrics, psutil_source
 from agent.sources import modules as proc_modules
 from agent.sources.cgroup import reader
-from agent.sources.engine.events import EngineEvents
-from agent.sources.engine.inventory import Engine
+from agent.sources.engine.events import EngineEvents, NoEvents
+from agent.sources.engine.kept_list import ContainerSource
 from agent.sources.kernel_log import KernelLog
 from agent.sources.memory_pressure import MemorySampler, PressureTrigger
 from agent.sources.process_source import Loading
@@ -123,14 +123,14 @@ class Outside:
         """The names of those that were there. Raises ModulesError."""
         return kernel_modules.unload()
 
-    def engine(self, settings: EngineSettings) -> Engine:
+    def engine(self, settings: EngineSettings) -> ContainerSource:
         all_labels = needs_labels(self.config.policy.rule)
         return engine_of(settings, self.clock, all_labels=all_labels)
 
     def events(
         self, settings: EngineSettings, callback: Callable[[str, str], None]
-    ) -> EngineEvents:
-        return EngineEvents(address_of(settings), self.clock, callback)
+    ) -> EngineEvents | NoEvents:
+        return events_of(settings, self.clock, callback)
 
     def own_container(self) -> OwnContainer:
         """The container that this very process runs in, if it runs in one."""

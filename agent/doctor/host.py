@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.config import Config
+from agent.config import Config, EngineKind
 from agent.doctor.check import AS_ROOT, Check, State, look_again
 from agent.doctor.facts import EngineFacts, Facts
 from agent.place import INSTALL
@@ -154,7 +154,12 @@ def _engine(engine: EngineFacts, *, root: bool) -> Check:
     if engine.version:
         driver = f", cgroup driver {engine.driver}" if engine.driver else ""
         reach = "governed" if engine.governed else "observed only"
-        finding = f"{engine.kind} {engine.version}, API {engine.api}{driver}, {reach}"
+        # By CRI the version names the runtime too: containerd 1.6.20.
+        what = (
+            engine.version if engine.kind == EngineKind.CRI else f"{engine.kind} {engine.version}"
+        )
+        api = f"CRI {engine.api}" if engine.kind == EngineKind.CRI else f"API {engine.api}"
+        finding = f"{what}, {api}{driver}, {reach}"
         return Check(name, State.OK, finding)
     if not root and "ermission" in engine.problem:
         return Check(name, State.UNKNOWN, engine.problem, AS_ROOT)

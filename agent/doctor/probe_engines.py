@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
-from agent.config import Config, EngineSettings
+from agent.config import Config, EngineKind, EngineSettings
 from agent.doctor.facts import EngineFacts
 from agent.errors import AgentError
 
@@ -17,6 +18,8 @@ def engine_facts(config: Config) -> tuple[EngineFacts, ...]:
 
 
 def _look(settings: EngineSettings) -> EngineFacts:
+    if settings.kind is EngineKind.CRI:
+        return _look_by_cri(settings)
     version = api = driver = problem = hint = ""
     try:
         import docker.errors
@@ -40,6 +43,25 @@ def _look(settings: EngineSettings) -> EngineFacts:
     return EngineFacts(
         settings.name, str(settings.kind), settings.governed, version, api, driver, problem, hint
     )
+
+
+def _look_by_cri(settings: EngineSettings) -> EngineFacts:
+    """The runtime by a helper of its own, ended after the answer."""
+    version = api = problem = hint = ""
+    try:
+        from agent.clock import SystemClock
+        from agent.daemon.engines import cri_helper
+        from agent.sources.engine.cri import cri_version
+    except ImportError as error:
+        problem, hint = f"It cannot be asked: {error}.", "See python."
+    else:
+        with closing(cri_helper(settings, SystemClock())) as helper:
+            try:
+                version, api = cri_version(helper, _TIMEOUT_S)
+                version = version or "of unknown version"
+            except AgentError as error:
+                problem, hint = error.message, error.hint
+    return EngineFacts(settings.name, str(settings.kind), False, version, api, "", problem, hint)
 
 
 def _table(answer: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Self
 
 DOCKER_KIND = "docker"
 PODMAN_KIND = "podman"
+CRI_KIND = "cri"
 
 
 class Address(str):
@@ -27,13 +28,16 @@ def kind_of(address: str) -> str:
 
 def product(address: str) -> str:
     """What listens there, at the beginning of a sentence."""
-    return "podman" if kind_of(address) == PODMAN_KIND else "Docker"
+    names = {PODMAN_KIND: "podman", CRI_KIND: "The CRI runtime"}
+    return names.get(kind_of(address), "Docker")
 
 
 def start_remedy(address: str) -> str:
     """What starts it."""
     if kind_of(address) == PODMAN_KIND:
         return "Start it: `sudo systemctl start podman.socket` (a user's: without sudo, --user)."
+    if kind_of(address) == CRI_KIND:
+        return "Start it: `sudo systemctl start containerd` (or crio)."
     return "Start it: `sudo systemctl start docker`."
 
 
@@ -41,4 +45,11 @@ def look_remedy(address: str) -> str:
     """Where to look at what it does."""
     if kind_of(address) == PODMAN_KIND:
         return "Look at `systemctl status podman.socket podman` and `journalctl -u podman`."
+    if kind_of(address) == CRI_KIND:
+        return "Look at `sudo systemctl status containerd` (or crio) and `sudo crictl info`."
     return "Look at `sudo systemctl status docker` and `sudo journalctl -u docker`."
+
+
+def listing_command(kind: str) -> str:
+    """What lists every container of an engine of this kind, for a person."""
+    return "crictl ps -a" if kind == CRI_KIND else f"{kind} ps -a"

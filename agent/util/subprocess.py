@@ -207,6 +207,13 @@ def _overrun(name: str, timeout_s: float) -> CommandError:
     )
 
 
+def status_within(process: Program, timeout_s: float) -> int | None:
+    """How a program ended, negative for a signal; None where it still runs after that time."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout_s)
+    return process.returncode
+
+
 def kill_session(process: Program) -> None:
     """Kills a program that was begun here, with everything in its session, and reaps it.
 

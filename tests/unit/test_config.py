@@ -204,6 +204,7 @@ log = "/srv/log"
 name = "podman"
 kind = "podman"
 socket = "unix:///run/podman/podman.sock"
+environment = "/opt/own/cri"
 govern = true
 """
 

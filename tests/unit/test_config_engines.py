@@ -43,6 +43,11 @@ def test_podman_is_governed_only_where_that_is_written() -> None:
     assert governed == {"docker": True, "p": False, "q": True, "d": True, "e": False}
 
 
+def test_kubernetes_containers_are_observed_only() -> None:
+    text = engine("k", kind='"cri"') + engine("l", kind='"cri"', govern="false")
+    assert [one.governed for one in decode_config(text, "x").engine] == [False, False]
+
+
 def test_a_host_may_have_podman_alone() -> None:
     found = decode_config('docker_host = ""\n' + engine("podman"), "x").engines
     assert [one.name for one in found] == ["podman"]
@@ -66,6 +71,10 @@ REFUSED = {
     "no socket": ('[[engine]]\nname = "a"', "socket"),
     "a socket by TCP": (engine("a", "tcp://1.2.3.4:2375"), "unix:// and an absolute path"),
     "a kind that is none": (engine("a", kind='"lxc"'), "$.engine[0].kind"),
+    "Kubernetes' containers governed": (
+        engine("k", kind='"cri"', govern="true"),
+        "govern = true cannot be used for the engine k",
+    ),
     "an unknown key": (engine("a", sockets='"x"'), "sockets"),
     "docker_host's socket": (engine("a", "unix:///var/run/docker.sock"), "docker and a have the"),
     "a socket twice": (engine("a", "unix:///s") + engine("b", "unix:///./s"), "a and b have the"),

@@ -152,6 +152,17 @@ def test_only_the_fleets_connection_knows_a_driver_for_postgresql() -> None:
         assert not drivers or name == "agent.fleet.connection", name
 
 
+def test_only_cris_helper_knows_grpc_and_the_agent_does_not_know_the_helper() -> None:
+    for name, path in modules().items():
+        names = imported(path)
+        if not within(name, "agent.cri"):
+            known = ("grpc", "google", "agent.cri")
+            assert [one for one in names if any(within(one, other) for other in known)] == [], name
+        else:
+            own = {one for one in names if within(one, "agent")}
+            assert [one for one in own if not within(one, "agent.cri")] == [], name
+
+
 FLEET_COMMANDS = ("agent.cli.commands.fleet", "agent.cli.views.fleet_top")
 
 

@@ -21,7 +21,7 @@ from agent.cli.views import trace
 from agent.cli.views.trace import Filter, Kind, Names, Reorder, TraceEvent
 from agent.clock import Clock
 from agent.config import EngineSettings
-from agent.daemon.engines import address_of, engine_of
+from agent.daemon.engines import engine_of, events_of
 from agent.errors import AgentError, EngineUnavailableError
 from agent.sources.bpf import records
 from agent.sources.bpf.offsets import EVENT_BYTES
@@ -33,7 +33,6 @@ from agent.sources.bpf.support import probe_support
 from agent.sources.bpf.syscall import Map, possible_cpus
 from agent.sources.cgroup import reader
 from agent.sources.cgroup.tree import walk
-from agent.sources.engine.events import EngineEvents
 from agent.sources.engine.kept_list import KeptList
 from agent.sources.engine.lists import EngineLists
 from agent.util import streams
@@ -171,9 +170,7 @@ class _NameKeeper:
         self._due = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="names", daemon=True)
-        self._events = [
-            EngineEvents(address_of(one), clock, lambda *_: self._due.set()) for one in engines
-        ]
+        self._events = [events_of(one, clock, lambda *_: self._due.set()) for one in engines]
         self._asked: frozenset[str] = frozenset()
 
     def start(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from agent.clock import Clock
@@ -28,6 +29,20 @@ _BACKOFF = Backoff(first_ns=2 * 10**8, longest_ns=5 * 10**9)
 _JOIN_S = 5.0
 _MOST_NAMES = 255
 _MOST_TEXT = 512
+
+
+class NoEvents:
+    """Of an engine whose events nobody follows: its list is asked for each time."""
+
+    quiet_since_ns = None
+    problem = ""
+    names: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+    def start(self) -> None:
+        """Nothing is begun."""
+
+    def close(self) -> None:
+        """So nothing ends."""
 
 
 class EngineEvents:

@@ -6,9 +6,10 @@ The list costs a tick more than anything else does, and on most ticks it is the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from agent.clock import Clock
-from agent.sources.engine.inventory import Engine, Listing
+from agent.sources.engine.inventory import Listing
 
 SETTLE_NS = 5 * 10**9
 """A list read this soon after an event is not kept: Docker tells of some changes (a pause) before
@@ -17,11 +18,24 @@ LONGEST_NS = 60 * 10**9
 """How long a list is kept at most: Docker leaves out events for a listener that it finds slow."""
 
 
+class ContainerSource(Protocol):
+    """An engine, whatever it is asked by. One thread uses one object; it connects by itself."""
+
+    def list(self) -> Listing:
+        """All containers. Raises EngineUnavailableError."""
+
+    def ask_all_labels(self, wanted: bool) -> None:
+        """Whether the next lists tell which labels a container has itself, where that costs."""
+
+    def close(self) -> None:
+        """Lets go of what it uses; the next `list` takes it again."""
+
+
 class KeptList:
     """One engine's list. One thread uses one object."""
 
     def __init__(
-        self, engine: Engine, clock: Clock, quiet_since_ns: Callable[[], int | None]
+        self, engine: ContainerSource, clock: Clock, quiet_since_ns: Callable[[], int | None]
     ) -> None:
         """`quiet_since_ns` gives since when nothing has happened to any container (boot clock),
         None where nobody knows: then each list is asked for.
@@ -55,6 +69,10 @@ class KeptList:
         Any thread.
         """
         self._labels_wanted = wanted
+
+    def close(self) -> None:
+        """As the engine's own."""
+        self._engine.close()
 
     def _holds(self, kept: Listing) -> bool:
         quiet_ns = self._quiet_since_ns()

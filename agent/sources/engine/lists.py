@@ -25,7 +25,7 @@ DOUBT_S = 0.25
 
 
 class ContainerLister(Protocol):
-    """One engine's list, used by one thread."""
+    """One engine's list, kept for a while or not, used by one thread."""
 
     def list(self, *, fresh: bool = False) -> Listing:
         """All containers. Raises EngineUnavailableError."""

@@ -13,6 +13,7 @@ from agent.daemon.composition import Options
 from agent.daemon.engines import address_of, engine_of
 from agent.engine_api.address import kind_of
 from agent.model.container import Container
+from agent.sources.engine.inventory import Engine
 from tests.unit.agent_parts import Docker
 from tests.unit.agent_scene import Host, alpine, run, status, stop_after
 from tests.unit.sources.engine.fake_engine import Clock
@@ -138,4 +139,6 @@ def test_an_engine_is_asked_where_and_as_what_its_settings_say(
     settings: EngineSettings, kind: str, observed: str
 ) -> None:
     assert (address_of(settings), kind_of(address_of(settings))) == (settings.socket, kind)
-    assert engine_of(settings, Clock())._observed_only == observed
+    engine = engine_of(settings, Clock())
+    assert isinstance(engine, Engine)
+    assert engine._observed_only == observed

@@ -30,6 +30,26 @@ def test_each_has_a_row_after_dockers_with_its_name_and_reach() -> None:
     assert found.finding == "podman 4.3.1, API 1.41, cgroup driver cgroupfs, observed only"
 
 
+def test_a_runtime_by_cri_is_named_by_its_own_name() -> None:
+    found = row(True, EngineFacts("k8s", "cri", False, "containerd 1.6.20", "v1", "", "", ""))
+    assert (found.state, found.finding) == (
+        State.OK,
+        "containerd 1.6.20, CRI v1, observed only",
+    )
+
+
+@pytest.mark.allow_subprocess
+def test_a_helper_that_cannot_be_started_says_what_makes_its_environment(tmp_path: Path) -> None:
+    text = (
+        f'[[engine]]\nname = "k8s"\nkind = "cri"\nsocket = "unix://{tmp_path}/c.sock"\n'
+        f'environment = "{tmp_path}/nowhere"\n'
+    )
+    (about,) = engine_facts(decode_config(text, "x"))
+    assert (about.name, about.kind, about.governed, about.version) == ("k8s", "cri", False, "")
+    assert f"{tmp_path}/nowhere/bin/python cannot be run" in about.problem
+    assert about.hint.endswith("cri_environment.sh")
+
+
 def test_one_that_is_away_costs_itself_alone() -> None:
     checks = judge(facts(engines=(AWAY,)), Config())
     (found,) = [one for one in checks if one.name == "engine pods"]

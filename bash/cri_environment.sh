@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Makes the Python environment of the helper that asks a runtime by CRI: gRPC, which the agent has not.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: cri_environment.sh [-r] [PREFIX]
+
+Makes PREFIX/cri with what requirements/cri.txt lists, beside an agent that is installed in PREFIX
+(a clone's /opt/so1, the package's /usr/lib/so1-agent). Without PREFIX it is that of this script, or
+/opt/so1. Run it again after an update of the agent. It needs the network, or pip's own settings for
+a host without one (PIP_NO_INDEX, PIP_FIND_LINKS).
+
+  -r  removes it
+  -h  this text
+TEXT
+}
+
+main() {
+    local remove=0 prefix=/opt/so1 source
+    if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+        usage
+        return 0
+    fi
+    if [[ ${1:-} == -r ]]; then
+        remove=1
+        shift
+    fi
+    source=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+    [[ $source != /usr/lib/so1-agent/src ]] || prefix=/usr/lib/so1-agent
+    prefix=${1:-$prefix}
+    # shellcheck source=bash/lib/install.sh
+    source "$source/bash/lib/install.sh"
+    if ((remove)); then
+        rm -rf -- "$prefix/cri"
+        return 0
+    fi
+    if [[ ! -d $prefix/src/agent ]]; then
+        echo "cri_environment.sh: no agent is installed in $prefix; run ./bash/start.sh --install-only" >&2
+        return 1
+    fi
+    # Built aside: a helper that runs meanwhile keeps its own.
+    rm -rf -- "$prefix/cri.new"
+    /usr/bin/python3 -m venv "$prefix/cri.new"
+    "$prefix/cri.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+        --require-hashes -r "$source/requirements/cri.txt"
+    link_source "$prefix/cri.new" "$prefix/src"
+    chmod -R go-w "$prefix/cri.new"
+    rm -rf -- "$prefix/cri"
+    mv "$prefix/cri.new" "$prefix/cri"
+    echo "The environment of CRI's helper is in $prefix/cri." >&2
+}
+
+main "$@"
