@@ -31,7 +31,8 @@ def trace(
         ),
     ] = None,
     pid: Annotated[
-        int, typer.Option("--pid", "-p", min=0, help="Only this process and its children.")
+        int,
+        typer.Option("--pid", "-p", min=0, max=1 << 22, help="Only this process and its children."),
     ] = 0,
     comm: Annotated[
         Optional[list[str]],  # noqa: UP045
