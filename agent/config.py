@@ -29,6 +29,7 @@ from agent.model.container import DOCKER
 from agent.place import PREFIX
 from agent.policy import meaning
 from agent.policy.rules import Rule, Rules
+from agent.util import files
 
 DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 
@@ -261,7 +262,7 @@ def load_config(path: Path | None) -> Config:
     file = path or DEFAULT_CONFIG
     try:
         # Editors of another system put a mark of the byte order first.
-        with file.open(encoding="utf-8-sig") as opened:
+        with open(file, encoding="utf-8-sig", opener=files.open_regular) as opened:
             _check_trusted(file, os.fstat(opened.fileno()), named=path is not None)
             text = opened.read()
     except FileNotFoundError:

@@ -50,6 +50,13 @@ def test_a_number_that_nothing_has_is_a_usage_error(agent: Call, words: tuple[st
     assert f"See `agent {' '.join(command)} --help`." in err
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300"])
+def test_a_duration_that_never_ends_is_a_sentence(agent: Call, seconds: str) -> None:
+    code, out, err = agent("bpf", "trace", "--duration", seconds)
+    assert (code, out) == (2, "")
+    assert "is no time to wait." in err
+
+
 def test_a_name_is_looked_for_as_the_kernel_cuts_it_and_the_sources_read_it(
     agent: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
