@@ -170,6 +170,10 @@ class PathSettings(Section, frozen=True):
     run: AbsolutePath = "/run/so1"
     log: AbsolutePath = "/var/log/so1"
 
+    def __post_init__(self) -> None:
+        if Path(self.database).name in ("", ".."):
+            raise ValueError(f"database {self.database} names a directory")
+
 
 class Config(Section, frozen=True):
     """Everything that can be set, with its defaults."""

@@ -52,7 +52,7 @@ class Target:
         path = (parts.path.rstrip("/") if suffix else parts.path or "/") + suffix
         if parts.query and not suffix:
             path += f"?{parts.query}"
-        port = parts.port or (443 if tls else 80)
+        port = (443 if tls else 80) if parts.port is None else parts.port
         return cls(parts.hostname or "", port, path, tls, Path(ca_file) if ca_file else None)
 
     @property
