@@ -40,7 +40,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def make(
     decisions: Sequence[Decision], totals: Sequence[ContainerTotals], figures_age_s: float | None
 ) -> Plan:
-    """The plan of these decisions; its id says what it is to do to whom."""
+    """The plan of these decisions; its id is that of all that its entries say."""
     by_id = {one.container.id: one.container for one in totals}
     entries = tuple(_entry(one, by_id[one.container_id]) for one in decisions)
     return Plan(_id(entries), entries, figures_age_s)
@@ -117,9 +117,7 @@ def _labels(container: Container) -> str:
 
 
 def _id(entries: Sequence[Entry]) -> str:
-    return _digest(
-        [(one.action, one.rule, one.container_id, one.created_ns, one.state) for one in entries]
-    )
+    return _digest(entries)
 
 
 def _digest(value: object) -> str:
