@@ -107,8 +107,8 @@ def _entry(one: Decision, container: Container) -> Entry:
         one.created_ns,
         str(container.state),
         _labels(container),
-        one.held_mb,
-        one.cpu_percent,
+        float(one.held_mb),  # as it is read again: 50 is 50.0 there
+        float(one.cpu_percent),
     )
 
 
