@@ -152,7 +152,7 @@ def reload(config: ConfigOption = None) -> int:
 
     settings = load_config(config)
     require_root("agent reload")
-    return control.reload(settings)
+    return control.reload(settings, config)
 
 
 @app.command(rich_help_panel=RUN)
