@@ -29,6 +29,7 @@ from agent.model.container import DOCKER
 from agent.place import PREFIX
 from agent.policy import meaning
 from agent.policy.rules import Rule, Rules
+from agent.util import files
 
 DEFAULT_CONFIG = Path("/etc/so1/agent.toml")
 
@@ -180,6 +181,10 @@ class PathSettings(Section, frozen=True):
     run: AbsolutePath = "/run/so1"
     log: AbsolutePath = "/var/log/so1"
 
+    def __post_init__(self) -> None:
+        if Path(self.database).name in ("", ".."):
+            raise ValueError(f"database {self.database} names a directory")
+
 
 class Config(Section, frozen=True):
     """Everything that can be set, with its defaults."""
@@ -272,7 +277,7 @@ def load_config(path: Path | None) -> Config:
     file = path or DEFAULT_CONFIG
     try:
         # Editors of another system put a mark of the byte order first.
-        with file.open(encoding="utf-8-sig") as opened:
+        with open(file, encoding="utf-8-sig", opener=files.open_regular) as opened:
             _check_trusted(file, os.fstat(opened.fileno()), named=path is not None)
             text = opened.read()
     except FileNotFoundError:

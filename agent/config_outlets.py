@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -27,6 +28,11 @@ class MetricsSettings(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.listen and not 1 <= self.address[1] <= 65535:
             raise ValueError(f"port {self.address[1]} of listen is not from 1 to 65535")
+        if self.listen:
+            try:
+                ip_address(self.address[0])
+            except ValueError:
+                raise ValueError(f"{self.address[0]} of listen is no address") from None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -58,7 +64,8 @@ class WebhookSettings(Section, frozen=True):
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
 
     def __post_init__(self) -> None:
-        check_port(self.url)
+        if self.url:
+            check_url(self.url)
 
 
 class AlertmanagerSettings(Section, frozen=True):
@@ -71,15 +78,26 @@ class AlertmanagerSettings(Section, frozen=True):
 
     def __post_init__(self) -> None:
         for url in self.urls:
-            check_port(url)
+            check_url(url)
 
 
-def check_port(url: str) -> None:
-    """Raises ValueError for a port that is none, without the rest of the URL."""
+def check_url(url: str) -> None:
+    """Raises ValueError for a URL that nothing can be posted to, without the rest of it."""
+    if not url.isascii():
+        raise ValueError("the URL has more than ASCII: write é as %C3%A9, a host's name as xn--…")
     try:
-        _ = urlsplit(url).port
+        parts = urlsplit(url)
+        host = parts.hostname
     except ValueError:
-        raise ValueError("the port of the URL is not from 1 to 65535") from None
+        host = None
+    if not host:
+        raise ValueError("the host of the URL is none")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the port of the URL is not from 1 to 65535")
 
 
 class NotifySettings(Section, frozen=True):

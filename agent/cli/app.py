@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Optional
 
 import typer
+from typer._click.exceptions import NoArgsIsHelpError, UsageError
 from typer.exceptions import TyperException
 
 from agent import __version__
@@ -151,7 +152,7 @@ def reload(config: ConfigOption = None) -> int:
 
     settings = load_config(config)
     require_root("agent reload")
-    return control.reload(settings)
+    return control.reload(settings, config)
 
 
 @app.command(rich_help_panel=RUN)
@@ -201,9 +202,14 @@ def run(arguments: list[str] | None = None) -> int:
         result = app(args=words or ["--help"], prog_name="agent", standalone_mode=False)
     except typer.Exit as end:
         return end.exit_code
+    except NoArgsIsHelpError as error:
+        streams.out(error.format_message())
+        return error.exit_code
     except TyperException as error:
         sentence = error.format_message().rstrip(".") + "."
-        raise UsageProblemError(sentence, "See `agent --help`.") from error
+        context = error.ctx if isinstance(error, UsageError) else None
+        command = context.command_path if context else "agent"
+        raise UsageProblemError(sentence, f"See `{command} --help`.") from error
     return result if isinstance(result, int) else 0
 
 

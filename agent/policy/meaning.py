@@ -16,7 +16,10 @@ from agent.model.container import ContainerState
 from agent.model.removal import BUILT_IN_NAMES, Action
 from agent.policy import image
 from agent.policy.rules import (
+    DURATION_FORM,
     ENDED,
+    MOST_PATTERNS,
+    NAME_FORM,
     STATE_GROUPS,
     Match,
     Rule,
@@ -28,6 +31,9 @@ from agent.policy.rules import (
 
 _HEADER = re.compile(r"""\s*\[\[\s*["']?policy["']?\s*\.\s*["']?rule["']?\s*\]\]""")
 _DEFAULT_MAX = 10
+_KEYS = ("image", "image_contains", "label", "name", "project", "engine")
+_MOST_OF_ALL = 4096
+"""Patterns of a file: each is held against those of every rule before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ def rules_of(text: str, data: Mapping[str, Any]) -> Checked:
     lines = _lines(text, entries)
     rules: list[Rule] = []
     problems: list[str] = []
+    left = _MOST_OF_ALL
     for number, entry in enumerate(entries):
         where = _where(entry, number, lines[number])
         try:
@@ -55,6 +62,12 @@ def rules_of(text: str, data: Mapping[str, Any]) -> Checked:
         except msgspec.ValidationError as error:
             problems.append(f"{where}: {_form(error)}")
             continue
+        left -= sum(len(patterns(getattr(rule.match, key))) for key in _KEYS)
+        if left < 0:
+            problems.append(
+                f"{where}: the rules up to here have more than {_MOST_OF_ALL} patterns in all"
+            )
+            break
         limit = policy.get("max_containers", _DEFAULT_MAX)
         found = [*own_faults(rule, limit), *among_faults(rule, rules)]
         problems += [f"{where}: {fault}" for fault in found]
@@ -207,8 +220,8 @@ def _line_of_name(rows: Sequence[str], entry: Any) -> int:
 
 
 _FORMS = (
-    ("^([0-9]{1,6}(ms|s|m|h|d))+$", "a time with its unit, as in 30s, 10m, 6h or 1h30m"),
-    ("^[A-Za-z0-9][A-Za-z0-9._-]*$", "letters, digits, `.`, `_` and `-`"),
+    (DURATION_FORM, "a time with its unit, as in 30s, 10m, 6h or 1h30m"),
+    (NAME_FORM, "letters, digits, `.`, `_` and `-`"),
 )
 
 
@@ -217,4 +230,6 @@ def _form(error: msgspec.ValidationError) -> str:
     said = str(error)
     for pattern, form in _FORMS:
         said = said.replace(f"`str` matching regex {pattern!r}", form)
-    return said
+    return said.replace(
+        f"`array` of length <= {MOST_PATTERNS}", f"at most {MOST_PATTERNS} patterns"
+    )

@@ -46,7 +46,7 @@ def make(
     figures_age_s: float | None,
     reclaim: Reclaim | None = None,
 ) -> Plan:
-    """The plan of these decisions; its id says what it is to do to whom."""
+    """The plan of these decisions; its id is that of all that its entries say."""
     by_id = {one.container.id: one.container for one in totals}
     entries = tuple(_entry(one, by_id[one.container_id]) for one in decisions)
     return Plan(_id(entries, reclaim), entries, figures_age_s, reclaim)
@@ -113,8 +113,8 @@ def _entry(one: Decision, container: Container) -> Entry:
         one.created_ns,
         str(container.state),
         _labels(container),
-        one.held_mb,
-        one.cpu_percent,
+        float(one.held_mb),  # as it is read again: 50 is 50.0 there
+        float(one.cpu_percent),
     )
 
 
@@ -123,10 +123,7 @@ def _labels(container: Container) -> str:
 
 
 def _id(entries: Sequence[Entry], reclaim: Reclaim | None) -> str:
-    what: list[object] = [
-        (one.action, one.rule, one.container_id, one.created_ns, one.state) for one in entries
-    ]
-    return _digest(what if reclaim is None else [*what, reclaim])
+    return _digest(entries if reclaim is None else [*entries, reclaim])
 
 
 def _digest(value: object) -> str:

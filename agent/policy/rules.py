@@ -28,11 +28,14 @@ _UNITS_NS = {
 _PART = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-Pattern = Text | tuple[Text, ...]
+MOST_PATTERNS = 256
+Pattern = Text | Annotated[tuple[Text, ...], msgspec.Meta(max_length=MOST_PATTERNS)]
 """One glob, or a list of which any may match."""
 State = ContainerState | tuple[ContainerState, ...]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Duration = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,6}(ms|s|m|h|d))+$", max_length=32)]
+NAME_FORM = r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"
+DURATION_FORM = r"^([0-9]{1,6}(ms|s|m|h|d))+\Z"
+Name = Annotated[str, msgspec.Meta(pattern=NAME_FORM, max_length=64)]
+Duration = Annotated[str, msgspec.Meta(pattern=DURATION_FORM, max_length=32)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 ENDED = (ContainerState.EXITED, ContainerState.DEAD, ContainerState.REMOVING)
 """One whose removal failed is listed as `removing` for good (Docker 20.10; inspect: `dead`)."""

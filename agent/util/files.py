@@ -36,6 +36,21 @@ def create(path: Path, mode: int) -> int:
     return descriptor
 
 
+def open_regular(path: str | Path, flags: int = 0) -> int:
+    """A descriptor to read a file that somebody named; `flags` is for the `opener` of `open`.
+
+    OSError for a pipe, which would hold whoever reads it, and a device, which need not end.
+    """
+    descriptor = os.open(path, flags | os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
 def replace(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
     """Puts `data` in the place of whatever file or link has this name.
 

@@ -8,6 +8,7 @@ verified, and of the answer no more is read than a sentence to show.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.errors import AgentError
+from agent.util import files
 from agent.util.terminal import printable
 
 _HEAD_BYTES = 16 << 10
@@ -50,7 +52,7 @@ class Target:
         path = (parts.path.rstrip("/") if suffix else parts.path or "/") + suffix
         if parts.query and not suffix:
             path += f"?{parts.query}"
-        port = parts.port or (443 if tls else 80)
+        port = (443 if tls else 80) if parts.port is None else parts.port
         return cls(parts.hostname or "", port, path, tls, Path(ca_file) if ca_file else None)
 
     @property
@@ -96,13 +98,31 @@ def _connected(target: Target, deadline: float) -> socket.socket:
     if not target.tls:
         return plain
     try:
-        context = ssl.create_default_context(cafile=target.ca_file)
+        context = _trusting(target.ca_file)
         plain.settimeout(_left(deadline))
         # The handshake as a whole has the socket's time-out, not each of its reads.
         return context.wrap_socket(plain, server_hostname=target.host)
     except BaseException:
         plain.close()
         raise
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """What a connection is verified by. Raises DeliveryError for a file that it cannot be."""
+    if ca_file is None:
+        return ssl.create_default_context()
+    try:
+        descriptor = files.open_regular(ca_file)
+        try:
+            return ssl.create_default_context(cafile=f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+    except OSError as error:  # ssl.SSLError is one
+        why = getattr(error, "reason", None) or error.strerror or error
+        raise DeliveryError(
+            f"ca_file {ca_file} cannot be used: {printable(str(why))}.",
+            "It has to hold certificates in PEM.",
+        ) from None
 
 
 def _request(target: Target, headers: Mapping[str, str], body: bytes) -> bytes:

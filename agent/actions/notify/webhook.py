@@ -59,6 +59,11 @@ def body_of(message: Message, about: dict[str, Any]) -> bytes:
     )
 
 
+_LAST_MS = 253_402_300_799_000
+"""The end of the year 9999, the last that RFC 3339 has."""
+
+
 def rfc3339(wall_ms: int) -> str:
-    moment = datetime.fromtimestamp(wall_ms / 1000, UTC)
+    """UTC; what is no moment of its years (a damaged row) is the nearest that is."""
+    moment = datetime.fromtimestamp(min(max(wall_ms, 0), _LAST_MS) / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,6 +11,8 @@ from agent.cli.options import ConfigOption, JsonOption
 from agent.config import load_config
 from agent.errors import ConfigError
 
+_LONGEST_S = 10**9
+
 app = typer.Typer(
     name="bpf",
     help="What the kernel's own events say of processes and containers.",
@@ -31,7 +33,8 @@ def trace(
         ),
     ] = None,
     pid: Annotated[
-        int, typer.Option("--pid", "-p", min=0, help="Only this process and its children.")
+        int,
+        typer.Option("--pid", "-p", min=0, max=1 << 22, help="Only this process and its children."),
     ] = 0,
     comm: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -59,6 +62,8 @@ def trace(
     from agent.clock import SystemClock
     from agent.sources.host_metrics import require_root
 
+    if duration is not None and not duration <= _LONGEST_S:  # NaN is neither
+        raise ConfigError(f"--duration {duration:g} is no time to wait.", "Give seconds: 60.")
     settings = load_config(config)
     kinds = frozenset(Kind(one) for one in _words(event, [str(kind) for kind in Kind][:-2]))
     require_root("agent bpf trace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -15,15 +16,16 @@ from rich.console import Console
 
 from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
+from agent.cli.commands.settings_of import settings_of
 from agent.cli.views import status as render
 from agent.cli.views.drawing import folded
 from agent.cli.views.tables import Cell
-from agent.config import Config
+from agent.config import DEFAULT_CONFIG, Config, load_config
 from agent.daemon import keeping, teardown
 from agent.daemon import status as status_file
 from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
 from agent.daemon.signals import RELOAD
-from agent.errors import AgentError
+from agent.errors import AgentError, ConfigError
 from agent.model.removal import Outcome, Reason
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
@@ -67,15 +69,25 @@ def stop(config: Config, *, keep: bool = False) -> int:
     return 0
 
 
-def reload(config: Config) -> int:
+def reload(config: Config, file: Path | None = None) -> int:
     """Has the running agent read its rules again and waits until it has. 1: it keeps the old ones.
 
-    `config` was checked; the agent reads its own file, with what its command line says.
+    `config` was checked, that of `file` where one was named; the agent reads its own file, with
+    what its command line says. Raises ConfigError where it reads another one than was named, or
+    one that does not pass.
     """
     run_dir = Path(config.paths.run)
     say = Say(sys.stdout)
     value = status_file.read(run_dir)
     before = value.reloads if value else 0
+    theirs = settings_of(value.pid) if value and agent_is_running(run_dir) else None
+    if theirs is not None and os.path.realpath(theirs) != os.path.realpath(file or DEFAULT_CONFIG):
+        if file is not None:
+            raise ConfigError(
+                f"The running agent reads {theirs}, not {file.absolute()}.",
+                "Change that one and leave --config out, or restart the agent with the other.",
+            )
+        load_config(theirs)
     if not signal_agent(run_dir, RELOAD):
         say("No agent is running.")
         return NOT_RUNNING
@@ -90,7 +102,8 @@ def reload(config: Config) -> int:
     kept = [one for one in value.problems if one.startswith("rules: ")]
     if kept:
         raise AgentError(kept[0].removeprefix("rules: "), "Look at `sudo agent status`.")
-    say("The agent goes by the rules as they are now.")
+    of = f", those of {printable(str(theirs))}" if theirs else ""
+    say(f"The agent goes by the rules as they are now{of}.")
     return 0
 
 

@@ -19,7 +19,12 @@ _DAY_MS = 86_400_000
 def oom(
     number: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Argument(metavar="[ID]", help="One kill, by the number that the list gives."),
+        typer.Argument(
+            metavar="[ID]",
+            min=1,
+            max=(1 << 63) - 1,
+            help="One kill, by the number that the list gives.",
+        ),
     ] = None,
     since: Annotated[
         str, typer.Option("--since", metavar="SPAN", help="How far back: 90s, 30m, 6h, 30d.")

@@ -6,6 +6,7 @@ one; what ended is in the history alone.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -31,7 +32,9 @@ NOT_FOUND = 1
 def who(
     pids: Annotated[
         Optional[list[int]],  # noqa: UP045
-        typer.Argument(metavar="[PID]...", min=1, help="Processes by their host's numbers."),
+        typer.Argument(
+            metavar="[PID]...", min=1, max=1 << 22, help="Processes by their host's numbers."
+        ),
     ] = None,
     name: Annotated[
         Optional[str],  # noqa: UP045
@@ -49,7 +52,12 @@ def who(
         raise ConfigError("`agent who` needs a PID or --name.", "Try: agent who 4711")
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent who")
-    return answer(settings, SystemClock(), pids or [], (name or "")[:15], as_json=as_json)
+    return answer(settings, SystemClock(), pids or [], _as_kept(name or ""), as_json=as_json)
+
+
+def _as_kept(name: str) -> str:
+    """A command's name as the kernel cuts it and the sources read it: what is no UTF-8 replaced."""
+    return os.fsencode(name)[:15].decode("utf-8", "replace")
 
 
 def answer(config: Config, clock: Clock, pids: list[int], name: str, *, as_json: bool) -> int:

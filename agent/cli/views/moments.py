@@ -47,8 +47,13 @@ def parse_at(text: str, now_ms: int) -> int:
     return min(begin_ms + int(whole.total_seconds() * 1000) - 1, now_ms)
 
 
-def moment(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def moment(timestamp_ms: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Local date and time of Unix milliseconds; the number itself where a file or the database has
+    one that is no moment."""
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000).astimezone().strftime(form)
+    except (ValueError, OverflowError, OSError):
+        return f"{timestamp_ms} ms"
 
 
 def span(milliseconds: int) -> str:

@@ -43,8 +43,8 @@ def explanation_text(one: Explanation) -> str:
             claims = f"does not match: {rule.mismatch}"
         elif not rule.claims:
             claims += ": protected, or a rule before it does"
-        lines.append(f'  rule "{rule.rule}" ({rule.action}) {printable(claims)}')
-        lines += [f"    {_verdict(verdict)}" for verdict in rule.verdicts]
+        lines.append(f'  rule "{printable(rule.rule)}" ({rule.action}) {printable(claims)}')
+        lines += [f"    {printable(_verdict(verdict))}" for verdict in rule.verdicts]
     return "\n".join(lines)
 
 
@@ -60,7 +60,7 @@ def plan_text(decisions: Sequence[Decision]) -> str:
         return "Nothing would be done."
     return "\n".join(
         f"{one.rank} {one.action} {printable(one.container_name)} ({one.container_id[:12]}): "
-        f'rule "{one.rule}", {one.held_mb:.1f} MB held, {one.cpu_percent:.1f} % CPU'
+        f'rule "{printable(one.rule)}", {one.held_mb:.1f} MB held, {one.cpu_percent:.1f} % CPU'
         for one in decisions
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
+from agent.cli.views import moments
 from agent.cli.views.tables import aligned
 from agent.daemon.status import Status
 from agent.daemon.tick_values import TickReport
@@ -15,7 +15,7 @@ _GB_KB = 1024 * 1024
 
 def tick_line(report: TickReport) -> str:
     """One line a tick: read, mapped, containers, removed, RAM in use, how long it took."""
-    stamp = datetime.fromtimestamp(report.wall_ns / 10**9).astimezone().strftime("%H:%M:%S")
+    stamp = moments.moment(report.wall_ns // 10**6, "%H:%M:%S")
     checks = report.checks
     mapped = f"{report.mapped} mapped ({_verdicts(report)})"
     containers = (
@@ -72,7 +72,7 @@ def status_rows(status: Status, now_ms: int) -> list[tuple[str, str]]:
 
 def moment(wall_ms: int) -> str:
     """Local date and time of Unix milliseconds."""
-    return datetime.fromtimestamp(wall_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return moments.moment(wall_ms, "%Y-%m-%d %H:%M:%S %Z")
 
 
 def plain(rows: Sequence[tuple[str, str]]) -> str:

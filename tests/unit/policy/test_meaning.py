@@ -98,6 +98,11 @@ FAULTS = {
         'match.name = "x"\nkeep = 1\nstep=[{after="2h",action="pause"},{after="1h",action="stop"}]',
         "must rise",
     ),
+    "a time with a line's end": ('match.name = "x"\nwhen.age = "1s\\n"', "a time with its unit"),
+    "more patterns than anybody writes": (
+        f"match.name = {['x'] * 257}\nkeep = 1",
+        "Expected at most 256 patterns - at `$.match.name`",
+    ),
     "the key of the built-in set": ("match.managed = true\nkeep = 1", "built-in set only"),
 }
 
@@ -125,6 +130,27 @@ def test_all_faults_of_a_file_are_named_at_once_each_with_its_rule() -> None:
         'rule "original-low" (line 14): this is the name of a built-in rule',
     ):
         assert clause.replace("(line 3)", "(line 2)") in said, clause
+
+
+def test_a_name_with_a_line_s_end_is_refused() -> None:
+    said = refused('[[policy.rule]]\nname = "nl\\n"\nmatch.name = "x"\nkeep = 1')
+    assert "letters, digits, `.`, `_` and `-` - at `$.name`" in said
+
+
+def test_the_patterns_of_a_file_are_counted_before_they_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[Rule] = []
+
+    def among_faults(rule: Rule, _: object) -> list[str]:
+        compared.append(rule)
+        return []
+
+    monkeypatch.setattr("agent.policy.meaning.among_faults", among_faults)
+    key = f"match = {{ name = {['x*'] * 256}, image = {['y*'] * 256} }}\nkeep = 1\n"
+    text = "".join(f'[[policy.rule]]\nname = "r{number}"\n{key}' for number in range(12))
+    assert 'rule "r8" (line 33): the rules up to here have more than 4096 patterns' in refused(text)
+    assert len(compared) == 8
 
 
 def test_a_rule_written_in_a_list_is_found_by_its_name() -> None:

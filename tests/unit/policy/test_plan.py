@@ -32,7 +32,11 @@ def test_a_plan_survives_its_json_and_is_known_by_what_it_does() -> None:
     assert read == PLAN
     assert plans.is_whole(read)
     (entry,) = PLAN.decisions
-    for changed in ({"action": Action.REMOVE}, {"container_id": "b" * 64}, {"created_ns": 7}):
+    changes: list[dict[str, Any]] = [
+        *({"action": Action.REMOVE}, {"container_id": "b" * 64}, {"created_ns": 7}, {"rank": 9}),
+        *({"container_name": "x"}, {"labels": "0" * 16}, {"held_mb": 1.5}, {"cpu_usage": 1.5}),
+    ]
+    for changed in changes:
         other = msgspec.structs.replace(
             PLAN, decisions=(msgspec.structs.replace(entry, **changed),)
         )
