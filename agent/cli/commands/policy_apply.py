@@ -13,6 +13,7 @@ from agent.cli.commands.policy_look import Look, look
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.daemon.engines import governed_hosts
+from agent.daemon.last_word import LastWord
 from agent.daemon.trust import word_on_disk
 from agent.errors import AgentError
 from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass, in_words
@@ -100,6 +101,7 @@ def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> Seque
         clock,
         config.policy.stop_grace_s,
         lambda decision, now: governance.still_stands(decision, now, own_ids),
+        LastWord(lambda: word_on_disk(Path(config.paths.database))),
     )
     before_kb = available_kb()
     others = [one for one in holding if one.action is not Action.NOTIFY]
