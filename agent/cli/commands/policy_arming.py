@@ -5,6 +5,7 @@ With or without a running agent: it takes effect before the next action, and sta
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,7 @@ def disarm(
     from agent.util.terminal import printable
 
     settings = _settings(config, database, "agent policy disarm")
-    _write(settings, ByHand(False, _now_ms(), printable(why)[:_MOST_CHARACTERS]))
+    _write(settings, ByHand(False, _now_ms(), printable(why)[:_MOST_CHARACTERS], _new_id()))
     streams.out("Disarmed: no container is touched until `sudo agent policy arm`.")
     return 0
 
@@ -38,7 +39,7 @@ def disarm(
 def arm(config: ConfigOption = None, database: DatabaseOption = None) -> int:
     """Act again, also where a budget of `[proof]` had disarmed the policy; budgets begin whole."""
     settings = _settings(config, database, "agent policy arm")
-    _write(settings, ByHand(True, _now_ms()))
+    _write(settings, ByHand(True, _now_ms(), id=_new_id()))
     streams.out("Armed: the policy acts from the agent's next look on.")
     return 0
 
@@ -58,6 +59,10 @@ def _write(settings: Config, wanted: ByHand) -> None:
     database = Path(settings.paths.database)
     prepare_directory(database)
     by_hand.write(database.parent, wanted)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
 
 
 def _now_ms() -> int:
