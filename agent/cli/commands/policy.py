@@ -134,7 +134,7 @@ def why(
         )
     one = found[0]
     protected = seen.protected.get(one.container.id)
-    told = explain(one, protected, seen.rules, seen.standings, seen.now, seen.installation)
+    told = explain(one, protected, seen.rules, seen.explained(), seen.now, seen.installation)
     if as_json:
         streams.out(streams.json_text({"container": told, "figures_age_s": _age(seen)}))
     else:
