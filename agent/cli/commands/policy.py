@@ -150,8 +150,10 @@ def plan(
     """What the rules would do now, in order; `--json` is what `apply` takes. Touches nothing."""
     from agent.cli.commands.policy_look import look
     from agent.cli.views.policy import plan_text
+    from agent.daemon.trust import word_on_disk
     from agent.policy import plan as plans
     from agent.sources.host_metrics import require_root
+    from agent.util.terminal import printable
 
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy plan")
@@ -161,6 +163,12 @@ def plan(
         streams.out(streams.json_text(plans.make(due, seen.totals, _age(seen))))
     else:
         streams.out(plan_text(due))
+        word = word_on_disk(Path(settings.paths.database))
+        if not word.armed:
+            streams.out(
+                f"The policy is disarmed ({printable(word.why)}): nothing of it is done until "
+                "that is over."
+            )
         _say_where_stale(seen, settings)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.cli.commands import policy_apply, policy_look
+from agent.model.proof import ByHand
 from agent.model.removal import Outcome, Removal
-from agent.store import handover
+from agent.store import by_hand, handover
 from tests.unit.cli.test_policy_look import Agent, Remover, installed, planned, remover
 
 if TYPE_CHECKING:
@@ -94,3 +96,10 @@ def test_an_error_while_it_acts_leaves_the_record_too(
     monkeypatch.setattr(remover, "remove", broken)
     installed("apply", str(planned(installed)))
     assert len(handover.take(installed.database.parent)) == 1
+
+
+def test_a_plan_says_that_the_policy_is_disarmed(installed: Agent) -> None:
+    assert "disarmed" not in installed("plan")[1]
+    by_hand.write(installed.database.parent, ByHand(False, 1, "migration", "a"))
+    assert "The policy is disarmed (by hand: migration)" in installed("plan")[1]
+    assert json.loads(installed("plan", "--json")[1])["decisions"]
