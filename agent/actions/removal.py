@@ -44,6 +44,10 @@ class Ending:
     error: str = ""
 
 
+Instead = Callable[[Decision], Ending | None]
+"""Asked immediately before the action: how the decision ends without it, None where it is done."""
+
+
 def look_up(api: docker.APIClient, container_id: str) -> Inspected | None:
     """The container with this full id, None where there is none.
 
@@ -62,7 +66,11 @@ def labels_of_image(api: docker.APIClient, image_id: str) -> Mapping[str, str]:
 
 
 def attempt(
-    docker_host: str, decision: Decision, grace_s: int, still_allowed: StillAllowed | None = None
+    docker_host: str,
+    decision: Decision,
+    grace_s: int,
+    still_allowed: StillAllowed | None = None,
+    last_word: Instead = lambda _: None,
 ) -> Ending:
     """Carries out one decision. Every call of Docker has a time limit; its failures are FAILED.
 
@@ -77,6 +85,8 @@ def attempt(
                 return Ending(Outcome.GONE)
             if other := _another(decision, seen, still_allowed):
                 return Ending(Outcome.GONE, other)
+            if instead := last_word(decision):
+                return instead
             if decision.action is not Action.REMOVE:
                 return act(docker_host, api, decision, seen, grace_s)
             if seen.State.Status == "removing":
@@ -112,7 +122,8 @@ def act(
     """
     if decision.action is Action.NOTIFY:
         return Ending(Outcome.NOTIFIED)
-    if decision.action is not Action.RESTART and not seen.State.Running:
+    restarts_ended = decision.action is Action.RESTART and decision.reason is Reason.EXITED
+    if not seen.State.Running and not restarts_ended:
         return Ending(Outcome.GONE, "it does not run any more")
     if decision.action is Action.PAUSE and seen.State.Status == "paused":
         return Ending(Outcome.GONE, "it is paused already")

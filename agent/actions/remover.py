@@ -24,6 +24,7 @@ from agent.actions.removal import (
     CALL_TIMEOUT_S,
     MAX_ERROR,
     Ending,
+    Instead,
     StillAllowed,
     attempt,
     labels_of_image,
@@ -76,14 +77,16 @@ class Remover:
         clock: Clock,
         grace_s: int,
         still_allowed: StillAllowed | None = None,
+        last_word: Instead = lambda _: None,
     ) -> None:
         """`hosts` is where each engine that may be acted on listens, by its name, or Docker's
-        address where that is the only one.
+        address where that is the only one. Both callables are called by the removals' threads.
         """
         self._hosts = {DOCKER: hosts} if isinstance(hosts, str) else hosts
         self._clock = clock
         self._grace_s = grace_s
         self._still_allowed = still_allowed
+        self._last_word = last_word
         self._changed = threading.Condition()
         self._queue: deque[Decision] = deque()
         self._pending: dict[ContainerKey, Decision] = {}
@@ -193,7 +196,7 @@ class Remover:
         host = self._hosts.get(decision.engine)
         if host is None:
             return Ending(Outcome.FAILED, f"no engine {decision.engine} is governed")
-        return attempt(host, decision, self._grace_s, self._still_allowed)
+        return attempt(host, decision, self._grace_s, self._still_allowed, self._last_word)
 
     def _note(self, decision: Decision, ending: Ending, began_ns: int) -> None:
         now_ns = self._clock.boot_ns()

@@ -24,6 +24,7 @@ from agent.daemon.bpf_polling import BpfPolling
 from agent.daemon.collector import Collector, Stopwatch
 from agent.daemon.engines import Engines
 from agent.daemon.events import StartsSeen
+from agent.daemon.last_word import LastWord
 from agent.daemon.lock import GeneratorLock
 from agent.daemon.memory_watch import MemoryWatch
 from agent.daemon.outlets import Outlets
@@ -188,8 +189,9 @@ class _Run:
         )
         undo.push("canary", self._trust.close)
         own = outside.own_container()
-        removals = Removals(
-            None if self._options.dry_run else outside.remover(own),
+        self._last_word = LastWord(self._trust.now)
+        self._removals = removals = Removals(
+            None if self._options.dry_run else outside.remover(own, self._last_word),
             self._store,
             clock,
             _ONCE_REMOVAL_WAIT_S
@@ -319,6 +321,11 @@ class _Run:
 
     def _use(self, config: Config) -> None:
         """Only the rules: everything else of the settings is for the next start."""
+        self._last_word.rules_changed(
+            self._removals.under_way,
+            original.rule_set(self._config.policy),
+            original.rule_set(config.policy),
+        )
         self._config = msgspec.structs.replace(self._config, policy=config.policy)
         self._ticker.use(config.policy)
         self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))

@@ -20,6 +20,7 @@ from agent.clock import Clock
 from agent.config import Config, EngineSettings
 from agent.daemon import keeping, teardown
 from agent.daemon.engines import engine_of, events_of, governed_hosts
+from agent.daemon.last_word import LastWord
 from agent.daemon.lock import AgentLock, GeneratorLock
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
@@ -140,12 +141,13 @@ class Outside:
         """What DOCKER_HOST says, where it names another engine than the configuration."""
         return other_docker_host(self.config.docker_host) if self.config.docker_host else None
 
-    def remover(self, own: OwnContainer) -> Remover:
+    def remover(self, own: OwnContainer, last_word: LastWord) -> Remover:
         return Remover(
             governed_hosts(self.config),
             self.clock,
             self.config.policy.stop_grace_s,
             lambda decision, now: governance.still_stands(decision, now, own.ids),
+            last_word,
         )
 
     def remove_installation(self, installation: str) -> None:

@@ -13,7 +13,14 @@ from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.errors import StoreError
 from agent.model.container import ContainerKey
-from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass
+from agent.model.removal import (
+    Action,
+    Decision,
+    Outcome,
+    Removal,
+    RemovalPass,
+    withheld_because,
+)
 from agent.sources.host_metrics import available_kb
 from agent.store.store import Store
 
@@ -125,6 +132,10 @@ class Removals:
         self._ended(removals, before_kb)
         return removals
 
+    def withheld(self, decisions: Sequence[Decision]) -> Sequence[Decision]:
+        """Those of them that a disarmed policy keeps back; what is under way tells its own end."""
+        return self._not_begun(decisions) if self._remover is not None else ()
+
     def forget_all_but(self, containers: set[ContainerKey], silent: frozenset[str]) -> None:
         """A dry run's memory is of containers that are still there, or of a silent engine."""
         for memory in (self._recorded_dry, self._withheld):
@@ -172,15 +183,20 @@ class Removals:
 
     def _record_withheld(self, decisions: Sequence[Decision], why: str) -> list[Removal]:
         """Each is decided afresh at every tick while the policy is disarmed."""
-        new = [one for one in decisions if _dry_key(one) not in self._withheld]
+        new = [one for one in self._not_begun(decisions) if _dry_key(one) not in self._withheld]
         self._withheld.update(_dry_key(one) for one in new)
         for one in new:
             _log_decision(one)
-        return [Removal(one, Outcome.NOTIFIED, 0, f"the policy is disarmed: {why}") for one in new]
+        return [Removal(one, Outcome.NOTIFIED, 0, withheld_because(why)) for one in new]
+
+    def _not_begun(self, decisions: Sequence[Decision]) -> list[Decision]:
+        return [one for one in decisions if one.container not in self._under_way]
 
     def _ended(self, removals: Sequence[Removal], before_kb: int) -> None:
         for removal in removals:
             self._under_way.pop(removal.decision.container, None)
+            if removal.is_withheld:
+                self._withheld.add(_dry_key(removal.decision))
         self.removed_since_row += _count(removals, Outcome.REMOVED)
         self.failed_since_row += _count(removals, Outcome.FAILED)
         self._note_ended(removals)

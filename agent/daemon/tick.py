@@ -364,7 +364,7 @@ class Ticker:
         always."""
         seen = frozenset(self._collector.engines) <= tick.may_act & self._settled()
         word = self._trust.word
-        withheld = decisions if not word.armed and self._removals.armed else ()
+        withheld = () if word.armed else self._removals.withheld(decisions)
         self._stands(
             Lasting(
                 word,

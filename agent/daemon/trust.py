@@ -85,6 +85,12 @@ class Trust:
         self._word = word
         return word
 
+    def now(self) -> ArmingWord:
+        """What is wanted by hand this moment and what the budgets said last. Changes nothing, so
+        that any thread may ask."""
+        hand = by_hand.read(self._directory)
+        return proof.word_of(proof.armed_by_hand(self._state, hand), hand)
+
     def judge(self, tick: Tick) -> bool:
         """Whether the figures of this look are within the budgets; whether the policy is armed
         `word` says. A whole tick moves the state, a look between two does not."""

@@ -54,6 +54,8 @@ class ProofState(msgspec.Struct, frozen=True):
     recent: tuple[bool, ...] = ()
     """Of the last ticks, newest last: whether a budget was over."""
     canary: CanaryResult | None = None
+    hand: str = ""
+    """The last word by hand that was taken up, by its id."""
 
 
 class ByHand(msgspec.Struct, frozen=True):
@@ -63,6 +65,8 @@ class ByHand(msgspec.Struct, frozen=True):
     at_ms: int
     """Wall clock."""
     why: str = ""
+    id: str = ""
+    """Random, so that each word is taken up once, however clocks go; "" in files of before."""
 
 
 class ArmingWord(msgspec.Struct, frozen=True):

@@ -92,6 +92,11 @@ def in_words(outcome: str, error: str) -> str:
     return "left alone" if outcome == Outcome.GONE and error else outcome
 
 
+def withheld_because(why: str) -> str:
+    """The error of what a disarmed policy did not do."""
+    return f"the policy is disarmed: {why}"
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """How a decision ended."""

@@ -35,6 +35,8 @@ class Fired:
     """When its first action was done (boot clock)."""
     stages: int
     """How many of its actions are done."""
+    rehearsed: int = 0
+    """How many of them a dry run did: this run alone remembers those."""
 
 
 class Arming:
@@ -105,7 +107,9 @@ class Arming:
             if not decision.rule or removal.outcome not in DONE or removal.is_withheld:
                 continue
             key = (decision.rule, decision.container)
-            before = self._fired.get(key)
-            self._fired[key] = (
-                Fired(now_ns, 1) if before is None else replace(before, stages=before.stages + 1)
+            before = self._fired.get(key, Fired(now_ns, 0))
+            self._fired[key] = replace(
+                before,
+                stages=before.stages + 1,
+                rehearsed=before.rehearsed + (removal.outcome is Outcome.DRY_RUN),
             )

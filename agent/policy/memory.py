@@ -72,15 +72,19 @@ class RuleMemory:
         self.arming.done(removals, now_ns)
 
     def rows(self) -> tuple[PolicyState, ...] | None:
-        """All of it, None where there is nothing and the history has nothing."""
+        """All of it, None where there is nothing and the history has nothing.
+
+        A dry run spends nothing: what it would have done is due in the run after it.
+        """
         rows = (
             *(
                 PolicyState(StateKind.TIMER, name, key, timer.since_ns, timer.seen_ns)
                 for (key, name), timer in self.timers.kept.items()
             ),
             *(
-                PolicyState(StateKind.FIRED, rule, key, fired.first_ns, self._seen_ns, fired.stages)
+                PolicyState(StateKind.FIRED, rule, key, fired.first_ns, self._seen_ns, stages)
                 for (rule, key), fired in self.arming.kept.items()
+                if (stages := fired.stages - fired.rehearsed)
             ),
             *(_row(key, trace.activity) for key, trace in self._idle.traces.items()),
         )

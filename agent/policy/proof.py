@@ -66,7 +66,7 @@ def after_tick(state: ProofState, uses: Sequence[BudgetUse], now_ms: int) -> Pro
     spent = tuple(sorted({*state.spent, *(one.name for one in uses if one.is_over)}))
     if state.disarmed:
         if len(recent) >= ARMING and not any(recent[-ARMING:]):
-            return ProofState(since_ms=now_ms, recent=recent, canary=state.canary)
+            return ProofState(since_ms=now_ms, recent=recent, canary=state.canary, hand=state.hand)
         return msgspec.structs.replace(
             state, spent=spent, why=state.why if worst is None else in_words(worst)
         )
@@ -78,10 +78,17 @@ def after_tick(state: ProofState, uses: Sequence[BudgetUse], now_ms: int) -> Pro
 
 
 def armed_by_hand(state: ProofState, hand: ByHand | None) -> ProofState:
-    """Somebody who arms the policy after it was disarmed begins with whole budgets."""
-    if hand is None or not hand.armed or not state.disarmed or hand.at_ms < state.since_ms:
+    """Somebody who arms the policy after it was disarmed begins with whole budgets.
+
+    Once for each word: one that was taken up before a budget disarmed the policy ends nothing.
+    """
+    if hand is None or (hand.id and hand.id == state.hand):
         return state
-    return ProofState(since_ms=hand.at_ms, canary=state.canary)
+    is_late = bool(hand.id) or hand.at_ms >= state.since_ms
+    state = msgspec.structs.replace(state, hand=hand.id or state.hand)
+    if not hand.armed or not state.disarmed or not is_late:
+        return state
+    return ProofState(since_ms=hand.at_ms, canary=state.canary, hand=state.hand)
 
 
 def word_of(state: ProofState, hand: ByHand | None) -> ArmingWord:

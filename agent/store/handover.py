@@ -40,20 +40,32 @@ def leave(directory: Path, done: RemovalPass) -> Path:
 
 def take(directory: Path) -> tuple[RemovalPass, ...]:
     """All passes that wait there, oldest first. Each is given once; one that is none is dropped."""
+    return _read(directory, keep=False)
+
+
+def waiting(directory: Path) -> tuple[RemovalPass, ...]:
+    """The same for whoever looks on; the agent is to take them still."""
+    return _read(directory, keep=True)
+
+
+def _read(directory: Path, *, keep: bool) -> tuple[RemovalPass, ...]:
     found: list[tuple[int, RemovalPass]] = []
     try:
-        waiting = [one for one in os.scandir(directory) if _is_ours(one.name)]
+        entries = [one for one in os.scandir(directory) if _is_ours(one.name)]
     except OSError:
         return ()
-    for entry in waiting:
+    for entry in entries:
         path = Path(entry.path)
         try:
             about = entry.stat(follow_symlinks=False)
             if about.st_uid in (0, os.geteuid()) and about.st_size <= _MAX_BYTES:
                 text = path.read_bytes()
                 found.append((about.st_mtime_ns, msgspec.json.decode(text, type=RemovalPass)))
-            path.unlink()
+            if not keep:
+                path.unlink()
         except (OSError, msgspec.MsgspecError, RecursionError) as error:
+            if keep:
+                continue
             log.warning("applied=left-out file=%s %s", entry.name, error)
             with suppress(OSError):
                 path.unlink()

@@ -191,6 +191,7 @@ class Docker:
         self.removed: list[str] = []
         self.acted: list[tuple[str, str]] = []
         """What else was done to whom."""
+        self.last_word: Callable[[Decision], Any] = lambda _: None
         self._ended: deque[Removal] = deque()
         self._pending: list[Decision] = []
 
@@ -208,6 +209,9 @@ class Docker:
     def finish(self) -> None:
         """The removals that are under way end."""
         for decision in self._pending:
+            if instead := self.last_word(decision):
+                self._ended.append(Removal(decision, instead.outcome, 0, instead.error))
+                continue
             outcome = Outcome.FAILED if self.refuses else _DONE[decision.action]
             if outcome is Outcome.REMOVED:
                 self.containers.pop(decision.container_id, None)

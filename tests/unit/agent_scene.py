@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.config import Config, EngineSettings, with_overrides
 from agent.daemon.composition import Options, start
+from agent.daemon.last_word import LastWord
 from agent.daemon.outside import Outside
 from agent.daemon.sdnotify import Notifier
 from agent.daemon.signals import Stopper
@@ -202,7 +203,8 @@ class FakeOutside(Outside):
     def kernel_log(self, undo: Any) -> None:
         return None
 
-    def remover(self, own: OwnContainer) -> Any:
+    def remover(self, own: OwnContainer, last_word: LastWord) -> Any:
+        self._host.docker.last_word = last_word
         return self._host.docker
 
     def remove_installation(self, installation: str) -> None:

@@ -25,8 +25,11 @@ from agent.daemon import keeping, teardown
 from agent.daemon import status as status_file
 from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
 from agent.daemon.signals import RELOAD
+from agent.daemon.status import Status
+from agent.daemon.trust import word_on_disk
 from agent.errors import AgentError, ConfigError
 from agent.model.removal import Outcome, Reason
+from agent.store import by_hand
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
 from agent.util import streams
@@ -118,6 +121,7 @@ def status(config: Config, *, as_json: bool) -> int:
     running = _ask(lambda: agent_is_running(run_dir), failures)
     exit_status = failures[0].exit_status if failures else 0 if running else NOT_RUNNING
     value = _ask(lambda: status_file.read(run_dir), failures) if running else None
+    value = value and _with_word_on_disk(value)
     database = Path(config.paths.database)
     deletions = _ask(lambda: last_deletions(database, _DELETIONS), failures) or ()
     problems = [str(error) for error in failures]
@@ -148,6 +152,23 @@ def status(config: Config, *, as_json: bool) -> int:
     else:
         streams.out(render.plain(rows))
     return exit_status
+
+
+def _with_word_on_disk(value: Status) -> Status:
+    """What somebody wants by hand holds before the next action, and not from the next tick on."""
+    database = Path(value.database)
+    hand = by_hand.read(database.parent)
+    if hand is None or hand.armed == value.armed:
+        return value
+    word = word_on_disk(database)
+    if word.armed != hand.armed or (hand.armed and hand.at_ms < value.disarmed_since_ms):
+        return value  # a budget disarmed it since
+    return msgspec.structs.replace(
+        value,
+        armed=word.armed,
+        disarmed_since_ms=0 if word.armed else word.since_ms,
+        disarmed_why=word.why,
+    )
 
 
 def _ask(question: Callable[[], T], failures: list[AgentError]) -> T | None:

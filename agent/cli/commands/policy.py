@@ -134,7 +134,7 @@ def why(
         )
     one = found[0]
     protected = seen.protected.get(one.container.id)
-    told = explain(one, protected, seen.rules, seen.standings, seen.now, seen.installation)
+    told = explain(one, protected, seen.rules, seen.explained(), seen.now, seen.installation)
     if as_json:
         streams.out(streams.json_text({"container": told, "figures_age_s": _age(seen)}))
     else:
@@ -159,8 +159,10 @@ def plan(
     from agent.cli.commands import policy_free
     from agent.cli.commands.policy_look import look
     from agent.cli.views.policy import plan_text
+    from agent.daemon.trust import word_on_disk
     from agent.policy import plan as plans
     from agent.sources.host_metrics import require_root
+    from agent.util.terminal import printable
 
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy plan")
@@ -176,6 +178,12 @@ def plan(
         streams.out(plan_text(due))
         if reclaim is not None:
             streams.out(policy_free.reclaim_text(reclaim))
+        word = word_on_disk(Path(settings.paths.database))
+        if not word.armed:
+            streams.out(
+                f"The policy is disarmed ({printable(word.why)}): nothing of it is done until "
+                "that is over."
+            )
         _say_where_stale(seen, settings)
     return 0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,6 +16,8 @@ from agent.cli.commands.policy_look import Look, look
 from agent.clock import SystemClock
 from agent.config import Config
 from agent.daemon.engines import governed_hosts
+from agent.daemon.last_word import LastWord
+from agent.daemon.signals import Stopper
 from agent.daemon.trust import word_on_disk
 from agent.errors import AgentError
 from agent.model.removal import Action, Decision, Outcome, Removal, RemovalPass, in_words
@@ -23,10 +28,14 @@ from agent.policy.reclaim import Reclaim
 from agent.sources.host_metrics import available_kb
 from agent.store import handover
 from agent.util import streams
+from agent.util.flock import open_lock_file, try_flock
 from agent.util.terminal import Say, printable
 
 _MAX_BYTES = 16 << 20
 _WAIT_S = 180.0
+_END_S = 10.0
+"""Beside their grace, for what was begun when a signal says stop."""
+_LOCK = "policy-apply.lock"
 
 
 def apply(config: Config, file: Path, *, as_json: bool) -> int:
@@ -42,6 +51,11 @@ def apply(config: Config, file: Path, *, as_json: bool) -> int:
             "Arm it where that is over: sudo agent policy arm",
         )
     plan = read_plan(file)
+    with _alone(Path(config.paths.database).parent):
+        return _apply(config, plan, as_json=as_json)
+
+
+def _apply(config: Config, plan: plans.Plan, *, as_json: bool) -> int:
     seen = look(config)
     if seen.is_stale(config.interval_s):
         raise AgentError(
@@ -49,7 +63,7 @@ def apply(config: Config, file: Path, *, as_json: bool) -> int:
             "Start the agent, then make and apply a plan: sudo agent start",
         )
     if plan.reclaim is None:
-        why = {one.totals.container.id: one.why for one in seen.standings}
+        why = {one.totals.container.id: one.why for one in seen.explained()}
         due = seen.due()
     else:
         offered = seen.offer()
@@ -99,8 +113,33 @@ def read_plan(file: Path) -> plans.Plan:
     return plan
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One at a time: a second one has to see what the first one did.
+
+    Raises AgentError where another is at work.
+    """
+    try:
+        lock = open_lock_file(directory / _LOCK, os.O_RDWR | os.O_CREAT)
+    except FileNotFoundError as error:
+        raise AgentError(
+            f"There is no history in {directory}.", "Start the agent first: sudo agent start"
+        ) from error
+    try:
+        if not try_flock(lock, fcntl.LOCK_EX):
+            raise AgentError(
+                "Another `agent policy apply` is at work.", "Apply the plan once that has ended."
+            )
+        yield
+    finally:
+        os.close(lock)
+
+
 def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> RemovalPass:
-    """All of them side by side, recorded for the history however they end."""
+    """All of them side by side, recorded for the history however they end.
+
+    A signal to stop begins nothing more and waits for what was begun, so that each has its row.
+    """
     if not holding:
         now_kb = available_kb()
         return RemovalPass((), now_kb, now_kb)
@@ -111,15 +150,22 @@ def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> Remov
         clock,
         config.policy.stop_grace_s,
         lambda decision, now: governance.still_stands(decision, now, own_ids),
+        LastWord(lambda: word_on_disk(Path(config.paths.database))),
     )
     before_kb = available_kb()
     others = [one for one in holding if one.action is not Action.NOTIFY]
     reported = [Removal(one, Outcome.NOTIFIED, 0) for one in holding if one not in others]
     deadline_ns = clock.boot_ns() + int(_WAIT_S * 10**9)
-    ended = [*remover.remove(others, deadline_ns), *remover.close(0)]
-    done = (*reported, *ended)
-    of = RemovalPass(done, before_kb, available_kb())
-    handover.leave(Path(config.paths.database).parent, of)
+    stopper = Stopper()
+    remover.hurry = lambda: stopper.stopping
+    done = reported
+    with stopper.installed():
+        try:
+            done += remover.remove(others, deadline_ns)
+        finally:
+            done += remover.close(config.policy.stop_grace_s + _END_S if stopper.stopping else 0)
+            of = RemovalPass(tuple(done), before_kb, available_kb())
+            handover.leave(Path(config.paths.database).parent, of)
     return of
 
 

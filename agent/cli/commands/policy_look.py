@@ -10,7 +10,7 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock import Clock, SystemClock
@@ -30,11 +30,13 @@ from agent.policy.rules import RuleSet, needs_labels
 from agent.sources import activity, host_metrics, procfs
 from agent.sources.cgroup import reader
 from agent.sources.memory_pressure import why_missing
+from agent.store import handover
 from agent.store.installation import existing_installation_id
 from agent.store.queries import ContainerRow, History
 from agent.util.terminal import Say
 
 _STALE_TICKS = 3
+_DONE_ALREADY = "done already; it acts again once this was false for a moment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,17 @@ class Look:
             lambda: f"{BY_HAND}{secrets.token_hex(6)}",
         )
 
+    def explained(self) -> tuple[Standing, ...]:
+        """The standings, with a word on those whose rule has acted already and holds still."""
+        due = {(one.rule, one.container) for one in self.due()}
+        done = self.memory.arming.kept.keys() - due
+        return tuple(
+            replace(one, why=f"{one.why}; {_DONE_ALREADY}")
+            if one.acts and (one.rule.name, one.totals.container.key) in done
+            else one
+            for one in self.standings
+        )
+
     def is_stale(self, interval_s: float) -> bool:
         return self.age_s > _STALE_TICKS * interval_s
 
@@ -91,6 +104,8 @@ def look(config: Config) -> Look:
     installation = existing_installation_id(database.parent) or ""
     own_ids = own_container.own_ids()
     containers = _listed(config, clock)
+    # Before the history: what the agent takes meanwhile is known twice and not missed.
+    waiting = handover.waiting(database.parent)
     with History.open(database) as history:
         tick = history.last_tick()
         rows = history.containers_at(tick.timestamp_ms) if tick else ()
@@ -115,6 +130,8 @@ def look(config: Config) -> Look:
     now_ns = clock.boot_ns()
     longest_gap_ns = int(2.5 * config.interval_s * 10**9)
     memory = RuleMemory(longest_gap_ns, kept, now_ns)
+    for applied in waiting:
+        memory.done(applied.removals, now_ns)
     now = HostMoment(
         now_ns=now_ns,
         available_kb=host_metrics.available_kb(),

@@ -92,6 +92,7 @@ def test_one_decided_on_as_ended_that_runs_again_is_left_alone(
     [
         (Action.STOP, "exited", "it does not run any more"),
         (Action.PAUSE, "exited", "it does not run any more"),
+        (Action.RESTART, "exited", "it does not run any more"),
         (Action.PAUSE, "paused", "it is paused already"),
     ],
 )
@@ -106,6 +107,12 @@ def test_one_that_is_so_already_is_left_alone(
     ending = attempt(engine, of(action))
     assert (ending.outcome, ending.error) == (Outcome.GONE, said)
     assert changes(engine) == []
+
+
+def test_a_restart_decided_on_an_ended_one_starts_it(engine: RemovalEngine) -> None:
+    engine.kinds["look"] = lambda _: (200, about("exited"))
+    assert attempt(engine, of(Action.RESTART, Reason.EXITED)).outcome is Outcome.RESTARTED
+    assert changes(engine) == ["restart"]
 
 
 @each_action
@@ -185,4 +192,15 @@ def test_a_decision_s_own_grace_wins_over_the_setting(
 
 def test_a_report_asks_docker_for_no_change(engine: RemovalEngine) -> None:
     assert attempt(engine, of(Action.NOTIFY)).outcome is Outcome.NOTIFIED
+    assert changes(engine) == []
+
+
+@each_action
+def test_the_last_word_before_the_action_holds(engine: RemovalEngine, action: Action) -> None:
+    """A decision that waited for a worker is asked about when its turn comes."""
+    instead = removal.Ending(Outcome.NOTIFIED, "the policy is disarmed: by hand")
+    remover = Remover(engine.host, FrozenClock(), 0, last_word=lambda _: instead)
+    (one,) = remover.remove([of(action)], 60 * 10**9)
+    assert (one.outcome, one.error) == (instead.outcome, instead.error)
+    assert one.is_withheld
     assert changes(engine) == []

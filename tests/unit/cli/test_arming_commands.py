@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.cli.app import run
+from agent.daemon import status as status_file
+from agent.daemon.lock import AGENT_LOCK
 from agent.daemon.trust import word_on_disk
 from agent.errors import AgentError, PrivilegeError
 from agent.model.proof import ARMED, ArmingWord, ProofState
 from agent.store import proof_state
 from tests.unit.actions.receiver import receiving, status
+from tests.unit.builders import status as a_status
 from tests.unit.store.builders import a_tick, open_store
 
 KEY = "0123456789abcdef-not-to-be-seen"
@@ -24,7 +29,7 @@ KEY = "0123456789abcdef-not-to-be-seen"
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("agent.sources.host_metrics.require_root", lambda _: None)
     path = tmp_path / "agent.toml"
-    path.write_text(f'[paths]\ndatabase = "{tmp_path}/data/metrics.db"\n')
+    path.write_text(f'[paths]\ndatabase = "{tmp_path}/data/metrics.db"\nrun = "{tmp_path}/run"\n')
     path.chmod(0o600)
     return path
 
@@ -88,6 +93,41 @@ def test_only_root_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (("policy", "disarm"), ("policy", "arm"), ("notify", "test")):
         with pytest.raises(PrivilegeError):
             call(path, *words)
+
+
+@pytest.fixture
+def running(config: Path) -> Iterator[str]:
+    """The database of an agent that runs."""
+    run_dir = config.with_name("run")
+    run_dir.mkdir(mode=0o750)
+    its = f"{config.parent}/elsewhere/metrics.db"
+    status_file.write(run_dir, a_status(database=its))
+    lock = os.open(run_dir / AGENT_LOCK, os.O_RDWR | os.O_CREAT, 0o640)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield its
+    os.close(lock)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the lock is root's")
+@pytest.mark.parametrize("word", ["disarm", "arm"])
+def test_another_database_than_the_running_agent_s_is_refused(
+    config: Path, running: str, word: str
+) -> None:
+    with pytest.raises(AgentError) as caught:
+        call(config, "policy", word)
+    assert running in caught.value.message
+    assert str(database(config)) in caught.value.message
+    assert not database(config).parent.exists()
+    Path(running).parent.mkdir(mode=0o750)
+    assert call(config, "policy", word, "--database", running) == 0
+    assert word_on_disk(Path(running)).armed is (word == "arm")
+
+
+def test_a_database_that_nobody_has_is_refused_and_not_made(config: Path, tmp_path: Path) -> None:
+    other = tmp_path / "typo" / "metrics.db"
+    with pytest.raises(AgentError, match=f"no directory {other.parent}"):
+        call(config, "policy", "disarm", "--database", str(other))
+    assert not other.parent.exists()
 
 
 def hooked(config: Path, url: str) -> None:

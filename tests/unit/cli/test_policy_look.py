@@ -22,7 +22,7 @@ from tests.unit.agent_scene import Host, alpine
 from tests.unit.cli.test_policy import agent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from agent.model.container import Container
@@ -139,6 +139,7 @@ class Remover:
 
     def __init__(self, refused: str = "") -> None:
         self.refused = refused
+        self.hurry: Callable[[], bool] = lambda: False
         self.done: list[Decision] = []
 
     def remove(self, decisions: Sequence[Decision], deadline_ns: int) -> list[Removal]:

@@ -17,6 +17,8 @@ from agent.cli.commands import control
 from agent.config import Config
 from agent.daemon import status as status_file
 from agent.daemon.lock import AGENT_LOCK
+from agent.model.proof import ByHand
+from agent.store import by_hand
 from tests.unit.builders import status as a_status
 from tests.unit.builders import tick_status
 from tests.unit.grafana.make_db import make
@@ -180,3 +182,24 @@ def test_an_agent_whose_first_tick_is_not_done_says_so(
     code, text = told(config, capsys)
     assert code == 0
     assert "running, its first tick is not done yet" in text
+
+
+@needs_root
+def test_a_word_by_hand_is_told_before_the_agent_s_next_tick(
+    config: Config, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(config.paths.database).parent
+    status_file.write(held, a_status(database=config.paths.database))
+    by_hand.write(data, ByHand(armed=False, at_ms=9, why="migration", id="a"))
+    assert "DISARMED" in told(config, capsys)[1]
+    value = told_as_json(config, capsys)["status"]
+    assert isinstance(value, dict)
+    assert (value["armed"], value["disarmed_why"]) == (False, "by hand: migration")
+    disarmed = a_status(
+        database=config.paths.database, armed=False, disarmed_since_ms=9, disarmed_why="by hand"
+    )
+    status_file.write(held, disarmed)
+    by_hand.write(data, ByHand(armed=True, at_ms=10, id="b"))
+    assert "DISARMED" not in told(config, capsys)[1]
+    by_hand.write(data, ByHand(armed=True, at_ms=8, id="c"))
+    assert "DISARMED" in told(config, capsys)[1], "a budget did after that word"

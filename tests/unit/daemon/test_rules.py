@@ -82,6 +82,25 @@ def test_a_dry_run_records_each_decision_once_and_does_nothing(host: Host, actio
     assert host.docker.removed == host.docker.acted == []
 
 
+def test_a_dry_run_spends_nothing_of_the_run_after_it(host: Host) -> None:
+    """The scene's clock begins again as in the same boot."""
+    jobs(host)
+    run(host, rule(Action.RESTART), dry_run=True, seconds=50)
+    assert host.docker.acted == []
+    again = Host(host.directory)
+    jobs(again)
+    run(again, rule(Action.RESTART), seconds=50)
+    assert len(again.docker.acted) == 2
+    third = Host(host.directory)
+    jobs(third)
+    run(third, rule(Action.RESTART), dry_run=True, seconds=50)
+    assert [row[5] for row in deletions(host)].count("restarted") == 2
+    last = Host(host.directory)
+    jobs(last)
+    run(last, rule(Action.RESTART), seconds=50)
+    assert last.docker.acted == [], "what a real run did a dry one after it forgets not"
+
+
 @each_action
 def test_nothing_is_done_before_one_whole_tick_with_the_engine_back(
     host: Host, action: Action

@@ -179,6 +179,31 @@ def test_arming_by_hand_begins_with_whole_budgets_and_not_twice() -> None:
     assert proof.armed_by_hand(again, late).disarmed
 
 
+@pytest.mark.parametrize("at_ms", [0, 10**15])
+def test_each_word_by_hand_is_taken_up_once_however_the_clock_was_set(at_ms: int) -> None:
+    """Written with a clock that was behind, or far ahead of the one that disarms."""
+    spent = proof.after_tick(proof.after_tick(ProofState(), BAD, 100), BAD, 200)
+    hand = ByHand(armed=True, at_ms=at_ms, id="one")
+    fresh = proof.armed_by_hand(spent, hand)
+    assert not fresh.disarmed
+    again = proof.after_tick(proof.after_tick(fresh, BAD, 300), BAD, 400)
+    assert proof.armed_by_hand(again, hand).disarmed
+    recovered = again
+    for _ in range(15):
+        recovered = proof.after_tick(recovered, GOOD, 500)
+    assert not recovered.disarmed
+    once_more = proof.after_tick(proof.after_tick(recovered, BAD, 600), BAD, 700)
+    assert proof.armed_by_hand(once_more, hand).disarmed
+    assert not proof.armed_by_hand(once_more, ByHand(armed=True, at_ms=at_ms, id="two")).disarmed
+
+
+def test_a_word_by_hand_while_armed_ends_no_later_disarming() -> None:
+    hand = ByHand(armed=True, at_ms=10**15, id="one")
+    state = proof.armed_by_hand(ProofState(), hand)
+    state = proof.after_tick(proof.after_tick(state, BAD, 100), BAD, 200)
+    assert proof.armed_by_hand(state, hand).disarmed
+
+
 @given(st.lists(st.booleans(), max_size=60))
 def test_it_never_flaps(ticks: list[bool]) -> None:
     """Between a disarming and the next arming lie fifteen ticks at least."""
