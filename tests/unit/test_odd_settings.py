@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from agent.actions.notify.post import Target
-from agent.config import decode_config
+from agent.config import Config, GrafanaSettings, PolicySettings, decode_config
+from agent.config_outlets import MetricsSettings
 from agent.errors import ConfigError
 
 ODD = {
@@ -44,3 +49,16 @@ def test_loopback_addresses_are_taken_as_before() -> None:
     for listen in ("127.0.0.1:9436", "127.255.255.254:1", "[::1]:9436", ""):
         taken = decode_config(f'[metrics]\nlisten = "{listen}"', "agent.toml")
         assert taken.metrics.listen == listen
+
+
+def test_the_comments_of_the_package_s_file_are_the_defaults() -> None:
+    file = Path(__file__).parents[2] / "packaging/so1-agent/agent.toml"
+    text = re.sub(r"^# (?=\[|\w+ = )", "", file.read_text(encoding="utf-8"), flags=re.M)
+    config = decode_config(text, "agent.toml")
+    for section in ("[[policy.rule]]", "[proof]", "[notify]", "[images]", "[fleet]"):
+        assert f"\n{section}" in text
+    assert [one.name for one in config.policy.rule] == ["old-jobs"]
+    examples = {
+        "policy": PolicySettings(), "grafana": GrafanaSettings(), "metrics": MetricsSettings()
+    }  # fmt: skip
+    assert msgspec.structs.replace(config, **examples) == Config()

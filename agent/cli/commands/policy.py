@@ -121,11 +121,11 @@ def why(
     settings = with_overrides(load_config(config), paths__database=database)
     require_root("agent policy why")
     seen = look(settings)
-    found = [
+    exact = [one for one in seen.totals if container in (one.container.name, one.container.id)]
+    found = exact or [
         one
         for one in seen.totals
-        if container in (one.container.name, one.container.id)
-        or (len(container) >= _SHORTEST_ID and one.container.id.startswith(container))
+        if len(container) >= _SHORTEST_ID and one.container.id.startswith(container)
     ]
     if len(found) != 1:
         many = "Several containers begin" if found else "No container has this name or begins"

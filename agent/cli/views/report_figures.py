@@ -129,7 +129,12 @@ def parse_since(text: str) -> int:
     """`90s`, `30m`, `6h` or `7d` in milliseconds. Raises ConfigError."""
     match = re.fullmatch(r"(\d{1,9})\s*([smhd])", text.strip())
     span_ms = int(match[1]) * _UNIT_MS[match[2]] if match else 0
-    if not 0 < span_ms <= _LONGEST_MS:
+    if span_ms > _LONGEST_MS:
+        raise ConfigError(
+            f"--since {text!r} is too long: {_LONGEST_MS // _UNIT_MS['d']}d is the longest.",
+            "Nothing is kept longer.",
+        )
+    if span_ms <= 0:
         raise ConfigError(
             f"--since {text!r} is not a span of time.", "Write it as 90s, 30m, 6h or 7d."
         )

@@ -255,7 +255,9 @@ def _next(last: LastTick) -> Sheet:
         ("NEXT", "TIER", "NAME", "WHY"),
         rows,
         frozenset(),
-        "no governed container is there",
+        "no container of the built-in set is there; of your own rules: see agent policy plan"
+        if any(_own_rule(row) for row in last.containers)
+        else "no governed container is there",
     )
 
 

@@ -114,6 +114,9 @@ def test_why_takes_the_beginning_of_an_id_and_refuses_what_is_nobody_or_several(
     assert "No container" in installed("why", "nobody")[2]
     assert "No container" in installed("why", "333")[2]
     assert "Several containers" in installed("why", "2222")[2]
+    # A whole name is nobody else's id, however that begins.
+    installed.containers.append(container(5, "3333"))
+    assert installed("why", "3333")[1].startswith("3333 (555555555555)")
 
 
 def test_a_plan_has_what_would_be_done_in_order_and_touches_nothing(installed: Agent) -> None:

@@ -85,6 +85,13 @@ def test_a_span_that_is_none_is_refused_and_an_example_given(text: str) -> None:
     assert "6h" in raised.value.hint
 
 
+def test_a_span_beyond_what_is_kept_is_too_long_and_the_longest_is_named() -> None:
+    assert reports.parse_since("7320d") == 7320 * 86_400_000
+    for text in ("7321d", "99999999d"):
+        with pytest.raises(ConfigError, match=r"is too long: 7320d is the longest\."):
+            reports.parse_since(text)
+
+
 def test_the_host_has_its_last_least_mean_and_most(value: reports.Report, rows: Rows) -> None:
     ticks = within(rows.metrics)
 

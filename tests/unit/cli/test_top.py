@@ -358,3 +358,7 @@ def test_the_rule_of_ones_own_that_claims_a_container_stands_beside_it(
         assert "RULE" in text
         assert text.count("nightly-jobs") == 1
         assert "original-low" not in text
+    alone = replace(snapshot, containers=mine[:1], contenders=())
+    assert "see agent policy plan" in view.plain(alone, Choice(), END_MS)
+    nobody = replace(snapshot, containers=(), contenders=())
+    assert "no governed container is there" in view.plain(nobody, Choice(), END_MS)
