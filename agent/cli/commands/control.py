@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -16,18 +15,18 @@ from rich.console import Console
 
 from agent.actions import cron, kernel_modules
 from agent.actions.grafana import Grafana
-from agent.cli.commands.settings_of import settings_of
+from agent.cli.commands.settings_of import check_same, settings_of
 from agent.cli.views import status as render
 from agent.cli.views.drawing import folded
 from agent.cli.views.tables import Cell
-from agent.config import DEFAULT_CONFIG, Config, load_config
+from agent.config import Config
 from agent.daemon import keeping, teardown
 from agent.daemon import status as status_file
 from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
 from agent.daemon.signals import RELOAD
 from agent.daemon.status import Status
 from agent.daemon.trust import word_on_disk
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError
 from agent.model.removal import Outcome, Reason
 from agent.store import by_hand
 from agent.store.installation import existing_installation_id, remove_leftovers
@@ -84,13 +83,8 @@ def reload(config: Config, file: Path | None = None) -> int:
     value = status_file.read(run_dir)
     before = value.reloads if value else 0
     theirs = settings_of(value.pid) if value and agent_is_running(run_dir) else None
-    if theirs is not None and os.path.realpath(theirs) != os.path.realpath(file or DEFAULT_CONFIG):
-        if file is not None:
-            raise ConfigError(
-                f"The running agent reads {theirs}, not {file.absolute()}.",
-                "Change that one and leave --config out, or restart the agent with the other.",
-            )
-        load_config(theirs)
+    if theirs is not None:
+        check_same(theirs, file)
     if not signal_agent(run_dir, RELOAD):
         say("No agent is running.")
         return NOT_RUNNING

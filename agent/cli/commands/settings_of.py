@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agent.config import DEFAULT_CONFIG
+from agent.config import DEFAULT_CONFIG, load_config
+from agent.errors import ConfigError
 
 
 def settings_of(pid: int, proc: Path = Path("/proc")) -> Path | None:
@@ -25,3 +26,17 @@ def settings_of(pid: int, proc: Path = Path("/proc")) -> Path | None:
         if name == b"--config":
             given = Path(os.fsdecode(value if is_joined else next(options, b"")))
     return Path(here, given)
+
+
+def check_same(theirs: Path, named: Path | None) -> None:
+    """Raises ConfigError where `named` is another file than the agent's, and, where none is named,
+    for one of the agent's that does not pass."""
+    if os.path.realpath(theirs) == os.path.realpath(named or DEFAULT_CONFIG):
+        return
+    if named is None:
+        load_config(theirs)
+        return
+    raise ConfigError(
+        f"The running agent reads {theirs}, not {named.absolute()}.",
+        "Change that one and leave --config out, or restart the agent with the other.",
+    )
