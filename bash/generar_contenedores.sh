@@ -6,8 +6,6 @@ umask 077
 
 readonly E_FAILED=1 E_USAGE=2 E_ROOT=3
 readonly PREFIX=so1_contenedor_
-# shellcheck source=bash/lib/standin_image.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/lib/standin_image.sh"
 readonly LOW_STANDIN=so1-alpine-standin:local HIGH_STANDIN=so1-stress-standin:local
 readonly MAX_LOG_BYTES=$((1024 * 1024)) KEPT_LOGS=3
 readonly NAME_TRIES=5 MAX_FAILURES_IN_A_ROW=3 SETTLE_S=1
@@ -325,6 +323,8 @@ main() {
         shift
     done
     ((EUID == 0)) || fail "$E_ROOT" "Only root may do this: run it with sudo."
+    # shellcheck source=bash/lib/standin_image.sh
+    source "$(dirname -- "${BASH_SOURCE[0]}")/lib/standin_image.sh"
     check_settings
     if ((!force)) && ! agent_runs; then
         say "no agent runs, so there is nothing to do (--force starts containers all the same)"

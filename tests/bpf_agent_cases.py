@@ -275,7 +275,8 @@ class BpfAgentCases:
         with agent(place, "--interval", "3", *self.words) as one:
             one.wait_for("bpf=ready")
             mine = program_ids(one.process.pid)
-            assert len(mine) == 7
+            # The witness's, and that of the OOM killer, which some kernels refuse.
+            assert len(mine) in (7, 8)
             assert programs_there(mine) == mine
             one.signal(signal.SIGKILL)
             one.wait_end()

@@ -144,7 +144,9 @@ def test_each_engines_rows_are_its_own_and_one_that_stops_takes_no_others(place:
         assert service is not None
         service.send_signal(signal.SIGSTOP)
         try:
-            assert place.after_ticks(4).keys() == {"docker", "second"}
+            wait_until(
+                lambda: place.after_ticks(1).keys() == {"docker", "second"}, "podman is away"
+            )
         finally:
             service.send_signal(signal.SIGCONT)
         wait_until(lambda: place.after_ticks(1).get("podman") == {"same"}, "podman is back")
@@ -153,7 +155,9 @@ def test_each_engines_rows_are_its_own_and_one_that_stops_takes_no_others(place:
         place.docker.docker("unpause", "same")
         place.docker.pause_daemon()
         try:
-            assert place.after_ticks(4).keys() == {"second", "podman"}
+            wait_until(
+                lambda: place.after_ticks(1).keys() == {"second", "podman"}, "Docker is away"
+            )
         finally:
             place.docker.resume_daemon()
         wait_until(lambda: "docker" in place.after_ticks(1), "Docker is back")
