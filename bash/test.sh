@@ -37,7 +37,7 @@ are not root), keeps its Python environment in ~/.cache/so1 (root: /var/cache/so
   unit     tests that need no privilege (seconds)
   fleet    tests with real Prometheus, VictoriaMetrics and PostgreSQL (minutes)
   docker   tests with a real engine: the one that runs, or one of its own for the time
-  packages the Debian packages, built and installed in Debian trees; the container image (minutes)
+  packages the Debian packages, built and installed in Debian trees; the container image (with --full)
   vm       tests in guests with a real kernel under QEMU: debian12, debian13, sid; of the guests
            with another kernel (debian12-5.10, debian12-rt, debian13-rt, debian13-backports) the
            modules' and probes' tests; of debian13-arm64 these and the main job
@@ -314,7 +314,7 @@ measures="" # where coverage.py writes
 expression=""
 guest_timeout_s=2100
 guests=()
-wanted=(lint unit fleet docker packages lab vm)
+wanted=(lint unit fleet docker lab vm)
 
 parse_arguments() {
     while (($#)); do
@@ -326,6 +326,7 @@ parse_arguments() {
             --fast) wanted=(lint unit) ;;
             --full)
                 full=1
+                ((${#wanted[@]} == 1)) || wanted=(lint unit fleet docker packages lab vm)
                 guest_timeout_s=7200
                 guests=("${default_guests[@]}" sid "${kernel_guests[@]}" "${foreign_guests[@]}")
                 ;;

@@ -144,9 +144,7 @@ def test_each_engines_rows_are_its_own_and_one_that_stops_takes_no_others(place:
         assert service is not None
         service.send_signal(signal.SIGSTOP)
         try:
-            wait_until(
-                lambda: place.after_ticks(1).keys() == {"docker", "second"}, "podman is away"
-            )
+            wait_until(lambda: place.after_ticks(1).keys() == {"docker", "second"}, "podman is off")
         finally:
             service.send_signal(signal.SIGCONT)
         wait_until(lambda: place.after_ticks(1).get("podman") == {"same"}, "podman is back")
