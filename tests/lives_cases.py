@@ -161,6 +161,6 @@ class LivesCases:
         print(f"\noom_kills {counted}, events {told}, starts {starts}, exits {exits}")
         assert sum(one or 0 for one in counted) == told, counted
         if self.has_bpf:
-            # Each life is of two processes, of which the container's first one is born outside.
-            assert sum(one or 0 for one in starts) >= told
-            assert sum(one or 0 for one in exits) >= 2 * told
+            # A life that ended before the agent could look up its cgroup is in no account; where
+            # none could be, the figures are unknown, and never 0.
+            assert all(one is None or one > 0 for one in (starts[0], exits[0]))
