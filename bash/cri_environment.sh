@@ -39,15 +39,7 @@ main() {
         echo "cri_environment.sh: no agent is installed in $prefix; run ./bash/start.sh --install-only" >&2
         return 1
     fi
-    # Built aside: a helper that runs meanwhile keeps its own.
-    rm -rf -- "$prefix/cri.new"
-    /usr/bin/python3 -m venv "$prefix/cri.new"
-    "$prefix/cri.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-        --require-hashes -r "$source/requirements/cri.txt"
-    link_source "$prefix/cri.new" "$prefix/src"
-    chmod -R go-w "$prefix/cri.new"
-    rm -rf -- "$prefix/cri"
-    mv "$prefix/cri.new" "$prefix/cri"
+    install_side_environment "$source" "$prefix" cri
     echo "The environment of CRI's helper is in $prefix/cri." >&2
 }
 

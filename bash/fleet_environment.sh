@@ -40,15 +40,7 @@ main() {
         echo "fleet_environment.sh: no agent is installed in $prefix; run ./bash/start.sh --install-only" >&2
         return 1
     fi
-    # Built aside: a flush that runs meanwhile keeps its own.
-    rm -rf -- "$prefix/fleet.new"
-    /usr/bin/python3 -m venv "$prefix/fleet.new"
-    "$prefix/fleet.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-        --require-hashes -r "$source/requirements/fleet.txt"
-    link_source "$prefix/fleet.new" "$prefix/src"
-    chmod -R go-w "$prefix/fleet.new"
-    rm -rf -- "$prefix/fleet"
-    mv "$prefix/fleet.new" "$prefix/fleet"
+    install_side_environment "$source" "$prefix" fleet
     echo "The fleet's environment is in $prefix/fleet." >&2
 }
 

@@ -163,21 +163,12 @@ def _await_change(
         wanted = "paused" if decision.action is Action.PAUSE else "exited"
         return now.State.Status == wanted
 
-    deadline = time.monotonic() + GONE_TIMEOUT_S
-    while True:
-        with (
-            suppress(EngineUnavailableError),
-            answering(docker_host),
-            closing(connect(docker_host, POLL_TIMEOUT_S)) as api,
-        ):
-            now = look_up(api, decision.container_id)
-            if now is None:
-                return Ending(Outcome.GONE)
-            if changed(now):
-                return Ending(outcome)
-        if time.monotonic() >= deadline:
-            return Ending(Outcome.FAILED, problem[:MAX_ERROR])
-        time.sleep(POLL_S)
+    def ending(now: Inspected | None) -> Ending | None:
+        if now is None:
+            return Ending(Outcome.GONE)
+        return Ending(outcome) if changed(now) else None
+
+    return _await(docker_host, decision, ending, problem)
 
 
 def _stop(api: docker.APIClient, container_id: str, grace_s: int) -> None:
@@ -215,7 +206,20 @@ def _refused(docker_host: str, decision: Decision, error: docker.errors.APIError
 
 
 def _await_removal(docker_host: str, decision: Decision, outcome: Outcome, problem: str) -> Ending:
-    """`outcome` once Docker has no container of this id, FAILED with `problem` after a while.
+    """`outcome` once Docker has no container of this id, FAILED with `problem` after a while."""
+    return _await(
+        docker_host, decision, lambda now: Ending(outcome) if now is None else None, problem
+    )
+
+
+def _await(
+    docker_host: str,
+    decision: Decision,
+    ending: Callable[[Inspected | None], Ending | None],
+    problem: str,
+) -> Ending:
+    """What `ending` makes of the container, None where there is none, once it makes anything of it;
+    FAILED with `problem` after a while.
 
     Each look is a connection of its own, so that one broken by a restart of Docker tells nothing.
     """
@@ -226,8 +230,9 @@ def _await_removal(docker_host: str, decision: Decision, outcome: Outcome, probl
             answering(docker_host),
             closing(connect(docker_host, POLL_TIMEOUT_S)) as api,
         ):
-            if look_up(api, decision.container_id) is None:
-                return Ending(outcome)
+            found = ending(look_up(api, decision.container_id))
+            if found is not None:
+                return found
         if time.monotonic() >= deadline:
             return Ending(Outcome.FAILED, problem[:MAX_ERROR])
         time.sleep(POLL_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerKey, ContainerTotals, Tier
@@ -14,10 +13,6 @@ from agent.model.removal import Decision, Outcome
 from agent.model.tick import Tick
 from agent.policy import decide, governance
 from agent.policy.host_watch import HostWatch
-
-if TYPE_CHECKING:
-    pass
-
 
 CHANGED = (
     Outcome.REMOVED,

@@ -111,20 +111,11 @@ class Watch:
 @contextmanager
 def watching(config: Config, clock: Clock, say: Say) -> Iterator[Watch]:
     """A watch whose probes are ready. Raises SourceError where there can be none."""
-    outside = Outside(config, clock, say)
-    layout = outside.layout()
-    witness = outside.witness(layout)
-    watch = Watch(outside, layout, witness)
-    try:
-        while witness.poll().status == "starting":
-            time.sleep(0.05)
-        if witness.state.status != "ready":
-            reason = witness.state.reason
-            raise SourceError(reason[:1].upper() + reason[1:], witness.state.hint)
+    with _started(config, clock, say) as watch:
+        state = watch.witness.state
+        if state.status != "ready":
+            raise SourceError(state.reason[:1].upper() + state.reason[1:], state.hint)
         yield watch
-    finally:
-        watch.close()
-        witness.close()
 
 
 def glance(config: Config, clock: Clock, say: Say) -> Tick:
@@ -132,6 +123,13 @@ def glance(config: Config, clock: Clock, say: Say) -> Tick:
 
     Raises SourceError where no process source works.
     """
+    with _started(config, clock, say) as watch:
+        return watch.glance()
+
+
+@contextmanager
+def _started(config: Config, clock: Clock, say: Say) -> Iterator[Watch]:
+    """A watch of which it is known whether it has probes."""
     outside = Outside(config, clock, say)
     layout = outside.layout()
     witness = outside.witness(layout)
@@ -139,7 +137,7 @@ def glance(config: Config, clock: Clock, say: Say) -> Tick:
     try:
         while witness.poll().status == "starting":
             time.sleep(0.05)
-        return watch.glance()
+        yield watch
     finally:
         watch.close()
         witness.close()

@@ -32,6 +32,20 @@ link_source() {
     done
 }
 
+# install_side_environment SRC PREFIX NAME: PREFIX/NAME with what SRC/requirements/NAME.txt lists, for a
+# program beside the agent installed in PREFIX. Built aside: one that runs meanwhile keeps its own.
+install_side_environment() {
+    local source=$1 place=$2/$3
+    rm -rf -- "$place.new"
+    /usr/bin/python3 -m venv "$place.new"
+    "$place.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+        --require-hashes -r "$source/requirements/$3.txt"
+    link_source "$place.new" "$2/src"
+    chmod -R go-w "$place.new"
+    rm -rf -- "$place"
+    mv "$place.new" "$place"
+}
+
 # install_tree SRC PREFIX [LAUNCHER [STAGE]]: the run-time files, swapped in whole, and the `agent`
 # command.
 install_tree() {

@@ -15,10 +15,10 @@ import pytest
 
 from tests.agent_process import AgentProcess, rows
 from tests.containers import wait_until
-from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.docker.private_engine import PrivateEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 BELOW_MB = 500
 MOST_MB = 1500
@@ -32,18 +32,6 @@ done
 sleep infinity
 """
 """100 MB a second."""
-
-
-@pytest.fixture(scope="module")
-def module_engine() -> Iterator[PrivateEngine]:
-    with private_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(module_engine: PrivateEngine) -> Iterator[PrivateEngine]:
-    yield module_engine
-    module_engine.clear()
 
 
 def available_mb() -> int:

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.agent_process import PROJECT, rows
 from tests.containers import DockerCommandError
 from tests.docker.private_engine import PrivateEngine
-
-if TYPE_CHECKING:
-    pass
 
 _SHOWN = ("/usr", "/lib", "/lib64", "/bin", "/sbin")
 

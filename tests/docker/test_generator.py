@@ -10,16 +10,12 @@ import os
 import re
 import shutil
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.containers import wait_until
-from tests.docker.private_engine import PrivateEngine
-
-if TYPE_CHECKING:
-    pass
 from tests.docker.generator import KINDS, OURS, Generator, agent, generator, hold, is_locked
+from tests.docker.private_engine import PrivateEngine
 
 __all__ = ["agent", "generator"]
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.containers import ALPINE, STRESS
-from tests.docker.private_engine import PrivateEngine
-
-if TYPE_CHECKING:
-    pass
 from tests.docker.generator import KINDS, OURS, SCRIPT, Generator, agent, generator, is_locked
+from tests.docker.private_engine import PrivateEngine
 
 __all__ = ["agent", "generator"]
 

@@ -20,7 +20,7 @@ from agent.sources import activity
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests.containers import ALPINE, wait_until
-from tests.docker.private_engine import PrivateEngine, private_engine
+from tests.docker.private_engine import PrivateEngine
 from tests.docker.test_containers import decision, soon
 
 if TYPE_CHECKING:
@@ -34,18 +34,6 @@ match = { label = "job=*" }
 keep = 0
 action = "ACTION"
 """
-
-
-@pytest.fixture(scope="module")
-def module_engine() -> Iterator[PrivateEngine]:
-    with private_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def engine(module_engine: PrivateEngine) -> Iterator[PrivateEngine]:
-    yield module_engine
-    module_engine.clear()
 
 
 @pytest.fixture

@@ -8,15 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.containers import wait_until
 from tests.vm import modules_support as host
-
-if TYPE_CHECKING:
-    pass
 from tests.vm.loader import (
     HEADERS_MISSING,
     LOAD,

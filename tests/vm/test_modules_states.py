@@ -6,16 +6,12 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.vm import modules_support as host
 from tests.vm.figures_support import holds, own_cgroup, remove_cgroup
 from tests.vm.modules_support import scene
-
-if TYPE_CHECKING:
-    pass
 
 pytestmark = pytest.mark.usefixtures("modules")
 
