@@ -208,7 +208,12 @@ run_lab() {
 run_vm() {
     local guest=$1 status=0
     local -a more=() tests=(tests/vm)
-    ((full)) && more=(-- --full)
+    if ((full)); then
+        more=(-- --full)
+    elif [[ $guest != "${guests[-1]}" && -z $expression ]]; then
+        # What the kernel cannot change is shown once, in the last guest.
+        more=(-- --kernel-only)
+    fi
     if [[ " ${kernel_guests[*]} " == *" $guest "* ]]; then
         tests=("${kernel_tests[@]}")
         # 5.10 refuses the probes, which need atomics of 5.12 (docs/bpf.md).
