@@ -162,7 +162,17 @@ run_pytest() {
 
 run_lint() { run_pytest lint tests/unit/test_linters.py; }
 
-run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
+run_unit() {
+    local -a beside
+    side_by_side "$(nproc)"
+    run_pytest unit "${beside[@]}" tests/unit --ignore=tests/unit/test_linters.py
+}
+
+# side_by_side N: sets $beside to what runs N of a layer's files at once; coverage.py measures one.
+side_by_side() {
+    beside=()
+    [[ -n $measures ]] || beside=(-n "$1" --dist loadfile)
+}
 
 # measured: sets $runner to what runs a layer's pytest, with coverage.py where that is wanted.
 measured() {
@@ -186,10 +196,11 @@ run_fleet_17() {
 }
 
 run_docker() {
-    local -a runner
+    local -a runner beside
     measured
+    side_by_side 2 # mostly they wait, for ticks and for their own engines
     as_root "${runner[@]}" pytest -p no:cacheprovider -q -o junit_family=xunit1 \
-        --junit-xml="$results/docker.xml" \
+        --junit-xml="$results/docker.xml" "${beside[@]}" \
         "${selection[@]}" tests/docker
 }
 
