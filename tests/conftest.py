@@ -13,6 +13,7 @@ import pytest
 # Their assertions run in the layers' test files, and have to say what they compared there.
 pytest.register_assert_rewrite(
     *("tests.attribution_support", "tests.attribution_table", "tests.attribution_processes"),
+    *("tests.attribution_moves", "tests.bpf_history_cases"),
     *(
         "tests.bpf_agent_cases",
         "tests.bpf_trace_support",
