@@ -30,6 +30,7 @@ from tests.containers import (
     wait_until,
 )
 from tests.docker import newest_engine
+from tests.docker.engine_tree import INSTALLED, Inside, engine_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +45,8 @@ class PrivateEngine:
     directory: Path
     daemon: subprocess.Popen[bytes] | None = None
     log: list[str] = field(default_factory=list)
+    inside: Inside = field(default_factory=Inside)
+    program: str = field(default_factory=newest_engine.program)
 
     @property
     def host(self) -> str:
@@ -123,16 +126,31 @@ class PrivateEngine:
 
 
 @contextmanager
-def private_engine() -> Iterator[PrivateEngine]:
-    """An engine in a directory of its own, with both stand-in images, gone afterwards."""
-    for program in (newest_engine.program(), "docker", "busybox", "stress"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+def private_engine(which: str = INSTALLED) -> Iterator[PrivateEngine]:
+    """An engine in a directory of its own, with both stand-in images, gone afterwards.
+
+    `which` is the installed one, `newest` (Docker 29) or that of another suite (engine_tree).
+    """
+    Inside().need("docker", "busybox", "stress")
     if os.geteuid() != 0:
         pytest.skip("root is needed to start dockerd")
     # Not below /tmp: the path of a Unix socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-engine-", dir="/var/lib"))
-    engine = PrivateEngine(directory)
+    program = newest_engine.program()
+    if which != INSTALLED:
+        program = str(newest_engine.obtain()) if which == newest_engine.NAME else "dockerd"
+    suite = INSTALLED if which == newest_engine.NAME else which
+    try:
+        with engine_tree(suite, directory) as inside, _engine(directory, inside, program) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _engine(directory: Path, inside: Inside, program: str) -> Iterator[PrivateEngine]:
+    inside.need(program)
+    engine = PrivateEngine(directory, inside=inside, program=program)
     try:
         engine.daemon = _start(engine)
         for image, programs in ((ALPINE, ()), (STRESS, ("stress",))):
@@ -147,21 +165,20 @@ def private_engine() -> Iterator[PrivateEngine]:
             engine.clear()
             engine.daemon.terminate()
             engine.daemon.wait(timeout=60)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:
     place = engine.directory
     with (place / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
-            [
+            engine.inside.words(
                 # In a network namespace of its own: an engine without a bridge deletes the host's
                 # docker0, which is another engine's, when it starts.
-                *("unshare", "--net", newest_engine.program()),
+                *("unshare", "--net", engine.program),
                 *("--host", engine.host, "--data-root", str(place / "data")),
                 *("--exec-root", str(place / "exec"), "--pidfile", str(place / "pid")),
                 *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
-            ],
+            ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

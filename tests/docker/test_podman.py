@@ -27,14 +27,15 @@ from agent.sources.engine.inventory import Engine
 from tests.agent_process import rows, run_agent
 from tests.attribution_support import host_cgroup, move
 from tests.containers import cgroup_directory, wait_until
+from tests.docker.engine_tree import SUITES
 from tests.docker.private_podman import IMAGE, PrivatePodman, private_podman
 
 FAMILY = ("sh", "-c", "/bin/sleep 9999 & /bin/sleep 9999; true")
 
 
-@pytest.fixture(scope="module")
-def module_podman() -> Iterator[PrivatePodman]:
-    with private_podman() as made:
+@pytest.fixture(scope="module", params=SUITES)
+def module_podman(request: pytest.FixtureRequest) -> Iterator[PrivatePodman]:
+    with private_podman(request.param) as made:
         yield made
 
 
