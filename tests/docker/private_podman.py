@@ -22,6 +22,7 @@ import pytest
 from tests.containers import ALPINE, STRESS, DockerCommandError, remove_all, wait_until
 from tests.docker.engine_tree import INSTALLED, Inside, engine_tree
 from tests.docker.private_engine import _PATH, _archive
+from tests.docker.rootless import rootless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,6 +104,20 @@ def private_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
     directory = Path(tempfile.mkdtemp(prefix="so1-podman-", dir="/var/lib"))
     try:
         with engine_tree(suite, directory) as inside, _podman(directory, inside) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def rootless_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
+    """The same of a user's."""
+    Inside().need("busybox", "stress")
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to become another user")
+    directory = Path(tempfile.mkdtemp(prefix="so1-podman-", dir="/var/lib"))
+    try:
+        with rootless(suite, directory) as inside, _podman(directory, inside) as engine:
             yield engine
     finally:
         shutil.rmtree(directory, ignore_errors=True)
