@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 INSTALLED = "installed"
 """This machine's own engines, without a tree."""
-SUITES = (INSTALLED, *(pytest.param(one, marks=pytest.mark.full) for one in ("debian13", "sid")))
+OTHERS = ("debian13", "sid")
+"""Guests whose trees have other engines than Debian 12."""
+SUITES = (INSTALLED, *(pytest.param(one, marks=pytest.mark.full) for one in OTHERS))
 """Parameters: the installed engines, and with --full those of other suites, by a guest's name."""
 
 _ENTER = """

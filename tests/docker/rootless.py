@@ -37,11 +37,11 @@ def rootless(suite: str, directory: Path, *programs: str) -> Iterator[Inside]:
     """
     needed = []
     for program in (*_MAPPERS, *programs):
-        path = shutil.which(program)
-        if path is None:
+        found = shutil.which(program)
+        if found is None:
             package = "uidmap" if program in _MAPPERS else program
             pytest.skip(f"{program} is not installed ({package})")
-        needed.append(path)
+        needed.append(found)
     ids = f"{USER}:{_SUBORDINATE.start}:{len(_SUBORDINATE)}\n"
     home, run = directory / "home", directory / "run"
     more = {

@@ -22,7 +22,7 @@ from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests.agent_process import rows, run_agent
 from tests.containers import STRESS, wait_until
-from tests.docker.engine_tree import SUITES
+from tests.docker.engine_tree import INSTALLED, OTHERS
 from tests.docker.private_engine import PrivateEngine, rootless_engine
 from tests.docker.private_podman import PrivatePodman, rootless_podman
 from tests.docker.rootless import his_processes
@@ -76,14 +76,18 @@ class His:
             engine.close()
 
 
-def _engines() -> Iterator[object]:
-    for suite in SUITES:
-        name, marks = (suite, ()) if isinstance(suite, str) else (suite.values[0], suite.marks)
-        for kind in ("podman", "docker"):
-            yield pytest.param((kind, name), id=f"{kind}-{name}", marks=marks)
+_ENGINES = [
+    pytest.param(
+        (kind, suite),
+        id=f"{kind}-{suite}",
+        marks=() if suite == INSTALLED else pytest.mark.full,
+    )
+    for suite in (INSTALLED, *OTHERS)
+    for kind in ("podman", "docker")
+]
 
 
-@pytest.fixture(scope="module", params=_engines())
+@pytest.fixture(scope="module", params=_ENGINES)
 def module_engine(request: pytest.FixtureRequest) -> Iterator[His]:
     kind, suite = request.param
     with rootless_podman(suite) if kind == "podman" else rootless_engine(suite) as made:
