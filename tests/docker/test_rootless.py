@@ -135,6 +135,18 @@ def test_his_processes_are_his_containers_and_nobody_elses(his: His) -> None:
     assert told == wanted
 
 
+def test_one_with_the_hosts_pids_and_no_cgroup_has_no_rows_and_takes_nobody_elses(
+    his: His,
+) -> None:
+    """docs/engines.md, «A user's engines»: the engine's word alone proves nothing."""
+    box = his.run("--name", "hosts", "--pid=host", command=FAMILY)
+    first = his.first_pid(box)
+    assert os.readlink(f"/proc/{first}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    if box in Path(f"/proc/{first}/cgroup").read_text():
+        pytest.skip("needs a rootless engine without cgroups (cgroup v1)")
+    assert [row for row in his.look().values() if row.container.engine == "his"] == []
+
+
 def test_a_restarted_one_is_the_same_with_another_process(his: His) -> None:
     box = his.run("--name", "again")
     before = his.first_pid(box)
