@@ -128,6 +128,10 @@ def engine_tree(
 
 def _tree(name: str) -> Path:
     guest = find_guest(name)
+    # One that is there is whole, so nobody's build has to be waited for.
+    made = cache.directory() / guest.name / f"base-{base_key(guest)}"
+    if made.is_dir():
+        return made / "root"
     try:
         with cache.lock("build", f"the tree of {name}"):
             base = cache.obtain(
