@@ -230,7 +230,9 @@ def test_a_user_is_told_to_use_sudo(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parent", "status"), [("", 0), (str(os.getpid()), 0), ("1", 9), (f"{os.getpid()}1", 9)]
+    ("parent", "status"),
+    [("", 0), (str(os.getpid()), 0), ("1", 9), (f"{os.getpid()}1", 9)],
+    ids=["nobody", "this process", "init", "another one"],
 )
 def test_nothing_is_loaded_for_an_agent_that_has_ended(
     checkout: Path, parent: str, status: int
