@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# They count the kernel's OOM kills, which are the whole host's.
+_OOM_KILLS = frozenset({"test_before_oom", "test_lives", "test_oom"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where files run side by side (`--dist loadgroup`), each stays with one worker."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            name = "oom" if item.path.stem in _OOM_KILLS else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="module")
 def module_engine() -> Iterator[PrivateEngine]:
     with private_engine() as engine:
