@@ -88,8 +88,8 @@ def unseen(history: History, since_ms: int, count: int) -> tuple[UnseenSpan, ...
     found = history.rows(
         "SELECT engine, container_id, max(container_name) AS container_name, "
         "parent_name AS parent, process_name AS name, sum(count) AS processes, "
-        "sum(cpu_ms) AS cpu_ms, max(peak_rss_mb) AS peak_rss_mb FROM short_lived WHERE timestamp >= ? "
-        "GROUP BY engine, container_id, parent_name, process_name "
+        "sum(cpu_ms) AS cpu_ms, max(peak_rss_mb) AS peak_rss_mb FROM short_lived "
+        "WHERE timestamp >= ? GROUP BY engine, container_id, parent_name, process_name "
         "ORDER BY sum(cpu_ms) DESC, container_id, engine, process_name LIMIT ?",
         since_ms,
         count,
