@@ -2,7 +2,8 @@
 
 Each column of a bucket is described once: how it is made from ticks, and how it is folded from the
 finer level. Means are sums with counts, so that they can be folded again; a column that may be NULL
-has a count of its own. The tables and their views are in `migrations/0010_rollups.py`.
+has a count of its own. The tables and their views are in `migrations/0010_rollups.py`, a
+container's engine in `0065_engine_of_buckets.py`.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ HOST = Rollup(
 CONTAINER = Rollup(
     "container",
     "container_totals",
-    ("container_id", "container_name", "image", "tier"),
+    ("container_id", "container_name", "image", "tier", "engine"),
     (
         *_total("ticks", "count(*)"),
         *_figure("held_mb", "sum", "max"),

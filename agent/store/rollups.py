@@ -171,7 +171,7 @@ def gather(
 
 
 def largest(kind: Rollup, groups: Sequence[Group]) -> list[Group]:
-    """The largest by memory or CPU, and the others folded together (containers by tier).
+    """The largest by memory or CPU, and the others together (containers by tier and engine).
 
     Each takes the better of its two places, so that at least half of them are the very largest by
     either.
@@ -194,7 +194,7 @@ def largest(kind: Rollup, groups: Sequence[Group]) -> list[Group]:
 
 def others_of(kind: Rollup, key: Key) -> Key:
     """The key of the row that stands for `key` among the others."""
-    return ("", OTHERS, "", key[-1]) if kind is CONTAINER else (0, OTHERS)
+    return ("", OTHERS, "", *key[3:]) if kind is CONTAINER else (0, OTHERS)
 
 
 def is_others(kind: Rollup, key: Key) -> bool:
@@ -252,7 +252,10 @@ def _container(connection: sqlite3.Connection, key: Key) -> Key:
     query = f"SELECT id FROM rollup_containers WHERE {where}"  # noqa: S608
     found = connection.execute(query, key).fetchone()
     if found is None:
-        insert = f"INSERT INTO rollup_containers ({', '.join(CONTAINER.key)}) VALUES (?, ?, ?, ?)"  # noqa: S608
+        insert = (
+            f"INSERT INTO rollup_containers ({', '.join(CONTAINER.key)})"  # noqa: S608
+            f" VALUES ({', '.join('?' * len(key))})"
+        )
         return (connection.execute(insert, key).lastrowid,)
     return (found[0],)
 

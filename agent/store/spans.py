@@ -68,12 +68,12 @@ def verdicts(from_ms: int, to_ms: int) -> str:
 def containers(from_ms: int, to_ms: int) -> str:
     """Every container that was among the largest of a bucket, those that held most first."""
     return (
-        "SELECT container_id, max(container_name) AS container_name, max(image) AS image,"  # noqa: S608
+        "SELECT engine, container_id, max(container_name) AS container_name, max(image) AS image,"  # noqa: S608
         " max(tier) AS tier, sum(ticks) AS ticks, max(held_mb_max) AS max_held_mb,"
         " sum(cpu_usage_sum) / sum(ticks) AS mean_cpu_percent, sum(starts) AS starts,"
         " sum(exits) AS exits, sum(oom_kills) AS oom_kills"
         f" FROM {_view('container', _CONTAINER_LEVELS, from_ms, to_ms)} AND container_id <> ''"
-        " GROUP BY container_id ORDER BY max_held_mb DESC, container_id"
+        " GROUP BY engine, container_id ORDER BY max_held_mb DESC, container_id, engine"
     )
 
 

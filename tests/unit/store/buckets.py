@@ -120,7 +120,7 @@ def keyed(rows: list[Row], *key: str) -> Keyed:
     return found
 
 
-CONTAINER_KEY = ("container_id", "container_name", "image", "tier")
+CONTAINER_KEY = ("container_id", "container_name", "image", "tier", "engine")
 
 
 def members(groups: Keyed, memory: str, cpu: str) -> Keyed:
@@ -142,7 +142,7 @@ def members(groups: Keyed, memory: str, cpu: str) -> Keyed:
         elif len(key) == 2:
             found[0, "(others)"] += rows
         else:
-            found["", "(others)", "", key[-1]] += rows
+            found["", "(others)", "", *key[3:]] += rows
     return found
 
 
