@@ -13,6 +13,7 @@
  */
 #include "records.h"
 #include "typed.h"
+#include "untyped.h"
 
 /* include/uapi/linux/bpf.h */
 #define NO_WAKEUP 1
@@ -541,37 +542,6 @@ int on_free(void *ctx)
 		COUNT(late);
 	}
 	clear(record, pid, start_ns);
-	return 0;
-}
-
-/* --- cgroups ------------------------------------------------------------------------------- */
-
-int on_mkdir(void *ctx)
-{
-	kptr cgroup = ARG(ctx, 0);
-
-	if (!cgroup_is_ours(cgroup))
-		return 0;
-
-	struct cgroup_record *record = cgroup_record(cgroup_id(cgroup), cgroup);
-
-	if (record)
-		record->born = 1;
-	return 0;
-}
-
-int on_rmdir(void *ctx)
-{
-	kptr cgroup = ARG(ctx, 0);
-
-	if (!cgroup_is_ours(cgroup))
-		return 0;
-
-	u64 id = cgroup_id(cgroup);
-	struct cgroup_record *record = cgroups.lookup(&id);
-
-	if (record)
-		record->gone = 1;
 	return 0;
 }
 

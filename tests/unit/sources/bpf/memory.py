@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
-from agent.sources.bpf.offsets import EXIT_BYTES, OOM_BYTES, SLOT_BLOCK, SLOTS
+from agent.sources.bpf.offsets import EXIT_BYTES, NAME_BYTES, OOM_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import WITNESS
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Memory:
         self.generations = self._shared("generations", SLOTS // SLOT_BLOCK * 8)
         self.ring = self._shared("exits", 2 * PAGE + 2 * EXIT_BYTES)
         self.ooms = self._shared("ooms", 2 * PAGE + 2 * OOM_BYTES)
+        self.names = self._shared("names", 2 * PAGE + 2 * NAME_BYTES)
         self.counters: list[records.CpuCounters] = [records.CpuCounters(), records.CpuCounters()]
         self._end = 0
 
