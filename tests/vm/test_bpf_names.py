@@ -1,4 +1,4 @@
-"""Cgroups of a moment and their names in a guest, on every kernel and mode of cgroups of the lab."""
+"""Cgroups of a moment and their names in a guest, on every kernel and mode of cgroups."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from agent.sources.bpf.ring import Ring
 _MANY = NAME_BYTES // records.CGROUP_NAME.size // 4
 
 
-class Names:
+class CgroupNames:
     """The reader of one ring buffer of names. Any thread may call its methods."""
 
     def __init__(self, fd: int, counters: Callable[[], Sequence[CpuCounters]]) -> None:

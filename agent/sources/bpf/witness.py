@@ -23,7 +23,7 @@ from agent.sources.bpf import records
 from agent.sources.bpf.exits import Exits, Gatherer
 from agent.sources.bpf.kept import DIRECTORY
 from agent.sources.bpf.loader import read_counters
-from agent.sources.bpf.names import Names
+from agent.sources.bpf.names import CgroupNames
 from agent.sources.bpf.offsets import EXIT_BYTES
 from agent.sources.bpf.ooms import Ooms, kernel_symbols
 from agent.sources.bpf.programs import Order
@@ -87,7 +87,7 @@ class Witness:
         self._table: ProcessTable | None = None
         self._exits: Gatherer | None = None
         self._ooms: Ooms | None = None
-        self._names: Names | None = None
+        self._names: CgroupNames | None = None
         self._seam = Seam()
         self._gone_since: dict[int, int] = {}
         self._ended_since: dict[ProcessKey, int] = {}
@@ -151,7 +151,7 @@ class Witness:
             return read_counters(maps["counters"], cpus)
 
         self._ooms = Ooms(maps["ooms"].fd, counters, kernel_symbols())
-        self._names = Names(maps["names"].fd, counters)
+        self._names = CgroupNames(maps["names"].fd, counters)
         buffers = (self._ooms, self._names)
         self._exits = Gatherer(Exits(maps["exits"].fd, EXIT_BYTES), counters, buffers)
         self._exits.start()
@@ -298,7 +298,7 @@ class Witness:
 
 
 def _missing(without: Sequence[str]) -> tuple[str, str]:
-    """What follows from programs that this kernel refuses, and what to do; "" where nothing does."""
+    """What follows from programs that this kernel refuses, and what to do; "" without any."""
     if not without:
         return "", ""
     reason = " ".join(_WITHOUT[one] for one in sorted(without))

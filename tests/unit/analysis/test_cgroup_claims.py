@@ -19,7 +19,7 @@ from tests.unit.analysis.cpu_kernel import view as bpf_view
 
 A, B = ContainerKey("docker", "a" * 64), ContainerKey("docker", "b" * 64)
 ROOT, ENGINE, PLACE, LIVING, NEW, BELOW = 1, 2, 3, 10, 20, 21
-"""Cgroups: the host's, the engine's own, where it keeps containers, one container, and made ones."""
+"""Cgroups: the host's, the engine's, where it keeps containers, a container's, and made ones."""
 
 
 def bpf(names: dict[int, CgroupName], parents: dict[int, int] | None = None) -> BpfView:

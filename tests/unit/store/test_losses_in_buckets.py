@@ -36,7 +36,11 @@ def older(path: Path, tmp_path: Path) -> Path:
     connection = sqlite3.connect(path)
     for level in ("5m", "1h"):
         for begin in (GONE, CLOSED):
-            given = {"timestamp": begin, "first_ms": begin + 1, "last_ms": begin + 60_000}
+            given: dict[str, object] = {
+                "timestamp": begin,
+                "first_ms": begin + 1,
+                "last_ms": begin + 60_000,
+            }
             given |= {"source": "modules", "checks_n": 2, "events_lost": 9}
             _insert(connection, f"rollup_host_{level}", given)
     connection.execute("UPDATE rollup_until SET until = ?", (CLOSED + FIVE,))

@@ -111,6 +111,16 @@ class Memory:
             self.ooms[at : at + len(raw)] = raw
         struct.pack_into("=Q", self.ooms, PAGE, end + len(raw))
 
+    def name(self, one: records.CgroupNameRecord) -> None:
+        """The record of a cgroup's name in its ring buffer, whole."""
+        raw = struct.pack("=II", records.CGROUP_NAME.size, 0) + records.CGROUP_NAME.pack(*one)
+        raw = raw.ljust((len(raw) + 7) & ~7, b"\0")
+        (end,) = struct.unpack_from("=Q", self.names, PAGE)
+        for half in (0, NAME_BYTES):
+            at = 2 * PAGE + half + end
+            self.names[at : at + len(raw)] = raw
+        struct.pack_into("=Q", self.names, PAGE, end + len(raw))
+
     @property
     def given(self) -> int:
         """Bytes of exits so far, of which the reader has `taken`."""
