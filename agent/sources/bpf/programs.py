@@ -38,7 +38,7 @@ class ProgramSet:
 
 
 WITNESS = ProgramSet(
-    sources=("witness.c", "cgroups.c", "oom.c"),
+    sources=("witness.c", "births.c", "ends.c", "snapshot.c", "cgroups.c", "oom.c"),
     maps={
         "slots": (4, records.PROCESS_RECORD.size),
         "spilled": (records.PROCESS_KEY.size, records.PROCESS_RECORD.size),

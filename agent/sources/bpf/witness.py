@@ -48,14 +48,14 @@ log = logging.getLogger(__name__)
 _DEADLINE_NS = 300 * 10**9
 """A compile takes a second natively and half a minute under emulation."""
 _KEEP_GONE_NS = 60 * 10**9
-"""A removed cgroup's record and name stay this long after it was first seen so, and until a tick has
-accounted for it: its processes are freed later than its directory, and every reader of the totals
-shall have met it."""
+"""A removed cgroup's record and name stay this long after it was first seen so, and until a tick
+has accounted for it: its processes are freed later than its directory, and every reader of the
+totals shall have met it."""
 
 _WITHOUT = {
     "on_name": "lives of containers between two ticks may be nobody's: this kernel refuses the "
     "probe of cgroups' names.",
-    "on_oom": "OOM kills are known by the kernel's log alone: this kernel refuses the probe of them.",
+    "on_oom": "OOM kills are known by the kernel's log alone: this kernel refuses their probe.",
 }
 
 _TRIES = 3
