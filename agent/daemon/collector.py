@@ -134,8 +134,8 @@ class Collector:
         works.
         """
         interruptions = self.interruptions
-        # Before the kernel's own counters: what an engine has reported by now they have counted, and
-        # the next sample does not count it again.
+        # Before the kernel's own counters, which have what an engine has reported by now: the next
+        # sample does not count it again.
         engine_ooms = {
             ContainerKey(name, key): count
             for name, lives in self._lives.items()
