@@ -94,7 +94,7 @@ class ChecksSpan:
     most_added: int
     events_lost: int
     events_corrected: int | None = None
-    """None, as the next two, where the span was read from buckets: they keep what is lost."""
+    """None, as the next two, where buckets of the span are older than these figures in them."""
     events_late: int | None = None
     events_missed: int | None = None
 

@@ -105,6 +105,8 @@ _SURE = (
 _UNSURE = ("container_count", "psi_memory", "psi_cpu")
 _CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
 
+_LOSSES = ("events_lost", "events_corrected", "events_late", "events_missed")
+
 HOST = Rollup(
     "host",
     "metrics LEFT JOIN attribution_checks USING (timestamp)",
@@ -123,7 +125,7 @@ HOST = Rollup(
         *(column for name in _CHECKS for column in _figure(name, "sum", "max")),
         *_total("conflict_ticks", "sum(conflict > 0)"),
         *_total("unverified_ticks", "sum(unverified > 0)"),
-        *_total("events_lost"),
+        *(column for name in _LOSSES for column in _total(name)),
     ),
     (*_SURE, *_UNSURE),
 )

@@ -61,8 +61,14 @@ def verdicts(from_ms: int, to_ms: int) -> str:
         "most_added": "max(added_max)",
         "events_lost": "sum(events_lost)",
     }
-    listed = ", ".join(f"coalesce({made}, 0) AS {name}" for name, made in figures.items())
-    return f"SELECT {listed} FROM {view}"  # noqa: S608
+    listed = [f"coalesce({made}, 0) AS {name}" for name, made in figures.items()]
+    # Buckets from before these were kept do not know them: then the whole span does not.
+    listed += [
+        f"CASE WHEN total(checks_n > 0 AND {name} IS NULL) = 0 THEN coalesce(sum({name}), 0) END"
+        f" AS {name}"
+        for name in ("events_corrected", "events_late", "events_missed")
+    ]
+    return f"SELECT {', '.join(listed)} FROM {view}"  # noqa: S608
 
 
 def containers(from_ms: int, to_ms: int) -> str:
