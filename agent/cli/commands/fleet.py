@@ -137,7 +137,10 @@ def ship(
 
     if not settings.fleet.dsn:
         raise AgentError("No centre is set.", "Set dsn under [fleet] in /etc/so1/agent.toml.")
-    done = shipper.flush(Path(settings.paths.database), settings.fleet.dsn, _identity(settings))
+    fleet = settings.fleet
+    done = shipper.flush(
+        Path(settings.paths.database), fleet.dsn, _identity(settings), fleet.options
+    )
     begun = f", a new epoch ({done.begun})" if done.begun else ""
     typer.echo(f"{done.rows} rows shipped{begun}.")
     return 0
