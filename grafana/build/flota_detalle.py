@@ -8,6 +8,7 @@ from grafana.build import flota_equipos_sql as hosts
 from grafana.build import flota_sucesos_sql as happened
 from grafana.build import panels as p
 from grafana.build.contenedores_detalle import COLOURED, TIERS
+from grafana.build.contenedores_muertes import CAUSES
 from grafana.build.flota_panels import rows, series
 from grafana.build.layout import Grid
 
@@ -139,12 +140,14 @@ def events(grid: Grid) -> None:
         _linked(
             p.table(
                 "Muertes por OOM",
-                "Contenedores en los que el kernel mató procesos por falta de memoria en el rango, "
-                "según memory.events de su cgroup. «La última» es el comienzo de su tramo.",
+                "Procesos que el kernel mató por falta de memoria en el rango, por contenedor, "
+                "proceso y causa, y cuánta memoria tenían. De un equipo que nunca envió ninguno se "
+                "cuenta lo que dice memory.events de sus contenedores, por tramos y sin proceso.",
                 rows(happened.OOM),
             )
             .decimals(0)
-            .override_by_name("Retenida (máximo)", [p.prop("unit", p.MIB), p.prop("decimals", 1)])
+            .override_by_name("Causa", [CAUSES, COLOURED, p.prop("custom.width", 150)])
+            .override_by_name("Tenía (máximo)", [p.prop("unit", p.MIB), p.prop("decimals", 1)])
             .override_by_name("La última", _WHEN)
         ),
         12,
@@ -153,8 +156,8 @@ def events(grid: Grid) -> None:
     grid.add(
         p.bars(
             "Muertes por OOM en el Tiempo",
-            "Procesos muertos por falta de memoria en los contenedores de todos los equipos "
-            "elegidos. 0 es que no hubo ninguno.",
+            "Procesos muertos por falta de memoria en todos los equipos elegidos, también los de "
+            "ningún contenedor. 0 es que no hubo ninguno.",
             series(happened.OOM_OVER_TIME),
         )
         .decimals(0)

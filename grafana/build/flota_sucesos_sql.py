@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from grafana.build.flota_sql import CONTAINER, HOST, NAMES, PICKED, RANGE, point, points, rows
 
+# Each kill by its record. A host that has sent none ever (its agent is older, or has no witness but
+# the counter) is told by what its containers' cgroups counted.
+_KILLS = f"""muertes AS (
+  SELECT installation, timestamp, container_name, image, process_name, cause,
+    anon_mb + file_mb + shmem_mb AS tenia, 1::bigint AS n
+  FROM so1.oom_kills WHERE {RANGE} AND {PICKED}
+  UNION ALL
+  SELECT installation, timestamp, container_name, image, '', 'unknown', NULL, oom_kills
+  FROM {rows(CONTAINER, "container_name, image, oom_kills")}
+  WHERE oom_kills > 0 AND installation NOT IN (
+    SELECT installation FROM so1.cursors WHERE stream = 'oom_kills' AND last_id > 0
+  )
+)"""
+
 EVENTS = f"""
 WITH idas AS (
   SELECT count(*) FILTER (WHERE outcome = 'removed') AS eliminados,
     count(*) FILTER (WHERE outcome = 'failed') AS fallidos
   FROM so1.removals WHERE {RANGE} AND {PICKED}
-)
+),
+{_KILLS}
 SELECT (SELECT eliminados FROM idas)::float8 AS "Eliminados",
   (SELECT fallidos FROM idas)::float8 AS "Fallidos",
-  (SELECT coalesce(sum(oom_kills), 0) FROM {rows(CONTAINER, "oom_kills")})::float8 AS "OOM",
+  (SELECT coalesce(sum(n), 0) FROM muertes)::float8 AS "OOM",
   (SELECT count(*) FROM so1.epochs WHERE {PICKED} AND reason = 'fork'
     AND extract(epoch FROM began_at) * 1000 BETWEEN $__from AND $__to)::float8
     AS "Bifurcaciones",
@@ -50,21 +65,22 @@ FROM puntos LEFT JOIN sumas USING (g) ORDER BY 1
 """
 
 OOM = f"""
-WITH {NAMES}
+WITH {NAMES},
+{_KILLS}
 SELECT equipo AS "Equipo", container_name AS "Contenedor", image AS "Imagen",
-  sum(oom_kills)::float8 AS "OOM", max(held_mb_max)::float8 AS "Retenida (máximo)",
-  to_timestamp(max(timestamp) / 1000.0) AS "La última", installation AS "Id"
-FROM {rows(CONTAINER, "container_name, image, oom_kills, held_mb_max")}
-  JOIN nombres USING (installation)
-WHERE oom_kills > 0 GROUP BY equipo, container_name, image, installation
-ORDER BY 4 DESC, 1, 2, 3 LIMIT 100
+  process_name AS "Proceso", cause AS "Causa", sum(n)::float8 AS "OOM",
+  max(tenia)::float8 AS "Tenía (máximo)", to_timestamp(max(timestamp) / 1000.0) AS "La última",
+  installation AS "Id"
+FROM muertes JOIN nombres USING (installation)
+GROUP BY equipo, container_name, image, process_name, cause, installation
+ORDER BY 6 DESC, 1, 2, 3, 4, 5 LIMIT 100
 """
 
 OOM_OVER_TIME = f"""
 WITH {points(CONTAINER)},
+{_KILLS},
 sumas AS (
-  SELECT timestamp / {point(CONTAINER)} AS g, sum(oom_kills) AS v
-  FROM {rows(CONTAINER, "oom_kills")} GROUP BY 1
+  SELECT timestamp / {point(CONTAINER)} AS g, sum(n) AS v FROM muertes GROUP BY 1
 )
 SELECT to_timestamp(g * {point(CONTAINER)} / 1000.0) AS time, coalesce(v, 0)::float8 AS "OOM"
 FROM puntos LEFT JOIN sumas USING (g) ORDER BY 1
