@@ -296,5 +296,7 @@ def _rights(connection: CentreConnection, superuser: bool) -> None:
     if superuser:
         for statement in schema.public_revocations():
             connection.run(statement)
+        # A question over many partitions is compiled for longer than it runs.
+        connection.run(f"ALTER DATABASE {database} SET jit = off")
         connection.run(f"ALTER ROLE {schema.AGENT} SET log_parameter_max_length = 0")
         connection.run(f"ALTER ROLE {schema.AGENT} SET temp_file_limit = '64MB'")

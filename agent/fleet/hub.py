@@ -75,6 +75,8 @@ def initialise(connection: CentreConnection, shards: Mapping[str, str]) -> tuple
             _make(connection)
         for name, dsn in shards.items():
             _add(connection, name, dsn)
+        database = connection.value("SELECT quote_ident(current_database())")
+        connection.run(f"ALTER DATABASE {database} SET jit = off")
     return look(connection)
 
 

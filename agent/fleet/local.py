@@ -20,8 +20,8 @@ import msgspec
 from agent.errors import AgentError
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import Stream
-from agent.store import database as sqlite
 from agent.store import failures
+from agent.store import reading as sqlite
 from agent.util import files
 
 _JOINED = {"c": "rollup_containers", "n": "rollup_names"}

@@ -129,6 +129,8 @@ class _Flush:
         self._streams = streams
         self._begun = ""
         self._columns_taken: dict[str, frozenset[str]] = {}
+        """By function, once one is to be called."""
+        self._said: set[str] = set()
 
     def run(self) -> Flushed:
         self._take_up()
@@ -291,24 +293,27 @@ class _Flush:
 
         Its rows go without the others, which `agent fleet init` there would make room for.
         """
-        if stream.name not in self._columns_taken:
+        if not self._columns_taken:
             found = self._centre.rows(
-                "SELECT p.proargnames FROM pg_catalog.pg_proc p"
+                "SELECT p.proname, p.proargnames FROM pg_catalog.pg_proc p"
                 " JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
-                " WHERE n.nspname = 'so1_api' AND p.proname = %s",
-                (f"ingest_{stream.name}",),
+                " WHERE n.nspname = 'so1_api'"
             )
-            names = {str(name).removeprefix("p_") for (row,) in found for name in row or ()}
-            self._columns_taken[stream.name] = frozenset(names)
-            missing = [one.name for one in stream.columns if one.name not in names]
-            if found and missing:
-                log.warning(
-                    "centre=older stream=%s not-taken=%s hint=%s",
-                    stream.name,
-                    ",".join(missing),
-                    "agent fleet init at the centre",
-                )
-        return self._columns_taken[stream.name]
+            self._columns_taken = {
+                str(function): frozenset(str(name).removeprefix("p_") for name in names or ())
+                for function, names in found
+            }
+        taken = self._columns_taken.get(f"ingest_{stream.name}", frozenset())
+        missing = [one.name for one in stream.columns if one.name not in taken]
+        if taken and missing and stream.name not in self._said:
+            self._said.add(stream.name)
+            log.warning(
+                "centre=older stream=%s not-taken=%s hint=%s",
+                stream.name,
+                ",".join(missing),
+                "agent fleet init at the centre",
+            )
+        return taken
 
     def _keep(self, cursors: dict[str, Cursor], epoch: str = "") -> None:
         changed = _changed(self.state, cursors=cursors, epoch=epoch or self.state.epoch)
