@@ -30,13 +30,13 @@ def _status() -> int:
     say = Say(sys.stderr)
     try:
         if sys.argv[1:3] == ["fleet", "ship"]:
-            from agent.fleet import ship  # noqa: PLC0415
+            from agent.fleet.ship import plain_options, ship  # noqa: PLC0415
             from agent.util import streams  # noqa: PLC0415
 
-            options = ship.plain_options(sys.argv[3:])
+            options = plain_options(sys.argv[3:])
             if options is not None:
                 config = options.get("config")
-                streams.out(ship.ship(Path(config) if config else None, options.get("database")))
+                streams.out(ship(Path(config) if config else None, options.get("database")))
                 return 0
         from agent.cli.app import run  # noqa: PLC0415
 
