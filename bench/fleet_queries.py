@@ -125,15 +125,15 @@ def fill(one: Server, hosts: int, now_ms: int) -> dict[str, int]:
                 f" FROM generate_series(1, {hosts}) h"
             )
             found[stream.name] = one.ask(f"SELECT count(*) FROM so1.{stream.name}")[0][0]
-    for name, each, values in (("removals", 1000, _REMOVED), ("oom_kills", 100, _KILLED)):
+    for name, count, values in (("removals", 1000, _REMOVED), ("oom_kills", 100, _KILLED)):
         columns = [column.name for column in BY_NAME[name].columns]
         one.ask(
             f"INSERT INTO so1.{name} (installation, epoch, id, timestamp, {', '.join(columns)})"
-            f" SELECT {installation}, {epoch}, n, {now_ms} - n * {30 * DAY // each}::bigint - h,"
+            f" SELECT {installation}, {epoch}, n, {now_ms} - n * {30 * DAY // count}::bigint - h,"
             f" {', '.join(values.get(column, 'NULL') for column in columns)}"
-            f" FROM generate_series(1, {hosts}) h, generate_series(1, {each}) n"
+            f" FROM generate_series(1, {hosts}) h, generate_series(1, {count}) n"
         )
-        found[name] = hosts * each
+        found[name] = hosts * count
     one.ask("VACUUM ANALYZE")
     return found
 
