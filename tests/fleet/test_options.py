@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agent.fleet.streams import CONTAINERS_1M, HOSTS_1M, OPTIONAL, PROCESSES_5M, STREAMS
+from agent.fleet.streams import (
+    CONTAINERS,
+    CONTAINERS_1M,
+    HOSTS_1M,
+    OOM_KILLS,
+    OPTIONAL,
+    PROCESSES_5M,
+    STREAMS,
+)
 from agent.store.minutes import Minutes
 from tests.unit.store.builders import a_tick, open_store
 
@@ -71,3 +79,22 @@ def test_a_copy_of_a_disk_ships_nothing_twice_of_what_is_off_meanwhile(
         found = centre.rows(stream, host)
         assert found == sorted([*host.rows(stream), *old.rows(stream)[3:]], key=found.index)
         assert len(found) == 5 + 4
+
+
+def test_containers_of_two_engines_with_one_name_and_id_are_two_at_the_centre(
+    centre: Centre, host: Host
+) -> None:
+    for table in ("rollup_containers", "oom_kills"):
+        if not any(row[1] == "engine" for row in host.run(f"PRAGMA table_info({table})")):
+            host.run(f"ALTER TABLE {table} ADD COLUMN engine TEXT NOT NULL DEFAULT 'docker'")
+    for stream in (CONTAINERS, OOM_KILLS):
+        host.write(stream, 2, time.time_ns() // 10**6 - 60_000)
+    host.run("UPDATE rollup_containers SET container_id = 'a', container_name = 'web'")
+    host.run("UPDATE rollup_containers SET engine = 'podman' WHERE id = 1")
+    host.run("UPDATE oom_kills SET engine = 'podman' WHERE id = 2")
+    host.flush()
+    place = [one.name for one in CONTAINERS.columns].index("engine") + 2
+    found = {(*row[2:4], row[place]) for row in centre.rows(CONTAINERS, host)}
+    assert found == {("a", "web", "podman"), ("a", "web", "docker")}
+    assert centre.rows(OOM_KILLS, host) == host.rows(OOM_KILLS)
+    assert centre.rows(OOM_KILLS, host)[1][-1] == "podman"
