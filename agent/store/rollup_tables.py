@@ -33,6 +33,8 @@ LEVELS = (
     Level("1h", 3_600_000, "5m"),
     Level("1d", 86_400_000, "1h"),
 )
+MINUTE = Level("1m", 60_000, "")
+"""Beside them, of hosts and containers, where a fleet asks for it: a queue that nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ REMOVALS = Rollup(
 
 KINDS = (HOST, CONTAINER, PROCESS, REMOVALS)
 
+MINUTE_TABLES = tuple(kind.table(MINUTE) for kind in (HOST, CONTAINER))
 FINE_TABLES = tuple(kind.table(LEVELS[0]) for kind in KINDS)
 COARSE_TABLES = (
     *(kind.table(level) for level in LEVELS[1:] for kind in KINDS),
@@ -189,8 +192,8 @@ def promised() -> dict[str, tuple[str, ...]]:
     keys = {"host": (), "container": (CONTAINER_KEY,), "process": PROCESS_KEY}
     found = {
         kind.table(level): ("id", "timestamp", *keys.get(kind.name, kind.key), *kind.stored)
-        for level in LEVELS
-        for kind in KINDS
+        for level in (MINUTE, *LEVELS)
+        for kind in (KINDS if level in LEVELS else (HOST, CONTAINER))
     }
     found["agent_stops"] = ("id", "timestamp", "until")
     found["rollup_containers"] = ("id", *CONTAINER.key)

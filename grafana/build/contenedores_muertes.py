@@ -9,6 +9,12 @@ from grafana.build.layout import Grid
 
 CHOSEN = f"({sql.ANY_CONTAINER} OR container_id IN (${{contenedor:sqlstring}}))"
 HOUR_MS = 3_600_000
+CAUSES = p.words(
+    limit=("límite", p.USED),
+    host=("equipo sin memoria", p.BAD),
+    sysrq=("a mano", p.ACCENT),
+    unknown=("desconocida", p.QUIET),
+)
 
 KILLS = f"""
 WITH {sql.ENGINES}
@@ -65,12 +71,7 @@ def over(grid: Grid) -> None:
         .override_by_name(
             "Causa",
             [
-                p.words(
-                    limit=("límite", p.USED),
-                    host=("equipo sin memoria", p.BAD),
-                    sysrq=("a mano", p.ACCENT),
-                    unknown=("desconocida", p.QUIET),
-                ),
+                CAUSES,
                 COLOURED,
                 p.prop("custom.width", 150),
             ],

@@ -129,14 +129,20 @@ READERS = {
         f"rollup_{kind}_{level}_timestamp": (
             f"SELECT * FROM rollup_{kind}_{level} WHERE timestamp > 1"
         )
-        for kind in ("host", "container", "process", "removals")
-        for level in ("5m", "1h", "1d")
+        for kind, level in (
+            *(
+                (kind, level)
+                for kind in ("host", "container", "process", "removals")
+                for level in ("5m", "1h", "1d")
+            ),
+            *(("host", "1m"), ("container", "1m")),
+        )
     },
     **{
         f"rollup_container_{level}_container": (
             f"SELECT 1 FROM rollup_container_{level} WHERE container = 1 AND timestamp > 1"
         )
-        for level in ("5m", "1h", "1d")
+        for level in ("1m", "5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
     "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
