@@ -176,7 +176,7 @@ def test_pressure_that_breaks_off_begins_anew() -> None:
     for now_s, percent in ((10, 25), (11, 25), (12, 20), (13, 25), (14.9, 25)):
         watch.seen(pressed(now_s, percent))
     assert not watch.is_due(at(14.9))
-    assert watch.now(at(15), 25).since_ns == {20: at(13)}
+    assert watch.now(at(15), 25).since_ns == {20: at(12)}
 
 
 def test_without_a_trigger_pressure_is_read_each_second() -> None:
