@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from agent.errors import AgentError
@@ -28,6 +29,15 @@ def _status() -> int:
     """What the command line gives, its error printed."""
     say = Say(sys.stderr)
     try:
+        if sys.argv[1:3] == ["fleet", "ship"]:
+            from agent.fleet.ship import plain_options, ship  # noqa: PLC0415
+            from agent.util import streams  # noqa: PLC0415
+
+            options = plain_options(sys.argv[3:])
+            if options is not None:
+                config = options.get("config")
+                streams.out(ship(Path(config) if config else None, options.get("database")))
+                return 0
         from agent.cli.app import run  # noqa: PLC0415
 
         return run()

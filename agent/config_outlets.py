@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -49,8 +49,18 @@ class FleetSettings(Section, frozen=True):
     secret_file: AbsolutePath = "/etc/so1/fleet.secret"  # noqa: S105 - where it is, not it
     flush_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 300
     """From flush to flush, give or take a tenth."""
+    resolution: Literal["5m", "60s"] = "5m"
+    """The finest buckets of hosts and containers that are shipped; `60s` adds a level."""
+    processes: Literal["", "top:20"] = ""
+    """`top:20`: the processes of each bucket too, by number and name."""
     environment: AbsolutePath = f"{PREFIX}/fleet"
     """The Python environment that has the driver."""
+
+    @property
+    def options(self) -> frozenset[str]:
+        """What this host ships beside what every host does, as `agent.fleet.streams` names it."""
+        wanted = {"minutes": self.resolution == "60s", "processes": bool(self.processes)}
+        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 class WebhookSettings(Section, frozen=True):

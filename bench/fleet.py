@@ -103,6 +103,7 @@ class PlayedHost:
             self.identity,
             Path(),
             self.state,
+            STREAMS,
         )
         done = one.run()
         self.state = one.state

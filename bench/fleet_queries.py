@@ -39,6 +39,32 @@ ROOMY = {
 }
 RANGES = {"6 h": 6 * HOUR, "36 h": 36 * HOUR, "7 d": 7 * DAY, "30 d": 30 * DAY}
 
+_REMOVED = {
+    "decision": "'d' || n",
+    "container_id": "md5(h || ' ' || n) || md5(n::text)",
+    "container_name": "'c' || n % 50",
+    "image": "'image'",
+    "tier": "'low'",
+    "rank": "1",
+    "reason": "CASE n % 3 WHEN 0 THEN 'exited' ELSE 'excess-low' END",
+    "held_mb": "5",
+    "cpu_usage": "1",
+    "outcome": "CASE n % 20 WHEN 0 THEN 'failed' ELSE 'removed' END",
+    "rule": "'rule-' || n % 4",
+    "engine": "'docker'",
+}
+_KILLED = {
+    "pid": "n",
+    "process_name": "'worker'",
+    "container_id": "md5(h || ' ' || n % 10) || md5((n % 10)::text)",
+    "container_name": "'service-' || (h * 7 + n % 10) % 400",
+    "image": "'image'",
+    "cgroup": "''",
+    "cause": "CASE n % 4 WHEN 0 THEN 'global' ELSE 'limit' END",
+    "anon_mb": "100",
+    "used_mb": "128",
+}
+
 
 def _values(stream: Stream) -> str:
     """SQL for each column: plausible, and different from host to host and time to time."""
@@ -99,17 +125,17 @@ def fill(one: Server, hosts: int, now_ms: int) -> dict[str, int]:
                 f" FROM generate_series(1, {hosts}) h"
             )
             found[stream.name] = one.ask(f"SELECT count(*) FROM so1.{stream.name}")[0][0]
-    removals = BY_NAME["removals"]
-    one.ask(
-        f"INSERT INTO so1.removals (installation, epoch, id, timestamp, "
-        f"{', '.join(column.name for column in removals.columns)})"
-        f" SELECT {installation}, {epoch}, n, {now_ms} - n * 2592000::bigint,"
-        " 'd', md5(n::text), 'c' || n % 50, 'image', 'low', 1,"
-        " CASE n % 3 WHEN 0 THEN 'exited' ELSE 'excess-low' END, 5, 1, 'removed', 9, '', 1, 2"
-        f" FROM generate_series(1, {hosts}) h, generate_series(1, 1000) n"
-    )
+    for name, count, values in (("removals", 1000, _REMOVED), ("oom_kills", 100, _KILLED)):
+        columns = [column.name for column in BY_NAME[name].columns]
+        one.ask(
+            f"INSERT INTO so1.{name} (installation, epoch, id, timestamp, {', '.join(columns)})"
+            f" SELECT {installation}, {epoch}, n, {now_ms} - n * {30 * DAY // count}::bigint - h,"
+            f" {', '.join(values.get(column, 'NULL') for column in columns)}"
+            f" FROM generate_series(1, {hosts}) h, generate_series(1, {count}) n"
+        )
+        found[name] = hosts * count
     one.ask("VACUUM ANALYZE")
-    return {**found, "removals": hosts * 1000}
+    return found
 
 
 def measure(one: Server, now_ms: int) -> dict[str, dict[str, list[float]]]:

@@ -69,6 +69,27 @@ def oom_kills_of(engine: PrivateEngine, container: str) -> int:
     raise AssertionError(f"{directory} does not tell what was killed in it")
 
 
+def total_of(found: list[dict[str, Any]], name: str) -> int:
+    return sum(one[name] or 0 for one in found)
+
+
+def short_lived(tmp_path: Path, name: str) -> dict[str, int]:
+    """How many processes of a name no tick saw, by container."""
+    found = rows(
+        tmp_path / "db/metrics.db",
+        "SELECT container_id, sum(count) AS count FROM short_lived WHERE process_name = ?"
+        " GROUP BY container_id",
+        name,
+    )
+    return {one["container_id"]: one["count"] for one in found}
+
+
+def seconds(word: str) -> float:
+    """What the shell's `times` prints: 0m0.240s."""
+    minutes, _, rest = word.partition("m")
+    return 60 * int(minutes) + float(rest.removesuffix("s"))
+
+
 def cpu_s_of(engine: PrivateEngine, container: str) -> float:
     """The kernel's own count, of the life that the container has now."""
     pid = engine.inspect(container)["State"]["Pid"]
@@ -148,6 +169,8 @@ class LivesCases:
     def test_every_oom_kill_of_a_container_that_docker_starts_again_and_again_is_counted(
         self, engine: PrivateEngine, agent: AgentProcess, tmp_path: Path
     ) -> None:
+        # What a container that goes on living shows is the runtime's own: it forks, in the cgroup.
+        control = engine.run(image=STRESS, command=("sleep", "600"))
         since = engine.now()
         box = engine.run("--restart", "always", *_LITTLE, image=STRESS, command=_MUCH)
         wait_until(lambda: len(engine.events(since, "oom")) >= 5, "it has died five times")
@@ -158,9 +181,53 @@ class LivesCases:
         found = totals(tmp_path, box)
         counted = [one["oom_kills"] for one in found]
         starts, exits = ([one[name] for one in found] for name in ("starts", "exits"))
-        print(f"\noom_kills {counted}, events {told}, starts {starts}, exits {exits}")
+        lives = len(engine.events(since, "die"))
+        print(f"\noom_kills {counted}, events {told}, lives {lives}, {starts=}, {exits=}")
         assert sum(one or 0 for one in counted) == told, counted
-        if self.has_bpf:
-            # A life that ended before the agent could look up its cgroup is in no account; where
-            # none could be, the figures are unknown, and never 0.
-            assert all(one is None or one > 0 for one in (starts[0], exits[0]))
+        if not self.has_bpf:
+            assert set(starts) == set(exits) == {None}
+            return
+        quiet = totals(tmp_path, control)
+        own_starts, own_exits = (total_of(quiet, name) for name in ("starts", "exits"))
+        # In each life stress forks the one that dies by OOM, and ends with it.
+        assert total_of(found, "starts") == (own_starts + 1) * lives, (starts, own_starts)
+        assert total_of(found, "exits") == (own_exits + 2) * lives, (exits, own_exits)
+        named = short_lived(tmp_path, "stress")
+        print(f"short-lived {named}")
+        assert named.keys() == {box[:12]}
+        # One that a tick met was seen, and is not among them.
+        assert 2 * (lives - len(found)) <= named[box[:12]] <= 2 * lives
+
+    def test_the_cpu_of_lives_between_two_ticks_is_their_container_s(
+        self, engine: PrivateEngine, agent: AgentProcess, tmp_path: Path
+    ) -> None:
+        """The oracle: the clock of the shell that burns it, in the container's log."""
+        burn = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; times"
+        since = engine.now()
+        box = engine.run("--restart", "always", command=("sh", "-c", burn))
+        wait_until(lambda: len(engine.events(since, "die")) >= 5, "it has lived five times")
+        wait_until(lambda: not_again(engine, box), "Docker does not start it again")
+        wait_until(lambda: engine.inspect(box)["State"]["Status"] == "exited", "it has ended")
+        wait_for_ticks(agent, 1)
+        spent = sum(map(seconds, engine.docker("logs", box).split()))
+        found = totals(tmp_path, box)
+        first = rows(
+            tmp_path / "db/metrics.db",
+            "SELECT max(timestamp) AS at FROM metrics WHERE timestamp < ?",
+            found[0]["timestamp"],
+        )
+        moments = [first[0]["at"], *(one["timestamp"] for one in found)]
+        lengths = [(now - then) / 1000 for then, now in pairwise(moments)]
+        lives = len(engine.events(since, "die"))
+        stored = {
+            name: sum((one[name] or 0.0) / 100 * s for one, s in zip(found, lengths, strict=True))
+            for name in ("cpu_usage", "cpu_short_lived")
+        }
+        print(f"\n{lives} lives, {spent:.2f} s, stored {stored}")
+        if not self.has_bpf:
+            assert {one["cpu_short_lived"] for one in found} == {None}
+            return
+        # The runtime's own part, before the shell, is the container's too.
+        assert stored["cpu_usage"] >= 0.9 * spent
+        assert stored["cpu_short_lived"] >= 0.9 * spent * (lives - len(found)) / lives
+        assert short_lived(tmp_path, "sh").keys() == {box[:12]}

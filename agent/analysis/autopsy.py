@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from agent.model.bpf import ProcessExit
 from agent.model.cgroup_names import container_like
-from agent.model.container import ContainerKey
+from agent.model.container import DOCKER, ContainerKey
 from agent.model.oom import (
     LoggedKill,
     MemoryLevel,
@@ -186,6 +186,7 @@ def _autopsy(
         name=(mark.comm if mark else "") or (logged.comm if logged else ""),
         container_id=victim.id if victim else "",
         container_name=own.name,
+        engine=victim.engine if victim else DOCKER,
         image=own.image,
         cgroup=cgroup,
         memory=memory,

@@ -7,10 +7,10 @@ explains. Pure: the figures of two moments in, the account out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from agent.analysis import short_lived
+from agent.analysis import cgroup_claims, short_lived
 from agent.model.accounts import Balance, ContainerShare, CpuAccounts, Residency
 from agent.model.bpf import BpfView, CgroupEvents
 from agent.model.container import CgroupView, ContainerKey, ShortLivedCommand
@@ -22,16 +22,20 @@ def owners(
     cgroups: CgroupView,
     before: CpuAccounts | None = None,
     seen: Mapping[int, ContainerKey] | None = None,
+    listed: Iterable[ContainerKey] = (),
 ) -> dict[int, ContainerKey]:
     """Container by cgroup id, of all cgroups that a container has or had.
 
     Directories that came and went between two ticks are found through their parents, those of a
     container that has ended or was started again through what `before` knew, and those of lives
-    between two ticks through `seen`: ids that somebody saw when they began.
+    between two ticks through the names that they were made with, of containers that have a cgroup
+    or are `listed`, and through `seen`: ids that somebody saw when they began.
     """
     owner = {**(seen or {}), **(before.owner if before is not None else {})}
     for container, cgroup in cgroups.containers.items():
         owner.update(dict.fromkeys(cgroup.ids, container))
+    foreign = frozenset[int]().union(*(one.ids for one in cgroups.foreign.values()))
+    owner |= cgroup_claims.claimed(view, owner, foreign, [*cgroups.containers, *listed])
     for start in view.parents:
         line: list[int] = []
         cgroup_id = start
@@ -98,6 +102,9 @@ def settle_accounts(
         balance = before.balances.get(container)
         if usage is not None:
             balances[container] = Balance(usage, now, life_id)
+        elif now and looked and not life_id:
+            # Its life is over, and some of its processes are not settled yet.
+            balances[container] = Balance(0, now)
         if balance is None:
             if usage is None:
                 # It had no cgroup at the last tick and has none now, but lives in between.
@@ -108,7 +115,7 @@ def settle_accounts(
             if before.totals is None or not is_known:
                 continue
             balance = Balance(0, {})
-        elif life_id == balance.life_id and usage is None:
+        elif life_id == balance.life_id and usage is None and (life_id or not looked):
             continue
         past_events = changed.get((container, False), nothing)
         events = changed.get((container, True), nothing)

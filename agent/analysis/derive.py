@@ -101,7 +101,13 @@ def _settle(
     return cpu_accounting.settle_accounts(
         previous.accounts,
         bpf,
-        cpu_accounting.owners(bpf, view, previous.accounts, sample.cgroup_owners),
+        cpu_accounting.owners(
+            bpf,
+            view,
+            previous.accounts,
+            sample.cgroup_owners,
+            [one.key for one in sample.containers.value or ()],
+        ),
         cpu_accounting.process_cpu_ns(sample.snapshot, bpf, process_cpu_ns),
         container_cpu_ns(view),
         {key: cgroup.life_id for key, cgroup in view.containers.items()},

@@ -199,12 +199,16 @@ def _explained(
     not_yet, events = Unknown.NOT_YET, share.events
     earlier = before.counters.get(container)
     read_ns = cgroup.read_ns if cgroup is not None else now_ns
-    if earlier is None or read_ns <= earlier.read_ns:
+    since_ns = earlier.read_ns if earlier is not None else None
+    if earlier is None and (cgroup is None or share.past_ns):
+        # Its first tick, and a life of it has ended: all that was since the last tick, of whomever.
+        since_ns = before.snapshot_ns or None
+    if since_ns is None or read_ns <= since_ns:
         if cgroup is None:
             return _Explained(not_yet, not_yet, not_yet, not_yet)
         # Its first tick: there is no interval that its CPU could be held against.
         return _Explained(not_yet, not_yet, events.starts, events.exits)
-    elapsed_ns = read_ns - earlier.read_ns
+    elapsed_ns = read_ns - since_ns
     return _Explained(
         short_lived_percent=_percent(share.short_lived_ns, elapsed_ns),
         unexplained_percent=100.0 * share.unexplained_ns / elapsed_ns,

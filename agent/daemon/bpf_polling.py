@@ -41,6 +41,9 @@ class BpfPolling:
         if state.status == "off" and not self._reported:
             self._reported = True
             self._say(f"bpf: {state.reason} {state.hint}".rstrip() + " Rows are unverified.")
+        if state.status == "ready" and state.reason and not self._reported:
+            self._reported = True
+            self._say(f"bpf: {state.reason} {state.hint}".rstrip())
         if state.status != "ready":
             missing = state.reason or state.status
             return Part(None, now_ns, missing, pending=state.status == "starting")
@@ -88,8 +91,10 @@ class BpfPolling:
 
     @property
     def problem(self) -> str:
-        """One sentence where it does not work, else ""."""
+        """One sentence where it does not work, or not all of it, else ""."""
         if self._witness is None:
             return ""
         state = self._witness.poll()
-        return f"bpf: {state.reason} {state.hint}".strip() if state.status == "off" else ""
+        if state.status != "off" and not state.reason:
+            return ""
+        return f"bpf: {state.reason} {state.hint}".strip()

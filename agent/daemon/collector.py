@@ -134,6 +134,13 @@ class Collector:
         works.
         """
         interruptions = self.interruptions
+        # Before the kernel's own counters, which have what an engine has reported by now: the next
+        # sample does not count it again.
+        engine_ooms = {
+            ContainerKey(name, key): count
+            for name, lives in self._lives.items()
+            for key, count in lives.ooms().items()
+        }
         # The engines' lists come first: what is read after it lies close together, or the parts of
         # a container's CPU would not add up to the whole. A container born behind it is asked for.
         containers = self._stopwatch.time("docker", lambda: self._list(fresh=fresh))
@@ -166,11 +173,7 @@ class Collector:
             cgroups=view,
             host=host,
             activity=activity,
-            engine_ooms={
-                ContainerKey(name, key): count
-                for name, lives in self._lives.items()
-                for key, count in lives.ooms().items()
-            },
+            engine_ooms=engine_ooms,
             cgroup_owners={
                 one: ContainerKey(name, key)
                 for name, lives in self._lives.items()

@@ -44,6 +44,10 @@ class Outlets:
 
             self._shipping = Shipping(config, config_file, clock)
             store.hold_ms = self._shipping.hold_ms
+            if config.fleet.resolution == "60s":
+                from agent.store.minutes import Minutes  # noqa: PLC0415 - see above
+
+                store.minutes = Minutes(clock.boot_ns)
             undo.push("fleet", self._shipping.close)
         if config.notify.wanted:
             from agent.daemon.notifying import Notifying  # noqa: PLC0415 - see above

@@ -72,6 +72,8 @@ class BpfFacts:
     bcc: str
     """BCC's version, "" where it cannot be used."""
     bcc_problem: str
+    partial: str = ""
+    """What the running agent's probes go without on this kernel, "" where nothing or none runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,9 @@ def bpf(facts: Facts, config: Config) -> Check:
         )
     if bpf.problem:
         return Check("BPF", State.DEGRADED, f"{bpf.problem} Rows are unverified.", bpf.hint)
+    if bpf.partial:
+        remedy = "report what the agent logs as bpf=partial"
+        return Check("BPF", State.DEGRADED, bpf.partial, remedy)
     if bpf.events is None:
         return Check("BPF", State.OK, "types are there; the kernel's configuration is not readable")
     return Check("BPF", State.OK, "the kernel has tracing and tells its types (BTF)")

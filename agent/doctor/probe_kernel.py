@@ -89,7 +89,20 @@ def bpf_facts(config: Config) -> BpfFacts:
         events=_kernel_has("CONFIG_BPF_EVENTS"),
         bcc=version,
         bcc_problem=bcc_problem,
+        partial=_partial_probes(Path(config.paths.run)),
     )
+
+
+def _partial_probes(run: Path) -> str:
+    """By the running agent's own word: only a load tells what a kernel refuses."""
+    from agent.daemon import status
+
+    try:
+        told = status.read(run)
+    except AgentError:
+        return ""
+    word = told.bpf if told is not None else ""
+    return word.removeprefix("ready: ") if word.startswith("ready: ") else ""
 
 
 def oom_facts(*, root: bool) -> OomFacts:

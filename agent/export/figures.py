@@ -31,6 +31,8 @@ class ContainerMetrics:
 
     id: str
     """Its cgroup's path, as cAdvisor has it."""
+    engine: str
+    """Whose container it is: another engine may have one of the same name."""
     name: str
     image: str
     tier: str
@@ -84,8 +86,8 @@ class ExportedFigures:
     host: HostFigures
     processes: int
     checks: AttributionCounts
-    containers_by_state: Mapping[str, int] | None
-    """None while Docker does not answer."""
+    containers_by_state: Mapping[tuple[str, str], int] | None
+    """By engine and state; None while none answers."""
     containers: tuple[ContainerMetrics, ...]
     left_out: int
     """Running containers beyond the bound, the smallest."""
@@ -122,7 +124,9 @@ def figures_of(
     chosen = {one.container.key for one in shown}
     by_state = None
     if record.container_count is not None:
-        by_state = dict(Counter(str(one.container.state) for one in record.totals))
+        by_state = dict(
+            Counter((one.container.engine, str(one.container.state)) for one in record.totals)
+        )
     return ExportedFigures(
         version=version,
         tick_s=record.wall_ns / 10**9,
@@ -172,6 +176,7 @@ def _containers(
         made.append(
             ContainerMetrics(
                 id=identity,
+                engine=label(container.engine),
                 name=label(container.name),
                 image=label(container.image),
                 tier=str(totals.tier),

@@ -16,7 +16,7 @@ from prometheus_client.samples import Exemplar
 from agent.analysis import counters as names
 from agent.export.figures import ContainerMetrics, ExportedFigures, label
 
-_ID = ("id", "name", "image")
+_ID = ("id", "name", "image", "engine")
 
 
 def render(figures: ExportedFigures, as_openmetrics: bool) -> tuple[str, bytes]:
@@ -232,9 +232,9 @@ def _containers(figures: ExportedFigures) -> Iterator[Metric]:
     if figures.containers_by_state is not None:
         yield _gauges(
             "so1_containers",
-            "Containers that Docker lists, by their state.",
-            ("state",),
-            [((state,), count) for state, count in sorted(figures.containers_by_state.items())],
+            "Containers that the engine lists, by their state.",
+            ("engine", "state"),
+            sorted(figures.containers_by_state.items()),
         )
     of = _Containers(figures.containers)
     yield of.gauge(
@@ -320,7 +320,7 @@ class _Containers:
     """Families with one series a container; a figure that is not known has none."""
 
     def __init__(self, containers: tuple[ContainerMetrics, ...]) -> None:
-        self._keyed = [((one.id, one.name, one.image), one) for one in containers]
+        self._keyed = [((one.id, one.name, one.image, one.engine), one) for one in containers]
 
     def gauge(
         self, name: str, text: str, figure: Callable[[ContainerMetrics], float | None]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from agent.fleet import entrance, schema
 from agent.fleet.connection import CentreConnection
 from agent.fleet.errors import FleetError
-from agent.fleet.streams import DAY_MS, STREAMS
+from agent.fleet.streams import ALL_STREAMS, DAY_MS
 
 OLDEST_SERVER = 150000
 _INSTALLATION = re.compile(r"[0-9a-f]{32}")
@@ -143,7 +143,7 @@ def forget(connection: CentreConnection, installation: str) -> int:
             "DELETE FROM so1.installations WHERE installation = %s RETURNING 1", (installation,)
         ):
             raise _unknown(installation)
-        for stream in STREAMS:
+        for stream in ALL_STREAMS:
             rows += int(
                 connection.value(
                     f"WITH gone AS (DELETE FROM so1.{stream.name} WHERE installation = %s"  # noqa: S608
@@ -242,7 +242,7 @@ def _update(connection: CentreConnection, found: int) -> None:
     """Gives a schema of an older agent the columns and the streams that came since, and the
     functions that take them. Older agents leave them empty."""
     statements = []
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         there = {
             str(name)
             for (name,) in connection.rows(
@@ -275,7 +275,7 @@ def _days(connection: CentreConnection, facts_days: int | None, figures_days: in
     )
     facts, figures = connection.rows("SELECT facts_days, figures_days FROM so1.settings")[0]
     today = time.time_ns() // 10**6 // DAY_MS
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         step = stream.partition_ms // DAY_MS
         first = (today - (facts if stream.is_fact else figures)) // step * step * DAY_MS
         # Only the first time: what a longer retention would have kept is gone.
@@ -296,5 +296,7 @@ def _rights(connection: CentreConnection, superuser: bool) -> None:
     if superuser:
         for statement in schema.public_revocations():
             connection.run(statement)
+        # A question over many partitions is compiled for longer than it runs.
+        connection.run(f"ALTER DATABASE {database} SET jit = off")
         connection.run(f"ALTER ROLE {schema.AGENT} SET log_parameter_max_length = 0")
         connection.run(f"ALTER ROLE {schema.AGENT} SET temp_file_limit = '64MB'")

@@ -61,8 +61,10 @@ class CentreConnection:
         """The block's statements, all of them or none."""
         with self._database.atomic():
             # A role's own defaults could be another host's doing.
-            self.run(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
-            self.run("SET TRANSACTION READ WRITE")
+            self.run(
+                f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s';"
+                " SET TRANSACTION READ WRITE"
+            )
             yield
 
 

@@ -7,7 +7,7 @@ more than an installation's own cursors.
 
 from __future__ import annotations
 
-from agent.fleet.streams import STREAMS, Stream
+from agent.fleet.streams import ALL_STREAMS, Stream
 
 MAX_ROWS = 5000
 """Of one call. A host's rows beyond it come with the next."""
@@ -117,7 +117,7 @@ _HOLDS = f"""
 
 def statements() -> list[str]:
     """All functions, in order."""
-    return [_CHECK, _BEGIN, _CURSORS, _HOLDS, *(ingest(stream) for stream in STREAMS)]
+    return [_CHECK, _BEGIN, _CURSORS, _HOLDS, *(ingest(stream) for stream in ALL_STREAMS)]
 
 
 def ingest(stream: Stream) -> str:
@@ -135,6 +135,8 @@ def ingest(stream: Stream) -> str:
     )
     name = f"'{stream.name}'"
     lengths = " OR ".join(f"pg_catalog.cardinality(p_{one.name}) <> n" for one in stream.columns)
+    # A host that begins to ship what it was not asked for before has lost nothing.
+    begun = " AND r.before > 0" if stream.option else ""
     source = f"""ROWS FROM (
                 pg_catalog.unnest(p_ids), pg_catalog.unnest(p_timestamps), {unnested}
             ) AS r(id, timestamp, {names})"""
@@ -205,7 +207,7 @@ def ingest(stream: Stream) -> str:
                     AS before_timestamp
             FROM ROWS FROM (pg_catalog.unnest(p_ids), pg_catalog.unnest(p_timestamps))
                 AS r(id, timestamp)
-        ) AS r WHERE r.id > r.before + 1;
+        ) AS r WHERE r.id > r.before + 1{begun};
         last_id := p_ids[n];
         last_timestamp := p_timestamps[n];
         UPDATE so1.cursors c SET last_id = p_ids[n], last_timestamp = p_timestamps[n],

@@ -15,7 +15,7 @@ from typing import Any
 from agent.fleet import entrance, schema
 from agent.fleet.connection import CentreConnection, settings_of
 from agent.fleet.errors import FleetError
-from agent.fleet.streams import STREAMS
+from agent.fleet.streams import ALL_STREAMS
 
 MARK = "so1 fleet hub"
 OWNER, READER = schema.OWNER, schema.READER
@@ -69,10 +69,14 @@ def initialise(connection: CentreConnection, shards: Mapping[str, str]) -> tuple
                 "The database has a schema so1 that is no hub's.",
                 "Use a database of its own: createdb so1_hub.",
             )
-        if not made:
+        if made:
+            _update(connection)
+        else:
             _make(connection)
         for name, dsn in shards.items():
             _add(connection, name, dsn)
+        database = connection.value("SELECT quote_ident(current_database())")
+        connection.run(f"ALTER DATABASE {database} SET jit = off")
     return look(connection)
 
 
@@ -89,7 +93,7 @@ def _tables() -> dict[str, str]:
     streams = {
         stream.name: "installation text, epoch uuid, id bigint, timestamp bigint, "
         + ", ".join(f"{one.name} {one.type}" for one in stream.columns)
-        for stream in STREAMS
+        for stream in ALL_STREAMS
     }
     return {**_TYPES, **streams}
 
@@ -110,12 +114,63 @@ def _make(connection: CentreConnection) -> None:
         " problem text NOT NULL DEFAULT '', since timestamptz NOT NULL DEFAULT clock_timestamp())"
     )
     for name, columns in _tables().items():
-        connection.run(f"CREATE TABLE so1.{name} (shard text, {columns}) PARTITION BY LIST (shard)")
+        connection.run(_table(name, columns))
     connection.run(_look())
+    _grant(connection)
+    connection.run("RESET ROLE")
+
+
+def _update(connection: CentreConnection) -> None:
+    """Gives a hub of an older agent the tables and columns that came since."""
+    there: dict[str, set[str]] = {}
+    for table, column in connection.rows(
+        "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+        " WHERE c.relnamespace = 'so1'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped"
+    ):
+        there.setdefault(str(table), set()).add(str(column))
+    shards = [str(name) for (name,) in connection.rows("SELECT name FROM so1.shards")]
+    changes = []
+    for name, listed in _tables().items():
+        if name not in there:
+            changes += [_table(name, listed), *(_foreign(name, listed, one) for one in shards)]
+            continue
+        new = [one for one in listed.split(", ") if one.split()[0] not in there[name]]
+        if new:
+            added = ", ".join(f"ADD COLUMN {one}" for one in new)
+            changes.append(f"ALTER TABLE so1.{name} {added}")
+            changes += [f"ALTER FOREIGN TABLE so1.{name}_at_{one} {added}" for one in shards]
+    if not changes:
+        return
+    connection.run(f"SET LOCAL ROLE {OWNER}")
+    # The look that follows puts them back.
+    for parent, part in connection.rows(
+        "SELECT inhparent::regclass::text, inhrelid::regclass::text FROM pg_inherits"
+        " JOIN pg_class c ON c.oid = inhrelid WHERE c.relnamespace = 'so1'::regnamespace"
+    ):
+        connection.run(f"ALTER TABLE {parent} DETACH PARTITION {part}")
+    connection.run("UPDATE so1.shards SET answers = false")
+    connection.run("DROP FUNCTION so1.look()")
+    for statement in (*changes, _look()):
+        connection.run(statement)
+    _grant(connection)
+    connection.run("RESET ROLE")
+
+
+def _grant(connection: CentreConnection) -> None:
     connection.run("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA so1 FROM PUBLIC")
     connection.run(f"GRANT EXECUTE ON FUNCTION so1.look() TO {READER}")
     connection.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA so1 TO {READER}")
-    connection.run("RESET ROLE")
+
+
+def _table(name: str, columns: str) -> str:
+    return f"CREATE TABLE so1.{name} (shard text, {columns}) PARTITION BY LIST (shard)"
+
+
+def _foreign(name: str, columns: str, shard: str) -> str:
+    return (
+        f"CREATE FOREIGN TABLE so1.{name}_at_{shard} (shard text, {columns}) SERVER so1_{shard}"
+        f" OPTIONS (schema_name 'so1', table_name 'at_{name}')"
+    )
 
 
 def _add(connection: CentreConnection, name: str, dsn: str) -> None:
@@ -141,10 +196,7 @@ def _add(connection: CentreConnection, name: str, dsn: str) -> None:
     connection.run(f"GRANT USAGE ON FOREIGN SERVER {server} TO {OWNER}")
     connection.run(f"SET LOCAL ROLE {OWNER}")
     for table, columns in _tables().items():
-        connection.run(
-            f"CREATE FOREIGN TABLE so1.{table}_at_{name} (shard text, {columns}) SERVER {server}"
-            f" OPTIONS (schema_name 'so1', table_name 'at_{table}')"
-        )
+        connection.run(_foreign(table, columns, name))
     connection.run(
         "INSERT INTO so1.shards (name) VALUES (%s)"
         " ON CONFLICT (name) DO UPDATE SET answers = false, problem = ''",

@@ -20,9 +20,11 @@ import msgspec
 from agent.errors import AgentError
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import Stream
-from agent.store import database as sqlite
 from agent.store import failures
+from agent.store import reading as sqlite
 from agent.util import files
+
+_JOINED = {"c": "rollup_containers", "n": "rollup_names"}
 
 FILE_NAME = "fleet.json"
 LOCK_NAME = "fleet.lock"
@@ -137,7 +139,7 @@ class Queue:
         """The next rows after `cursor`: id, timestamp, and the stream's columns."""
         if not self.has(stream):
             return []
-        statement = stream.select(self._columns[stream.table])
+        statement = stream.select(self._present(stream))
         return self._rows(statement, (cursor.id, limit))
 
     def holds(self, stream: Stream, cursor: Cursor) -> bool:
@@ -189,6 +191,16 @@ class Queue:
     def _highest_id(self, stream: Stream) -> int:
         found = self._rows("SELECT seq FROM sqlite_sequence WHERE name = ?", (stream.table,))
         return int(found[0][0]) if found else 0
+
+    def _present(self, stream: Stream) -> frozenset[str]:
+        """Its table's columns, and those of the tables that it joins, as its sources name them."""
+        joined = {
+            f"{alias}.{column}"
+            for alias, table in _JOINED.items()
+            if f" {table} {alias} " in stream.joins
+            for column in self._columns.get(table, ())
+        }
+        return self._columns[stream.table] | joined
 
     def _find_columns(self) -> Mapping[str, frozenset[str]]:
         tables = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.config import Config
 from agent.errors import AgentError
 from agent.fleet.local import Queue, read_state
-from agent.fleet.streams import STREAMS
+from agent.fleet.streams import ALL_STREAMS, chosen
 from agent.util.terminal import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def host_status(config: Config) -> HostStatus:
     problem = state.problem
     try:
         with Queue(database) as queue:
-            for stream in STREAMS:
+            for stream in chosen(config.fleet.options):
                 if queue.has(stream):
                     rows, oldest_ms = queue.waiting(stream, state.cursor(stream.name))
                     age_s = max(0, now_ms - oldest_ms) // 1000 if rows else 0
@@ -196,7 +196,7 @@ def fleet_top(connection: CentreConnection, number: int) -> FleetTop:
         ),
         bytes={
             stream.name: int(connection.rows(_BYTES, (f"so1.{stream.name}",))[0][0])
-            for stream in STREAMS
+            for stream in ALL_STREAMS
         },
         out_of_range=int(connection.rows("SELECT count(*) FROM so1.out_of_range")[0][0]),
         missing=missing,

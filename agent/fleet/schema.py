@@ -8,9 +8,9 @@ other function.
 from __future__ import annotations
 
 from agent.fleet import entrance
-from agent.fleet.streams import STREAMS, Stream
+from agent.fleet.streams import ALL_STREAMS, CONTAINERS_1D, Stream
 
-VERSION = 2
+VERSION = 3
 """Of the schema. A centre of a newer one is refused, one of an older one is brought up to date."""
 
 MARK = "so1 fleet"
@@ -122,7 +122,7 @@ READABLE = ("hosts", "closed", "epochs", "cursors", "gaps", "out_of_range", "ran
 
 def shard_views() -> list[str]:
     """What a hub over several centres reads of this one."""
-    return [shard_view(name) for name in (*READABLE, *(stream.name for stream in STREAMS))]
+    return [shard_view(name) for name in (*READABLE, *(stream.name for stream in ALL_STREAMS))]
 
 
 def shard_view(name: str) -> str:
@@ -207,7 +207,7 @@ others' sessions of the same role."""
 def statements() -> list[str]:
     """Everything inside the database, in order; run as the owner-to-be, in one transaction."""
     made = list(_FIXED)
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         made += [table(stream), *indexes(stream)]
     return [*made, _CLOSED, *shard_views(), *_functions()]
 
@@ -223,11 +223,14 @@ def upgrade(version: int) -> list[str]:
     is open begins a new stream at its first row.
     """
     made = [_DROP_FUNCTIONS]
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         if stream.since > version:
             made += [table(stream), *indexes(stream), _cursors(stream)]
+        elif version < 3:
+            made += killed(stream)
     if version < 2:
-        made += [_SHARD, _CLOSED, *shard_views()]
+        made += [_SHARD, _CLOSED]
+    made += shard_views()
     return [*made, *_functions(), f"UPDATE so1.settings SET version = {VERSION}"]
 
 
@@ -271,7 +274,14 @@ def table(stream: Stream) -> str:
 
 
 def indexes(stream: Stream) -> list[str]:
-    return [f"CREATE INDEX ON so1.{stream.name} (timestamp)"]
+    return [f"CREATE INDEX ON so1.{stream.name} (timestamp)", *killed(stream)]
+
+
+def killed(stream: Stream) -> list[str]:
+    """The few days of containers in which processes were killed: for hosts that tell no more."""
+    if stream is not CONTAINERS_1D:
+        return []
+    return [f"CREATE INDEX ON so1.{stream.name} (timestamp) WHERE oom_kills > 0"]
 
 
 def grants() -> list[str]:
@@ -285,7 +295,7 @@ def grants() -> list[str]:
         f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA so1_api TO {AGENT}",
         f"GRANT USAGE ON SCHEMA so1 TO {READER}",
     ]
-    streams = tuple(stream.name for stream in STREAMS)
+    streams = tuple(stream.name for stream in ALL_STREAMS)
     at = tuple(f"at_{name}" for name in (*READABLE, *streams))
     made += [f"GRANT SELECT ON so1.{name} TO {READER}" for name in (*READABLE, *streams, *at)]
     made.append(f"GRANT SELECT ON so1.settings TO {READER}")

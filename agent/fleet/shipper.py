@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from agent.fleet.local import (
     read_state,
     write_state,
 )
-from agent.fleet.streams import STREAMS, Stream
+from agent.fleet.streams import ALL_STREAMS, Stream, chosen
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +64,21 @@ def flush(
     database: Path,
     dsn: str,
     identity: Identity,
+    options: Collection[str] = (),
     *,
     open_centre: Callable[[str], Any] = connected,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Flushed:
     """Ships what is there and keeps how it went. Raises FleetError where it did not go."""
     with alone(database.parent):
-        return _flush(database, dsn, identity, open_centre, now_ns)
+        return _flush(database, dsn, identity, chosen(options), open_centre, now_ns)
 
 
 def _flush(
     database: Path,
     dsn: str,
     identity: Identity,
+    streams: Sequence[Stream],
     open_centre: Callable[[str], Any],
     now_ns: Callable[[], int],
 ) -> Flushed:
@@ -85,7 +87,7 @@ def _flush(
     tried_ms = now_ns() // 10**6
     try:
         with Queue(database) as queue, open_centre(dsn) as centre:
-            shipping = _Flush(queue, centre, identity, directory, state)
+            shipping = _Flush(queue, centre, identity, directory, state, streams)
             flushed = shipping.run()
             state = shipping.state
             safe_ms = shipping.safe_before_ms(tried_ms)
@@ -117,31 +119,39 @@ class _Flush:
         identity: Identity,
         directory: Path,
         state: ShippingState,
+        streams: Sequence[Stream],
     ) -> None:
         self._queue = queue
         self._centre = centre
         self._identity = identity
         self._directory = directory
         self.state = state
+        self._streams = streams
         self._begun = ""
         self._columns_taken: dict[str, frozenset[str]] = {}
+        """By function, once one is to be called."""
+        self._said: set[str] = set()
 
     def run(self) -> Flushed:
         self._take_up()
         shipped = 0
-        for stream in STREAMS:
+        for stream in self._streams:
             shipped += self._ship(stream, MAX_ROWS - shipped)
         return Flushed(shipped, self.state.epoch, self._begun)
 
     def safe_before_ms(self, tried_ms: int) -> int:
         """The timestamp of the oldest row that is still to go, or a while ago where none is."""
         oldest = [
-            self._queue.waiting(stream, self.state.cursor(stream.name))[1] for stream in STREAMS
+            self._queue.waiting(stream, self.state.cursor(stream.name))[1]
+            for stream in self._streams
         ]
         return min((at for at in oldest if at), default=tried_ms - _LATE_MS)
 
     def _take_up(self) -> None:
-        """Goes on where the centre's cursors are, if they are rows of this history."""
+        """Goes on where the centre's cursors are, if they are rows of this history.
+
+        Of every stream: what is not shipped any more may be again, and not twice.
+        """
         epoch, known = self._cursors()
         if not known:
             # The centre began again, or forgot this installation and enrolled it again.
@@ -149,7 +159,7 @@ class _Flush:
             return
         ours = {
             stream.name: known.get(stream.name, Cursor())
-            for stream in STREAMS
+            for stream in ALL_STREAMS
             if self._queue.has(stream)
         }
         if all(self._queue.holds(stream, ours[stream.name]) for stream in _of(ours)):
@@ -283,24 +293,27 @@ class _Flush:
 
         Its rows go without the others, which `agent fleet init` there would make room for.
         """
-        if stream.name not in self._columns_taken:
+        if not self._columns_taken:
             found = self._centre.rows(
-                "SELECT p.proargnames FROM pg_catalog.pg_proc p"
+                "SELECT p.proname, p.proargnames FROM pg_catalog.pg_proc p"
                 " JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
-                " WHERE n.nspname = 'so1_api' AND p.proname = %s",
-                (f"ingest_{stream.name}",),
+                " WHERE n.nspname = 'so1_api'"
             )
-            names = {str(name).removeprefix("p_") for (row,) in found for name in row or ()}
-            self._columns_taken[stream.name] = frozenset(names)
-            missing = [one.name for one in stream.columns if one.name not in names]
-            if found and missing:
-                log.warning(
-                    "centre=older stream=%s not-taken=%s hint=%s",
-                    stream.name,
-                    ",".join(missing),
-                    "agent fleet init at the centre",
-                )
-        return self._columns_taken[stream.name]
+            self._columns_taken = {
+                str(function): frozenset(str(name).removeprefix("p_") for name in names or ())
+                for function, names in found
+            }
+        taken = self._columns_taken.get(f"ingest_{stream.name}", frozenset())
+        missing = [one.name for one in stream.columns if one.name not in taken]
+        if taken and missing and stream.name not in self._said:
+            self._said.add(stream.name)
+            log.warning(
+                "centre=older stream=%s not-taken=%s hint=%s",
+                stream.name,
+                ",".join(missing),
+                "agent fleet init at the centre",
+            )
+        return taken
 
     def _keep(self, cursors: dict[str, Cursor], epoch: str = "") -> None:
         changed = _changed(self.state, cursors=cursors, epoch=epoch or self.state.epoch)
@@ -310,7 +323,7 @@ class _Flush:
 
 
 def _of(cursors: Mapping[str, Cursor]) -> list[Stream]:
-    return [stream for stream in STREAMS if stream.name in cursors]
+    return [stream for stream in ALL_STREAMS if stream.name in cursors]
 
 
 def _changed(state: ShippingState, **changed: Any) -> ShippingState:

@@ -6,6 +6,7 @@ adds columns at the end of a stream, which may all be NULL: older hosts do not s
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 TEXT, WHOLE, PART, YES_NO = "text", "bigint", "double precision", "boolean"
@@ -40,6 +41,8 @@ class Stream:
     """Facts (what was done, and why) and a day's figures are kept longer, and are few."""
     since: int = 1
     """The version of the centre's schema that has it first."""
+    option: str = ""
+    """What `[fleet]` has to ask for it, "" where every host ships it."""
 
     @property
     def partition_ms(self) -> int:
@@ -48,10 +51,10 @@ class Stream:
     def select(self, present: frozenset[str]) -> str:
         """The host's next rows: `id`, `timestamp`, then the columns; parameters are id and limit.
 
-        A column that the host's table does not have is NULL: the host is older.
+        A column that is not `present` in the host's tables is NULL: the host is older.
         """
         columns = [
-            one.sql if one.source or one.name in present else f"NULL AS {one.name}"
+            one.sql if (one.source or one.name) in present else f"NULL AS {one.name}"
             for one in self.columns
         ]
         listed = ", ".join(["t.id", "t.timestamp", *columns])
@@ -95,7 +98,7 @@ OOM_KILLS = Stream(
         *_all(WHOLE, "grower_pid"),
         *_all(TEXT, "grower_name", "grower_container"),
         *_all(PART, "grown_mb", "grown_s"),
-        *_all(TEXT, "witnesses"),
+        *_all(TEXT, "witnesses", "engine"),
     ),
     is_fact=True,
     since=2,
@@ -134,16 +137,29 @@ _CONTAINER = (
     *_all(WHOLE, "cpu_unexplained_n"),
     *_all(PART, "cpu_unexplained_sum"),
     *_all(WHOLE, "processes_max", "starts", "exits", "oom_kills"),
+    Column("engine", TEXT, "c.engine"),
+)
+"""An id is one engine's word alone; NULL is of before there were several: Docker's."""
+
+_PROCESS = (
+    *_all(WHOLE, "pid"),
+    Column("name", TEXT, "n.name"),
+    *_all(WHOLE, "ticks"),
+    *_all(PART, "ram_usage_sum", "ram_usage_max", "cpu_usage_sum", "cpu_usage_max"),
+    *_all(PART, "ram_usage_last", "cpu_usage_last"),
 )
 
 
-def _hosts(level: str, since: int = 1) -> Stream:
-    return Stream(
-        f"host_{level}", f"rollup_host_{level}", _HOST, is_fact=level == "1d", since=since
-    )
+MINUTES, PROCESSES = "minutes", "processes"
+"""What `[fleet]` may ask for beside what every host ships."""
 
 
-def _containers(level: str, since: int = 1) -> Stream:
+def _hosts(level: str, since: int = 1, option: str = "") -> Stream:
+    name, table = f"host_{level}", f"rollup_host_{level}"
+    return Stream(name, table, _HOST, is_fact=level == "1d", since=since, option=option)
+
+
+def _containers(level: str, since: int = 1, option: str = "") -> Stream:
     return Stream(
         f"container_{level}",
         f"rollup_container_{level}",
@@ -151,6 +167,19 @@ def _containers(level: str, since: int = 1) -> Stream:
         joins=" JOIN rollup_containers c ON c.id = t.container",
         is_fact=level == "1d",
         since=since,
+        option=option,
+    )
+
+
+def _processes(level: str) -> Stream:
+    return Stream(
+        f"process_{level}",
+        f"rollup_process_{level}",
+        _PROCESS,
+        joins=" JOIN rollup_names n ON n.id = t.name_id",
+        is_fact=level == "1d",
+        since=3,
+        option=PROCESSES,
     )
 
 
@@ -158,10 +187,21 @@ HOSTS, CONTAINERS = _hosts("5m"), _containers("5m")
 HOSTS_1H, CONTAINERS_1H = _hosts("1h", 2), _containers("1h", 2)
 HOSTS_1D, CONTAINERS_1D = _hosts("1d", 2), _containers("1d", 2)
 """What questions over more than a day are answered from; a twelfth more rows, made by the host."""
+HOSTS_1M, CONTAINERS_1M = _hosts("1m", 3, MINUTES), _containers("1m", 3, MINUTES)
+PROCESSES_5M, PROCESSES_1H, PROCESSES_1D = (_processes(level) for level in ("5m", "1h", "1d"))
 
 STREAMS = (
     *(REMOVALS, STOPS, HOSTS, CONTAINERS),
     OOM_KILLS,
     *(HOSTS_1H, CONTAINERS_1H, HOSTS_1D, CONTAINERS_1D),
 )
-BY_NAME = {stream.name: stream for stream in STREAMS}
+"""What every host ships."""
+OPTIONAL = (HOSTS_1M, CONTAINERS_1M, PROCESSES_5M, PROCESSES_1H, PROCESSES_1D)
+ALL_STREAMS = (*STREAMS, *OPTIONAL)
+"""What a centre has tables of."""
+BY_NAME = {stream.name: stream for stream in ALL_STREAMS}
+
+
+def chosen(options: Collection[str]) -> tuple[Stream, ...]:
+    """What a host ships that asks for `options`."""
+    return (*STREAMS, *(one for one in OPTIONAL if one.option in options))

@@ -122,6 +122,17 @@ class CommandFigures(NamedTuple):
         )
 
 
+class CgroupName(NamedTuple):
+    """What a cgroup was called when it was made, and by whom."""
+
+    name: str
+    """Of its directory, without what is above it."""
+    maker_id: int
+    """The cgroup that its maker was in."""
+    uid: int
+    """Its maker's, as the host has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class BpfView:
     """What the maps hold at one moment. Cgroup ids are of the hierarchy that was asked for."""
@@ -160,6 +171,12 @@ class BpfView:
     """The latest processes that ended since the last reading, at most some thousands."""
     short_lived: Mapping[CommandKey, CommandFigures] = field(default_factory=dict)
     """Those of them that began and ended between two snapshots, by name; cumulative as `totals`."""
+
+    names: Mapping[int, CgroupName] = field(default_factory=dict)
+    """By cgroup id, in the order of their making: those that may be a container's. A cgroup that is
+    gone has its name for as long as it is in `totals`."""
+    long_names: int = 0
+    """Cgroups that were made with a longer name than any engine gives, since the probes started."""
 
     @property
     def losses(self) -> Losses:

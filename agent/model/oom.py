@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from agent.model.container import DOCKER
 from agent.model.process import ProcessKey
 
 
@@ -148,3 +149,5 @@ class OomKill:
     beside: tuple[Neighbour, ...]
     """The largest that lived then, the victim among them."""
     witnesses: tuple[OomWitness, ...]
+    engine: str = DOCKER
+    """Whose id `container_id` is; `docker` for a process of the host too."""

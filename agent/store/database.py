@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import peewee
 from playhouse import migrations
@@ -25,15 +24,18 @@ from agent.store import files
 from agent.store.failures import DamagedError, StorageError, explain, is_damage, sqlite_code
 from agent.store.files import FileKind
 from agent.store.guard import Guard
+from agent.store.reading import BUSY_TIMEOUT_S, close, connect_to_read, plain_connection
 from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
+
+__all__ = ["close", "connect_to_read", "plain_connection"]
+"""What readers need alone; everything else here is the writer's."""
 
 log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HISTORY_TABLE = "schema_migration"
 
-_BUSY_TIMEOUT_S = 5.0
 _LEAVE_WAL_S = 5.0
 _ENTER_WAL_S = 30.0
 """A start waits this long for a reader of the stopped history to finish its query."""
@@ -57,7 +59,7 @@ class WriterDatabase(peewee.SqliteDatabase):
 def connect(path: Path, guard: Guard | None = None) -> WriterDatabase:
     """A connection to write with. `guard` is closed with it."""
     database = WriterDatabase(
-        str(path), timeout=_BUSY_TIMEOUT_S, thread_safe=False, check_same_thread=False
+        str(path), timeout=BUSY_TIMEOUT_S, thread_safe=False, check_same_thread=False
     )
     database.guard = guard
     try:
@@ -65,19 +67,6 @@ def connect(path: Path, guard: Guard | None = None) -> WriterDatabase:
     except BaseException:
         database.close()
         raise
-    return database
-
-
-def connect_to_read(path: Path) -> peewee.SqliteDatabase:
-    """A connection that cannot write; works beside a running agent and after it."""
-    database = peewee.SqliteDatabase(
-        f"file:{quote(str(path))}?mode=ro",
-        uri=True,
-        timeout=_BUSY_TIMEOUT_S,
-        thread_safe=False,
-        check_same_thread=False,
-    )
-    database.connect()
     return database
 
 
@@ -126,13 +115,6 @@ def quarantine(
         close(database)
     log.warning("database=damaged path=%s kept_as=%s begun=new cause=%r", path, kept_as, why)
     return kept_as
-
-
-def close(database: peewee.SqliteDatabase | None) -> None:
-    """Closes without a word: what could fail here was told before."""
-    if database is not None:
-        with suppress(*StorageError):
-            database.close()
 
 
 def abandon(database: peewee.SqliteDatabase) -> None:
@@ -207,12 +189,6 @@ def rows(database: peewee.SqliteDatabase, sql: str, parameters: Sequence[Any] = 
     """The answer to one statement, as tuples."""
     untyped: Any = database
     return list(untyped.execute_sql(sql, parameters).fetchall())
-
-
-def plain_connection(database: peewee.SqliteDatabase) -> sqlite3.Connection:
-    untyped: Any = database
-    connection: sqlite3.Connection = untyped.connection()
-    return connection
 
 
 def _runner(database: peewee.SqliteDatabase) -> Any:

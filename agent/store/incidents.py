@@ -36,6 +36,7 @@ class Uncounted:
 class UnseenSpan:
     """One command of a container that no tick saw, over a span."""
 
+    engine: str
     container_id: str
     container_name: str
     parent: str
@@ -51,6 +52,7 @@ class SeenProcess:
 
     pid: int
     name: str
+    engine: str
     container_id: str
     container_name: str
     verified: str
@@ -84,11 +86,11 @@ def oom_count(history: History, since_ms: int) -> int:
 def unseen(history: History, since_ms: int, count: int) -> tuple[UnseenSpan, ...]:
     """The commands that no tick saw since then, the `count` that cost most CPU."""
     found = history.rows(
-        "SELECT container_id, max(container_name) AS container_name, parent_name AS parent, "
-        "process_name AS name, sum(count) AS processes, sum(cpu_ms) AS cpu_ms, "
-        "max(peak_rss_mb) AS peak_rss_mb FROM short_lived WHERE timestamp >= ? "
-        "GROUP BY container_id, parent_name, process_name "
-        "ORDER BY sum(cpu_ms) DESC, container_id, process_name LIMIT ?",
+        "SELECT engine, container_id, max(container_name) AS container_name, "
+        "parent_name AS parent, process_name AS name, sum(count) AS processes, "
+        "sum(cpu_ms) AS cpu_ms, max(peak_rss_mb) AS peak_rss_mb FROM short_lived "
+        "WHERE timestamp >= ? GROUP BY engine, container_id, parent_name, process_name "
+        "ORDER BY sum(cpu_ms) DESC, container_id, engine, process_name LIMIT ?",
         since_ms,
         count,
     )
@@ -116,10 +118,10 @@ def uncounted(history: History, since_ms: int) -> tuple[Uncounted, ...]:
         return ()
     found = history.rows(
         "SELECT t.container_id, max(t.container_name) AS container_name, "
-        "sum(t.oom_kills) - (SELECT count(*) FROM oom_kills k "
-        "WHERE k.container_id = t.container_id AND k.timestamp >= ?1) AS kills "
+        "sum(t.oom_kills) - (SELECT count(*) FROM oom_kills k WHERE k.engine = t.engine "
+        "AND k.container_id = t.container_id AND k.timestamp >= ?1) AS kills "
         "FROM container_totals t WHERE t.timestamp >= ?1 AND t.oom_kills > 0 "
-        "GROUP BY t.container_id HAVING kills > 0 ORDER BY kills DESC, t.container_id",
+        "GROUP BY t.engine, t.container_id HAVING kills > 0 ORDER BY kills DESC, t.container_id",
         since_ms,
     )
     return tuple(Uncounted(**row) for row in found)
@@ -150,11 +152,11 @@ def sightings(
 ) -> tuple[SeenProcess, ...]:
     """Containers' processes of that number, or name, that ticks saw since, the last seen first."""
     what, value = ("pid", pid) if pid is not None else ("process_name", name)
-    where = f"{what} = ? AND timestamp >= ? GROUP BY pid, process_name, container_id"
+    where = f"{what} = ? AND timestamp >= ? GROUP BY pid, process_name, engine, container_id"
     first = {
-        (row["pid"], row["name"], row["container_id"]): row["first_ms"]
+        (row["pid"], row["name"], row["engine"], row["container_id"]): row["first_ms"]
         for row in history.rows(
-            "SELECT pid, process_name AS name, container_id, min(timestamp) AS first_ms "
+            "SELECT pid, process_name AS name, engine, container_id, min(timestamp) AS first_ms "
             f"FROM container_stats WHERE {where}",
             value,
             since_ms,
@@ -162,14 +164,16 @@ def sightings(
     }
     found = history.rows(
         # SQLite takes the other columns from the row that has the greatest timestamp.
-        "SELECT pid, process_name AS name, container_id, container_name, verified, basis, "
+        "SELECT pid, process_name AS name, engine, container_id, container_name, verified, basis, "
         "ram_usage AS ram_mb, cpu_usage AS cpu_percent, max(timestamp) AS last_ms "
         f"FROM container_stats WHERE {where} ORDER BY last_ms DESC LIMIT 100",
         value,
         since_ms,
     )
     return tuple(
-        SeenProcess(**row, first_ms=first[row["pid"], row["name"], row["container_id"]])
+        SeenProcess(
+            **row, first_ms=first[row["pid"], row["name"], row["engine"], row["container_id"]]
+        )
         for row in found
     )
 

@@ -79,6 +79,8 @@ class ContainerSpan:
     starts: int | None
     exits: int | None
     oom_kills: int | None
+    engine: str
+    """Whose id it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class ChecksSpan:
     most_added: int
     events_lost: int
     events_corrected: int | None = None
-    """None, as the next two, where the span was read from buckets: they keep what is lost."""
+    """None, as the next two, where buckets of the span are older than these figures in them."""
     events_late: int | None = None
     events_missed: int | None = None
 
@@ -119,11 +121,6 @@ class HostPart:
 class _Stop:
     began_ms: int
     ended_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +234,7 @@ class History:
         row = ContainerTotal
         most = fn.MAX(row.held_mb)
         query: Any = row.select(
+            row.engine,
             row.container_id,
             fn.MAX(row.container_name).alias("container_name"),
             fn.MAX(row.image).alias("image"),
@@ -248,7 +246,8 @@ class History:
             fn.SUM(row.exits).alias("exits"),
             fn.SUM(row.oom_kills).alias("oom_kills"),
         ).where(row.timestamp_ms >= timestamp_ms)
-        query = query.group_by(row.container_id).order_by(most.desc(), row.container_id)
+        query = query.group_by(row.engine, row.container_id)
+        query = query.order_by(most.desc(), row.container_id, row.engine)
         return self._all(ContainerSpan, query)
 
     def container_processes_at(
@@ -337,13 +336,13 @@ class History:
     def stops_over(self, from_ms: int, to_ms: int) -> tuple[tuple[int, int], ...]:
         """The times without ticks and the quick restarts: last tick before and first after."""
         stops = [_Stop(**row) for row in self.rows(spans.stops(from_ms, to_ms))]
-        (closed,) = [_Moment(**row) for row in self.rows(spans.CLOSED_UNTIL)]
+        closed_ms = int(self.rows(spans.CLOSED_UNTIL)[0]["at_ms"])
         # What ended in the bucket that is open is told by the rhythm of the ticks before it.
         newest = _newest_first(Metrics).where(Metrics.timestamp_ms <= to_ms)
-        recent = self._all(TickRow, newest.where(Metrics.timestamp_ms >= closed.at_ms))
-        before = self._all(TickRow, newest.where(Metrics.timestamp_ms < closed.at_ms).limit(201))
+        recent = self._all(TickRow, newest.where(Metrics.timestamp_ms >= closed_ms))
+        before = self._all(TickRow, newest.where(Metrics.timestamp_ms < closed_ms).limit(201))
         ticks = [(one.timestamp_ms, one.tick_ms) for one in (*recent, *before)][::-1]
-        late = [one for one in stops_of(ticks) if one[0] >= from_ms and one[1] >= closed.at_ms]
+        late = [one for one in stops_of(ticks) if one[0] >= from_ms and one[1] >= closed_ms]
         return (*((one.began_ms, one.ended_ms) for one in stops), *late)
 
     def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:

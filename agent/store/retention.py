@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _RAW = tuple(table_name(model) for model in RAW_TABLES)
 _HISTORY = tuple(table_name(model) for model in HISTORY_TABLES)
+_MINUTES = rollups.MINUTE_TABLES
 _FINE = rollups.FINE_TABLES
 _COARSE = rollups.COARSE_TABLES
 
@@ -191,6 +192,7 @@ class Pruner:
             for tables, before_ms in (
                 (_RAW, min(due.raw_before_ms, closed_ms)),
                 (_HISTORY, min(due.history_before_ms, closed_ms, shipped_ms)),
+                (_MINUTES, min(due.raw_before_ms, shipped_ms)),
                 (_FINE, min(due.fine_before_ms, shipped_ms)),
                 (_COARSE, min(due.coarse_before_ms, shipped_ms)),
             ):
@@ -205,7 +207,7 @@ class Pruner:
     def _shrink(self, limit: int) -> int:
         """The oldest ticks, whatever the clock says; process rows first, the newest tick never."""
         deleted = 0
-        for tables in (_RAW, _HISTORY, _FINE, _COARSE):
+        for tables in (_MINUTES, _RAW, _HISTORY, _FINE, _COARSE):
             newest = max(self._edge(table, "max") for table in tables)
             while deleted < limit and self._used_bytes() > self._bound_bytes:
                 batch = self._delete_below(tables, newest, limit - deleted, once=True)
@@ -229,7 +231,7 @@ class Pruner:
                 break
             until = self._batch_end(tables, oldest, before_ms, limit - deleted)
             with sqlite.transaction(self._database) as connection:
-                if tables in (_FINE, _COARSE):
+                if tables in (_MINUTES, _FINE, _COARSE):
                     deleted += _forget_containers(connection, tables, until)
                 for table in tables:
                     statement = f'DELETE FROM "{table}" WHERE timestamp < ?'  # noqa: S608
@@ -290,7 +292,7 @@ class Pruner:
 
 def _forget_containers(connection: sqlite3.Connection, tables: Sequence[str], until: int) -> int:
     """Deletes the names of containers that only buckets before `until` of `tables` are of."""
-    every = [one for one in (*_FINE, *_COARSE) if one.startswith("rollup_container_")]
+    every = [one for one in (*_MINUTES, *_FINE, *_COARSE) if one.startswith("rollup_container_")]
     going = " UNION ".join(
         f"SELECT container FROM {table} WHERE timestamp < :until"  # noqa: S608
         for table in every

@@ -2,7 +2,8 @@
 
 Each column of a bucket is described once: how it is made from ticks, and how it is folded from the
 finer level. Means are sums with counts, so that they can be folded again; a column that may be NULL
-has a count of its own. The tables and their views are in `migrations/0010_rollups.py`.
+has a count of its own. The tables and their views are in `migrations/0010_rollups.py`, a
+container's engine in `0065_engine_of_buckets.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ LEVELS = (
     Level("1h", 3_600_000, "5m"),
     Level("1d", 86_400_000, "1h"),
 )
+MINUTE = Level("1m", 60_000, "")
+"""Beside them, of hosts and containers, where a fleet asks for it: a queue that nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ _SURE = (
 _UNSURE = ("container_count", "psi_memory", "psi_cpu")
 _CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
 
+_LOSSES = ("events_lost", "events_corrected", "events_late", "events_missed")
+
 HOST = Rollup(
     "host",
     "metrics LEFT JOIN attribution_checks USING (timestamp)",
@@ -122,7 +127,7 @@ HOST = Rollup(
         *(column for name in _CHECKS for column in _figure(name, "sum", "max")),
         *_total("conflict_ticks", "sum(conflict > 0)"),
         *_total("unverified_ticks", "sum(unverified > 0)"),
-        *_total("events_lost"),
+        *(column for name in _LOSSES for column in _total(name)),
     ),
     (*_SURE, *_UNSURE),
 )
@@ -130,7 +135,7 @@ HOST = Rollup(
 CONTAINER = Rollup(
     "container",
     "container_totals",
-    ("container_id", "container_name", "image", "tier"),
+    ("container_id", "container_name", "image", "tier", "engine"),
     (
         *_total("ticks", "count(*)"),
         *_figure("held_mb", "sum", "max"),
@@ -171,6 +176,7 @@ REMOVALS = Rollup(
 
 KINDS = (HOST, CONTAINER, PROCESS, REMOVALS)
 
+MINUTE_TABLES = tuple(kind.table(MINUTE) for kind in (HOST, CONTAINER))
 FINE_TABLES = tuple(kind.table(LEVELS[0]) for kind in KINDS)
 COARSE_TABLES = (
     *(kind.table(level) for level in LEVELS[1:] for kind in KINDS),
@@ -186,8 +192,8 @@ def promised() -> dict[str, tuple[str, ...]]:
     keys = {"host": (), "container": (CONTAINER_KEY,), "process": PROCESS_KEY}
     found = {
         kind.table(level): ("id", "timestamp", *keys.get(kind.name, kind.key), *kind.stored)
-        for level in LEVELS
-        for kind in KINDS
+        for level in (MINUTE, *LEVELS)
+        for kind in (KINDS if level in LEVELS else (HOST, CONTAINER))
     }
     found["agent_stops"] = ("id", "timestamp", "until")
     found["rollup_containers"] = ("id", *CONTAINER.key)

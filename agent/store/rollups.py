@@ -68,7 +68,7 @@ class Roller:
         self._boot_ns = boot_ns
         self._wake_ms = 0
         """Below this timestamp of a tick there is nothing to do."""
-        self.closed_ms = self._read_until(sqlite.plain_connection(database), LEVELS[0])
+        self.closed_ms = read_until(sqlite.plain_connection(database), LEVELS[0])
         """Ticks before this moment are in closed buckets."""
 
     def run(self, newest_ms: int) -> int:
@@ -82,13 +82,13 @@ class Roller:
             closed, self._wake_ms = self._close_ticks(connection, newest_ms)
             for level in LEVELS[1:]:
                 closed += self._fold(connection, level)
-            self.closed_ms = self._read_until(connection, LEVELS[0])
+            self.closed_ms = read_until(connection, LEVELS[0])
         return closed
 
     def _is_due(self, newest_ms: int) -> bool:
         """Looks without a transaction: nearly every tick closes nothing."""
         connection = sqlite.plain_connection(self._database)
-        first = _first_since(connection, _TICKS, self.closed_ms)
+        first = first_since(connection, _TICKS, self.closed_ms)
         begin = LEVELS[0].begin(newest_ms if first is None else first)
         self._wake_ms = begin + LEVELS[0].bucket_ms
         return newest_ms >= self._wake_ms
@@ -96,59 +96,65 @@ class Roller:
     def _close_ticks(self, connection: sqlite3.Connection, newest_ms: int) -> tuple[int, int]:
         """How many buckets were closed, and when to look again."""
         level = LEVELS[0]
-        until = self._read_until(connection, level)
+        until = read_until(connection, level)
         deadline_ns = self._boot_ns() + _BUDGET_NS
         for closed in range(BUCKETS_A_TICK):
-            first = _first_since(connection, _TICKS, until)
+            first = first_since(connection, _TICKS, until)
             begin = level.begin(newest_ms if first is None else first)
             end = begin + level.bucket_ms
             if newest_ms < end:
-                self._write_until(connection, level, begin)
+                write_until(connection, level, begin)
                 return closed, end
             if closed and self._boot_ns() >= deadline_ns:
                 return closed, 0
             self._close(connection, level, begin)
             _note_stops(connection, begin, end)
             until = end
-            self._write_until(connection, level, until)
+            write_until(connection, level, until)
         return BUCKETS_A_TICK, 0
 
     def _fold(self, connection: sqlite3.Connection, level: Level) -> int:
         finer = next(one for one in LEVELS if one.name == level.finer)
-        ready = self._read_until(connection, finer)
-        until = self._read_until(connection, level)
+        ready = read_until(connection, finer)
+        until = read_until(connection, level)
         closed = 0
         while True:
-            first = _first_since(connection, (HOST.table(finer), REMOVALS.table(finer)), until)
+            first = first_since(connection, (HOST.table(finer), REMOVALS.table(finer)), until)
             begin = level.begin(ready if first is None else first)
             if ready < begin + level.bucket_ms:
-                self._write_until(connection, level, begin)
+                write_until(connection, level, begin)
                 return closed
             self._close(connection, level, begin)
             until = begin + level.bucket_ms
-            self._write_until(connection, level, until)
+            write_until(connection, level, until)
             closed += 1
 
     def _close(self, connection: sqlite3.Connection, level: Level, begin: int) -> None:
         for kind in KINDS:
-            groups = gather(connection, kind, level, begin, begin + level.bucket_ms)
-            if kind.memory:
-                groups = largest(kind, groups)
-            _add_last(connection, kind, level, groups)
-            _insert(connection, kind, level, begin, groups)
+            close_bucket(connection, kind, level, begin)
 
-    @staticmethod
-    def _read_until(connection: sqlite3.Connection, level: Level) -> int:
-        query = "SELECT until FROM rollup_until WHERE bucket_ms = ?"
-        found = connection.execute(query, (level.bucket_ms,)).fetchone()
-        return int(found[0])
 
-    @staticmethod
-    def _write_until(connection: sqlite3.Connection, level: Level, until: int) -> None:
-        connection.execute(
-            "UPDATE rollup_until SET until = max(until, ?) WHERE bucket_ms = ?",
-            (until, level.bucket_ms),
-        )
+def read_until(connection: sqlite3.Connection, level: Level) -> int:
+    """The moment up to which the level's buckets are closed."""
+    query = "SELECT until FROM rollup_until WHERE bucket_ms = ?"
+    found = connection.execute(query, (level.bucket_ms,)).fetchone()
+    return int(found[0])
+
+
+def write_until(connection: sqlite3.Connection, level: Level, until: int) -> None:
+    connection.execute(
+        "UPDATE rollup_until SET until = max(until, ?) WHERE bucket_ms = ?",
+        (until, level.bucket_ms),
+    )
+
+
+def close_bucket(connection: sqlite3.Connection, kind: Rollup, level: Level, begin: int) -> None:
+    """Writes the rows of one kind of the level's bucket."""
+    groups = gather(connection, kind, level, begin, begin + level.bucket_ms)
+    if kind.memory:
+        groups = largest(kind, groups)
+    _add_last(connection, kind, level, groups)
+    _insert(connection, kind, level, begin, groups)
 
 
 def gather(
@@ -171,7 +177,7 @@ def gather(
 
 
 def largest(kind: Rollup, groups: Sequence[Group]) -> list[Group]:
-    """The largest by memory or CPU, and the others folded together (containers by tier).
+    """The largest by memory or CPU, and the others together (containers by tier and engine).
 
     Each takes the better of its two places, so that at least half of them are the very largest by
     either.
@@ -194,7 +200,7 @@ def largest(kind: Rollup, groups: Sequence[Group]) -> list[Group]:
 
 def others_of(kind: Rollup, key: Key) -> Key:
     """The key of the row that stands for `key` among the others."""
-    return ("", OTHERS, "", key[-1]) if kind is CONTAINER else (0, OTHERS)
+    return ("", OTHERS, "", *key[3:]) if kind is CONTAINER else (0, OTHERS)
 
 
 def is_others(kind: Rollup, key: Key) -> bool:
@@ -252,7 +258,10 @@ def _container(connection: sqlite3.Connection, key: Key) -> Key:
     query = f"SELECT id FROM rollup_containers WHERE {where}"  # noqa: S608
     found = connection.execute(query, key).fetchone()
     if found is None:
-        insert = f"INSERT INTO rollup_containers ({', '.join(CONTAINER.key)}) VALUES (?, ?, ?, ?)"  # noqa: S608
+        insert = (
+            f"INSERT INTO rollup_containers ({', '.join(CONTAINER.key)})"  # noqa: S608
+            f" VALUES ({', '.join('?' * len(key))})"
+        )
         return (connection.execute(insert, key).lastrowid,)
     return (found[0],)
 
@@ -264,7 +273,7 @@ def _process(connection: sqlite3.Connection, key: Key) -> Key:
     return (pid, found[0])
 
 
-def _first_since(connection: sqlite3.Connection, tables: Iterable[str], at_ms: int) -> int | None:
+def first_since(connection: sqlite3.Connection, tables: Iterable[str], at_ms: int) -> int | None:
     firsts = [
         connection.execute(
             f"SELECT min(timestamp) FROM {table} WHERE timestamp >= ?",  # noqa: S608

@@ -61,19 +61,25 @@ def verdicts(from_ms: int, to_ms: int) -> str:
         "most_added": "max(added_max)",
         "events_lost": "sum(events_lost)",
     }
-    listed = ", ".join(f"coalesce({made}, 0) AS {name}" for name, made in figures.items())
-    return f"SELECT {listed} FROM {view}"  # noqa: S608
+    listed = [f"coalesce({made}, 0) AS {name}" for name, made in figures.items()]
+    # Buckets from before these were kept do not know them: then the whole span does not.
+    listed += [
+        f"CASE WHEN total(checks_n > 0 AND {name} IS NULL) = 0 THEN coalesce(sum({name}), 0) END"
+        f" AS {name}"
+        for name in ("events_corrected", "events_late", "events_missed")
+    ]
+    return f"SELECT {', '.join(listed)} FROM {view}"  # noqa: S608
 
 
 def containers(from_ms: int, to_ms: int) -> str:
     """Every container that was among the largest of a bucket, those that held most first."""
     return (
-        "SELECT container_id, max(container_name) AS container_name, max(image) AS image,"  # noqa: S608
+        "SELECT engine, container_id, max(container_name) AS container_name, max(image) AS image,"  # noqa: S608
         " max(tier) AS tier, sum(ticks) AS ticks, max(held_mb_max) AS max_held_mb,"
         " sum(cpu_usage_sum) / sum(ticks) AS mean_cpu_percent, sum(starts) AS starts,"
         " sum(exits) AS exits, sum(oom_kills) AS oom_kills"
         f" FROM {_view('container', _CONTAINER_LEVELS, from_ms, to_ms)} AND container_id <> ''"
-        " GROUP BY container_id ORDER BY max_held_mb DESC, container_id"
+        " GROUP BY engine, container_id ORDER BY max_held_mb DESC, container_id, engine"
     )
 
 

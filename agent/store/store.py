@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import peewee
 
@@ -36,10 +36,11 @@ from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
 from agent.store.state import StoreState
-from agent.store.tables import (
-    DeletionRow,
-)
+from agent.store.tables import DeletionRow
 from agent.store.watch import Change
+
+if TYPE_CHECKING:
+    from agent.store.minutes import Minutes
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class Store:
         """What else each write stores."""
         self.hold_ms: Callable[[], int] | None = None
         """From which timestamp on the history is still to be shipped, None where it is not."""
+        self.minutes: Minutes | None = None
+        """What closes buckets of a minute, None where nobody asks for them."""
 
     @classmethod
     def open(cls, path: Path, *, clock: Clock, retention: RetentionSettings) -> Self:
@@ -343,6 +346,8 @@ class Store:
             return
         try:
             self._roller.run(newest_ms)
+            if self.minutes is not None:
+                self.minutes.run(self._opened(), newest_ms)
             self._pruner.run(
                 self._clock.wall_ns(),
                 self._clock.boot_ns(),

@@ -297,6 +297,8 @@ class OomKilled(Stored):
     beside: str = _oom(lambda one: _neighbours_json(one.beside))
     """A JSON list of `pid`, `name`, `container`, `rss_mb`, `grown_mb`, `state`."""
     witnesses: str = _oom(lambda one: ",".join(one.witnesses))
+    engine: str = _oom(lambda one: clean(one.engine))
+    """Whose id it is; `docker` for a process of the host too."""
 
 
 def _neighbours_json(neighbours: Sequence[Neighbour]) -> str:

@@ -197,7 +197,8 @@ def _cpu(grid: Grid) -> None:
                 "todo cuenta como procesos vivos.",
                 p.rows(
                     f"""
-SELECT container_name AS nombre,
+WITH {sql.ENGINES}
+SELECT {sql.NAME} AS nombre,
        {", ".join(f'CAST(max(0, {v}) AS REAL) AS "{name}"' for name, v in queries.SHARES.items())}
 FROM container_totals WHERE {queries.HERE}
 UNION ALL

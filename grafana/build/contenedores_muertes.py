@@ -9,9 +9,16 @@ from grafana.build.layout import Grid
 
 CHOSEN = f"({sql.ANY_CONTAINER} OR container_id IN (${{contenedor:sqlstring}}))"
 HOUR_MS = 3_600_000
+CAUSES = p.words(
+    limit=("límite", p.USED),
+    host=("equipo sin memoria", p.BAD),
+    sysrq=("a mano", p.ACCENT),
+    unknown=("desconocida", p.QUIET),
+)
 
 KILLS = f"""
-SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", process_name AS "Proceso",
+WITH {sql.ENGINES}
+SELECT timestamp / 1000.0 AS time, {sql.NAMED_IF_ANY} AS "Contenedor", process_name AS "Proceso",
        CAST(pid AS REAL) AS "PID", cause AS "Causa", limit_container AS "Límite de",
        CAST(limit_mb AS REAL) AS "Límite", CAST(anon_mb + file_mb + shmem_mb AS REAL) AS "Tenía",
        trigger_name AS "Pedía", grower_name AS "Creció", CAST(grown_mb AS REAL) AS "Cuánto",
@@ -29,14 +36,15 @@ FROM metrics WHERE timestamp = {sql.LAST}
 _LAST_HOUR = f"timestamp BETWEEN max($__from, {sql.LAST} - {HOUR_MS - 1}) AND $__to"
 
 SHORT_LIVED = f"""
-WITH ultimos AS (
-  SELECT container_name, parent_name, process_name, sum(count) AS veces, sum(cpu_ms) AS cpu,
-         max(peak_rss_mb) AS pico
+WITH {sql.ENGINES},
+ultimos AS (
+  SELECT {sql.NAME} AS contenedor, parent_name, process_name, sum(count) AS veces,
+         sum(cpu_ms) AS cpu, max(peak_rss_mb) AS pico
   FROM short_lived WHERE {_LAST_HOUR} AND {CHOSEN}
-  GROUP BY container_id, container_name, parent_name, process_name
+  GROUP BY engine, container_id, container_name, parent_name, process_name
   ORDER BY sum(cpu_ms) DESC, 1, 2, 3 LIMIT 50
 )
-SELECT container_name AS "Contenedor", process_name AS "Proceso", parent_name AS "Padre",
+SELECT contenedor AS "Contenedor", process_name AS "Proceso", parent_name AS "Padre",
        CAST(veces AS REAL) AS "Veces", CAST(cpu AS REAL) AS "CPU",
        CAST(pico AS REAL) AS "RAM máxima"
 FROM ultimos
@@ -63,12 +71,7 @@ def over(grid: Grid) -> None:
         .override_by_name(
             "Causa",
             [
-                p.words(
-                    limit=("límite", p.USED),
-                    host=("equipo sin memoria", p.BAD),
-                    sysrq=("a mano", p.ACCENT),
-                    unknown=("desconocida", p.QUIET),
-                ),
+                CAUSES,
                 COLOURED,
                 p.prop("custom.width", 150),
             ],

@@ -10,7 +10,7 @@ NONE = "Ningún contenedor"
 
 def _sixty(name: str, bucket_ms: int) -> str:
     """The containers of sixty buckets of one level across the range."""
-    return f"""SELECT tics.t, container_id, container_name, held_mb_max
+    return f"""SELECT tics.t, engine, container_id, container_name, held_mb_max
   FROM tics CROSS JOIN {levels.closed("container", name)}
   WHERE {BUCKET} = {bucket_ms} AND timestamp = tics.t / {bucket_ms} * {bucket_ms}
     AND container_id <> ''"""
@@ -20,24 +20,25 @@ SIXTY = "\n  UNION ALL\n  ".join(_sixty(*one) for one in levels.BUCKETS_MS.items
 
 CONTAINER_LIST = f"""
 WITH RECURSIVE {levels.level(levels.CONTAINERS, "1")},
+{sql.ENGINES},
 tics(t) AS (
   SELECT coalesce({sql.LAST}, $__to)
   UNION ALL
   SELECT t - max(1, ($__to - $__from) / 60) FROM tics
   WHERE t - max(1, ($__to - $__from) / 60) >= $__from
 )
-SELECT container_name AS __text, container_id AS __value FROM (
-  SELECT timestamp AS t, container_id, container_name, held_mb FROM container_totals
+SELECT {sql.NAME} AS __text, container_id AS __value FROM (
+  SELECT timestamp AS t, engine, container_id, container_name, held_mb FROM container_totals
   WHERE timestamp = {sql.LAST}
   UNION ALL
-  SELECT c.timestamp, container_id, container_name, held_mb
+  SELECT c.timestamp, engine, container_id, container_name, held_mb
   FROM tics CROSS JOIN container_totals c ON c.timestamp = (
     SELECT max(timestamp) FROM metrics WHERE timestamp <= tics.t AND timestamp >= $__from
   ) WHERE {BUCKET} = 0
   UNION ALL
   {SIXTY}
 )
-GROUP BY container_id ORDER BY max(t) DESC, max(held_mb) DESC LIMIT 500
+GROUP BY engine, container_id ORDER BY max(t) DESC, max(held_mb) DESC LIMIT 500
 """
 """Those of sixty moments across the range: the policy lets thousands live for seconds in a day."""
 
@@ -55,12 +56,14 @@ WHY_NOTHING = f"""CASE WHEN container_count IS NULL THEN 'Docker no respondió'
     THEN '{NONE} con este filtro' ELSE '{NONE}' END"""
 
 LIST = f"""
-WITH veredictos AS (
-  SELECT container_id AS cual, count(*) AS n, sum(verified = 'conflict') AS conflictos,
+WITH {sql.ENGINES},
+veredictos AS (
+  SELECT engine AS de, container_id AS cual, count(*) AS n,
+         sum(verified = 'conflict') AS conflictos,
          sum(verified = 'unverified') AS dudas, sum(basis <> 'cgroup') AS raros
-  FROM container_stats WHERE timestamp = {sql.LAST} GROUP BY 1
+  FROM container_stats WHERE timestamp = {sql.LAST} GROUP BY 1, 2
 )
-SELECT container_name AS "Contenedor", tier AS "Nivel", image AS "Imagen",
+SELECT {sql.NAME} AS "Contenedor", tier AS "Nivel", image AS "Imagen",
        CAST(processes AS REAL) AS "Procesos", CAST(held_mb AS REAL) AS "Retenida",
        CAST(rss_mb AS REAL) AS "RSS", CAST(cache_mb AS REAL) AS "Caché",
        CAST(cpu_usage AS REAL) AS "CPU",
@@ -68,7 +71,7 @@ SELECT container_name AS "Contenedor", tier AS "Nivel", image AS "Imagen",
             WHEN conflictos > 0 THEN 'conflict' WHEN dudas > 0 THEN 'unverified'
             ELSE 'agree' END AS "Verificado",
        CAST(coalesce(raros, 0) AS REAL) AS "Especiales", container_id AS "Id"
-FROM container_totals LEFT JOIN veredictos ON cual = container_id WHERE {HERE}
+FROM container_totals LEFT JOIN veredictos ON cual = container_id AND de = engine WHERE {HERE}
 UNION ALL
 SELECT {WHY_NOTHING}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 {NOTHING_HERE}
@@ -79,7 +82,8 @@ ENDING = "CASE WHEN outcome = 'gone' AND error <> '' THEN 'left' ELSE outcome EN
 """One that is `gone` for a reason is not the one decided on any more, and there still."""
 
 REMOVED = f"""
-SELECT timestamp / 1000.0 AS time, container_name AS "Contenedor", tier AS "Nivel",
+WITH {sql.ENGINES}
+SELECT timestamp / 1000.0 AS time, {sql.NAME} AS "Contenedor", tier AS "Nivel",
        CAST(rank AS REAL) AS "Orden", reason AS "Motivo", rule AS "Regla", action AS "Acción",
        CAST(held_mb AS REAL) AS "Retenida",
        CAST(cpu_usage AS REAL) AS "CPU", {ENDING} AS "Resultado",
@@ -118,14 +122,15 @@ REMOVAL_KIND = """CASE outcome WHEN 'failed' THEN 4 WHEN 'removed' THEN
     ELSE 7 END"""
 
 PROCESSES = f"""
-SELECT process_name AS "Proceso", CAST(pid AS REAL) AS "PID", container_name AS "Contenedor",
+WITH {sql.ENGINES}
+SELECT process_name AS "Proceso", CAST(pid AS REAL) AS "PID", {sql.NAME} AS "Contenedor",
        CAST(ram_usage AS REAL) AS "RAM", CAST(cpu_usage AS REAL) AS "CPU",
        verified AS "Verificado", basis AS "Base"
 FROM container_stats s WHERE timestamp = {sql.LAST}
   AND ('*' IN (${{contenedor:sqlstring}}) OR container_id IN (${{contenedor:sqlstring}}))
   AND coalesce((
     SELECT tier FROM container_totals t
-    WHERE t.timestamp = s.timestamp AND t.container_id = s.container_id
+    WHERE t.timestamp = s.timestamp AND t.container_id = s.container_id AND t.engine = s.engine
   ), 'none') IN (${{nivel:sqlstring}})
 UNION ALL
 SELECT 'Ningún proceso de contenedor', NULL, NULL, NULL, NULL, NULL, NULL
@@ -220,7 +225,8 @@ FROM idas HAVING {sql.LAST} IS NOT NULL
 def now(value: str) -> str:
     """All containers of the last tick by `value`; a single row says when there are none."""
     return f"""
-SELECT container_name AS nombre, CAST({value} AS REAL) AS valor FROM container_totals WHERE {HERE}
+WITH {sql.ENGINES}
+SELECT {sql.NAME} AS nombre, CAST({value} AS REAL) AS valor FROM container_totals WHERE {HERE}
 UNION ALL
 SELECT {WHY_NOTHING}, 0.0 {NOTHING_HERE}
 ORDER BY 2 DESC LIMIT 15
@@ -230,17 +236,18 @@ ORDER BY 2 DESC LIMIT 15
 def top(ticks: str, buckets: str, *columns: str) -> str:
     """The first of the range by a figure: of up to 200 ticks, or of `columns` of buckets."""
     named = f"container_id <> '' AND {sql.CONTAINERS}"
-    read = levels.rows("container", f"container_name, {', '.join(columns)}", named)
+    read = levels.rows("container", f"engine, container_name, {', '.join(columns)}", named)
 
     return f"""
 WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+{sql.ENGINES},
 {sql.ticks(1)},
 filas(nombre, valor) AS MATERIALIZED (
-  SELECT container_name, {ticks}
+  SELECT {sql.NAME}, {ticks}
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t WHERE {sql.CONTAINERS}
   GROUP BY 1
   UNION ALL
-  SELECT container_name, {buckets} FROM {read} GROUP BY 1
+  SELECT {sql.NAME}, {buckets} FROM {read} GROUP BY 1
 )
 SELECT nombre, CAST(valor AS REAL) AS valor FROM filas
 UNION ALL

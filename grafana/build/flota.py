@@ -8,7 +8,9 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import dashboard
 
 from grafana.build import flota_detalle
-from grafana.build import flota_sql as queries
+from grafana.build import flota_equipos_sql as hosts
+from grafana.build import flota_sql as base
+from grafana.build import flota_sucesos_sql as happened
 from grafana.build import panels as p
 from grafana.build.contenedores_detalle import COLOURED
 from grafana.build.flota_panels import SOURCE, FleetGrid, rows, series
@@ -52,7 +54,7 @@ def _hosts() -> build.QueryVariable:
         .label("Equipo")
         .description("Equipos inscritos en la central")
         .datasource(SOURCE)
-        .query(queries.HOST_LIST.strip())
+        .query(base.HOST_LIST.strip())
         .multi(True)
         .include_all(True)
         .all_value("'*'")
@@ -77,7 +79,7 @@ def _now(grid: Grid) -> None:
                 "Equipos",
                 "Equipos inscritos que llamaron en los últimos 15 minutos, los que callan desde "
                 "hace más y los que nunca llamaron. Es de ahora, no del rango.",
-                rows(queries.STATES),
+                rows(hosts.STATES),
             ).decimals(0),
         ).override_by_name("Al día", [p.fixed(p.GOOD)]),
         5,
@@ -88,7 +90,7 @@ def _now(grid: Grid) -> None:
             "Retraso",
             "Edad del último tramo de 5 minutos que llegó de cada equipo que no calla, desde su "
             "cierre: la mediana y el peor. Dos envíos es lo normal.",
-            rows(queries.LAG),
+            rows(hosts.LAG),
             p.SECONDS,
         )
         .decimals(0)
@@ -115,7 +117,7 @@ def _now(grid: Grid) -> None:
             "La Flota Ahora",
             "Suma del último tramo de cada equipo en el rango: contenedores en marcha, RAM usada y "
             "RAM total.",
-            rows(queries.TOTALS),
+            rows(hosts.TOTALS),
             p.KIB,
         )
         .decimals(1)
@@ -134,7 +136,7 @@ def _now(grid: Grid) -> None:
                 "En todos los equipos elegidos: contenedores eliminados, eliminaciones fallidas, "
                 "procesos muertos por falta de memoria (OOM), historias bifurcadas (un disco "
                 "clonado o una copia antigua) y huecos de filas que no llegaron.",
-                rows(queries.EVENTS),
+                rows(happened.EVENTS),
             ).decimals(0),
         ),
         9,
@@ -151,7 +153,7 @@ def _host_table() -> p.Panel:
             "solo ese equipo. Confianza: en conflicto si los dos testigos discreparon en un tick "
             "del rango; incompleto si perdió eventos, se bifurcó o le faltan filas; sin verificar "
             "si BPF o los módulos no estaban.",
-            rows(queries.HOSTS),
+            rows(hosts.HOSTS),
         )
         .decimals(0)
         .override_by_name(
@@ -185,7 +187,7 @@ def _hosts_over_time(grid: Grid) -> None:
                 "RAM usada entre la total, media de cada intervalo, de los $top equipos con más en "
                 "el rango."
             ),
-            queries.RAM,
+            hosts.RAM,
             "de su RAM",
         ),
         (
@@ -194,7 +196,7 @@ def _hosts_over_time(grid: Grid) -> None:
                 "Porcentaje de todas las CPU del equipo, media de cada intervalo, de los $top "
                 "equipos con más en el rango."
             ),
-            queries.CPU,
+            hosts.CPU,
             "de todas las CPU",
         ),
     ):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from grafana.build import flota_sql as queries
+from grafana.build import flota_central_sql as central
+from grafana.build import flota_contenedores_sql as of_containers
+from grafana.build import flota_equipos_sql as hosts
+from grafana.build import flota_sucesos_sql as happened
 from grafana.build import panels as p
 from grafana.build.contenedores_detalle import COLOURED, TIERS
+from grafana.build.contenedores_muertes import CAUSES
 from grafana.build.flota_panels import rows, series
 from grafana.build.layout import Grid
 
@@ -63,7 +67,7 @@ def containers(grid: Grid) -> None:
         (
             "Top $top Contenedores de la Flota por RAM",
             "Los que más RAM retuvieron en cualquier equipo: su máximo en un tick del rango.",
-            queries.TOP_RAM,
+            of_containers.TOP_RAM,
             p.MIB,
             "continuous-BlPu",
         ),
@@ -73,7 +77,7 @@ def containers(grid: Grid) -> None:
                 "Los que más CPU gastaron en cualquier equipo: media mientras existieron; 100 % es "
                 "una CPU."
             ),
-            queries.TOP_CPU,
+            of_containers.TOP_CPU,
             p.PERCENT,
             "continuous-GrYlRd",
         ),
@@ -85,7 +89,7 @@ def containers(grid: Grid) -> None:
                 "Contenedores Mayores",
                 "Los 50 contenedores que más RAM retuvieron en el rango, de todos los equipos "
                 "elegidos.",
-                rows(queries.CONTAINERS),
+                rows(of_containers.CONTAINERS),
             )
             .decimals(1)
             .override_by_name("Nivel", [TIERS, COLOURED, p.prop("custom.width", 110)])
@@ -104,7 +108,7 @@ def events(grid: Grid) -> None:
             "Eliminaciones por Equipo y Regla",
             "Decisiones del rango por equipo, la regla que decidió, motivo, nivel y resultado, y "
             "cuánta RAM retenían esos contenedores en suma.",
-            rows(queries.REMOVALS),
+            rows(happened.REMOVALS),
         )
         .decimals(0)
         .override_by_name("Motivo", [REASONS, COLOURED, p.prop("custom.width", 120)])
@@ -120,7 +124,7 @@ def events(grid: Grid) -> None:
             "Eliminaciones en el Tiempo",
             "Eliminaciones conseguidas de todos los equipos elegidos por motivo, y las que "
             "fallaron. 0 es que no hubo ninguna.",
-            series(queries.REMOVALS_OVER_TIME),
+            series(happened.REMOVALS_OVER_TIME),
         )
         .decimals(0)
         .axis_label("contenedores")
@@ -136,12 +140,14 @@ def events(grid: Grid) -> None:
         _linked(
             p.table(
                 "Muertes por OOM",
-                "Contenedores en los que el kernel mató procesos por falta de memoria en el rango, "
-                "según memory.events de su cgroup. «La última» es el comienzo de su tramo.",
-                rows(queries.OOM),
+                "Procesos que el kernel mató por falta de memoria en el rango, por contenedor, "
+                "proceso y causa, y cuánta memoria tenían. De un equipo que nunca envió ninguno se "
+                "cuenta lo que dice memory.events de sus contenedores, por tramos y sin proceso.",
+                rows(happened.OOM),
             )
             .decimals(0)
-            .override_by_name("Retenida (máximo)", [p.prop("unit", p.MIB), p.prop("decimals", 1)])
+            .override_by_name("Causa", [CAUSES, COLOURED, p.prop("custom.width", 150)])
+            .override_by_name("Tenía (máximo)", [p.prop("unit", p.MIB), p.prop("decimals", 1)])
             .override_by_name("La última", _WHEN)
         ),
         12,
@@ -150,9 +156,9 @@ def events(grid: Grid) -> None:
     grid.add(
         p.bars(
             "Muertes por OOM en el Tiempo",
-            "Procesos muertos por falta de memoria en los contenedores de todos los equipos "
-            "elegidos. 0 es que no hubo ninguno.",
-            series(queries.OOM_OVER_TIME),
+            "Procesos muertos por falta de memoria en todos los equipos elegidos, también los de "
+            "ningún contenedor. 0 es que no hubo ninguno.",
+            series(happened.OOM_OVER_TIME),
         )
         .decimals(0)
         .axis_label("procesos")
@@ -168,7 +174,7 @@ def trust(grid: Grid) -> None:
             "Atribución de la Flota en el Tiempo",
             "Procesos de contenedores de todos los equipos elegidos por veredicto: suma de la "
             "media de cada equipo en el intervalo.",
-            series(queries.AGREEMENT),
+            series(hosts.AGREEMENT),
         )
         .axis_label("procesos")
         .decimals(1)
@@ -183,7 +189,7 @@ def trust(grid: Grid) -> None:
             "Conflictos y Pérdidas en el Tiempo",
             "Ticks en los que los dos testigos discreparon en algún proceso, y eventos de BPF que "
             "se perdieron, en suma. 0 es que no hubo ninguno.",
-            series(queries.DISTRUST),
+            series(hosts.DISTRUST),
         )
         .axis_label("por intervalo")
         .decimals(0)
@@ -199,7 +205,7 @@ def trust(grid: Grid) -> None:
                 "Historias que no siguen a la que la central conocía (disco clonado, copia "
                 "antigua, base nueva) y filas que se borraron antes de llegar. Los últimos 200, de "
                 "cualquier fecha.",
-                rows(queries.BREAKS),
+                rows(central.BREAKS),
             )
             .decimals(0)
             .override_by_name("time", [p.prop("displayName", "Hora"), *_WHEN])
@@ -213,7 +219,7 @@ def trust(grid: Grid) -> None:
             "Tamaño por Flujo",
             "Lo que ocupa cada flujo en la central con sus índices, los días que abarcan sus "
             "particiones, y las filas de un reloj equivocado, que se guardan aparte.",
-            rows(queries.SIZES),
+            rows(central.SIZES),
         )
         .decimals(0)
         .override_by_name("Tamaño", [p.prop("unit", BYTES), p.prop("decimals", 1)]),
@@ -225,7 +231,7 @@ def trust(grid: Grid) -> None:
             "Crecimiento por Día",
             "Bytes de cada día con sus índices, por flujo: por él se sabe cuánto disco hará falta. "
             "El de hoy no está completo.",
-            series(queries.GROWTH),
+            series(central.GROWTH),
             BYTES,
         )
         .display_name("${__field.name}")
@@ -246,7 +252,7 @@ def inside(grid: Grid) -> None:
                 "RAM retenida en los equipos elegidos, apilada por contenedor: los 12 mayores del "
                 "rango por su nombre y el resto junto; los de igual nombre en varios equipos, en "
                 "suma.",
-                series(queries.HELD),
+                series(of_containers.HELD),
                 p.MIB,
             ).axis_label("retenida")
         ).display_name("${__field.name}"),
@@ -257,7 +263,7 @@ def inside(grid: Grid) -> None:
         p.table(
             "Paradas del Agente",
             "Cuándo y cuánto tiempo no corrió el agente de los equipos elegidos, en el rango.",
-            rows(queries.STOPS),
+            rows(happened.STOPS),
         )
         .override_by_name("time", [p.prop("displayName", "Hora"), *_WHEN])
         .override_by_name("Duración", [p.prop("unit", p.SECONDS), p.prop("decimals", 0)]),
@@ -269,7 +275,7 @@ def inside(grid: Grid) -> None:
             "Registro de Eliminaciones",
             "Las últimas 200 decisiones del rango en los equipos elegidos: qué, por qué y cómo "
             "acabó. «Decisión» es el identificador del registro de aquel agente.",
-            rows(queries.LOG),
+            rows(happened.LOG),
         )
         .decimals(1)
         .override_by_name("time", [p.prop("displayName", "Hora"), *_WHEN])

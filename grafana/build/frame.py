@@ -11,15 +11,16 @@ from grafana.build.panels import BAD, OOM_KILLS, REMOVALS, SOURCE, USED, WARN, r
 SYSTEM_UID, SYSTEM_TITLE = "so1-sistema", "Monitor de Sistema"
 CONTAINERS_UID, CONTAINERS_TITLE = "so1-contenedores", "Monitor de Contenedores"
 
-REMOVED = """
-WITH RECURSIVE pasos(desde, cada) AS (
+REMOVED = f"""
+WITH RECURSIVE {sql.ENGINES},
+pasos(desde, cada) AS (
   SELECT $__from / cada * cada, cada
   FROM (SELECT max(60000, ($__to - $__from) / 20) AS cada)
   UNION ALL
   SELECT desde + cada, cada FROM pasos WHERE desde + cada <= $__to
 )
 SELECT min(d.timestamp) / 1000.0 AS time,
-       'Eliminados: ' || group_concat(container_name || ' ('
+       'Eliminados: ' || group_concat({sql.NAME} || ' ('
          || CASE reason WHEN 'rule' THEN rule ELSE reason END || ', '
          || CAST(round(held_mb) AS INTEGER) || ' MB)', ', ')
          || CASE count(*) WHEN 12 THEN ' …' ELSE '' END AS text,
@@ -76,8 +77,9 @@ The time a tick takes is left out: a busy host has ticks longer than the interva
 
 
 KILLED = f"""
+WITH {sql.ENGINES}
 SELECT timestamp / 1000.0 AS time,
-       'OOM: ' || process_name || coalesce(' de ' || nullif(container_name, ''), '')
+       'OOM: ' || process_name || coalesce(' de ' || nullif({sql.NAMED_IF_ANY}, ''), '')
          || CASE WHEN grower_pid <> pid THEN '; creció ' || grower_name ELSE '' END AS text,
        'oom' AS tags
 FROM (

@@ -31,6 +31,23 @@ CONTAINERS = f"""({ANY_CONTAINER} OR container_id IN (${{contenedor:sqlstring}})
 """Rows of containers that the dashboard's two variables let through."""
 
 
+ENGINES = f"""motores(varios) AS MATERIALIZED (
+  SELECT (SELECT min(engine) FROM rollup_containers) < (SELECT max(engine) FROM rollup_containers)
+    OR (SELECT min(engine) < max(engine) FROM container_totals WHERE timestamp = {LAST})
+)"""
+"""CTE: whether the history knows containers of several engines, by an index and the last tick.
+
+One answer for the whole dashboard, whatever its variables choose: a container keeps its name.
+"""
+
+NAME = """CASE WHEN (SELECT varios FROM motores) THEN engine || ': ' || container_name
+  ELSE container_name END"""
+"""A container's name, with its engine where there are several. Needs `motores`."""
+
+NAMED_IF_ANY = f"CASE container_name WHEN '' THEN '' ELSE {NAME} END"
+"""Of rows that need not be any container's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One figure of a point: SQL over ticks, and over buckets."""
@@ -273,16 +290,17 @@ def stacked(value: str, others: str, keep: str = "12") -> str:
     there, so that the whole is the mean of the whole. Ticks without any row are 0 under «ninguno»;
     ticks at which Docker did not answer, and times without ticks, are gaps.
     """
-    read = rows("container", f"container_id, container_name, {value}_sum", CONTAINERS)
+    read = rows("container", f"engine, container_id, container_name, {value}_sum", CONTAINERS)
     return f"""WITH RECURSIVE {levels.level(levels.CONTAINERS)},
+{ENGINES},
 {sampled(8)},
 {gaps()},
 filas(g, nombre, v) AS MATERIALIZED (
-  SELECT tics.t / $__interval_ms, container_name, c.{value}
+  SELECT tics.t / $__interval_ms, {NAME}, c.{value}
   FROM tics CROSS JOIN container_totals c ON c.timestamp = tics.t WHERE {CONTAINERS}
   UNION ALL
   SELECT timestamp / {POINT},
-    CASE container_id WHEN '' THEN '{others}' ELSE container_name END, {value}_sum FROM {read}
+    CASE container_id WHEN '' THEN '{others}' ELSE {NAME} END, {value}_sum FROM {read}
 ),
 mayores AS MATERIALIZED (
   SELECT nombre FROM filas WHERE nombre <> '{others}'

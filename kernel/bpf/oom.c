@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Whom the OOM killer chose, who made it choose, and whose limit it was. Compiled as one with
- * witness.c, whose counters and history of processes it uses.
+ * Whom the OOM killer chose, who made it choose, and whose limit it was. Compiled as one with the
+ * other files of the witness, whose counters and history of processes it uses.
  *
  * mark_victim (mm/oom_kill.c: mark_oom_victim) runs in whoever asked for memory, with the victim's
  * memory still whole: at its exit there is nothing left of it. What follows from the figures (a kill
@@ -20,44 +20,6 @@ BPF_RINGBUF_OUTPUT(ooms, OOM_PAGES);
 #define RSS_ANON 1
 #define RSS_SWAP 2
 #define RSS_SHMEM 3
-
-#define READ32(address) ({							\
-	u32 __value = 0;							\
-	bpf_probe_read_kernel(&__value, sizeof(__value), (void *)(address));	\
-	__value;								\
-})
-
-/* As typed.h's, of a task that the verifier knows no type of. */
-static __always_inline kptr untyped_cgroup(kptr task)
-{
-	kptr set = READ(task + TASK_CGROUPS);
-#ifdef V1_SUBSYS
-	return READ(READ(set + CSS_SET_SUBSYS + V1_SUBSYS * 8) + CSS_CGROUP);
-#else
-	return READ(set + CSS_SET_DFL_CGRP);
-#endif
-}
-
-static __always_inline u64 untyped_id(kptr cgroup)
-{
-	return READ(READ(cgroup + CGROUP_KN) + KERNFS_ID);
-}
-
-static __always_inline void copy_name(char *to, u32 size, kptr cgroup)
-{
-	kptr name = READ(READ(cgroup + CGROUP_KN) + KERNFS_NAME);
-
-	if (bpf_probe_read_kernel_str(to, size, (void *)name) < 0)
-		to[0] = 0;
-}
-
-/* Where the history has it, else by its own pointer. */
-static __always_inline u64 id_of(u32 pid, u64 start_ns, kptr task)
-{
-	struct process_record *record = find(pid, start_ns);
-
-	return record ? record->cgroup_id : untyped_id(untyped_cgroup(task));
-}
 
 #ifdef OOM_TASK_ARG
 #ifdef MEMORY_SUBSYS

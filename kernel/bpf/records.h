@@ -67,6 +67,8 @@ struct cpu_counters {
 	__u64 seam_both;	/* the iterator met a process that an event had told of */
 	__u64 seam_snapshot;	/* it met one that no event had told of */
 	__u64 ooms;		/* sequence number of the last OOM record, given or not */
+	__u64 names;		/* sequence number of the last cgroup's name, given or not */
+	__u64 long_names;	/* names that are too long to be a container's, and were not given */
 };
 
 /* Written by the reader. */
@@ -152,6 +154,19 @@ struct oom_record {
 };
 
 #define OOM_HEAD (10 * 8 + 8 * 4 + 2 * EVENT_COMM + OOM_NAME)
+
+#define CONTAINER_ID 64		/* hexadecimal digits */
+#define CGROUP_NAME 256
+
+/* One cgroup that was made with a name that may hold a container's id. */
+struct cgroup_name {
+	__u64 sequence;		/* on its CPU, from 1, without gaps where nothing is lost */
+	__u64 cgroup_id;
+	__u64 maker_id;		/* the cgroup of who made it */
+	__u32 cpu;
+	__u32 uid;		/* of who made it, in the initial user namespace */
+	char name[CGROUP_NAME];	/* of its directory when it was made */
+};
 
 enum event_kind {
 	EVENT_FORK = 1,

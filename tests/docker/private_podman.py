@@ -1,7 +1,7 @@
 """A podman for one test module alone: its storage, its state and its service are nobody else's.
 
-`podman` is the oracle's way to it; the agent has its socket. What works everywhere is chosen:
-cgroupfs as the manager, no network.
+`podman` is the oracle's way to it; the agent has its socket. Containers have no network; systemd
+manages their cgroups where it is the host's init.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 IMAGE = f"localhost/{ALPINE}"
+MANAGER = "systemd" if Path("/run/systemd/system").exists() else "cgroupfs"
 
 
 @dataclass(slots=True)
@@ -157,7 +158,7 @@ def _configure(engine: PrivatePodman) -> None:
     listed = ", ".join(f'"{one}:{one.partition("=")[2]}"' for one in limits)
     (place / "containers.conf").write_text(
         f"[containers]\ndefault_ulimits = [{listed}]\n"
-        f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\ntmp_dir = "{place}/tmp"\n'
+        f'[engine]\ncgroup_manager = "{MANAGER}"\nevents_logger = "file"\ntmp_dir = "{place}/tmp"\n'
     )
     engine.env = {
         "CONTAINERS_STORAGE_CONF": str(place / "storage.conf"),

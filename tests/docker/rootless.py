@@ -39,7 +39,7 @@ def rootless(suite: str, directory: Path, *programs: str) -> Iterator[Inside]:
     for program in (*_MAPPERS, *programs):
         found = shutil.which(program)
         if found is None:
-            package = "uidmap" if program in _MAPPERS else program
+            package = "uidmap" if program in _MAPPERS else "rootlesskit"
             pytest.skip(f"{program} is not installed ({package})")
         needed.append(found)
     ids = f"{USER}:{_SUBORDINATE.start}:{len(_SUBORDINATE)}\n"
@@ -78,7 +78,9 @@ def his_processes() -> set[int]:
             with suppress(OSError):
                 text = Path(f"/proc/{name}/status").read_text(encoding="utf-8")
                 uid = int(text.partition("Uid:")[2].split()[0])
-                if uid == UID or uid in _SUBORDINATE:
+                # What has ended and not been reaped yet cannot be ended again.
+                ended = "\nState:\tZ" in text
+                if not ended and (uid == UID or uid in _SUBORDINATE):
                     found.add(int(name))
     return found
 

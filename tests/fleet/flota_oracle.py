@@ -84,6 +84,17 @@ class Seen:
                 if self.inside(row["timestamp"]):
                     yield member, row
 
+    def kills(self) -> Iterator[tuple[Member, int, Row, int]]:
+        """Member, when, what is known of it, how many."""
+        for member in self.members():
+            for row in member.kills:
+                if self.inside(row["timestamp"]):
+                    yield member, row["timestamp"], row, 1
+            if not member.kills:
+                for at, row in self.rows(member, member.containers, "container"):
+                    if row["oom_kills"]:
+                        yield member, at, row, row["oom_kills"]
+
     def points(self, kind: str) -> range:
         point = self.point(kind)
         return range(self.from_ms // point, self.to_ms // point + 1)
@@ -112,7 +123,7 @@ def states(seen: Seen) -> Table:
 
 def events(seen: Seen) -> Table:
     ends = Counter(row["outcome"] for _, row in seen.removals())
-    kills = sum(row["oom_kills"] for _, _, row in seen.containers())
+    kills = sum(number for *_, number in seen.kills())
     who = {one.installation for one in seen.members()}
     breaks = Counter(one[2] for one in seen.fleet.breaks if one[0] in who and seen.inside(one[1]))
     counts = (ends["removed"], ends["failed"], kills, breaks["fork"], breaks["hueco"])
@@ -207,12 +218,16 @@ def cpu(seen: Seen) -> Table:
     return by_host(seen, lambda one, _: one["cpu_usage_sum"] / one["ticks"])
 
 
-def container_figures(seen: Seen) -> dict[tuple[str, str], tuple[float, float, float, int]]:
-    """By host and name: largest and mean held memory, mean CPU, OOM kills."""
-    many: dict[tuple[str, str], list[Row]] = defaultdict(list)
+Figures = tuple[float, float, float, int]
+
+
+def container_figures(seen: Seen) -> dict[tuple[str, str, str], Figures]:
+    """By host, name and engine: largest and mean held memory, mean CPU, OOM kills."""
+    many: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for member, _, row in seen.containers():
         if row["container_id"]:
-            many[seen.name(member), row["container_name"]].append(row)
+            engine = row["engine"] or "docker"
+            many[seen.name(member), row["container_name"], engine].append(row)
     made = {}
     for key, rows in many.items():
         ticks = sum(row["ticks"] for row in rows)
@@ -226,7 +241,10 @@ def container_figures(seen: Seen) -> dict[tuple[str, str], tuple[float, float, f
 
 
 def top(seen: Seen, place: int) -> Table:
-    found = [(" / ".join(key), value[place]) for key, value in container_figures(seen).items()]
+    found = [
+        (f"{host} / {'' if engine == 'docker' else f'{engine}: '}{name}", value[place])
+        for (host, name, engine), value in container_figures(seen).items()
+    ]
     return sorted(found, key=lambda one: (-one[1], one[0]))[: seen.top]
 
 
@@ -265,6 +283,34 @@ def over_time(seen: Seen, kind: str, *names: str) -> Table:
         (g * point, *(float(sums[g][name]) if g in sums else 0.0 for name in names))
         for g in seen.points(kind)
     ]
+
+
+def kills_over_time(seen: Seen) -> Table:
+    point = seen.point("container")
+    counts: Counter[int] = Counter()
+    for _, at, _, number in seen.kills():
+        counts[at // point] += number
+    return [(g * point, float(counts[g])) for g in seen.points("container")]
+
+
+def kills_by_kind(seen: Seen) -> dict[tuple[str, ...], tuple[int, float | None, int]]:
+    """By host, container, image, process and cause: how many, what one held at most, the last."""
+    found: dict[tuple[str, ...], list[tuple[int, Row, int]]] = defaultdict(list)
+    for member, at, row, number in seen.kills():
+        what = (row.get("process_name", ""), row.get("cause", "unknown"))
+        found[seen.name(member), row["container_name"], row["image"], *what].append(
+            (at, row, number)
+        )
+    return {
+        key: (
+            sum(number for *_, number in many),
+            max(row["anon_mb"] + row["file_mb"] + row["shmem_mb"] for _, row, _ in many)
+            if "anon_mb" in many[0][1]
+            else None,
+            max(at for at, *_ in many),
+        )
+        for key, many in found.items()
+    }
 
 
 def agreement(seen: Seen) -> Table:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.fleet.streams import STREAMS
+from agent.fleet.streams import ALL_STREAMS
 
 if TYPE_CHECKING:
     import psycopg
@@ -37,6 +37,8 @@ class Member:
     hosts: list[Row] = field(default_factory=list)
     containers: list[Row] = field(default_factory=list)
     removals: list[Row] = field(default_factory=list)
+    kills: list[Row] = field(default_factory=list)
+    """None of a host whose agent is older: its containers' counts are all there is."""
     stops: list[Row] = field(default_factory=list)
 
     @property
@@ -127,7 +129,9 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
                 "events_lost": (number == 1) * chance.randint(0, 5),
             }
         )
-        for place, name in enumerate(("cache", "api", "job-ñ'\"", "(others)")):
+        for place, name in enumerate(("cache", "api", "job-ñ'\"", "(others)", "api")):
+            if place == 4 and number != 1:
+                continue
             held = ticks * chance.uniform(0, 500) * (place + 1)
             cpu = ticks * chance.uniform(0, 60)
             member.containers.append(
@@ -135,7 +139,8 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
                     "timestamp": at,
                     "container_name": name,
                     "image": f"image-{place}",
-                    "container_id": f"{number}{place}" * 32 if place < 3 else "",
+                    # Another engine's, of the same name and id.
+                    "container_id": "" if place == 3 else f"{number}{place % 3}" * 32,
                     "tier": ("low", "high", "none")[place % 3],
                     "ticks": ticks,
                     "held_mb_sum": held,
@@ -156,6 +161,7 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
                     "starts": 0,
                     "exits": 0,
                     "oom_kills": int(chance.random() < 0.05 and place < 3),
+                    "engine": "podman" if place == 4 else None if number == 2 else "docker",
                 }
             )
     for turn in range(300):
@@ -182,6 +188,24 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
             }
         )
     member.removals.reverse()
+    for turn in range(60 if number < 2 else 0):
+        place = turn % 4
+        member.kills.append(
+            {
+                "timestamp": member.until_ms - turn * turn * 200_000 - 5,
+                "pid": 100 + turn,
+                "process_name": ("java", "cc1", "")[turn % 3],
+                "container_id": f"{number}{place}" * 32 if place < 3 else "",
+                "container_name": ("cache", "api", "job-ñ'\"", "")[place],
+                "image": f"image-{place}" if place < 3 else "",
+                "cause": "limit" if place < 3 else "host",
+                "anon_mb": chance.uniform(1, 900),
+                "file_mb": chance.uniform(0, 9),
+                "shmem_mb": 0.5,
+                "engine": "docker",
+            }
+        )
+    member.kills.reverse()
     member.stops = [
         {"timestamp": now_ms - hours * HOUR, "until": now_ms - hours * HOUR + 90_000}
         for hours in (150, 30, 3)
@@ -212,7 +236,7 @@ def folded(rows: list[Row], bucket: int, until: int, keys: tuple[str, ...]) -> l
 
 def fill_centre(fleet: Fleet, connection: psycopg.Connection[Any]) -> None:
     """Puts the fleet into an empty centre, past its entrance."""
-    container = ("container_id", "container_name", "image", "tier")
+    container = ("container_id", "container_name", "image", "tier", "engine")
     for member in fleet.members:
         epoch = EPOCH.format(member.number)
         connection.execute(
@@ -227,6 +251,7 @@ def fill_centre(fleet: Fleet, connection: psycopg.Connection[Any]) -> None:
         )
         rows = {
             "removals": member.removals,
+            "oom_kills": member.kills,
             "stops": member.stops,
             "host_5m": member.hosts,
             "host_1h": folded(member.hosts, HOUR, member.until_1h, ()),
@@ -235,7 +260,7 @@ def fill_centre(fleet: Fleet, connection: psycopg.Connection[Any]) -> None:
             "container_1h": folded(member.containers, HOUR, member.until_1h, container),
             "container_1d": folded(member.containers, DAY, member.until_1d, container),
         }
-        for stream in STREAMS:
+        for stream in ALL_STREAMS:
             names = [one.name for one in stream.columns]
             with connection.cursor().copy(
                 f"COPY so1.{stream.name} (installation, epoch, id, timestamp, {', '.join(names)})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,12 @@ class Host:
                 self.written += 1
                 values: dict[str, Any] = dict.fromkeys(_required(connection, stream), 0)
                 values["timestamp"] = at_ms + self.written
-                if stream.joins:
+                if "rollup_names" in stream.joins:
+                    cursor = connection.execute(
+                        "INSERT INTO rollup_names (name) VALUES (?)", (f"{word}-{self.written}",)
+                    )
+                    values["name_id"] = cursor.lastrowid
+                elif stream.joins:
                     names = tuple(f"{word}-{self.written % 7}-{part}" for part in "abcd")
                     cursor = connection.execute(
                         "INSERT INTO rollup_containers"
@@ -67,8 +73,9 @@ class Host:
                         names,
                     )
                     values["container"] = cursor.lastrowid
+                there = {row[1] for row in connection.execute(f"PRAGMA table_info({stream.table})")}
                 for place, one in enumerate(stream.columns):
-                    if one.source:
+                    if one.source or one.name not in there:
                         continue
                     values[one.name] = {
                         "text": f"{word} {one.name} {self.written} ñ\t'\"\\",
@@ -82,12 +89,22 @@ class Host:
                     tuple(values.values()),
                 )
 
-    def flush(self) -> Flushed:
-        return flush(self.database, self.dsn, Identity(self.installation, self.secret))
+    def flush(self, options: Collection[str] = ()) -> Flushed:
+        return flush(self.database, self.dsn, Identity(self.installation, self.secret), options)
 
     def rows(self, stream: Stream) -> list[tuple[Any, ...]]:
         """Everything of a stream that this history has, as the centre should have it."""
-        columns = ", ".join(one.source or f"t.{one.name}" for one in stream.columns)
+        there = {
+            f"{alias}{row[1]}"
+            for alias, table in (
+                ("t.", stream.table),
+                ("c.", "rollup_containers"),
+                ("n.", "rollup_names"),
+            )
+            for row in self.run(f"PRAGMA table_info({table})")
+        }
+        wanted = [one.source or f"t.{one.name}" for one in stream.columns]
+        columns = ", ".join(one if one in there else "NULL" for one in wanted)
         return self.run(
             f"SELECT t.id, t.timestamp, {columns} FROM {stream.table} t{stream.joins} ORDER BY t.id"
         )

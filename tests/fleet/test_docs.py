@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from agent.fleet.streams import STREAMS
+from agent.fleet.streams import ALL_STREAMS
 from tests.fleet.programs import PROJECT
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ KEPT_WHOLE = {"ranges", "settings"}
 
 
 def test_every_stream_is_in_the_table_of_what_travels() -> None:
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         kind, _, level = stream.name.partition("_")
         assert f"`{stream.name}`" in PAGE or f"`_{level}`" in PAGE, stream.name
         assert f"`{kind}" in PAGE
@@ -34,7 +34,7 @@ def test_the_statements_for_citus_name_every_table_and_keys_are_as_it_wants_them
             " AND relkind IN ('r', 'p') AND NOT relispartition"
         )
     }
-    assert named | {stream.name for stream in STREAMS} == tables
+    assert named | {stream.name for stream in ALL_STREAMS} == tables
     keys = lasting_centre.ask(
         "SELECT c.relname, array_agg(a.attname::text) FROM pg_index i"
         " JOIN pg_class c ON c.oid = i.indrelid AND c.relnamespace = 'so1'::regnamespace"

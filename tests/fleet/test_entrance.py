@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from agent.fleet.streams import REMOVALS, STOPS, STREAMS
+from agent.fleet.streams import ALL_STREAMS, REMOVALS, STOPS, STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,14 +37,14 @@ def attacker(centre: Centre, host: Host) -> Iterator[Any]:
 
 def shipped(new_host: Callable[..., Host], letter: str) -> Host:
     host = new_host(letter)
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         host.write(stream, 3, now_ms())
     host.flush()
     return host
 
 
 REFUSED = [
-    *(f"SELECT * FROM so1.{stream.name}" for stream in STREAMS),
+    *(f"SELECT * FROM so1.{stream.name}" for stream in ALL_STREAMS),
     *(
         f"SELECT * FROM so1.{name}"
         for name in (
@@ -121,7 +121,7 @@ def test_the_role_may_call_the_entrance_and_no_other_function_of_ours(centre: Ce
     )
     assert {(schema, name) for schema, name, *_ in found} == {
         *(("so1_api", name) for name in ("begin_epoch", "cursors", "holds")),
-        *(("so1_api", f"ingest_{stream.name}") for stream in STREAMS),
+        *(("so1_api", f"ingest_{stream.name}") for stream in ALL_STREAMS),
     }
     for _, _, definer, settings, owner in found:
         assert (definer, owner) == (True, "so1_owner")
@@ -294,7 +294,7 @@ def test_a_host_with_every_trick_at_hand_changes_no_function_of_ours(
             call(one, "cursors", other.installation, "anything", NOTHING, "1")
         assert raised.value.sqlstate == "28000"
         found = call(one, "cursors", mine.installation, mine.secret, None, "1")
-        assert {stream for _, stream, *_ in found} == {stream.name for stream in STREAMS}
+        assert {stream for _, stream, *_ in found} == {stream.name for stream in ALL_STREAMS}
         epoch, _, last, at = next(row for row in found if row[1] == "stops")
         found = call(
             one, "ingest_stops", mine.installation, mine.secret, epoch, last, at, [9], [now_ms()],

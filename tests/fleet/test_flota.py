@@ -119,7 +119,7 @@ ORACLES = {
     "Top $top Contenedores de la Flota por RAM": lambda seen: oracle.top(seen, 0),
     "Top $top Contenedores de la Flota por CPU": lambda seen: oracle.top(seen, 2),
     "Eliminaciones en el Tiempo": oracle.removals_over_time,
-    "Muertes por OOM en el Tiempo": lambda seen: oracle.over_time(seen, "container", "oom_kills"),
+    "Muertes por OOM en el Tiempo": oracle.kills_over_time,
     "Atribución de la Flota en el Tiempo": oracle.agreement,
     "Conflictos y Pérdidas en el Tiempo": lambda seen: oracle.over_time(
         seen, "host", "conflict_ticks", "events_lost"
@@ -178,8 +178,9 @@ def test_the_largest_containers_are_listed(
 ) -> None:
     seen, found = show("Contenedores Mayores", reader, fleet, span_ms)
     expected = oracle.container_figures(seen)
-    close([row[4:8] for row in found], [tuple(map(float, expected[row[:2]])) for row in found])
-    assert {row[:2] for row in found} == expected.keys()
+    keys = [(row[0], row[1], row[8]) for row in found]
+    close([row[4:8] for row in found], [tuple(map(float, expected[key])) for key in keys])
+    assert set(keys) == expected.keys()
     assert [row[4] for row in found] == sorted((row[4] for row in found), reverse=True)
 
 
@@ -194,13 +195,19 @@ def test_removals_are_counted_by_host_and_rule(
         assert row[5:] == (count, pytest.approx(held_mb), last)
 
 
-def test_oom_kills_are_listed_by_container(
-    reader: psycopg.Connection[Any], fleet: Fleet, span_ms: int
+def test_oom_kills_are_listed_by_who_was_killed_where(
+    reader: psycopg.Connection[Any], fleet: Fleet, span_ms: int, chosen: tuple[str, ...]
 ) -> None:
-    seen, found = show("Muertes por OOM", reader, fleet, span_ms)
-    expected = {key: one[3] for key, one in oracle.container_figures(seen).items() if one[3]}
-    assert {row[:2]: row[3] for row in found} == expected
-    assert expected or span_ms == HOUR
+    seen, found = show("Muertes por OOM", reader, fleet, span_ms, chosen)
+    expected = oracle.kills_by_kind(seen)
+    assert {row[:5] for row in found} == expected.keys()
+    for row in found:
+        count, held_mb, last = expected[row[:5]]
+        assert row[5:8] == (count, held_mb and pytest.approx(held_mb), last)
+    if span_ms == 7 * DAY and not chosen:
+        # Records of two hosts, counts of the older one, and a process of no container.
+        assert {row[0] for row in found} == {"web aaaaaaaa", "web bbbbbbbb", "db-1"}
+        assert {row[4] for row in found} == {"limit", "host", "unknown"}
 
 
 def test_forks_and_gaps_are_listed(

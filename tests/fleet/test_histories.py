@@ -200,7 +200,8 @@ def test_an_agent_older_than_the_centre_leaves_new_columns_empty(
 ) -> None:
 
     older = replace(STOPS, columns=())
-    monkeypatch.setattr(shipper, "STREAMS", (older,))
+    monkeypatch.setattr(shipper, "ALL_STREAMS", (older,))
+    monkeypatch.setattr(shipper, "chosen", lambda _options: (older,))
     host.write(STOPS, 2, now_ms())
     host.flush()
     assert [row[2] for row in centre.rows(STOPS, host)] == [None, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,7 +15,7 @@ from agent.fleet import centre as administration
 from agent.fleet import hub, report
 from agent.fleet.connection import connected
 from agent.fleet.errors import FleetError
-from agent.fleet.streams import CONTAINERS, REMOVALS, STREAMS
+from agent.fleet.streams import ALL_STREAMS, CONTAINERS, REMOVALS, STREAMS
 from tests.fleet.conftest import Centre
 from tests.fleet.host import Host, make_history
 from tests.fleet.postgres import Server, server
@@ -185,6 +186,48 @@ def test_a_second_run_adds_nothing_and_what_is_no_hub_or_no_shard_is_refused(
     with connected(shards["eu"].dsn()) as connection, pytest.raises(FleetError) as raised:
         hub.initialise(connection, {})
     assert "no hub" in raised.value.message
+
+
+def test_a_hub_of_an_older_agent_is_brought_up_to_date(
+    postgres: Server, shards: dict[str, Centre], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tuple(
+        replace(one, columns=tuple(column for column in one.columns if column.name != "engine"))
+        for one in STREAMS
+    )
+    postgres.ask("CREATE DATABASE old_hub", database="postgres")
+    one = Centre(postgres, "old_hub", "")
+    shape = (
+        "SELECT c.relname, c.relkind, a.attname FROM pg_class c"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE c.relnamespace = 'so1'::regnamespace ORDER BY 1, 2, 3"
+    )
+    try:
+        wanted = {name: dsn(centre) for name, centre in shards.items()}
+        with monkeypatch.context() as patched, connected(one.dsn()) as connection:
+            patched.setattr(hub, "ALL_STREAMS", older)
+            assert all(shard.answers for shard in hub.initialise(connection, wanted))
+        down = shards["asia"].server
+        down.stop("immediate")
+        try:
+            with connected(one.dsn()) as connection:
+                found = {shard.name for shard in hub.initialise(connection, {}) if shard.answers}
+            assert found == {"eu", "us"}
+        finally:
+            down.start()
+        with connected(one.dsn()) as connection:
+            assert all(shard.answers for shard in hub.initialise(connection, {}))
+        for stream in ALL_STREAMS:
+            names = ", ".join(column.name for column in stream.columns)
+            one.ask(f"SELECT {names} FROM so1.{stream.name}")
+        upgraded = one.ask(shape)
+        one.ask("DROP SCHEMA so1 CASCADE")
+        one.ask("DROP SERVER so1_eu, so1_us, so1_asia CASCADE")
+        with connected(one.dsn()) as connection:
+            hub.initialise(connection, wanted)
+        assert one.ask(shape) == upgraded
+    finally:
+        postgres.ask("DROP DATABASE old_hub WITH (FORCE)", database="postgres")
 
 
 def test_the_command_makes_a_hub(

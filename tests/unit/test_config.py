@@ -106,6 +106,8 @@ commands = 8
 dsn = "postgresql://so1_agent@centre.example/so1"
 secret_file = "/srv/secret"
 flush_s = 60
+resolution = "60s"
+processes = "top:20"
 environment = "/srv/fleet"
 [notify]
 journal = true
@@ -201,6 +203,8 @@ def test_the_documents_name_the_default_of_every_setting() -> None:
             "dsn": "",
             "secret_file": "/etc/so1/fleet.secret",
             "flush_s": 300,
+            "resolution": "5m",
+            "processes": "",
             "environment": "/opt/so1/fleet",
         },
         "notify": {

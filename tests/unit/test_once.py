@@ -51,7 +51,7 @@ def test_other_programs_are_started_and_looked_for_by_one_module() -> None:
     assert modules_that_import("subprocess") == ["util/subprocess.py"]
     assert calls_of("shutil.which") == {"util/subprocess.py": ["shutil.which"]}
     assert calls_of("os.system", "os.popen", "os.posix_spawn", "os.execve") == {}
-    assert calls_of("os.execv") == {"cli/commands/fleet.py": ["os.execv"]}
+    assert calls_of("os.execv") == {"fleet/environment.py": ["os.execv"]}
 
 
 def test_there_is_one_path_for_programs() -> None:

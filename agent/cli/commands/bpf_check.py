@@ -28,6 +28,9 @@ def check(config: Config, clock: Clock, *, as_json: bool) -> int:
     say = Say(sys.stderr)
     with watching(config, clock, say) as watch:
         seen = watch.look()
+        partial = watch.witness.state
+    if partial.reason:
+        say(f"BPF: {partial.reason} {partial.hint}".rstrip())
     if watch.problem:
         say(f"First witness: /proc instead of the modules. {watch.problem}")
     if as_json:
@@ -84,6 +87,7 @@ def _document(seen: Tick) -> dict[str, object]:
         "corrected": bpf_of(seen).corrected,
         "late": bpf_of(seen).late,
         "missed": bpf_of(seen).missed,
+        "long_names": bpf_of(seen).long_names,
     }
 
 
@@ -119,4 +123,6 @@ def _text(seen: Tick) -> list[str]:
         f"Seam: {seam.snapshot_only} by the snapshot alone, {seam.event_only} by events alone, "
         f"{seam.both} by both. Lost: {bpf_of(seen).lost}; corrected: {bpf_of(seen).corrected}."
     )
+    if long_names := bpf_of(seen).long_names:
+        lines.append(f"{long_names} cgroups were made with longer names than any engine gives.")
     return lines

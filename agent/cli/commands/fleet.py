@@ -5,25 +5,17 @@ Runs in an environment of its own, which has the driver for PostgreSQL; the agen
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from agent.config import Config, load_config, with_overrides
-from agent.errors import AgentError, PrivilegeError
-from agent.place import SCRIPTS
-
-if TYPE_CHECKING:
-    from agent.fleet.shipper import Identity
+from agent.config import load_config
+from agent.errors import AgentError
+from agent.fleet.environment import enter_environment, require_root
 
 app = typer.Typer(name="fleet", help="Many hosts in one PostgreSQL.", no_args_is_help=True)
-
-_MOVED = "SO1_FLEET_ENVIRONMENT"
 
 Dsn = Annotated[str, typer.Argument(metavar="DSN", help="libpq's connection string, as admin.")]
 Installation = Annotated[
@@ -57,7 +49,7 @@ def init(
     config: ConfigOption = None,
 ) -> int:
     """Make the centre's schema and roles, or bring them up to date; run it daily (cron)."""
-    _enter_environment(load_config(config))
+    enter_environment(load_config(config))
     from agent.fleet import centre, schema
     from agent.fleet.connection import connected
 
@@ -85,7 +77,7 @@ def enroll(
     config: ConfigOption = None,
 ) -> int:
     """Let a host in. Prints its secret, which is kept nowhere else, and nothing beside."""
-    _enter_environment(load_config(config))
+    enter_environment(load_config(config))
     from agent.fleet import centre
     from agent.fleet.connection import connected
 
@@ -98,7 +90,7 @@ def enroll(
 @app.command()
 def rotate(dsn: Dsn, installation: Installation, config: ConfigOption = None) -> int:
     """A new secret for a host; the old one is worth nothing from now on. Prints it."""
-    _enter_environment(load_config(config))
+    enter_environment(load_config(config))
     from agent.fleet import centre
     from agent.fleet.connection import connected
 
@@ -111,7 +103,7 @@ def rotate(dsn: Dsn, installation: Installation, config: ConfigOption = None) ->
 @app.command()
 def forget(dsn: Dsn, installation: Installation, config: ConfigOption = None) -> int:
     """Remove a host, its secret and all its rows from the centre."""
-    _enter_environment(load_config(config))
+    enter_environment(load_config(config))
     from agent.fleet import centre
     from agent.fleet.connection import connected
 
@@ -130,16 +122,9 @@ def ship(
     ] = None,
 ) -> int:
     """Ship what this host has and the centre has not, once; the agent runs this by itself."""
-    settings = with_overrides(load_config(config), paths__database=database)
-    require_root("agent fleet ship")
-    _enter_environment(settings)
-    from agent.fleet import shipper
+    from agent.fleet import ship as shipping
 
-    if not settings.fleet.dsn:
-        raise AgentError("No centre is set.", "Set dsn under [fleet] in /etc/so1/agent.toml.")
-    done = shipper.flush(Path(settings.paths.database), settings.fleet.dsn, _identity(settings))
-    begun = f", a new epoch ({done.begun})" if done.begun else ""
-    typer.echo(f"{done.rows} rows shipped{begun}.")
+    typer.echo(shipping.ship(config, database))
     return 0
 
 
@@ -165,7 +150,7 @@ def hub(
     config: ConfigOption = None,
 ) -> int:
     """Make a database that reads several centres as one, or say which of them answer (status 1)."""
-    _enter_environment(load_config(config))
+    enter_environment(load_config(config))
     from agent.fleet import hub as reading
     from agent.fleet.connection import connected
 
@@ -199,7 +184,7 @@ def top(
 ) -> int:
     """All hosts: which are silent or not to be trusted, and which containers hold most."""
     settings = load_config(config)
-    _enter_environment(settings)
+    enter_environment(settings)
     from agent.cli.views.fleet_top import plain_top
     from agent.fleet import report
     from agent.fleet.connection import connected
@@ -211,39 +196,3 @@ def top(
         found = report.fleet_top(connection, number)
     typer.echo(json.dumps(found.as_json()) if as_json else plain_top(found))
     return 0
-
-
-def require_root(command: str) -> None:
-    # Not agent.sources.host_metrics's: that imports psutil, which the fleet's environment has not.
-    if os.geteuid() != 0:
-        raise PrivilegeError(f"`{command}` needs root.", f"Run `sudo {command}`.")
-
-
-def _identity(settings: Config) -> Identity:
-    from agent.fleet.secret import read_secret
-    from agent.fleet.shipper import Identity
-    from agent.store.installation import existing_installation_id
-
-    installation = existing_installation_id(Path(settings.paths.database).parent)
-    if installation is None:
-        raise AgentError("This host has no installation's id yet.", "Start the agent once.")
-    return Identity(installation, read_secret(Path(settings.fleet.secret_file)))
-
-
-def _enter_environment(settings: Config) -> None:
-    """Goes on in the environment that has the driver, where this one has not.
-
-    Raises AgentError where there is none.
-    """
-    if importlib.util.find_spec("psycopg") is not None:
-        return
-    environment = Path(settings.fleet.environment)
-    python = environment / "bin/python"
-    if os.environ.get(_MOVED) or not python.exists():
-        raise AgentError(
-            f"The fleet's Python environment {environment} is not there, or not whole.",
-            f"Make it: sudo {SCRIPTS}/fleet_environment.sh",
-        )
-    os.environ[_MOVED] = "1"
-    sys.stdout.flush()
-    os.execv(python, [str(python), "-I", "-m", "agent", *sys.argv[1:]])  # noqa: S606

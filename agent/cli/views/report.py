@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agent.cli.views.drawing import draw
 from agent.cli.views.moments import moment, span
-from agent.cli.views.names import shown_names
+from agent.cli.views.names import are_several, shown_name, shown_names
 from agent.cli.views.report_figures import ContainerNow, Curve, Report
 from agent.cli.views.tables import Cell, Sheet, sheet_lines
 from agent.model.removal import Reason
@@ -77,7 +77,12 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
         return Cell("" if curve is None else sparkline(curve.points, ascii_only, width), "cyan")
 
     yield _host(report, spark)
-    names = shown_names(one.row for one in report.containers)
+    several = are_several(
+        (one.row for one in report.containers),
+        (*report.top_held, *report.top_container_cpu),
+        report.short_lived,
+    )
+    names = shown_names((one.row for one in report.containers), with_engine=several)
     yield Sheet(
         "Containers at the last tick",
         ("NAME", "TIER", "PROCS", "HELD MB", "RSS MB", "CPU %", "VERIFIED", "HELD OVER TIME"),
@@ -90,14 +95,18 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
     yield _spans(
         "Containers that held most, in one tick",
         report,
-        tuple((one.container_name, one.tier, one.max_held_mb) for one in report.top_held),
+        tuple(
+            (shown_name(one, with_engine=several), one.tier, one.max_held_mb)
+            for one in report.top_held
+        ),
         "HELD MB",
     )
     yield _spans(
         "Containers that used most CPU, while they were there",
         report,
         tuple(
-            (one.container_name, one.tier, one.mean_cpu_percent) for one in report.top_container_cpu
+            (shown_name(one, with_engine=several), one.tier, one.mean_cpu_percent)
+            for one in report.top_container_cpu
         ),
         "CPU %",
     )
@@ -129,7 +138,7 @@ def sheets(report: Report, ascii_only: bool = False, columns: int = 200) -> Iter
                 Cell(f"{one.cpu_ms:.1f}"),
                 Cell("-" if one.peak_rss_mb is None else f"{one.peak_rss_mb:.1f}"),
                 Cell(printable(one.parent)),
-                Cell(printable(one.container_name)),
+                Cell(shown_name(one, with_engine=several)),
                 Cell(printable(one.name)),
             )
             for one in report.short_lived
@@ -265,7 +274,7 @@ def _spans(
             (
                 Cell(f"{value:.1f}"),
                 Cell(tier, TIER_STYLES.get(tier, "")),
-                Cell(printable(name)),
+                Cell(name),
             )
             for name, tier, value in rows
         ),

@@ -274,16 +274,16 @@ def worst_verdict(processes: Sequence[ContainerProcess]) -> str:
 def _containers(
     history: History, last: TickRow, from_ms: int, now_ms: int
 ) -> tuple[ContainerNow, ...]:
-    processes: dict[str, list[ContainerProcess]] = {}
+    processes: dict[tuple[str, str], list[ContainerProcess]] = {}
     for one in history.container_processes_at(last.timestamp_ms):
-        processes.setdefault(one.container_id, []).append(one)
+        processes.setdefault((one.engine, one.container_id), []).append(one)
     found = []
     for row in history.containers_at(last.timestamp_ms):
-        mine = processes.get(row.container_id, [])
+        mine = processes.get((row.engine, row.container_id), [])
         past = [
             one
             for one in _past(history, row, from_ms, now_ms)
-            if one.container_id == row.container_id
+            if (one.engine, one.container_id) == (row.engine, row.container_id)
         ]
         held = _curve(
             [one.timestamp_ms for one in past], [one.held_mb for one in past], from_ms, now_ms

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from agent.errors import SourceError
 from agent.model.bpf import CommandFigures, CommandKey, ProcessExit
@@ -15,7 +15,6 @@ from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf.numbering import Numbering
 from agent.sources.bpf.offsets import EXIT_BYTES
-from agent.sources.bpf.ooms import Ooms
 from agent.sources.bpf.records import CpuCounters, ExitKind, ExitRecord
 from agent.sources.bpf.ring import Ring
 
@@ -63,6 +62,13 @@ class Exits:
         self._ring.close()
 
 
+class Buffer(Protocol):
+    """A ring buffer that has to be emptied before it is full."""
+
+    def look(self) -> None:
+        """Empties it where it fills up. Raises SourceError."""
+
+
 class Gatherer:
     """Takes exits out of their buffer, at each tick and before it is full in between.
 
@@ -70,10 +76,14 @@ class Gatherer:
     """
 
     def __init__(
-        self, exits: Exits, counters: Callable[[], Sequence[CpuCounters]], ooms: Ooms
+        self,
+        exits: Exits,
+        counters: Callable[[], Sequence[CpuCounters]],
+        others: Sequence[Buffer] = (),
     ) -> None:
+        """`others` are looked at too."""
         self._exits = exits
-        self._ooms = ooms
+        self._others = others
         self._counters = counters
         self._commands = Commands()
         self._recent: deque[ProcessExit] = deque(maxlen=MOST_EXITS)
@@ -90,8 +100,9 @@ class Gatherer:
             if self._exits.waiting > _MANY:
                 with self._lock, suppress(SourceError):  # the next tick meets it, and says so
                     self._take(None)
-            with suppress(SourceError):
-                self._ooms.look()
+            for buffer in self._others:
+                with suppress(SourceError):
+                    buffer.look()
 
     def gather(self, before_ns: int) -> Gathered:
         """All there is now. Names are summed of what ended before `before_ns` (boot clock)."""

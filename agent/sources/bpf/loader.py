@@ -66,7 +66,7 @@ def load(compiled: Compiled, order: Order, *, kept: bool) -> Probes:
     began = time.monotonic()
     held: list[int] = []
     try:
-        maps, programs, seam = _load_all(compiled, order, held)
+        maps, programs, seam, without = _load_all(compiled, order, held)
     except BaseException:
         for fd in held:
             os.close(fd)
@@ -78,14 +78,16 @@ def load(compiled: Compiled, order: Order, *, kept: bool) -> Probes:
         attach_ms=int((time.monotonic() - began) * 1000),
         seam=seam,
         kept=kept,
+        without=without,
     )
     return Probes(handover, maps, programs, tuple(held))
 
 
 def _load_all(
     compiled: Compiled, order: Order, held: list[int]
-) -> tuple[dict[str, Map], dict[str, int], tuple[int, int, int]]:
-    """The maps, the programs and the seam; every descriptor that is to stay open is in `held`."""
+) -> tuple[dict[str, Map], dict[str, int], tuple[int, int, int], tuple[str, ...]]:
+    """The maps, the programs, the seam and the programs that it does without; every descriptor
+    that is to stay open is in `held`."""
     sizes = SETS[order.programs].maps
     made = []
     for spec in compiled.maps:
@@ -104,6 +106,7 @@ def _load_all(
         if one.tracepoint == ITERATOR or not order.probes or one.function in order.probes
     ]
     loaded: dict[str, int] = {}
+    without: list[str] = []
     for one in wanted:
         try:
             loaded[one.function] = _load(one, made)
@@ -111,14 +114,23 @@ def _load_all(
             if one.function not in SETS[order.programs].optional:
                 raise
             log.warning("bpf=partial without %s: %s", one.function, error)
+            without.append(one.function)
             continue
         held.append(loaded[one.function])
     wanted = [one for one in wanted if one.function in loaded]
     if "controls" in maps:
         mark = records.CONTROL.pack(SystemClock().boot_ns())
         maps["controls"].update(bytes(4), mark)
-    # One by one: what is attached when the next is refused is in the list already.
-    held.extend(_attach(one, loaded[one.function]) for one in wanted if one.tracepoint != ITERATOR)
+    for one in wanted:
+        if one.tracepoint == ITERATOR:
+            continue
+        try:
+            held.append(_attach(one, loaded[one.function]))
+        except LoadError as error:
+            if one.function not in SETS[order.programs].optional:
+                raise
+            log.warning("bpf=partial without %s: %s", one.function, error)
+            without.append(one.function)
     seam = (0, 0, 0)
     for one in wanted:
         if one.tracepoint == ITERATOR:
@@ -128,7 +140,7 @@ def _load_all(
                 seam = _look(maps, iterator)
             finally:
                 os.close(iterator)
-    return maps, loaded, seam
+    return maps, loaded, seam, tuple(without)
 
 
 def _look(maps: Mapping[str, Map], iterator: int) -> tuple[int, int, int]:

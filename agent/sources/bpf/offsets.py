@@ -24,6 +24,8 @@ EXIT_BYTES = 2 << 20
 """The witness's ring buffer: some 14,000 exits. It is resident twice where it is mapped."""
 OOM_BYTES = 256 << 10
 """The ring buffer of OOM kills: some 180 of them. It is emptied once a second."""
+NAME_BYTES = 256 << 10
+"""The ring buffer of cgroups' names: some 860 of them. It is emptied once a second."""
 EVENT_BYTES = 8 << 20
 """The trace's ring buffer: some 50,000 events."""
 
@@ -117,6 +119,7 @@ def macros(btf: Btf, hierarchy: Hierarchy, *, cgroups: Path = Path("/proc/cgroup
     values["EVENT_PAGES"] = EVENT_BYTES // page
     values["EXIT_PAGES"] = EXIT_BYTES // page
     values["OOM_PAGES"] = OOM_BYTES // page
+    values["NAME_PAGES"] = NAME_BYTES // page
     return [f"-D{macro}={value}" for macro, value in values.items()]
 
 

@@ -38,7 +38,7 @@ class ProgramSet:
 
 
 WITNESS = ProgramSet(
-    sources=("witness.c", "oom.c"),
+    sources=("witness.c", "births.c", "ends.c", "snapshot.c", "cgroups.c", "oom.c"),
     maps={
         "slots": (4, records.PROCESS_RECORD.size),
         "spilled": (records.PROCESS_KEY.size, records.PROCESS_RECORD.size),
@@ -46,6 +46,7 @@ WITNESS = ProgramSet(
         "cgroups": (records.CGROUP_KEY.size, records.CGROUP_RECORD.size),
         "exits": (0, 0),
         "ooms": (0, 0),
+        "names": (0, 0),
         "counters": (4, records.CPU_COUNTERS.size),
         "controls": (4, records.CONTROL.size),
     },
@@ -54,13 +55,14 @@ WITNESS = ProgramSet(
         Probe("sched_switch", "on_switch", typed=True),
         Probe("cgroup_rmdir", "on_rmdir", typed=True),
         Probe("cgroup_mkdir", "on_mkdir", typed=True),
+        Probe("cgroup_mkdir", "on_name", typed=True),
         Probe("cgroup_attach_task", "on_attach", typed=True),
         Probe("sched_process_exec", "on_exec", typed=True),
         Probe("sched_process_fork", "on_fork", typed=True),
         Probe("mark_victim", "on_oom", typed=True),
     ),
     iterator="on_task",
-    optional=frozenset({"on_oom"}),
+    optional=frozenset({"on_oom", "on_name"}),
 )
 
 TRACE_PROBES = {
@@ -148,3 +150,5 @@ class Handover(msgspec.Struct, frozen=True):
     """Both, snapshot only, event only."""
     kept: bool = False
     """Whether nothing had to be compiled."""
+    without: tuple[str, ...] = ()
+    """Functions that this kernel refuses, and that the others do without."""

@@ -19,7 +19,7 @@ spills of a
 GENERATION = struct.Struct("=Q")
 CGROUP_KEY = struct.Struct("=Q")
 CGROUP_RECORD = struct.Struct("=10QII")
-CPU_COUNTERS = struct.Struct("=9Q")
+CPU_COUNTERS = struct.Struct("=11Q")
 CONTROL = struct.Struct("=Q")
 EVENT_COMM = 16
 EVENT_TEXT = 80
@@ -28,6 +28,8 @@ EXIT = struct.Struct(f"=8QIIIiBBBBI{EVENT_COMM}s{EVENT_COMM}s")
 OOM_LEVELS = 8
 OOM_FRAMES = 24
 OOM_NAME = 80
+CGROUP_NAME_SIZE = 256
+CGROUP_NAME = struct.Struct(f"=3QII{CGROUP_NAME_SIZE}s")
 OOM_KNOWS_VICTIM, OOM_KNOWS_MEMORY, OOM_KNOWS_LEVELS = 1, 2, 4
 OOM_LEVEL = struct.Struct(f"=6Q{OOM_NAME}s")
 OOM = struct.Struct(
@@ -90,6 +92,8 @@ class CpuCounters(NamedTuple):
     seam_both: int = 0
     seam_snapshot: int = 0
     ooms: int = 0
+    names: int = 0
+    long_names: int = 0
 
 
 class EventKind(IntEnum):
@@ -133,6 +137,17 @@ class ExitRecord(NamedTuple):
     reserved: int
     comm: bytes
     parent_comm: bytes
+
+
+class CgroupNameRecord(NamedTuple):
+    """`struct cgroup_name`."""
+
+    sequence: int
+    cgroup_id: int
+    maker_id: int
+    cpu: int
+    uid: int
+    name: bytes
 
 
 class OomLevel(NamedTuple):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agent.clock import Clock
 from agent.errors import SourceError
-from agent.model.bpf import BpfView, CgroupEvents, ProcessExit, Seam
+from agent.model.bpf import BpfView, CgroupEvents, CgroupName, ProcessExit, Seam
 from agent.model.container import Hierarchy
 from agent.model.oom import OomMark
 from agent.model.process import ProcessKey
@@ -22,6 +23,7 @@ from agent.sources.bpf import records
 from agent.sources.bpf.exits import Exits, Gatherer
 from agent.sources.bpf.kept import DIRECTORY
 from agent.sources.bpf.loader import read_counters
+from agent.sources.bpf.names import CgroupNames
 from agent.sources.bpf.offsets import EXIT_BYTES
 from agent.sources.bpf.ooms import Ooms, kernel_symbols
 from agent.sources.bpf.programs import Order
@@ -46,8 +48,15 @@ log = logging.getLogger(__name__)
 _DEADLINE_NS = 300 * 10**9
 """A compile takes a second natively and half a minute under emulation."""
 _KEEP_GONE_NS = 60 * 10**9
-"""A removed cgroup's record stays this long after it was first seen so: its processes are freed
-later than its directory, and every reader of the totals shall have met it."""
+"""A removed cgroup's record and name stay this long after it was first seen so, and until a tick
+has accounted for it: its processes are freed later than its directory, and every reader of the
+totals shall have met it."""
+
+_WITHOUT = {
+    "on_name": "lives of containers between two ticks may be nobody's: this kernel refuses the "
+    "probe of cgroups' names.",
+    "on_oom": "OOM kills are known by the kernel's log alone: this kernel refuses their probe.",
+}
 
 _TRIES = 3
 
@@ -58,7 +67,8 @@ gone for this long and was not told of never will be."""
 
 @dataclass(frozen=True, slots=True)
 class BpfState:
-    """Whether the probes are there; `reason` and `hint` are sentences for a person."""
+    """Whether the probes are there; `reason` and `hint` are sentences for a person: why they are
+    not, or what is missing of them."""
 
     status: Literal["starting", "ready", "off"]
     reason: str = ""
@@ -77,10 +87,14 @@ class Witness:
         self._table: ProcessTable | None = None
         self._exits: Gatherer | None = None
         self._ooms: Ooms | None = None
+        self._names: CgroupNames | None = None
         self._seam = Seam()
         self._gone_since: dict[int, int] = {}
         self._ended_since: dict[ProcessKey, int] = {}
         self._late = 0
+        self._read_ns = 0
+        self._accounted_ns = 0
+        """When the reading was that the last mark belongs to."""
 
     @classmethod
     def start(
@@ -137,7 +151,9 @@ class Witness:
             return read_counters(maps["counters"], cpus)
 
         self._ooms = Ooms(maps["ooms"].fd, counters, kernel_symbols())
-        self._exits = Gatherer(Exits(maps["exits"].fd, EXIT_BYTES), counters, self._ooms)
+        self._names = CgroupNames(maps["names"].fd, counters)
+        buffers = (self._ooms, self._names)
+        self._exits = Gatherer(Exits(maps["exits"].fd, EXIT_BYTES), counters, buffers)
         self._exits.start()
         self._seam = Seam(*handover.seam)
         log.info(
@@ -149,7 +165,7 @@ class Witness:
             handover.attach_ms,
             *handover.seam,
         )
-        self._end_startup(BpfState("ready"))
+        self._end_startup(BpfState("ready", *_missing(handover.without)))
         return self._state
 
     def _end_startup(self, state: BpfState) -> None:
@@ -166,11 +182,13 @@ class Witness:
 
     def mark(self, snapshot_ns: int) -> None:
         """Processes that begin after this moment (boot clock) and end before the next mark are
-        short-lived. Raises SourceError as `read` does."""
+        short-lived, and the last reading is accounted for: what was gone by then may be forgotten.
+        Raises SourceError as `read` does."""
         if self._probes is None:
             raise SourceError("The BPF probes are not there.", self._state.hint)
         controls = self._probes.maps["controls"]
         controls.update(bytes(4), records.CONTROL.pack(snapshot_ns))
+        self._accounted_ns = self._read_ns
 
     def read(self) -> BpfView:
         """What the maps hold now.
@@ -180,7 +198,8 @@ class Witness:
         if self._probes is None or self._table is None or self._exits is None:
             raise SourceError("The BPF probes are not there.", self._state.hint)
         maps, table = self._probes.maps, self._table
-        read_ns = self._clock.boot_ns()
+        read_ns = self._read_ns = self._clock.boot_ns()
+        named = self._names.ids() if self._names is not None else frozenset()
         table.read()
         for _ in range(_TRIES):
             totals_ns = self._clock.boot_ns()
@@ -195,6 +214,11 @@ class Witness:
         lost = sum(one.lost_processes + one.lost_cgroups for one in counters)
         if self._ooms is not None:
             lost += self._ooms.lost
+        names: Mapping[int, CgroupName] = {}
+        if self._names is not None:
+            # After the totals: whatever is in them has its name by now.
+            names = self._names.read(gone=named - totals.keys())
+            lost += self._names.lost
         self._sweep(maps["cgroups"], gone, read_ns)
         gone_keys = table.released
         return BpfView(
@@ -215,6 +239,8 @@ class Witness:
             missed=missed,
             exits=gathered.exits,
             short_lived=gathered.short_lived,
+            names=names,
+            long_names=sum(one.long_names for one in counters),
         )
 
     def ooms(self) -> tuple[OomMark, ...]:
@@ -243,7 +269,7 @@ class Witness:
     def _sweep(self, cgroups: Map, gone: frozenset[int], now_ns: int) -> None:
         for cgroup_id in gone:
             since = self._gone_since.setdefault(cgroup_id, now_ns)
-            if now_ns - since > _KEEP_GONE_NS:
+            if now_ns - since > _KEEP_GONE_NS and since <= self._accounted_ns:
                 cgroups.delete(records.CGROUP_KEY.pack(cgroup_id))
                 if self._exits is not None:
                     self._exits.forget(cgroup_id)
@@ -263,9 +289,20 @@ class Witness:
         if self._ooms is not None:
             self._ooms.close()
             self._ooms = None
+        if self._names is not None:
+            self._names.close()
+            self._names = None
         if self._probes is not None:
             self._probes.close()
             self._probes = None
+
+
+def _missing(without: Sequence[str]) -> tuple[str, str]:
+    """What follows from programs that this kernel refuses, and what to do; "" without any."""
+    if not without:
+        return "", ""
+    reason = " ".join(_WITHOUT[one] for one in sorted(without))
+    return reason[:1].upper() + reason[1:], "Report what `agent start` logs as bpf=partial."
 
 
 def _without(known: dict[ProcessKey, int], keys: set[ProcessKey]) -> dict[ProcessKey, int]:

@@ -2,8 +2,8 @@
 
 The event thread writes, the loop reads. It is what remains of a life that began and ended between
 two ticks: how often the engine reported that it ran out of memory, and the id of its cgroup, by
-which BPF's records of it are the container's. Both are a lower bound: a life of a few milliseconds
-may be over before its directory is looked at.
+which BPF's records of it are the container's where BPF did not tell its name. Both are a lower
+bound: a life of a few milliseconds may be over before its directory is looked at.
 """
 
 from __future__ import annotations

@@ -113,16 +113,20 @@ FLOTA = {
         "was none."
     ),
     "Muertes por OOM": "OOM Kills",
-    "Contenedores en los que el kernel mató procesos por falta de memoria en el rango, según "
-    "memory.events de su cgroup. «La última» es el comienzo de su tramo.": (
-        "Containers in which the kernel killed processes for lack of memory in the range, by their "
-        "cgroup's memory.events. “The last” is where its bucket begins."
+    "Procesos que el kernel mató por falta de memoria en el rango, por contenedor, proceso y "
+    "causa, y cuánta memoria tenían. De un equipo que nunca envió ninguno se cuenta lo que dice "
+    "memory.events de sus contenedores, por tramos y sin proceso.": (
+        "Processes that the kernel killed for lack of memory in the range, by container, process "
+        "and cause, and how much memory they had. Of a host that never sent one it is what "
+        "memory.events of its containers counted, by bucket and without the process."
     ),
+    "Tenía (máximo)": "It Had (max.)",
+    "Motor": "Engine",
     "Muertes por OOM en el Tiempo": "OOM Kills over Time",
-    "Procesos muertos por falta de memoria en los contenedores de todos los equipos elegidos. 0 es "
-    "que no hubo ninguno.": (
-        "Processes killed for lack of memory in the containers of all chosen hosts. 0: there was "
-        "none."
+    "Procesos muertos por falta de memoria en todos los equipos elegidos, también los de ningún "
+    "contenedor. 0 es que no hubo ninguno.": (
+        "Processes killed for lack of memory on all chosen hosts, also those of no container. 0: "
+        "there was none."
     ),
     "Atribución de la Flota en el Tiempo": "Attribution of the Fleet over Time",
     "Procesos de contenedores de todos los equipos elegidos por veredicto: suma de la media de "

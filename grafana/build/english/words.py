@@ -146,7 +146,8 @@ NEUTRAL = frozenset(
         # Values in the database.
         *("removed", "failed", "gone", "left", "agree", "conflict", "unverified", "none"),
         *("excess-low", "excess-high", "exited", "stop", "dry-run", "rule", "oom"),
-        *("first", "fork", "host_5m", "so1.", "r"),
+        *("first", "fork", "host_5m", "oom_kills", "so1.", "r"),
+        *("docker", "C"),
     )
 )
 """The same in both languages."""

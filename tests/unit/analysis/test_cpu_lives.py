@@ -9,7 +9,7 @@ from hypothesis import given
 
 from agent.analysis.cpu_accounting import owners, settle_accounts
 from agent.model.accounts import CpuAccounts
-from agent.model.bpf import CgroupEvents
+from agent.model.bpf import CgroupEvents, CgroupName
 from agent.model.container import CgroupView, ContainerCgroup, ContainerKey, Hierarchy
 from tests.unit.analysis.cpu_kernel import (
     HOST,
@@ -89,6 +89,33 @@ def test_lives_between_two_ticks_are_in_the_account_once() -> None:
     assert second is None
     assert third is not None
     assert (third.usage_ns, third.events.exits, third.events.oom_kills) == (300, 3, 3)
+
+
+def test_an_end_that_is_settled_after_the_tick_that_found_the_container_ended_is_counted_once() -> (
+    None
+):
+    """Its last process is on its way out while the tick reads, and its directory is gone."""
+    kernel = Kernel(owner={})
+    nobody = CgroupView(hierarchy=Hierarchy.DEFAULT, containers={})
+    accounts = CpuAccounts(totals={HOST: CgroupEvents()})
+    kernel.owner[200] = A
+    key = kernel.fork(200)
+    kernel.run(key, 70)
+    told, spent = [], []
+    for step in ("is seen", "runs on", "ends", "is over"):
+        if step == "runs on":
+            kernel.run(key, 30)
+        elif step == "ends":
+            kernel.end(key)
+        shown = kernel.snapshot()
+        now = replace(kernel.view(), born=frozenset({200}), names={200: CgroupName(A.id, HOST, 0)})
+        owner = owners(now, nobody, accounts, listed=[A])
+        shares, accounts = settle_accounts(accounts, now, owner, shown, {}, {})
+        share = shares.get(A)
+        told.append(share and (share.events.starts, share.events.exits))
+        spent.append(share and (share.usage_ns, share.unexplained_ns))
+    assert told == [(1, 0), (0, 0), (0, 1), None]
+    assert spent == [(70, 0), (30, 0), (0, 0), None]
 
 
 def test_lives_between_two_ticks_are_added_to_the_one_that_is() -> None:

@@ -314,6 +314,23 @@ def test_probes_that_are_being_started_explain_nothing_yet() -> None:
     assert figures == (Unknown.NOT_YET, Unknown.NOT_YET, Unknown.NOT_YET)
 
 
+def test_lives_that_were_over_before_the_first_tick_with_the_container_count_since_the_last() -> (
+    None
+):
+    """It was made, and lived, between two ticks: the interval is that between them."""
+    earlier = before(at_s=20)
+    found = totals(row(), cgroup=None, earlier=earlier, at_s=30, share=replace(SHARE, past_ns=4))
+    assert (found.starts, found.exits, found.oom_kills) == (4, 3, 1)
+    assert found.cpu_short_lived_percent == 20.0
+    alive = cgroup("a", cpu_ns=SECOND_NS, read_ns=30 * SECOND_NS)
+    past = replace(SHARE, past_ns=5 * SECOND_NS)
+    found = totals(row(), cgroup=alive, earlier=earlier, at_s=30, share=past)
+    assert (found.starts, found.oom_kills) == (4, 1)
+    assert found.cpu_short_lived_percent == 20.0
+    alone = totals(row(), cgroup=alive, earlier=earlier, at_s=30)
+    assert found.cpu_percent == alone.cpu_percent + 50.0
+
+
 def test_one_without_a_cgroup_or_an_earlier_tick_is_not_explained_yet() -> None:
     found = totals(row(), cgroup=None, share=SHARE)
     assert (found.starts, found.cpu_short_lived_percent) == (Unknown.NOT_YET, Unknown.NOT_YET)

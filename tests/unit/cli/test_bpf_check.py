@@ -36,11 +36,14 @@ class FakeWitness:
         self._states = [*states] or ["ready"]
         self.polls = 0
         self.closed = 0
+        self.partial = ""
+        self.long_names = 0
 
     @property
     def state(self) -> SimpleNamespace:
         off = self._states[0] == "off"
         reason, hint = ("the kernel has no BTF.", "Boot another.") if off else ("", "")
+        reason = self.partial or reason
         return SimpleNamespace(status=self._states[0], reason=reason, hint=hint)
 
     def poll(self) -> SimpleNamespace:
@@ -53,7 +56,10 @@ class FakeWitness:
         self.closed += 1
 
     def read(self) -> BpfView:
-        return BpfView(0, self.cgroup_ids, {}, {}, {}, {}, frozenset(), frozenset(), 0, Seam())
+        return BpfView(
+            *(0, self.cgroup_ids, {}, {}, {}, {}, frozenset(), frozenset(), 0, Seam()),
+            long_names=self.long_names,
+        )
 
     def mark(self, snapshot_ns: int) -> None:
         pass
@@ -206,6 +212,17 @@ def test_the_table_has_a_line_for_each_process_and_steers_no_terminal(
     assert row.split()[-4:] == ["pid+uts", "agree", "cgroup", "name-a"]
     assert counts.startswith("1 processes of 1 containers: 1 agree, 0 conflict, 0 unverified; 0 ")
     assert overlap.endswith("Lost: 0; corrected: 0.")
+
+
+def test_what_this_kernel_refuses_of_the_probes_is_said_and_so_are_names_too_long(
+    command: Callable[..., Command],
+) -> None:
+    one = command()
+    one.witness.partial, one.witness.long_names = "Lives between two ticks are nobody's.", 3
+    status, out, err = one()
+    assert (status, err) == (0, "BPF: Lives between two ticks are nobody's.\n")
+    assert out.splitlines()[-1] == "3 cgroups were made with longer names than any engine gives."
+    assert json.loads(one(as_json=True)[1])["long_names"] == 3
 
 
 def test_a_conflict_is_named_with_what_bpf_says_and_is_the_exit_status(

@@ -12,7 +12,7 @@ from agent.clock import SystemClock
 from agent.config import Scope
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.engine_api.own_container import OwnContainer
-from agent.model.container import Container, Governance
+from agent.model.container import Container, ContainerKey, Governance
 from agent.model.process import Snapshot
 from agent.model.tick import Carried, Part, Tick
 from agent.policy import governance
@@ -20,6 +20,7 @@ from agent.sources import host_metrics
 from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Listing
 from agent.sources.engine.lists import EngineLists
+from agent.sources.engine.lives import EngineLives
 from tests.unit import builders
 from tests.unit.sources.fake_host import FakeHost
 
@@ -111,3 +112,32 @@ def test_an_odd_protecting_label_is_warned_of_once(
     assert [one.governed for one in observed.totals] == [False, False]
     assert caplog.text.count("'ture'") == 1
     assert "'yes'" not in caplog.text
+
+
+def test_what_an_engine_reports_while_the_kernel_is_read_is_the_next_sample_s(
+    tmp_path: Path,
+) -> None:
+    """The kernel's counters were read before it, so they have it at the next tick too."""
+    world, lives = World(tmp_path), EngineLives(tmp_path)
+    lives.note("oom", A)
+
+    def read_bpf() -> Part[Any]:
+        lives.note("oom", A)
+        return Part(None, 0, "none here")
+
+    listed: Any = List(*world.containers)
+    collector = Collector(
+        read_processes=world.snapshot,
+        engines=EngineLists({"docker": listed}),
+        layout=world.host.layout(),
+        read_cgroups=reader.read,
+        read_bpf=read_bpf,
+        read_host=host_metrics.read,
+        stopwatch=Stopwatch(SystemClock()),
+        lives={"docker": lives},
+    )
+    counted = [
+        collector.collect(frozenset(), for_tick=False).engine_ooms[ContainerKey("docker", A)]
+        for _ in range(2)
+    ]
+    assert counted == [1, 2]

@@ -136,6 +136,13 @@ KERNEL: dict[str, tuple[dict[str, Any], str, State, str, str]] = {
         "not installed",
         "start.sh",
     ),
+    "a kernel that refuses one of the probes": (
+        {"bpf__partial": "Lives of containers between two ticks may be nobody's: refused."},
+        "BPF",
+        State.DEGRADED,
+        "between two ticks",
+        "bpf=partial",
+    ),
     "hidden kernel addresses": (
         {"oom__has_symbols": False},
         "OOM kills",

@@ -42,7 +42,7 @@ def test_containers_that_do_not_run_have_no_series_and_are_counted() -> None:
     ended = replace(a_container("b", "b" * 64), state=ContainerState.EXITED)
     figures = of(a_tick(totals=(totals(), totals(ended))))
     assert [one.name for one in figures.containers] == ["so1_contenedor_1"]
-    assert figures.containers_by_state == {"running": 1, "exited": 1}
+    assert figures.containers_by_state == {("docker", "running"): 1, ("docker", "exited"): 1}
     assert of(a_tick(totals=(), container_count=None)).containers_by_state is None
 
 

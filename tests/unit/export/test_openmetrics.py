@@ -60,7 +60,7 @@ def samples(figures: ExportedFigures) -> dict[tuple[str, ...], float]:
             own = [
                 value
                 for key, value in sorted(sample.labels.items())
-                if key not in ("id", "name", "image")
+                if key not in ("id", "name", "image", "engine")
             ]
             key = (sample.name, *own)
             assert key not in found, key
@@ -154,6 +154,27 @@ def test_a_figure_that_is_not_known_has_no_series() -> None:
             *("so1_container_starts_total", "so1_host_pressure_ratio", "so1_proof_spent"),
         }
     )
+
+
+def test_equal_names_of_two_engines_are_two_series() -> None:
+    twin = replace(a_container("web", ID_A), engine="podman")
+    record = a_tick(totals=(totals(a_container("web", ID_A)), totals(twin, held_kb=9)))
+    text = render(of(record), as_openmetrics=False)[1].decode("utf-8")
+    named = [one for family in families(text) for one in family.samples if "name" in one.labels]
+    held = {
+        (one.labels["engine"], one.labels["name"]): one.value
+        for one in named
+        if one.name == "so1_container_held_bytes"
+    }
+
+    assert held == {("docker", "web"): 3072 * 1024, ("podman", "web"): 9 * 1024}
+    assert {one.labels.get("engine") for one in named} == {"docker", "podman"}
+    assert {
+        one.labels["engine"]: one.value
+        for family in families(text)
+        for one in family.samples
+        if one.name == "so1_containers"
+    } == {"docker": 1, "podman": 1}
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)

@@ -121,11 +121,7 @@ def _list(window: Window) -> Table:
         return [(_nothing(window), *[None] * 10)]
     found = []
     for row in sorted(rows, key=lambda row: -row["held_mb"]):
-        mine = [
-            one
-            for one in window.now(window.all.stats)
-            if one["container_id"] == row["container_id"]
-        ]
+        mine = [one for one in window.now(window.all.stats) if _key(one) == _key(row)]
         words = {one["verified"] for one in mine}
         verdict = next(
             (word for word in ("conflict", "unverified", "agree") if word in words), "sin-procesos"
@@ -185,12 +181,12 @@ def _unseen(window: Window) -> Table:
     sums: dict[tuple[str, ...], list[Row]] = {}
     for row in _chosen(window, window.all.short_lived):
         if row["timestamp"] > since:
-            names = ("container_id", "container_name", "parent_name", "process_name")
+            names = ("engine", "container_id", "container_name", "parent_name", "process_name")
             sums.setdefault(tuple(row[name] for name in names), []).append(row)
     if not sums:
         return [("Ninguno en este rango", *[None] * 5)]
     found = []
-    for (_, container, parent, name), rows in sums.items():
+    for (_, _, container, parent, name), rows in sums.items():
         peaks = [row["peak_rss_mb"] for row in rows if row["peak_rss_mb"] is not None]
         found.append(
             (
@@ -201,14 +197,18 @@ def _unseen(window: Window) -> Table:
     return sorted(found, key=lambda row: (-row[4], row[0], row[2], row[1]))[:50]
 
 
+def _key(row: Row) -> tuple[str, str]:
+    return row["engine"], row["container_id"]
+
+
 def _inside(window: Window) -> Table:
-    tiers = {row["container_id"]: row["tier"] for row in window.now(window.all.totals)}
+    tiers = {_key(row): row["tier"] for row in window.now(window.all.totals)}
     chosen = window.view.chosen.get("contenedor")
     rows = [
         row
         for row in window.now(window.all.stats)
         if (chosen is None or row["container_id"] in chosen)
-        and tiers.get(row["container_id"], "none") in window.view.tiers
+        and tiers.get(_key(row), "none") in window.view.tiers
     ]
     if not rows:
         return [("Ningún proceso de contenedor", *[None] * 6)]

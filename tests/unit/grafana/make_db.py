@@ -28,6 +28,7 @@ from tests.unit.grafana.world import (
     generate,
     grafana,
     totals_of,
+    twins,
 )
 
 
@@ -63,6 +64,8 @@ def _simulate(connection: sqlite3.Connection, plan: Plan) -> None:
     begin = min(raw_from, plan.end_ms - int(plan.days * 86_400_000))
     if plan.governed:
         state.containers += [grafana(state), database_service(state)]
+    if plan.twins:
+        state.containers += twins(state)
     ticks = (plan.end_ms - begin) // plan.tick_ms
     daemons = daemons_of(state)
     jitter = 0
@@ -142,7 +145,7 @@ def _insert_totals(
     connection.executemany(
         "INSERT INTO container_totals (timestamp,container_id,container_name,image,tier,governed,"
         "processes,held_mb,held_basis,rss_mb,cache_mb,cpu_usage,cpu_short_lived,cpu_unexplained,"
-        "starts,exits,oom_kills) VALUES (?,?,?,?,?,?,?,?,'cgroup2',?,?,?,?,?,?,?,?)",
+        "starts,exits,oom_kills,engine) VALUES (?,?,?,?,?,?,?,?,'cgroup2',?,?,?,?,?,?,?,?,?)",
         [
             (
                 timestamp,
@@ -161,6 +164,7 @@ def _insert_totals(
                 row["starts"],
                 row["exits"],
                 row["oom"],
+                row["one"].engine,
             )
             for row in totals
         ],
@@ -180,12 +184,13 @@ def _insert_ended(
                 "INSERT INTO oom_kills (timestamp,pid,process_name,container_id,container_name,"
                 "image,cgroup,cause,limit_cgroup,limit_container,limit_mb,used_mb,anon_mb,file_mb,"
                 "shmem_mb,swap_mb,oom_score_adj,trigger_pid,trigger_name,trigger_container,"
-                "grower_pid,grower_name,grower_container,grown_mb,grown_s,beside,witnesses)"
-                " VALUES (?,?,?,?,?,?,?,'limit',?,?,?,?,?,1.5,0,0,0,?,?,?,?,?,?,?,20,'[]','bpf')",
+                "grower_pid,grower_name,grower_container,grown_mb,grown_s,beside,witnesses,engine)"
+                " VALUES (?,?,?,?,?,?,?,'limit',?,?,?,?,?,1.5,0,0,0,?,?,?,?,?,?,?,20,'[]','bpf',?)",
                 (
                     *(timestamp - 700 + number, pid, one.names[0], one.id, one.name, one.image),
                     *(f"/docker/{one.id}", f"/docker/{one.id}", one.name, held, held, held / 2),
                     *(grower, one.names[-1], one.name, grower, one.names[-1], one.name, held / 3),
+                    one.engine,
                 ),
             )
         if not row["short"]:
@@ -193,11 +198,12 @@ def _insert_ended(
         for order, (parent, name) in enumerate((("sh", "gcc"), ("init", "sh"), ("", "(others)"))):
             connection.execute(
                 "INSERT INTO short_lived (timestamp,container_id,container_name,parent_name,"
-                "process_name,count,cpu_ms,peak_rss_mb) VALUES (?,?,?,?,?,?,?,?)",
+                "process_name,count,cpu_ms,peak_rss_mb,engine) VALUES (?,?,?,?,?,?,?,?,?)",
                 (
                     *(timestamp, one.id, one.name, parent, name, 1 + (place + order) % 4),
                     round(row["short"] * 200 / (2**order), 3),
                     None if name == "(others)" else 1.5 + place,
+                    one.engine,
                 ),
             )
 
@@ -237,13 +243,13 @@ def _container_rows(
             rows.append(
                 (
                     timestamp, one.id, one.name, pid, one.names[order],
-                    row["rss"] * share, round(row["cpu"] * share, 3), verified, basis,
+                    row["rss"] * share, round(row["cpu"] * share, 3), verified, basis, one.engine,
                 )
             )  # fmt: skip
     if raw:
         connection.executemany(
             "INSERT INTO container_stats (timestamp,container_id,container_name,pid,process_name,"
-            "ram_usage,cpu_usage,verified,basis) VALUES (?,?,?,?,?,?,?,?,?)",
+            "ram_usage,cpu_usage,verified,basis,engine) VALUES (?,?,?,?,?,?,?,?,?,?)",
             rows,
         )
     agree, conflict, unverified, added, strayed, moved = counts.values()

@@ -41,7 +41,7 @@ class Rows:
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> Rows:
-        return cls(
+        found = cls(
             read(connection, "metrics"),
             read(connection, "container_totals"),
             read(connection, "container_stats"),
@@ -51,6 +51,17 @@ class Rows:
             read(connection, "oom_kills"),
             read(connection, "short_lived"),
         )
+        found._name_engines()
+        return found
+
+    def _name_engines(self) -> None:
+        """Of several engines, each container is called by its own: names may be equal."""
+        if len({row["engine"] for row in self.totals}) < 2:
+            return
+        for table in (self.totals, self.stats, self.deletions, self.kills, self.short_lived):
+            for row in table:
+                if row["container_name"]:
+                    row["container_name"] = f"{row['engine']}: {row['container_name']}"
 
 
 @dataclass(frozen=True)

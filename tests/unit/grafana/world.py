@@ -47,6 +47,7 @@ class Container:
     pids: tuple[int, ...]
     born: int
     names: tuple[str, ...] = ()
+    engine: str = "docker"
 
 
 @dataclass
@@ -66,6 +67,8 @@ class Plan:
     """A restart, a stretch of psutil, Docker away, conflicts, an OOM kill."""
     governed: bool = True
     """Whether there are governed containers at all."""
+    twins: bool = False
+    """Whether a second engine has containers of the same names, one of them of the same id too."""
 
 
 @dataclass
@@ -93,6 +96,20 @@ def database_service(state: World) -> Container:
         "5b00d2c4e6f1", "base-de-datos", "postgres:17", "none", False, 64.0, 1.4,
         (state.new_pid(), state.new_pid(), state.new_pid()), -1, ("postgres",) * 3,
     )  # fmt: skip
+
+
+def twins(state: World) -> list[Container]:
+    """podman's: what Docker has too, by name, and by name and id."""
+    return [
+        Container(
+            identity, name, image, "none", False, held, cpu, (state.new_pid(), state.new_pid()),
+            -1, ("postgres",) * 2, "podman",
+        )
+        for identity, name, image, held, cpu in (
+            ("77aa00c4e6f1", "grafana_so1", "grafana/grafana:13.2.2", 333.0, 300.0),
+            ("5b00d2c4e6f1", "base-de-datos", "postgres:17", 222.0, 400.0),
+        )
+    ]  # fmt: skip
 
 
 def generate(state: World, number: int) -> None:

@@ -50,6 +50,7 @@ SURE = (
     *("process_count", "tick_ms"),
 )
 UNSURE = ("container_count", "psi_memory", "psi_cpu")
+LOSSES = ("events_lost", "events_corrected", "events_late", "events_missed")
 CHECKS = ("agree", "conflict", "unverified", "added", "strayed", "moved", "dropped")
 
 
@@ -64,7 +65,7 @@ def host(ticks: list[Row], checks: list[Row]) -> Row:
         "checks_n": len(checks),
         "conflict_ticks": sum(row["conflict"] > 0 for row in checks) if checks else None,
         "unverified_ticks": sum(row["unverified"] > 0 for row in checks) if checks else None,
-        "events_lost": summed(checks, "events_lost"),
+        **{name: summed(checks, name) for name in LOSSES},
     }
     for name in (*SURE, *UNSURE):
         found[f"{name}_sum"] = summed(ticks, name)
@@ -120,7 +121,7 @@ def keyed(rows: list[Row], *key: str) -> Keyed:
     return found
 
 
-CONTAINER_KEY = ("container_id", "container_name", "image", "tier")
+CONTAINER_KEY = ("container_id", "container_name", "image", "tier", "engine")
 
 
 def members(groups: Keyed, memory: str, cpu: str) -> Keyed:
@@ -142,7 +143,7 @@ def members(groups: Keyed, memory: str, cpu: str) -> Keyed:
         elif len(key) == 2:
             found[0, "(others)"] += rows
         else:
-            found["", "(others)", "", key[-1]] += rows
+            found["", "(others)", "", *key[3:]] += rows
     return found
 
 
@@ -216,10 +217,12 @@ def _write(
             *(maybe(rng.random()), maybe(rng.random()), source, rng.randrange(2000)),
         ),
     )
+    there = {row[1] for row in connection.execute("PRAGMA table_info(attribution_checks)")}
+    checks = [name for name in (*CHECKS, *LOSSES) if name in there]
     connection.execute(
-        "INSERT INTO attribution_checks (timestamp, agree, conflict, unverified, added, strayed,"
-        f" moved, dropped, events_lost) VALUES (?{', ?' * 8})",
-        (at, *(rng.randrange(3) for _ in range(8))),
+        f"INSERT INTO attribution_checks (timestamp, {', '.join(checks)})"
+        f" VALUES (?{', ?' * len(checks)})",
+        (at, *(rng.randrange(3) for _ in checks)),
     )
     for identity, name, image, tier, held in alive:
         connection.execute(

@@ -235,7 +235,7 @@ def test_a_link_put_in_the_directorys_place_is_not_followed(path: Path, writer: 
 def test_a_lock_held_by_somebody_costs_ticks_and_no_more(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
     with open_store(path, clock) as store:
         writer = Writer(store, clock)
         writer.tick(2)

@@ -255,7 +255,7 @@ def test_the_description_says_what_the_migration_made(path: Path) -> None:
     open_store(path).close()
     for table, columns in promised().items():
         info = [row[1] for row in ask(path, f"PRAGMA table_info({table})")]
-        assert info == list(columns), table
+        assert sorted(info) == sorted(columns), table  # later ones stand at a table's end
     for kind in KINDS:
         for level in LEVELS:
             view = [row[1] for row in ask(path, f"PRAGMA table_info({kind.name}_{level.name})")]

@@ -43,7 +43,7 @@ DOCUMENTED = {
     "oom_kills": """pid process_name container_id container_name image cgroup cause limit_cgroup
         limit_container limit_mb used_mb anon_mb file_mb shmem_mb swap_mb oom_score_adj trigger_pid
         trigger_name trigger_container grower_pid grower_name grower_container grown_mb grown_s
-        beside witnesses""",
+        beside witnesses engine""",
     "ended_processes": """started pid process_name parent_pid parent_name container_id
         container_name status oom cpu_ms peak_rss_mb""",
     "short_lived": """container_id container_name parent_name process_name count cpu_ms
@@ -123,19 +123,26 @@ READERS = {
         "SELECT * FROM deletions WHERE container_id IN ('a', 'b') AND timestamp > 1"
     ),
     "agent_stops_timestamp": "SELECT * FROM agent_stops WHERE timestamp > 1",
+    "rollup_containers_engine": "SELECT max(engine) FROM rollup_containers",
     "rollup_containers_id": "SELECT * FROM rollup_containers WHERE container_id = 'a'",
     **{
         f"rollup_{kind}_{level}_timestamp": (
             f"SELECT * FROM rollup_{kind}_{level} WHERE timestamp > 1"
         )
-        for kind in ("host", "container", "process", "removals")
-        for level in ("5m", "1h", "1d")
+        for kind, level in (
+            *(
+                (kind, level)
+                for kind in ("host", "container", "process", "removals")
+                for level in ("5m", "1h", "1d")
+            ),
+            *(("host", "1m"), ("container", "1m")),
+        )
     },
     **{
         f"rollup_container_{level}_container": (
             f"SELECT 1 FROM rollup_container_{level} WHERE container = 1 AND timestamp > 1"
         )
-        for level in ("5m", "1h", "1d")
+        for level in ("1m", "5m", "1h", "1d")
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
     "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
@@ -157,7 +164,7 @@ def test_each_index_has_a_reader_and_each_reader_an_index(path: Path) -> None:
     assert own - {"container_totals_events"} == set(READERS)
     for index, query in READERS.items():
         plan = " ".join(row[3] for row in ask(path, f"EXPLAIN QUERY PLAN {query}"))
-        assert f"INDEX {index} " in plan, plan
+        assert f"INDEX {index} " in f"{plan} ", plan
 
 
 def test_the_newest_and_the_oldest_timestamp_are_found_without_reading_rows(path: Path) -> None:

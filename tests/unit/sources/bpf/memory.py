@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
-from agent.sources.bpf.offsets import EXIT_BYTES, OOM_BYTES, SLOT_BLOCK, SLOTS
+from agent.sources.bpf.offsets import EXIT_BYTES, NAME_BYTES, OOM_BYTES, SLOT_BLOCK, SLOTS
 from agent.sources.bpf.programs import WITNESS
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Memory:
         self.generations = self._shared("generations", SLOTS // SLOT_BLOCK * 8)
         self.ring = self._shared("exits", 2 * PAGE + 2 * EXIT_BYTES)
         self.ooms = self._shared("ooms", 2 * PAGE + 2 * OOM_BYTES)
+        self.names = self._shared("names", 2 * PAGE + 2 * NAME_BYTES)
         self.counters: list[records.CpuCounters] = [records.CpuCounters(), records.CpuCounters()]
         self._end = 0
 
@@ -109,6 +110,16 @@ class Memory:
             at = 2 * PAGE + half + end
             self.ooms[at : at + len(raw)] = raw
         struct.pack_into("=Q", self.ooms, PAGE, end + len(raw))
+
+    def name(self, one: records.CgroupNameRecord) -> None:
+        """The record of a cgroup's name in its ring buffer, whole."""
+        raw = struct.pack("=II", records.CGROUP_NAME.size, 0) + records.CGROUP_NAME.pack(*one)
+        raw = raw.ljust((len(raw) + 7) & ~7, b"\0")
+        (end,) = struct.unpack_from("=Q", self.names, PAGE)
+        for half in (0, NAME_BYTES):
+            at = 2 * PAGE + half + end
+            self.names[at : at + len(raw)] = raw
+        struct.pack_into("=Q", self.names, PAGE, end + len(raw))
 
     @property
     def given(self) -> int:

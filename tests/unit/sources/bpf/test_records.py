@@ -25,6 +25,7 @@ RECORDS: dict[str, tuple[struct.Struct, tuple[str, ...]]] = {
     "oom_level": (records.OOM_LEVEL, records.OomLevel._fields),
     "oom_record": (records.OOM, records.OomRecord._fields),
     "cpu_counters": (records.CPU_COUNTERS, records.CpuCounters._fields),
+    "cgroup_name": (records.CGROUP_NAME, records.CgroupNameRecord._fields),
     "control": (records.CONTROL, ("mark_ns",)),
     "event": (records.EVENT, records.EventRecord._fields),
 }
