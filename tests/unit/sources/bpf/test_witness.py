@@ -248,17 +248,20 @@ def test_the_maps_memory_is_not_the_agents(witness: bpf.Witness, memory: Memory)
         memory.exit(exit_record(ProcessKey(number + 1, 1), sequence=number + 1))
     assert len(witness.witness().exits) == 200
     tests_own = {"slots": len(memory.slots), "exits": len(memory.ring)}
-    assert {name: mapped_bytes(name) - size for name, size in tests_own.items()} == {
+    assert {
+        name: mapped_bytes(memory.maps[name].fd) - size for name, size in tests_own.items()
+    } == {
         "slots": 0,
         "exits": 2 * PAGE,
     }
 
 
-def mapped_bytes(memory_file: str) -> int:
+def mapped_bytes(fd: int) -> int:
     """How much of the address space is the file's, as `/proc` has it."""
+    inode = str(os.fstat(fd).st_ino)
     lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    ranges = [line.split()[0] for line in lines if line.endswith(f"/memfd:{memory_file} (deleted)")]
-    return sum(int(end, 16) - int(begin, 16) for begin, end in (one.split("-") for one in ranges))
+    ranges = [line.split()[0].split("-") for line in lines if line.split()[4] == inode]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in ranges)
 
 
 def test_half_a_record_is_none(witness: bpf.Witness, memory: Memory) -> None:
