@@ -38,6 +38,12 @@ def _status() -> int:
                 config = options.get("config")
                 streams.out(ship(Path(config) if config else None, options.get("database")))
                 return 0
+        if sys.argv[1:2] == ["start"]:
+            from agent.cli.commands import start  # noqa: PLC0415
+
+            words = start.plain_options(sys.argv[2:])
+            if words is not None:
+                return start.start(**words)
         from agent.cli.app import run  # noqa: PLC0415
 
         return run()

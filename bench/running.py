@@ -151,12 +151,15 @@ def running_agent(
     settings: str = "",
     dry_run: bool = True,
     log: Path | None = None,
+    tree: Path = PROJECT,
+    again: bool = False,
 ) -> Iterator[RunningAgent]:
     """An agent without cron and Grafana; its modules stay loaded for the next one.
 
     With `dry_run` it removes nobody's containers and does everything else. `settings` are further
-    TOML tables, `log` where its output stays. Raises subprocess.TimeoutExpired where it does not
-    stop within two minutes.
+    TOML tables, `log` where its output stays, `tree` whose code runs; with `again` a first run has
+    made the database before. Raises subprocess.TimeoutExpired where it does not stop within two
+    minutes.
     """
     _PARENT.mkdir(mode=0o750, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=_PARENT))
@@ -173,9 +176,14 @@ def running_agent(
         words.append("--dry-run")
     said = log or directory / "output.log"
     with said.open("wb") as output:
+        if again:
+            subprocess.run(
+                [*words, "--once", *options],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=tree, check=True,
+            )  # fmt: skip
         process = subprocess.Popen(
             [*words, *options],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=tree,
         )  # fmt: skip
     try:
         yield RunningAgent(process, directory, said)

@@ -95,36 +95,20 @@ def start(
     database: DatabaseOption = None,
 ) -> int:
     """Run the agent in the foreground; Ctrl-C takes down what it brought."""
-    from agent.util import memory_tuning
+    from agent.cli.commands import start as command
 
-    memory_tuning.leave_out_detectors()
-    memory_tuning.leave_out_drivers()
-    from agent.clock import SystemClock
-    from agent.daemon import composition
-    from agent.sources.host_metrics import require_root
-    from agent.util import terminal
-
-    def read() -> Config:
-        return with_overrides(
-            load_config(config),
-            interval_s=interval,
-            policy__scope=scope,
-            source=source,
-            cron__enabled=False if no_cron else None,
-            bpf__enabled=False if no_bpf else None,
-            grafana__enabled=False if no_grafana else None,
-            grafana__keep=True if keep_grafana else None,
-            paths__database=database,
-        )
-
-    settings = read()
-    require_root("agent start")
-    terminal.set_up_logging(terminal.Say(sys.stderr))
-    return composition.start(
-        settings,
-        composition.Options(once=once, dry_run=dry_run, config_file=config, read_again=read),
-        SystemClock(),
-        terminal.Say(sys.stdout),
+    return command.start(
+        interval=interval,
+        once=once,
+        dry_run=dry_run,
+        scope=scope,
+        source=source,
+        no_cron=no_cron,
+        no_bpf=no_bpf,
+        no_grafana=no_grafana,
+        keep_grafana=keep_grafana,
+        config=config,
+        database=database,
     )
 
 

@@ -311,7 +311,7 @@ def _history(path: Path) -> tuple[str, str | None, int | None, str]:
         try:
             journal = str(database.pragma("journal_mode"))
             known, applied = (
-                set(sqlite.known_migrations(database)),
+                set(sqlite.known_migrations()),
                 set(sqlite.applied_migrations(database)),
             )
             newest = sqlite.rows(database, "SELECT max(timestamp) FROM metrics")[0][0]

@@ -7,7 +7,6 @@ What a trigger is and why one may be missing: Documentation/accounting/psi.rst.
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import re
 import zlib
@@ -199,12 +198,17 @@ def why_missing(
     return MissingPressure(f"there is no {path}, though psi=1 was given", "Use available_mb.")
 
 
+def _unzipped(data: bytes) -> bytes:
+    """Raises zlib.error for what is no gzip's. zlib is loaded anyway, the module gzip is not."""
+    return zlib.decompress(data, wbits=16 + zlib.MAX_WBITS)
+
+
 def kernel_option(option: str) -> bool | None:
     """Whether the kernel was built with `option`, None where its configuration is not readable."""
     for path in (Path("/proc/config.gz"), Path("/boot") / f"config-{os.uname().release}"):
         try:
             data = path.read_bytes()
-            text = gzip.decompress(data) if path.suffix == ".gz" else data
+            text = _unzipped(data) if path.suffix == ".gz" else data
         except (OSError, EOFError, zlib.error):
             continue
         return f"\n{option}=y\n".encode() in b"\n" + text

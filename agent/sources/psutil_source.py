@@ -137,7 +137,8 @@ class _CgroupIds:
         if len(os.fsencode(path)) >= procfs.PATH_MAX - 1:
             return _UNKNOWN
         try:
-            return (root / path.lstrip("/")).stat().st_ino
+            # A Path of each would be a tenth of a whole snapshot's time.
+            return os.stat(f"{os.fspath(root)}/{path.lstrip('/')}").st_ino
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 return 0
@@ -176,7 +177,7 @@ class _Reader:
             has_ended=vsz_kb == 0,
             task=int(speaker.rpartition("/")[2]),
         )
-        namespaces = self._namespaces(pid, speaker, stat)
+        namespaces = self._namespaces(pid, speaker, stat, status)
         rss_kb, anon_kb = self._resident(speaker, vsz_kb, status)
         name = stat.comm.decode("utf-8", "replace")
         life_ns = now_ns - stat.start_ns
@@ -219,14 +220,19 @@ class _Reader:
             uts_ns=namespaces[1],
         )
 
-    def _namespaces(self, pid: int, speaker: str, stat: procfs.Stat) -> tuple[int, int]:
+    def _namespaces(
+        self, pid: int, speaker: str, stat: procfs.Stat, status: dict[bytes, bytes]
+    ) -> tuple[int, int]:
         """PID and UTS namespace. A zombie has only the first; the host's stands for the other.
 
-        Those of a process with more privileges than ours are not shown: it is no container's.
+        Those of a process with more privileges than ours are not shown: it is no container's. A
+        process that no namespace below this `/proc`'s own sees is in that one: it has one pid
+        (fs/proc/array.c, task_state).
         """
         pid_ns = self.host[0]
         try:
-            pid_ns = procfs.namespace(self.proc, pid, "pid")
+            if procfs.innermost_pid(status)[1] > 1:
+                pid_ns = procfs.namespace(self.proc, pid, "pid")
             return pid_ns, procfs.namespace(self.proc, speaker, "uts")
         except PermissionError:
             return self.host

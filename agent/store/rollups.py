@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import median
 from typing import Any
 
 import peewee
@@ -308,7 +307,9 @@ def stops_of(ticks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     if not pairs:
         return []
     between = [(after[0] - after[1]) - (before[0] - before[1]) for before, after in pairs]
-    usual = max(1, median(between[-_RHYTHM_TICKS:]))
+    rhythm = sorted(between[-_RHYTHM_TICKS:])
+    # Not by statistics.median: that module is a quarter of a megabyte for good.
+    usual = max(1, (rhythm[len(rhythm) // 2] + rhythm[~(len(rhythm) // 2)]) / 2)
     return [
         (before[0], after[0])
         for (before, after), since in zip(pairs, between, strict=True)

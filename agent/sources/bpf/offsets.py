@@ -14,14 +14,14 @@ from agent.model.container import Hierarchy
 from agent.sources.bpf.btf import Btf, BtfError
 
 SLOTS = 32_768
-"""Places for processes, by pid: 3 MB, all of them resident where they are mapped."""
+"""Places for processes, by pid: 3 MB of the kernel's memory."""
 SLOT_BLOCK = 32
 """Places that the reader looks at together."""
 SPILLED = 8_192
 """Processes whose place another one has: only where pids go beyond SLOTS."""
 MAX_CGROUPS = 8_192
 EXIT_BYTES = 2 << 20
-"""The witness's ring buffer: some 14,000 exits. It is resident twice where it is mapped."""
+"""The witness's ring buffer: some 14,000 exits."""
 OOM_BYTES = 256 << 10
 """The ring buffer of OOM kills: some 180 of them. It is emptied once a second."""
 NAME_BYTES = 256 << 10

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from agent.sources.bpf import records
 from agent.sources.bpf.barrier import read_barrier
+from agent.sources.bpf.mapped import PAGE, mapped
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEADER = 8
@@ -30,34 +31,47 @@ class Ring(Generic[R]):
     def __init__(
         self, fd: int, size: int, layout: struct.Struct, make: Callable[[Iterable[Any]], R]
     ) -> None:
-        """Maps its `size` bytes of records laid out so. Raises OSError."""
+        """Of its `size` bytes of records laid out so, maps the two positions. Raises OSError."""
         self._layout = layout
         self._make = make
-        page = os.sysconf("SC_PAGE_SIZE")
         self._size = size
-        self._page = page
-        self._mine = mmap.mmap(fd, page)
+        self._fd = os.dup(fd)
         try:
-            self._theirs = mmap.mmap(fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+            self._mine = mmap.mmap(fd, PAGE)
+            try:
+                self._theirs = mmap.mmap(fd, PAGE, prot=mmap.PROT_READ, offset=PAGE)
+            except BaseException:
+                self._mine.close()
+                raise
         except BaseException:
-            self._mine.close()
+            os.close(self._fd)
             raise
 
     def read(self, most: int = 1 << 14) -> list[R]:
         """The records that are whole, in the order in which they took their places; `most` of them.
 
-        Where one is still being written those behind it wait with it.
+        Where one is still being written those behind it wait with it. Raises BpfCallError.
         """
+        position = _U64.unpack_from(self._mine)[0]
+        end = _U64.unpack_from(self._theirs)[0]
+        if position >= end:
+            return []
+        read_barrier()
+        begin = position % self._size
+        with mapped(self._fd, 2 * PAGE + begin, end - position) as (data, at):
+            found, taken = self._take(data, at, at + end - position, most)
+        read_barrier()
+        _U64.pack_into(self._mine, 0, position + taken)
+        return found
+
+    def _take(self, data: mmap.mmap, begin: int, end: int, most: int) -> tuple[list[R], int]:
+        """The records from `begin` on, and how many bytes they are."""
         unpack, length_of = self._layout.unpack_from, _U32.unpack_from
         unpack_long, long_size = records.LONG_EVENT.unpack_from, records.LONG_EVENT.size
-        data, page, mask = self._theirs, self._page, self._size - 1
-        position = _U64.unpack_from(self._mine)[0]
-        end = _U64.unpack_from(data)[0]
-        read_barrier()
         found: list[R] = []
         make = self._make
-        while position < end and len(found) < most:
-            at = page + (position & mask)
+        at = begin
+        while at < end and len(found) < most:
             length = length_of(data, at)[0]
             if length & _BUSY:
                 break
@@ -67,10 +81,8 @@ class Ring(Generic[R]):
             elif not length & _DISCARDED:
                 found.append(make(unpack(data, at + _HEADER)))
             length &= ~_DISCARDED
-            position += (length + _HEADER + 7) & ~7
-        read_barrier()
-        _U64.pack_into(self._mine, 0, position)
-        return found
+            at += (length + _HEADER + 7) & ~7
+        return found, at - begin
 
     @property
     def waiting(self) -> int:
@@ -81,3 +93,4 @@ class Ring(Generic[R]):
     def close(self) -> None:
         self._mine.close()
         self._theirs.close()
+        os.close(self._fd)

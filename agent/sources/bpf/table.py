@@ -11,11 +11,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
 from agent.sources.bpf.barrier import read_barrier
+from agent.sources.bpf.mapped import mapped, pages
 from agent.sources.bpf.offsets import SLOT_BLOCK, SLOTS
 from agent.sources.bpf.syscall import Map
 
@@ -28,20 +29,14 @@ class ProcessTable:
     """The current records; its dictionaries change with each read()."""
 
     def __init__(self, slots: Map, generations: Map, spilled: Map) -> None:
-        """Maps the memory. Raises OSError."""
+        """Maps the counts. Raises OSError."""
         self._size = slots.value_size
         self._block_bytes = SLOT_BLOCK * self._size
         self._spilled = spilled
-        self._slots = mmap.mmap(slots.fd, _pages(SLOTS * self._size))
-        try:
-            blocks = SLOTS // SLOT_BLOCK
-            self._counts = struct.Struct(f"={blocks}Q")
-            self._generations = mmap.mmap(
-                generations.fd, _pages(self._counts.size), prot=mmap.PROT_READ
-            )
-        except BaseException:
-            self._slots.close()
-            raise
+        blocks = SLOTS // SLOT_BLOCK
+        self._counts = struct.Struct(f"={blocks}Q")
+        self._generations = mmap.mmap(generations.fd, pages(self._counts.size), prot=mmap.PROT_READ)
+        self._slots_fd = os.dup(slots.fd)
         self._seen: tuple[int, ...] = (0,) * blocks
         self._keys: dict[int, list[ProcessKey]] = {}
         self._spilling: set[int] = set()
@@ -63,8 +58,8 @@ class ProcessTable:
             if not due:
                 break
             found = True
-            for block in due:
-                self._take(block, self._block(block))
+            for block, raw in self._blocks(due):
+                self._take(block, records.PROCESS_PLACE.iter_unpack(raw))
             read_barrier()
         return self._read_spilled() or found
 
@@ -78,9 +73,14 @@ class ProcessTable:
             block for block, (now, then) in enumerate(zip(counts, seen, strict=True)) if now != then
         }
 
-    def _block(self, block: int) -> Iterator[tuple[int, ...]]:
-        start = block * self._block_bytes
-        return records.PROCESS_PLACE.iter_unpack(self._slots[start : start + self._block_bytes])
+    def _blocks(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Each block's memory as it is now, those side by side taken together."""
+        size = self._block_bytes
+        for first, count in _runs(sorted(wanted)):
+            with mapped(self._slots_fd, first * size, count * size) as (memory, at):
+                raw = memory[at : at + count * size]
+            for number in range(count):
+                yield first + number, raw[number * size : (number + 1) * size]
 
     def _take(self, block: int, found: Iterator[tuple[int, ...]]) -> None:
         """Replaces what was known of a block; -1 stands for the records that have no slot."""
@@ -134,31 +134,33 @@ class ProcessTable:
         if key in self._keys.get(-1, ()):
             self._spilled.delete(records.PROCESS_KEY.pack(key.pid, 0, key.start_ns))
             return
-        start = (key.pid % SLOTS) * self._size
-        record = records.ProcessRecord(*records.PROCESS_RECORD.unpack_from(self._slots, start))
-        if (record.pid, record.start_ns) == key and record.ended:
-            _WORD.pack_into(self._slots, start + _RELEASED, 1)
-            self.released.add(key)
+        place = mapped(self._slots_fd, key.pid % SLOTS * self._size, self._size, writable=True)
+        with place as (memory, at):
+            record = records.ProcessRecord(*records.PROCESS_RECORD.unpack_from(memory, at))
+            if (record.pid, record.start_ns) == key and record.ended:
+                _WORD.pack_into(memory, at + _RELEASED, 1)
+                self.released.add(key)
 
     def whole(self) -> Iterator[records.ProcessRecord]:
         """Every record with all of its fields, as it is now."""
         read_barrier()
-        for block in self._keys:
-            if block >= 0:
-                start = block * self._block_bytes
-                raw = self._slots[start : start + self._block_bytes]
-                for fields in records.PROCESS_RECORD.iter_unpack(raw):
-                    if fields[0] and fields[1]:
-                        yield records.ProcessRecord(*fields)
+        for _, raw in self._blocks(block for block in self._keys if block >= 0):
+            for fields in records.PROCESS_RECORD.iter_unpack(raw):
+                if fields[0] and fields[1]:
+                    yield records.ProcessRecord(*fields)
         for _, values in self._spilled.chunks():
             for fields in records.PROCESS_RECORD.iter_unpack(values):
                 yield records.ProcessRecord(*fields)
 
     def close(self) -> None:
-        self._slots.close()
+        os.close(self._slots_fd)
         self._generations.close()
 
 
-def _pages(size: int) -> int:
-    page = os.sysconf("SC_PAGE_SIZE")
-    return -(-size // page) * page
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where each run of numbers that follow one another begins, and how many they are."""
+    first = 0
+    for place, number in enumerate(numbers):
+        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
+            yield numbers[first], place + 1 - first
+            first = place + 1

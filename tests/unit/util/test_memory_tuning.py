@@ -39,6 +39,63 @@ def test_dockers_client_works_without_the_guessers(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["[{'Names': ['/\\xf1and\\xfa']}]", "[]"]
 
 
+def test_dockers_client_works_without_tls_and_its_objects(tmp_path: Path) -> None:
+    fake = FakeEngine(tmp_path)
+    fake.answers["/containers/json"] = [{"Names": ["/web"]}]
+    done = python(
+        "from agent.util import memory_tuning\n"
+        "memory_tuning.leave_out_tls(); memory_tuning.leave_out_objects()\n"
+        "import sys, docker, hashlib\n"
+        f"client = docker.APIClient(base_url={fake.host!r}, version='1.41')\n"
+        "print(client.containers())\n"
+        "print([name for name in ('ssl', '_ssl', '_hashlib', 'docker.client') "
+        "if name in sys.modules])\n"
+        "import pathlib; print('libcrypto' in pathlib.Path('/proc/self/maps').read_text())\n"
+        "print(hashlib.sha256(b'').hexdigest()[:8], hashlib.new('md5', b'').hexdigest()[:8])\n"
+        "import ssl, docker.client\n"
+        "print(ssl.create_default_context().verify_mode.name)\n"
+        "print(docker.client.DockerClient.__name__)\n"
+    )
+    fake.stop()
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "[{'Names': ['/web']}]",
+        "[]",
+        "False",
+        # Of nothing, by RFC 6234 and RFC 1321.
+        "e3b0c442 d41d8cd9",
+        "CERT_REQUIRED",
+        "DockerClient",
+    ]
+
+
+def test_where_python_has_no_hashes_of_its_own_openssls_stay() -> None:
+    done = python(
+        "import sys; sys.modules['_md5'] = None\n"
+        "import importlib.util as util; found = util.find_spec\n"
+        "util.find_spec = lambda name: None if name == '_md5' else found(name)\n"
+        "from agent.util import memory_tuning; memory_tuning.leave_out_tls()\n"
+        "import hashlib, http.client\n"
+        "print(hashlib.md5(b'').hexdigest()[:8], hasattr(http.client, 'HTTPSConnection'))\n"
+    )
+    assert (done.stdout, done.stderr) == ("d41d8cd9 True\n", "")
+
+
+def test_a_started_agent_has_neither_the_command_lines_library_nor_tls(tmp_path: Path) -> None:
+    """Its words are parsed, all is imported, and it ends where it may not run."""
+    done = python(
+        "import sys, os; os.geteuid = lambda: 1000\n"
+        "from agent.__main__ import _status\n"
+        f"sys.argv = ['agent', 'start', '--once', '--database', {str(tmp_path / 'x.db')!r}]\n"
+        "print(_status())\n"
+        "print([name for name in ('typer', 'ssl', 'playhouse.migrations', 'statistics', "
+        "'agent.cli.app') if name in sys.modules])\n"
+        "print('agent.daemon.composition' in sys.modules)\n"
+    )
+    assert "sudo" in done.stderr
+    assert done.stdout.splitlines()[1:] == ["[]", "True"]
+
+
 def test_an_older_requests_that_needs_a_guesser_gets_it(tmp_path: Path) -> None:
     (tmp_path / "requests").mkdir()
     (tmp_path / "requests/__init__.py").write_text("import chardet\n", encoding="utf-8")

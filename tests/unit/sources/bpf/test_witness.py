@@ -206,13 +206,13 @@ def test_a_reading_looks_only_at_what_changed(
     witness: bpf.Witness, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[int] = []
-    take = ProcessTable._block
+    take = ProcessTable._take
 
-    def note(self: ProcessTable, block: int) -> Iterator[tuple[int, ...]]:
+    def note(self: ProcessTable, block: int, found: Iterator[tuple[int, ...]]) -> None:
         looked_at.append(block)
-        return take(self, block)
+        take(self, block, found)
 
-    monkeypatch.setattr(ProcessTable, "_block", note)
+    monkeypatch.setattr(ProcessTable, "_take", note)
     far = ProcessKey(SLOT_BLOCK * 7, 1)
     for key in (ME, OTHER, far):
         memory.put(key, 10)
@@ -224,6 +224,44 @@ def test_a_reading_looks_only_at_what_changed(
     memory.put(far, 11)
     assert witness.witness().cgroup_ids[far] == 11
     assert set(looked_at) == {7}
+
+
+def test_blocks_side_by_side_and_across_pages_are_each_their_own(
+    witness: bpf.Witness, memory: Memory
+) -> None:
+    """The last of a block, the first of the next, one in the middle of nowhere, the last of all."""
+    pids = (SLOT_BLOCK - 1, SLOT_BLOCK, 2 * SLOT_BLOCK + 3, 9 * SLOT_BLOCK + 1, SLOTS - 1)
+    for pid in pids:
+        memory.put(ProcessKey(pid, pid + 1), 10 + pid)
+    assert witness.witness().cgroup_ids == {ProcessKey(pid, pid + 1): 10 + pid for pid in pids}
+    memory.put(ProcessKey(SLOT_BLOCK, SLOT_BLOCK + 1), 5)
+    memory.free(ProcessKey(SLOTS - 1, SLOTS))
+    assert witness.witness().cgroup_ids == {
+        ProcessKey(pid, pid + 1): 5 if pid == SLOT_BLOCK else 10 + pid for pid in pids[:-1]
+    }
+
+
+def test_the_maps_memory_is_not_the_agents(witness: bpf.Witness, memory: Memory) -> None:
+    """All pages of a mapped map are resident: kept are the two positions of the ring buffer."""
+    for number in range(200):
+        memory.put(ProcessKey(number * SLOT_BLOCK, 5), 10)
+        memory.exit(exit_record(ProcessKey(number + 1, 1), sequence=number + 1))
+    assert len(witness.witness().exits) == 200
+    tests_own = {"slots": len(memory.slots), "exits": len(memory.ring)}
+    assert {
+        name: mapped_bytes(memory.maps[name].fd) - size for name, size in tests_own.items()
+    } == {
+        "slots": 0,
+        "exits": 2 * PAGE,
+    }
+
+
+def mapped_bytes(fd: int) -> int:
+    """How much of the address space is the file's, as `/proc` has it."""
+    inode = str(os.fstat(fd).st_ino)
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if line.split()[4] == inode]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in ranges)
 
 
 def test_half_a_record_is_none(witness: bpf.Witness, memory: Memory) -> None:
