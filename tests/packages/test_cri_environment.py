@@ -36,8 +36,9 @@ NAMES = (
     "from agent.sources.engine.cri import CriEngine; from agent.config import load_config; "
     "import pathlib, sys; "
     "(one,) = load_config(pathlib.Path('/etc/so1/agent.toml')).engine; "
-    "engine = CriEngine(CriHelper(one.socket, one.environment, SystemClock()), SystemClock(), 'k8s')"
-    "; print(*sorted(c.name for c in engine.list().containers)); engine.close()"
+    "helper = CriHelper(one.socket, one.environment, SystemClock()); "
+    "engine = CriEngine(helper, SystemClock(), 'k8s'); "
+    "print(*sorted(c.name for c in engine.list().containers)); engine.close()"
 )
 
 
