@@ -6,10 +6,9 @@ usage() {
     cat <<'TEXT'
 Usage: cri_environment.sh [-r] [PREFIX]
 
-Makes PREFIX/cri with what requirements/cri.txt lists, beside an agent that is installed in PREFIX
-(a clone's /opt/so1, the package's /usr/lib/so1-agent). Without PREFIX it is that of this script, or
-/opt/so1. Run it again after an update of the agent. It needs the network, or pip's own settings for
-a host without one (PIP_NO_INDEX, PIP_FIND_LINKS).
+Makes PREFIX/cri with what requirements/cri.txt lists, beside a clone's agent that is installed in
+PREFIX (default: /opt/so1). Run it again after an update of the agent. It needs the network, or pip's
+own settings for a host without one (PIP_NO_INDEX, PIP_FIND_LINKS). The package so1-agent has it inside.
 
   -r  removes it
   -h  this text
@@ -29,6 +28,10 @@ main() {
     source=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
     [[ $source != /usr/lib/so1-agent/src ]] || prefix=/usr/lib/so1-agent
     prefix=${1:-$prefix}
+    if [[ $prefix == /usr/lib/so1-agent ]]; then
+        echo "cri_environment.sh: the package brings this environment; if it is not whole: sudo apt-get install --reinstall so1-agent" >&2
+        return 1
+    fi
     # shellcheck source=bash/lib/install.sh
     source "$source/bash/lib/install.sh"
     if ((remove)); then

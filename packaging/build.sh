@@ -154,11 +154,13 @@ pack() {
 }
 
 build_agent() {
-    local version tree=$work/so1-agent page
+    local version tree=$work/so1-agent page name
     version=$project_version$(suffix_of "$suite")
     lay_out_environment venv run true
-    lay_out_environment fleet fleet false
-    link_source "$tree$PREFIX/fleet" "$PREFIX/src"
+    for name in fleet cri; do
+        lay_out_environment "$name" "$name" false
+        link_source "$tree$PREFIX/$name" "$PREFIX/src"
+    done
     install_tree "$root" "$PREFIX" "$LAUNCHER" "$tree"
     # The licence of all of it is in /usr/share/doc; what git would ignore is nobody's.
     find "$tree$PREFIX/src" -name .gitignore -delete

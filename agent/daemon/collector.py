@@ -28,6 +28,7 @@ from agent.sources.cgroup.layout import CgroupLayout
 from agent.sources.engine.inventory import Listing
 from agent.sources.engine.lists import Answer, EngineLists
 from agent.sources.engine.lives import EngineLives
+from agent.util.terminal import fit
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +259,7 @@ class Collector:
             log.warning(
                 "container=%s name=%s label=%s value=%r is neither yes nor no: taken for true",
                 container.short_id,
-                container.name[:MAX_SHOWN],
+                fit(container.name, MAX_SHOWN),
                 governance.PROTECT_LABEL,
                 (value or "")[:MAX_SHOWN],
             )

@@ -21,7 +21,7 @@ from agent.clock import Clock
 from agent.engine_api.address import CRI_KIND, Address, look_remedy, start_remedy
 from agent.engine_api.client import socket_path
 from agent.errors import EngineUnavailableError
-from agent.place import SCRIPTS
+from agent.place import INSTALL, PACKAGE, PREFIX, SCRIPTS
 from agent.util.backoff import Backoff
 from agent.util.subprocess import (
     DISCARDED,
@@ -44,7 +44,8 @@ _MODULE = "agent.cri.helper"
 _PIECE = 1 << 16
 _LONGEST_LINE = 1 << 20
 _AGAIN = "It is started again by itself."
-_MAKE = f"sudo {SCRIPTS}/cri_environment.sh"
+_MAKE = INSTALL if PREFIX == PACKAGE else f"sudo {SCRIPTS}/cri_environment.sh"
+"""The package brings it."""
 _AGAIN_OR_MAKE = f"{_AGAIN} If it goes on, make its environment again: {_MAKE}"
 
 Start = Callable[[Sequence[str], int], Program]

@@ -17,7 +17,7 @@ from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerTotals
 from agent.model.host import HostFigures, Memory
 from agent.model.record import ProcessUsage, TickRecord
-from agent.util.terminal import printable
+from agent.util.terminal import fit, printable
 
 OTHERS = "(others)"
 """The command under which all are summed up that have no series of their own."""
@@ -153,11 +153,11 @@ def figures_of(
 
 
 def label(text: str) -> str:
-    """`text` as a label's value: valid UTF-8 without controls, of bounded length.
+    """`text` as a label's value: valid UTF-8 without controls, of bounded length, both ends kept.
 
     One lone surrogate would lose the whole scrape.
     """
-    return printable(text[:_LABEL_LIMIT])
+    return printable(fit(text, _LABEL_LIMIT))
 
 
 def _containers(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from agent.model.notification import Alert, Event
 from agent.model.proof import ArmingWord
 from agent.model.removal import Outcome, Removal
-from agent.util.terminal import printable
+from agent.util.terminal import fit, printable
 
 DISARMED = "disarmed"
 _LABEL_LIMIT = 255
@@ -108,4 +108,4 @@ def _event_of(key: str) -> str:
 
 
 def _label(text: str) -> str:
-    return printable(text[:_LABEL_LIMIT])
+    return printable(fit(text, _LABEL_LIMIT))

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -24,6 +23,7 @@ import pytest
 
 from tests.containers import ALPINE, wait_until
 from tests.docker.engine_tree import INSTALLED, Inside, engine_tree
+from tests.docker.left_mounts import remove_engines_directory
 from tests.docker.private_engine import _PATH, _archive
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def private_containerd(suite: str = INSTALLED) -> Iterator[PrivateContainerd]:
             with _containerd(PrivateContainerd(directory, environment, inside=inside)) as engine:
                 yield engine
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_engines_directory(directory)
 
 
 @contextmanager
@@ -233,8 +233,10 @@ def _containerd(engine: PrivateContainerd) -> Iterator[PrivateContainerd]:
             engine.start()
         if engine.daemon is not None:
             engine.daemon.send_signal(signal.SIGCONT)
-            engine.clear()
-            engine.end()
+            try:
+                engine.clear()
+            finally:
+                engine.end()
 
 
 def _environment() -> Path:

@@ -31,6 +31,7 @@ from tests.containers import (
 )
 from tests.docker import newest_engine
 from tests.docker.engine_tree import INSTALLED, SUITES, Inside, engine_tree
+from tests.docker.left_mounts import remove_engines_directory
 from tests.docker.rootless import rootless
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def private_engine(which: str = INSTALLED) -> Iterator[PrivateEngine]:
         with engine_tree(suite, directory) as inside, _engine(directory, inside, program) as engine:
             yield engine
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_engines_directory(directory)
 
 
 @contextmanager
@@ -165,10 +166,12 @@ def _engine(directory: Path, inside: Inside, program: str) -> Iterator[PrivateEn
         yield engine
     finally:
         if engine.daemon is not None:
-            engine.resume_daemon()
-            engine.clear()
-            engine.daemon.terminate()
-            engine.daemon.wait(timeout=60)
+            try:
+                engine.resume_daemon()
+                engine.clear()
+            finally:
+                engine.daemon.terminate()
+                engine.daemon.wait(timeout=60)
 
 
 @contextmanager
@@ -185,7 +188,7 @@ def rootless_engine(which: str = INSTALLED) -> Iterator[PrivateEngine]:
         ):
             yield engine
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_engines_directory(directory)
 
 
 def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:

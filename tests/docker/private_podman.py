@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 
 from tests.containers import ALPINE, STRESS, DockerCommandError, remove_all, wait_until
 from tests.docker.engine_tree import INSTALLED, Inside, engine_tree
+from tests.docker.left_mounts import remove_engines_directory
 from tests.docker.private_engine import _PATH, _archive
 from tests.docker.rootless import rootless
 
@@ -107,7 +107,7 @@ def private_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
         with engine_tree(suite, directory) as inside, _podman(directory, inside) as engine:
             yield engine
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_engines_directory(directory)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def rootless_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
         with rootless(suite, directory) as inside, _podman(directory, inside) as engine:
             yield engine
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_engines_directory(directory)
 
 
 @contextmanager

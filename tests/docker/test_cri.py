@@ -34,6 +34,7 @@ from tests.containers import cgroup_directory, wait_until
 from tests.docker.cgroups_left import no_cgroup_left
 from tests.docker.engine_tree import SUITES
 from tests.docker.private_containerd import IMAGE, PAUSE, PrivateContainerd, private_containerd
+from tests.unit.grafana import plugin
 
 FAMILY = ("sh", "-c", "/bin/sleep 9999 & /bin/sleep 9999; true")
 CGROUP_PARENT = "/so1-test-kubepods/burstable/pod0b1c"
@@ -71,7 +72,7 @@ class Look:
         self.layout = reader.detect()
 
     def containers(self) -> dict[str, Container]:
-        return {f"{one.pod}/{one.name}": one for one in self.engine.list().containers}
+        return {one.name: one for one in self.engine.list().containers}
 
     def rows(self) -> dict[int, AttributedProcess]:
         """pid → what is said of it; cgroups that nobody knows are asked for once more."""
@@ -299,7 +300,18 @@ def of_last_tick(place: Path) -> dict[str, dict[str, Any]]:
             ).fetchall()
     except sqlite3.OperationalError:
         return {}
-    return {f"{row['pod']}/{row['container_name']}": dict(row) for row in found}
+    assert all(row["container_name"].startswith(f"{row['pod']}/") for row in found)
+    return {row["container_name"]: dict(row) for row in found}
+
+
+def bars(database: Path) -> set[str]:
+    """What the dashboard's bars of held memory are called."""
+    (panel,) = (one for one in plugin.panels() if one.title == "RAM Retenida por Contenedor")
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        (at_ms,) = connection.execute("SELECT max(timestamp) FROM metrics").fetchone()
+        view = plugin.View(at_ms - 60_000, at_ms + 60_000)
+        shown = plugin.ask(connection, panel.sql, view, panel.interval(view))
+    return {str(row[0]) for row in shown.rows}
 
 
 def test_pods_are_rows_and_none_goes_under_any_scope(
@@ -318,8 +330,15 @@ def test_pods_are_rows_and_none_goes_under_any_scope(
     for name, box in boxes.items():
         assert found[f"default/shop/{name}"]["processes"] == len(pids_of(before[box]))
     assert rows(tmp_path / "db/metrics.db", "SELECT * FROM deletions") == []
-    shown = run_agent("top", "--once", "--config", str(config))
-    assert "default/shop/load-1" in shown.stdout, shown.stdout + shown.stderr
+    for words in (("top", "--once"), ("report",)):
+        shown = run_agent(*words, "--config", str(config))
+        lines = [line.split() for line in shown.stdout.splitlines()]
+        for name in found:
+            assert any(name in line for line in lines), shown.stdout + shown.stderr
+    asked = run_agent("who", str(before[boxes["load-1"]]), "--json", "--config", str(config))
+    (one,) = json.loads(asked.stdout)["processes"]
+    assert one["container"] == "default/shop/load-1", asked.stdout + asked.stderr
+    assert bars(tmp_path / "db/metrics.db") == set(found)
     doctor = run_agent("doctor", "--json", "--config", str(config))
     row = next(one for one in json.loads(doctor.stdout)["checks"] if one["name"] == "engine k8s")
     assert row["state"] == "ok"

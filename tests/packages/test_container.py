@@ -56,12 +56,17 @@ def documented_options() -> list[str]:
 
 
 def start(
-    engine: PrivateEngine, place: Path, *more: str, without: str = "", words: tuple[str, ...] = ()
+    engine: PrivateEngine,
+    place: Path,
+    *more: str,
+    without: str = "",
+    words: tuple[str, ...] = (),
+    more_settings: str = "",
 ) -> str:
     """Starts the agent's container as docs/install.md has it; its full id."""
     options = [one for one in documented_options() if one != without]
     settings = place / "agent.toml"
-    settings.write_text("interval_s = 1\n[policy]\nkeep_low = 0\nkeep_high = 0\n")
+    settings.write_text("interval_s = 1\n[policy]\nkeep_low = 0\nkeep_high = 0\n" + more_settings)
     command = words or ("start", "--source", "psutil", "--no-cron", "--no-grafana", "--no-bpf")
     return engine.docker(
         *("run", "-d", "--name", "so1_agent", *options, *more),

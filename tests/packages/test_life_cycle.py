@@ -122,6 +122,13 @@ def test_the_interpreter_is_the_suites_and_each_environment_is_whole(
     code = "import psycopg, sys, agent.fleet.centre; print(psycopg.pq.__impl__, sys.prefix)"
     said = host.run("/usr/lib/so1-agent/fleet/bin/python", "-I", "-c", code).stdout
     assert said.split() == ["binary", "/usr/lib/so1-agent/fleet"]
+    code = (
+        "import grpc, sys; from agent.cri import cri_pb2, helper; print(grpc.__name__, sys.prefix)"
+    )
+    said = host.run("/usr/lib/so1-agent/cri/bin/python", "-I", "-c", code).stdout
+    assert said.split() == ["grpc", "/usr/lib/so1-agent/cri"]
+    code = "import importlib.util; print(importlib.util.find_spec('grpc'))"
+    assert host.run(python, "-I", "-c", code).stdout.split() == ["None"]
     doctor = host.run("agent", "doctor", check=False)
     assert "Traceback" not in doctor.stdout + doctor.stderr
     assert "installation" in doctor.stdout

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.config import EngineKind, decode_config
 from tests.packages.conftest import PROJECT
 
 yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed")
@@ -119,3 +121,19 @@ def test_on_kubernetes_it_only_observes_with_no_right_beyond_what_it_needs(
     )
     mounted = {one["name"] for one in container["volumeMounts"]}
     assert mounted == {one["name"] for one in pod["volumes"]}
+
+
+def test_the_settings_that_the_manifest_names_reach_a_socket_that_it_mounts(
+    documents: dict[str, Any],
+) -> None:
+    comments = re.findall(r"^#     (.*)$", KUBERNETES.read_text(), re.M)
+    config = decode_config("\n".join(comments), "agent.toml")
+    (engine,) = config.engines
+    assert (engine.kind, engine.governed) == (EngineKind.CRI, False)
+    pod = documents["DaemonSet"]["spec"]["template"]["spec"]
+    place = Path(engine.socket.removeprefix("unix://")).parent
+    (volume,) = (one for one in pod["volumes"] if one.get("hostPath", {}).get("path") == str(place))
+    (mount,) = (
+        one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume["name"]
+    )
+    assert (mount["mountPath"], mount["readOnly"]) == (str(place), True)

@@ -15,6 +15,9 @@ from rich.text import Text
 from agent.cli.views.tables import Cell, Sheet
 from agent.util.terminal import fit
 
+_NAMES = frozenset({"NAME", "CONTAINER"})
+"""Columns of names that workloads chose."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Name:
@@ -46,14 +49,14 @@ def draw(sheet: Sheet) -> RenderableType:
             Text(name),
             justify="right" if place in sheet.right else "left",
             # What may wrap gives way first, and a name never does wrap.
-            no_wrap=name != "NAME",
+            no_wrap=name not in _NAMES,
             overflow="ellipsis" if last else "crop",
-            min_width=8 if name == "NAME" else min(len(name), 8),
+            min_width=8 if name in _NAMES else min(len(name), 8),
         )
     for row in sheet.rows:
         table.add_row(
             *(
-                (_Name if name == "NAME" else Text)(cell.text, cell.style)
+                (_Name if name in _NAMES else Text)(cell.text, cell.style)
                 for name, cell in zip(sheet.columns, row, strict=True)
             )
         )

@@ -1,7 +1,7 @@
 """How a container is called on a terminal: with its pod and, of several engines, its engine.
 
-Kubernetes' names have their pod already (`namespace/pod/container`): without it they are not one
-container's. podman's are, and have it put before them where there is room.
+Kubernetes' names have their pod already (`namespace/pod/container`), older rows excepted. podman's
+are one container's without it, and have it put before them where there is room.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What containers and pods there are, as a runtime tells it by CRI: containerd's, CRI-O's.
 
-Names are Kubernetes': the labels that the kubelet gives (`io.kubernetes.*`), and where there are
-none (crictl) what CRI itself has of the sandbox and the container. They are Kubernetes' to place
-and to end, so no policy of this host ever touches one.
+A container's name is `namespace/pod/container`, wherever it is shown or stored: without its pod it
+is not one container's. The names are Kubernetes': the labels that the kubelet gives
+(`io.kubernetes.*`), and where there are none (crictl) what CRI itself has of the sandbox and the
+container. They are Kubernetes' to place and to end, so no policy of this host ever touches one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 
 OBSERVED = "Kubernetes' containers are observed only"
 SANDBOX = "(sandbox)"
-"""The name of what holds a pod's namespaces open: no container of Kubernetes can have it."""
+"""In the place of a container's name, what holds a pod's namespaces open: none of Kubernetes' can
+be called so."""
 
 _NAME = "io.kubernetes.container.name"
 _POD = "io.kubernetes.pod.name"
@@ -138,15 +140,16 @@ class CriEngine:
     def _made(
         self, entry: _CriEntry, name: str, labels: Mapping[str, str], **more: Any
     ) -> Container:
+        place = _place(labels)
         return Container(
             id=entry.id,
-            name=printable(name),
+            name=printable(f"{place}/{name}" if place else name),
             image=printable(entry.image),
             created_ns=entry.created_ns,
             first_pid=max(0, entry.pid) if entry.running else 0,
             labels=label_text(dict(labels)),
             engine=self._name,
-            pod=printable(_place(labels)),
+            pod=printable(place),
             **more,
         )
 

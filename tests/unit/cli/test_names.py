@@ -28,6 +28,12 @@ def test_where_there_are_several_each_name_has_its_engine() -> None:
     assert found == ["docker: web", "podman: web", "podman: shop/till"]
 
 
+def test_a_name_of_kubernetes_has_its_pod_once() -> None:
+    pod = "default/shop"
+    found = names(Named("default/shop/till", "k8s", pod), Named("till", "k8s", pod))
+    assert found == ["default/shop/till"] * 2
+
+
 def test_what_steers_a_terminal_is_escaped_in_pods_too() -> None:
     (found,) = names(Named("web", pod="a\x1b[2J"))
     assert "\x1b" not in found

@@ -152,11 +152,18 @@ def test_one_that_was_left_alone_is_not_told_as_gone(value: reports.Report, rows
     assert (f"{len(gone) - len(left)} gone" in text) == (len(gone) > len(left))
 
 
-def test_names_can_be_told_apart_on_a_narrow_terminal() -> None:
-    names = [f"so1_contenedor_{number}" for number in (4294967295, 4294967294)]
+@pytest.mark.parametrize("column", ["NAME", "CONTAINER"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"so1_contenedor_{number}" for number in (4294967295, 4294967294)],
+        [f"kube-system/coredns-5d78c9869d-{pod}" for pod in ("abcde/coredns", "abcde/(sandbox)")],
+    ],
+)
+def test_names_can_be_told_apart_on_a_narrow_terminal(column: str, names: list[str]) -> None:
     rows = tuple((Cell("1.0"), Cell(name)) for name in names)
     console = Console(file=io.StringIO(), width=22, markup=False)
-    console.print(draw(Sheet("x", ("MB", "NAME"), rows)))
+    console.print(draw(Sheet("x", ("MB", column), rows)))
     lines = console.file.getvalue().splitlines()[2:]  # type: ignore[attr-defined]
     assert len({line.split()[-1] for line in lines}) == 2, lines
     assert all(len(line) <= 22 for line in lines)

@@ -74,7 +74,7 @@ def test_commands_are_summed_by_name_and_the_rest_is_one_line() -> None:
 def test_names_that_become_equal_when_made_fit_are_one_series() -> None:
     processes = (a_process(1, "x" * 300), a_process(2, "x" * 299))
     (one,) = of(a_tick(processes=processes)).commands
-    assert (one.command, one.processes) == ("x" * 255, 2)
+    assert (one.command, one.processes) == ("x" * 85 + "…" + "x" * 169, 2)
 
 
 def test_a_hostile_name_is_valid_text_of_bounded_length() -> None:

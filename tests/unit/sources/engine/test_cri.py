@@ -57,10 +57,12 @@ def by_id(*lines: Any) -> dict[str, Container]:
 def test_a_container_has_its_pods_place_and_kubernetes_name() -> None:
     found = by_id({"sandbox": {**SANDBOX, "pid": 4700}}, {"container": CONTAINER})
     till, pod = found[TILL], found[POD]
-    assert (till.engine, till.pod, till.name) == ("k8s", "default/shop-1", "till")
+    assert (till.engine, till.pod) == ("k8s", "default/shop-1")
+    assert till.name == "default/shop-1/till"
     assert (till.image, till.created_ns, till.started_ns) == ("shop:1", 5, 7)
     assert (till.first_pid, str(till.state)) == (4711, "running")
-    assert (pod.pod, pod.name, pod.first_pid) == ("default/shop-1", "(sandbox)", 4700)
+    assert (pod.pod, pod.first_pid) == ("default/shop-1", 4700)
+    assert pod.name == "default/shop-1/(sandbox)"
     assert (str(pod.state), pod.labels["io.kubernetes.pod.uid"]) == ("running", "u-1")
 
 
@@ -74,7 +76,7 @@ def test_none_may_ever_be_governed_whatever_its_labels_say() -> None:
 
 def test_without_a_kubelets_labels_the_sandbox_says_which_pod_it_is() -> None:
     found = by_id({"sandbox": SANDBOX}, {"container": {**CONTAINER, "labels": {"x": "y"}}})
-    assert (found[TILL].pod, found[TILL].name) == ("default/shop-1", "till")
+    assert (found[TILL].pod, found[TILL].name) == ("default/shop-1", "default/shop-1/till")
     assert found[TILL].labels["io.kubernetes.pod.namespace"] == "default"
     assert found[TILL].labels["x"] == "y"
 
