@@ -27,6 +27,7 @@ from agent.policy.arming import Arming
 from agent.policy.conditions import KB_PER_MB, HostMoment, pressure_key
 from agent.policy.decide import Standing
 from agent.policy.host_bounds import is_of_host
+from agent.policy.host_watch import KNOWN_NS
 from agent.policy.replay_quiet import Together, any_may_act, any_waits
 from agent.policy.rules import RuleSet
 from agent.policy.timers import Timers, holding
@@ -335,6 +336,9 @@ def _host_since(one: PastPass, rules: RuleSet, not_before_ns: int) -> dict[str, 
         since_ms = None
         for before_ms, _, psi in reversed(one.samples):
             if psi is None or psi <= bound:
+                # As the watch has it: the sample after it tells of the time since this one.
+                if since_ms is not None and before_ms - since_ms <= KNOWN_NS // MS_NS:
+                    since_ms = before_ms
                 break
             since_ms = before_ms
         if since_ms is not None:
