@@ -26,11 +26,14 @@ from agent.fleet import shipper
 from agent.fleet.connection import connected
 from agent.fleet.local import Cursor, ShippingState
 from agent.fleet.shipper import Identity
-from agent.fleet.streams import CONTAINERS, HOSTS, STREAMS, Stream
+from agent.fleet.streams import CONTAINERS, HOSTS, MINUTES, PROCESSES_5M, STREAMS, Stream, chosen
+from agent.fleet.streams import PROCESSES as PROCESSES_ASKED
 from tests.fleet.host import Host, make_history
 from tests.fleet.postgres import server
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.fleet.postgres import Server
 
 QUIET = {
@@ -45,13 +48,18 @@ QUIET = {
 }
 """As a centre has it, and not as the tests have it."""
 _TICK = os.sysconf("SC_CLK_TCK")
+PROCESSES = 21
+_LEVELS_MS = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86_400_000}
+
+Rows = dict[str, list[tuple[Any, ...]]]
+"""Of each stream, without ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """One bucket as a history has it: rows of the host and of its containers, without ids."""
 
-    rows: dict[str, list[tuple[Any, ...]]]
+    rows: Rows
 
     @classmethod
     def from_history(cls, containers: int) -> Recorded:
@@ -60,25 +68,32 @@ class Recorded:
             make_history(host.database)
             host.write(HOSTS, 1, 0, "bench")
             host.write(CONTAINERS, containers, 0, "bench")
+            host.write(PROCESSES_5M, PROCESSES, 0, "bench")
             return cls(
-                {one.name: [row[2:] for row in host.rows(one)] for one in (HOSTS, CONTAINERS)}
+                {
+                    one.name: [row[2:] for row in host.rows(one)]
+                    for one in (HOSTS, CONTAINERS, PROCESSES_5M)
+                }
             )
+
+    def of_minute(self, streams: Sequence[Stream], at_ms: int) -> Rows:
+        """What is closed at the end of a minute, of every level that the streams have."""
+        found = {}
+        for stream in streams:
+            kind, _, level = stream.name.rpartition("_")
+            if level in _LEVELS_MS and at_ms % _LEVELS_MS[level] == 0:
+                found[stream.name] = self.rows[f"{kind}_5m"]
+        return found
 
 
 class PlayedQueue:
-    """Stands for a host's history, which has grown by `buckets` since the last flush."""
+    """Stands for a host's history, which has grown by `rows` since the last flush."""
 
-    def __init__(self, recorded: Recorded, state: ShippingState, at_ms: int, buckets: int) -> None:
+    def __init__(self, rows: Rows, state: ShippingState, at_ms: int) -> None:
         self._rows = {
-            stream.name: self._made(recorded, stream, state.cursor(stream.name), at_ms, buckets)
-            for stream in STREAMS
+            name: [(state.cursor(name).id + n, at_ms, *row) for n, row in enumerate(many, start=1)]
+            for name, many in rows.items()
         }
-
-    def _made(
-        self, recorded: Recorded, stream: Stream, cursor: Cursor, at_ms: int, buckets: int
-    ) -> list[tuple[Any, ...]]:
-        rows = recorded.rows.get(stream.name, []) * buckets
-        return [(cursor.id + n, at_ms, *row) for n, row in enumerate(rows, start=1)]
 
     def has(self, stream: Stream) -> bool:
         return True
@@ -87,7 +102,7 @@ class PlayedQueue:
         return True
 
     def following(self, stream: Stream, cursor: Cursor, limit: int) -> list[tuple[Any, ...]]:
-        return [row for row in self._rows[stream.name] if row[0] > cursor.id][:limit]
+        return [row for row in self._rows.get(stream.name, ()) if row[0] > cursor.id][:limit]
 
 
 class PlayedHost:
@@ -95,15 +110,17 @@ class PlayedHost:
         self.identity = Identity(f"{number:032x}", secret)
         self.state = ShippingState()
 
-    def flush(self, centre: Any, recorded: Recorded, buckets: int = 1) -> int:
-        queue = PlayedQueue(recorded, self.state, time.time_ns() // 10**6, buckets)
+    def flush(
+        self, centre: Any, rows: Rows, at_ms: int = 0, streams: Sequence[Stream] = STREAMS
+    ) -> int:
+        queue = PlayedQueue(rows, self.state, at_ms or time.time_ns() // 10**6)
         one = shipper._Flush(  # noqa: SLF001
             queue,  # type: ignore[arg-type]
             centre,
             self.identity,
             Path(),
             self.state,
-            STREAMS,
+            streams,
         )
         done = one.run()
         self.state = one.state
@@ -141,7 +158,8 @@ class Work:
 
 def client(work: Work) -> tuple[int, float, list[float]]:
     """Plays some hosts over one connection: rows, CPU, and each flush's lag in seconds."""
-    recorded = Recorded.from_history(work.containers)
+    recorded = Recorded.from_history(work.containers).rows
+    played = {one.name: recorded[one.name] * work.buckets for one in (HOSTS, CONTAINERS)}
     hosts = [PlayedHost(work.first + n, work.secret) for n in range(work.count)]
     rows, lags = 0, []
     began_s, spent_s = time.monotonic(), time.process_time()
@@ -151,19 +169,60 @@ def client(work: Work) -> tuple[int, float, list[float]]:
                 # Jittered evenly over the interval, as hosts are.
                 due_s = began_s + work.every_s * (turn + place / max(1, work.count))
                 time.sleep(max(0.0, due_s - time.monotonic()) if work.every_s else 0)
-                rows += host.flush(centre, recorded, work.buckets)
+                rows += host.flush(centre, played)
                 if work.every_s:
                     lags.append(time.monotonic() - due_s)
     return rows, time.process_time() - spent_s, lags
 
 
-def play(
-    one: Server, password: str, hosts: int, clients: int, **more: Any
-) -> dict[str, float | int]:
+def enroll_all(one: Server, hosts: int) -> str:
+    """The secret of all of them."""
     secret = "bench-" * 6
     values = ", ".join(f"('{n:032x}', sha256('{secret}'), 'host-{n}')" for n in range(hosts))
     one.ask("TRUNCATE so1.installations CASCADE")
     one.ask(f"INSERT INTO so1.installations (installation, secret_hash, name) VALUES {values}")
+    return secret
+
+
+def play_day(one: Server, password: str, hosts: int, options: Sequence[str]) -> dict[str, Any]:
+    """A day of hosts that ship each minute what `options` ask for: CPU, and growth by stream."""
+    streams = chosen(options)
+    secret = enroll_all(one, hosts)
+    for stream in streams:
+        one.ask(f"TRUNCATE so1.{stream.name}")
+    recorded = Recorded.from_history(11)
+    played = [PlayedHost(n, secret) for n in range(hosts)]
+    end_ms = time.time_ns() // 10**6 // 86_400_000 * 86_400_000
+    rows, spent_s = 0, cpu_s(one)
+    with (
+        mock.patch.object(shipper, "write_state"),
+        connected(one.dsn("so1_agent", "so1", password)) as centre,
+    ):
+        for at_ms in range(end_ms - 86_400_000 + 60_000, end_ms + 1, 60_000):
+            for host in played:
+                # A bucket's timestamp is where it begins.
+                rows += host.flush(
+                    centre, recorded.of_minute(streams, at_ms), at_ms - 60_000, streams
+                )
+    spent_s = cpu_s(one) - spent_s
+    return {
+        "hosts": hosts,
+        "options": list(options),
+        "rows_a_host": round(rows / hosts),
+        "server_cpu_s_a_host": round(spent_s / hosts, 2),
+        "percent_of_a_core_for_1000_hosts": round(spent_s / hosts / 86_400 * 1000 * 100, 1),
+        "bytes_a_host": {
+            name: round(found["rows"] * found["bytes_a_row"] / hosts)
+            for name, found in sizes(one, streams).items()
+        },
+        "streams": sizes(one, streams),
+    }
+
+
+def play(
+    one: Server, password: str, hosts: int, clients: int, **more: Any
+) -> dict[str, float | int]:
+    secret = enroll_all(one, hosts)
     share = hosts // clients
     works = [
         Work(one.dsn("so1_agent", "so1", password), secret, n * share, share, **more)
@@ -192,17 +251,18 @@ def play(
     return found
 
 
-def sizes(one: Server) -> dict[str, dict[str, float]]:
-    """Bytes a row with indexes, by stream."""
+def sizes(one: Server, streams: Sequence[Stream]) -> dict[str, dict[str, float]]:
+    """Bytes a row with indexes, by stream that has rows."""
     found = {}
-    for stream in (HOSTS, CONTAINERS):
+    for stream in streams:
         (size,) = one.ask(
             "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits"
             " WHERE inhparent = %s::regclass",
             f"so1.{stream.name}",
         )[0]
         (rows,) = one.ask(f"SELECT count(*) FROM so1.{stream.name}")[0]
-        found[stream.name] = {"rows": rows, "bytes_a_row": round(size / max(1, rows))}
+        if rows:
+            found[stream.name] = {"rows": rows, "bytes_a_row": round(size / rows)}
     return found
 
 
@@ -253,6 +313,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=120, help="of the play in real time")
     parser.add_argument("--only-shipper", action="store_true")
+    parser.add_argument("--only-day", action="store_true", help="a day by minutes, and growth")
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
     small = 20 if words.quick else 1
@@ -271,6 +332,10 @@ def main() -> int:
         if words.only_shipper:
             say("shipper", ship_cpu(one, password, 10))
             return 0
+        if words.only_day:
+            for options in ((), (MINUTES,), (MINUTES, PROCESSES_ASKED)):
+                say(f"a day of {options}", play_day(one, password, 5, options))
+            return 0
         fast = {**common, "every_s": 0, "buckets": 1}
         say("1000 hosts, one flush each", play(one, password, 1000 // small, rounds=3, **fast))
         every = words.seconds / 2
@@ -281,7 +346,7 @@ def main() -> int:
             ),
         )
         say("10000 hosts, one flush each", play(one, password, 10_000 // small, rounds=1, **fast))
-        say("bytes", sizes(one))
+        say("bytes", sizes(one, (HOSTS, CONTAINERS)))
         for buckets in (5, 165):
             say(
                 f"ceiling, {buckets * 12} rows a flush",

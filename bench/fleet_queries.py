@@ -2,7 +2,8 @@
 
 The centre's rows are made inside the server, as many as hosts would ship (10 containers and one
 «(others)» each): hours and days of the whole time, 5 minutes of the last seven hours. Each query of
-the dashboard is run three times as a reader.
+the dashboard is run three times as a reader. `--close-up` fills and asks only what the panels of
+minutes and of processes read, as if every host shipped both.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +20,16 @@ import psycopg
 from agent.fleet import centre as administration
 from agent.fleet.connection import connected
 from agent.fleet.streams import BY_NAME, Stream
-from bench.fleet import QUIET, cpu_s
+from bench.fleet import PROCESSES, QUIET, cpu_s
 from tests.fleet.flota_oracle import Seen
-from tests.fleet.flota_world import DAY, FIVE, HOUR, Fleet
+from tests.fleet.flota_world import DAY, FIVE, HOUR, MINUTE, Fleet
 from tests.fleet.postgres import server
 from tests.fleet.test_flota import PANELS, expand
 from tests.unit.grafana.plugin import interval_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.fleet.postgres import Server
 
 CONTAINERS = 11
@@ -74,6 +78,10 @@ def _values(stream: Stream) -> str:
             made.append("CASE c WHEN 10 THEN '' ELSE md5(h || ' ' || c) || md5(c::text) END")
         elif one.name == "container_name":
             made.append("CASE c WHEN 10 THEN '(others)' ELSE 'service-' || (h * 7 + c) % 400 END")
+        elif one.name == "name":
+            made.append("CASE c WHEN 20 THEN '(others)' ELSE 'program-' || (h * 7 + c) % 400 END")
+        elif one.name == "pid":
+            made.append("CASE c WHEN 20 THEN 0 ELSE 400 + h % 90 + c END")
         elif one.type == "text":
             made.append("CASE h % 3 WHEN 0 THEN 'low' ELSE 'high' END")
         elif one.name in ("ticks", "checks_n", "container_count_n"):
@@ -89,7 +97,38 @@ def _values(stream: Stream) -> str:
     return ", ".join(made)
 
 
-def fill(one: Server, hosts: int, now_ms: int) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is made of one stream: `each` rows a host and bucket over the last `span_ms`."""
+
+    stream: str
+    bucket_ms: int
+    span_ms: int
+    each: int = 1
+
+
+WHOLE = tuple(
+    Part(f"{kind}_{level}", bucket, span, each)
+    for level, bucket, span in (
+        ("1d", DAY, 30 * DAY),
+        ("1h", HOUR, 30 * DAY),
+        ("5m", FIVE, 7 * HOUR),
+    )
+    for kind, each in (("host", 1), ("container", CONTAINERS))
+)
+CLOSE_UP = (
+    *(one for one in WHOLE if one.stream.startswith("host")),
+    *(Part("host_1m", MINUTE, HOUR), Part("container_1m", MINUTE, HOUR, CONTAINERS)),
+    *(Part("process_1d", DAY, 30 * DAY, PROCESSES), Part("process_1h", HOUR, 2 * DAY, PROCESSES)),
+    Part("process_5m", FIVE, 3 * HOUR, PROCESSES),
+)
+CLOSE_PANELS = (
+    *("CPU y RAM por Minuto", "RAM Retenida por Contenedor y Minuto"),
+    *("Procesos Mayores", "CPU por Proceso en el Tiempo"),
+)
+
+
+def fill(one: Server, hosts: int, now_ms: int, parts: Sequence[Part]) -> dict[str, int]:
     """The rows of a fleet that has been shipping for 30 days; how many of each stream."""
     installation = "lpad(to_hex(h), 32, '0')"
     one.ask(
@@ -103,28 +142,23 @@ def fill(one: Server, hosts: int, now_ms: int) -> dict[str, int]:
         f" SELECT {installation}, {epoch}, 'first' FROM generate_series(1, {hosts}) h"
     )
     found = {}
-    for level, bucket, span in (
-        ("1d", DAY, 30 * DAY),
-        ("1h", HOUR, 30 * DAY),
-        ("5m", FIVE, 7 * HOUR),
-    ):
+    for part in parts:
+        bucket, stream = part.bucket_ms, BY_NAME[part.stream]
         until = now_ms // bucket * bucket - bucket
-        first = now_ms - span
-        for kind, each in (("host", "1"), ("container", str(CONTAINERS))):
-            stream = BY_NAME[f"{kind}_{level}"]
-            names = ", ".join(column.name for column in stream.columns)
-            one.ask(
-                f"INSERT INTO so1.{stream.name} (installation, epoch, id, timestamp, {names})"
-                f" SELECT {installation}, {epoch}, at / {bucket} * 20 + c, at, {_values(stream)}"
-                f" FROM generate_series({first} / {bucket} * {bucket}, {until}, {bucket}) at,"
-                f" generate_series(1, {hosts}) h, generate_series(0, {each} - 1) c"
-            )
-            one.ask(
-                "INSERT INTO so1.cursors (installation, epoch, stream, last_id, last_timestamp)"
-                f" SELECT {installation}, {epoch}, '{stream.name}', 1, {until}"
-                f" FROM generate_series(1, {hosts}) h"
-            )
-            found[stream.name] = one.ask(f"SELECT count(*) FROM so1.{stream.name}")[0][0]
+        first = (now_ms - part.span_ms) // bucket * bucket
+        names = ", ".join(column.name for column in stream.columns)
+        one.ask(
+            f"INSERT INTO so1.{stream.name} (installation, epoch, id, timestamp, {names})"
+            f" SELECT {installation}, {epoch}, at / {bucket} * 30 + c, at, {_values(stream)}"
+            f" FROM generate_series({first}, {until}, {bucket}) at,"
+            f" generate_series(1, {hosts}) h, generate_series(0, {part.each} - 1) c"
+        )
+        one.ask(
+            "INSERT INTO so1.cursors (installation, epoch, stream, last_id, last_timestamp)"
+            f" SELECT {installation}, {epoch}, '{stream.name}', 1, {until}"
+            f" FROM generate_series(1, {hosts}) h"
+        )
+        found[stream.name] = one.ask(f"SELECT count(*) FROM so1.{stream.name}")[0][0]
     for name, count, values in (("removals", 1000, _REMOVED), ("oom_kills", 100, _KILLED)):
         columns = [column.name for column in BY_NAME[name].columns]
         one.ask(
@@ -138,11 +172,12 @@ def fill(one: Server, hosts: int, now_ms: int) -> dict[str, int]:
     return found
 
 
-def measure(one: Server, now_ms: int) -> dict[str, dict[str, list[float]]]:
+def measure(one: Server, now_ms: int, titles: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     """By panel and range: the best of three, wall seconds and the server's CPU seconds."""
     found: dict[str, dict[str, list[float]]] = {}
     with psycopg.connect(one.dsn("grafana_bench"), autocommit=True) as reader:
-        for title, panel in PANELS.items():
+        for title in titles:
+            panel = PANELS[title]
             found[title] = {}
             for name, span in RANGES.items():
                 interval = interval_ms(span, panel.get("maxDataPoints") or 1500)
@@ -162,6 +197,7 @@ def measure(one: Server, now_ms: int) -> dict[str, dict[str, list[float]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.fleet_queries", description=__doc__)
     parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--close-up", action="store_true")
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
     # The end of an hour, so that the newest one is being written.
@@ -170,9 +206,10 @@ def main() -> int:
         with connected(one.dsn()) as connection:
             administration.initialise(connection, 60, 31)
         one.ask("CREATE ROLE grafana_bench LOGIN IN ROLE so1_reader")
-        rows = fill(one, words.hosts, now_ms)
+        rows = fill(one, words.hosts, now_ms, CLOSE_UP if words.close_up else WHOLE)
         print(rows, flush=True)
-        found: dict[str, Any] = {"rows": rows, "panels": measure(one, now_ms)}
+        titles = CLOSE_PANELS if words.close_up else tuple(PANELS)
+        found: dict[str, Any] = {"rows": rows, "panels": measure(one, now_ms, titles)}
         (size,) = one.ask("SELECT pg_database_size('so1')")[0]
         found["bytes"] = size
     if words.json:

@@ -4,10 +4,12 @@
     python -m bench.history measure year.db
     python -m bench.history queries year.db > queries.jsonl
 
-`make` writes what an agent would have left: 300 processes, 10 containers, the generator's names
-(some 7,200 a day), closed into buckets and deleted by the agent's own code. Days that only buckets
-are left of have a tick a minute instead of three, or a year would take a night. `measure` times
-each query of the dashboards with Python's SQLite, `queries` prints them for another engine to time.
+`make` writes what an agent would have left: 300 processes, 10 containers of the generator's (some
+7,200 names a day) and four that stay, two of them another engine's; short lives, ended processes,
+removals that fail and some OOM kills a day; closed into buckets and deleted by the agent's own
+code. Days that only buckets are left of have a tick a minute instead of three, or a year would take
+a night. `measure` times each query of the dashboards with Python's SQLite, `queries` prints them
+for another engine to time.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from tests.unit.grafana.world import (
     daemons_of,
     database_service,
     grafana,
+    twins,
 )
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -54,6 +57,10 @@ _SPARSE = 3
 """Ticks of 20 s in one of a day that only buckets are left of."""
 _BUSY_PROCESSES = 45
 """All that ever are among the largest; a sparse tick has no others."""
+_KILLS = 0.005
+"""Some 20 OOM kills a day."""
+_ENDED = 30
+"""Processes that end in a tick: a container's start and end take some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,8 @@ def make(path: Path, days: int, history_days: int, processes: int) -> None:
     database, _ = sqlite.open_database(path, 0)
     database.pragma("synchronous", 0)
     connection = sqlite.plain_connection(database)
-    world = World(random.Random(7), Plan(processes=processes, incidents=False))
-    world.containers += [grafana(world), database_service(world)]
+    world = World(random.Random(7), Plan(processes=processes, kills=_KILLS))
+    world.containers += [grafana(world), database_service(world), *twins(world)]
     everyone = daemons_of(world)
     some = everyone[:_BUSY_PROCESSES]
     begin_ms = END_MS - days * DAY_MS
@@ -90,6 +97,8 @@ def make(path: Path, days: int, history_days: int, processes: int) -> None:
             now_ms = begin_ms + day * DAY_MS + at
             crowd = everyone if step == 1 else some
             tick(connection, world, crowd, number, 0.0, now_ms, True)
+            if step == 1:
+                _end_some(connection, now_ms)
             number += step
         connection.execute("COMMIT")
         while roller.run(now_ms):
@@ -103,6 +112,21 @@ def make(path: Path, days: int, history_days: int, processes: int) -> None:
     print(file=sys.stderr)
     connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
     sqlite.leave(database, path, wait=True)
+
+
+def _end_some(connection: sqlite3.Connection, now_ms: int) -> None:
+    connection.executemany(
+        "INSERT INTO ended_processes (timestamp,started,pid,process_name,parent_pid,parent_name,"
+        "container_id,container_name,status,oom,cpu_ms,peak_rss_mb)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        [
+            (
+                *(now_ms - number, now_ms - 9000, 5000 + number, "runc:[2:INIT]", 4900, "runc"),
+                *("0123456789ab", "so1_contenedor_12345", 0, 0, 12.345, 9.5),
+            )
+            for number in range(_ENDED)
+        ],
+    )
 
 
 def queries(connection: sqlite3.Connection) -> Iterator[Query]:

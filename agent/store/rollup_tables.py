@@ -34,7 +34,7 @@ LEVELS = (
     Level("1d", 86_400_000, "1h"),
 )
 MINUTE = Level("1m", 60_000, "")
-"""Beside them, of hosts and containers, where a fleet asks for it: a queue that nobody reads."""
+"""Beside them, of hosts and containers, where a fleet asks for it: a queue that only it reads."""
 
 
 @dataclass(frozen=True, slots=True)

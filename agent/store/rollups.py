@@ -253,7 +253,9 @@ def _insert(
 
 
 def _container(connection: sqlite3.Connection, key: Key) -> Key:
-    where = " AND ".join(f"{name} = ?" for name in CONTAINER.key)
+    # By its id: of an engine's index SQLite would walk through every name of a year.
+    names = ("container_id", *(f"+{name}" for name in CONTAINER.key if name != "container_id"))
+    where = " AND ".join(f"{name} = ?" for name in names)
     query = f"SELECT id FROM rollup_containers WHERE {where}"  # noqa: S608
     found = connection.execute(query, key).fetchone()
     if found is None:

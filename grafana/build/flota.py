@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import dashboard
 
-from grafana.build import flota_detalle
+from grafana.build import flota_detalle, flota_minutos
 from grafana.build import flota_equipos_sql as hosts
 from grafana.build import flota_sql as base
 from grafana.build import flota_sucesos_sql as happened
@@ -45,6 +45,9 @@ def fleet_dashboard() -> build.Dashboard:
     flota_detalle.trust(grid)
     grid.heading("Los equipos elegidos, de cerca")
     flota_detalle.inside(grid)
+    grid.heading("Los equipos elegidos, minuto a minuto y por proceso")
+    flota_minutos.by_minute(grid)
+    flota_minutos.processes(grid)
     return made
 
 

@@ -48,27 +48,42 @@ SELECT equipo AS "Equipo", nombre AS "Contenedor", imagen AS "Imagen", nivel AS 
 FROM sumas JOIN nombres USING (installation) ORDER BY pico DESC, equipo, nombre, motor LIMIT 50
 """
 
-_PLACE = f"timestamp / {point(CONTAINER)}"
+OF_CONTAINER = "CASE container_id WHEN '' THEN '(otros)' ELSE container_name END"
 
-# Points and hosts are joined by one text: of one column that is grouped by, the planner knows that
-# it is unique, and makes a hash of it; by two it sorts all rows of containers.
-HELD = f"""
+
+def stacked(parts: str, hosts: str, name: str, figure: str, step: str) -> str:
+    """A figure of `parts` per tick of their hosts, by the 12 names that have most and the rest.
+
+    Points and hosts are joined by one text: of one column that is grouped by, the planner knows
+    that it is unique, and makes a hash of it; by two it sorts all rows of containers.
+    """
+    place = f"timestamp / {step}"
+    return f"""
 WITH sumas AS MATERIALIZED (
-  SELECT g, CASE container_id WHEN '' THEN '(otros)' ELSE container_name END AS nombre,
-    sum(held_mb_sum / n) AS v
+  SELECT g, {name} AS nombre,
+    sum({figure} / n) AS v
   FROM (
-    SELECT *, {_PLACE} AS g, {_PLACE} || installation AS clave
-    FROM {rows(CONTAINER, "container_id, container_name, held_mb_sum")}
+    SELECT *, {place} AS g, {place} || installation AS clave
+    FROM {parts}
   ) AS partes JOIN (
-    SELECT {_PLACE} || installation AS clave, sum(ticks) AS n
-    FROM {rows(HOST, "ticks", CONTAINER)} GROUP BY 1
+    SELECT {place} || installation AS clave, sum(ticks) AS n
+    FROM {hosts} GROUP BY 1
   ) AS puntos USING (clave) GROUP BY 1, 2
 ),
 mayores AS (
   SELECT nombre FROM sumas WHERE nombre <> '(otros)' GROUP BY 1 ORDER BY sum(v) DESC, 1 LIMIT 12
 )
-SELECT to_timestamp(g * {point(CONTAINER)} / 1000.0) AS time,
+SELECT to_timestamp(g * {step} / 1000.0) AS time,
   CASE WHEN nombre IN (SELECT nombre FROM mayores) THEN nombre ELSE '(otros)' END AS metric,
   sum(v)::float8 AS value
 FROM sumas GROUP BY 1, 2 ORDER BY 1, 2
 """
+
+
+HELD = stacked(
+    rows(CONTAINER, "container_id, container_name, held_mb_sum"),
+    rows(HOST, "ticks", CONTAINER),
+    OF_CONTAINER,
+    "held_mb_sum",
+    point(CONTAINER),
+)

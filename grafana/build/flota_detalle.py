@@ -56,7 +56,8 @@ BYTES = "bytes"
 _WHEN = [p.prop("custom.width", 185)]
 
 
-def _linked(panel: p.Panel) -> p.Panel:
+def linked(panel: p.Panel) -> p.Panel:
+    """A click on a host's name shows that host alone."""
     return panel.override_by_name(
         "Equipo", [p.prop("links", [LINK]), p.prop("custom.width", 190)]
     ).override_by_name("Id", [p.prop("custom.width", 150)])
@@ -84,7 +85,7 @@ def containers(grid: Grid) -> None:
     ):
         grid.add(p.ranking(title, what, rows(sql), unit, scheme), 6, 10)
     grid.add(
-        _linked(
+        linked(
             p.table(
                 "Contenedores Mayores",
                 "Los 50 contenedores que más RAM retuvieron en el rango, de todos los equipos "
@@ -137,7 +138,7 @@ def events(grid: Grid) -> None:
         9,
     )
     grid.add(
-        _linked(
+        linked(
             p.table(
                 "Muertes por OOM",
                 "Procesos que el kernel mató por falta de memoria en el rango, por contenedor, "
@@ -199,7 +200,7 @@ def trust(grid: Grid) -> None:
         8,
     )
     grid.add(
-        _linked(
+        linked(
             p.table(
                 "Bifurcaciones y Huecos",
                 "Historias que no siguen a la que la central conocía (disco clonado, copia "

@@ -48,5 +48,5 @@ def series(sql: str) -> FleetQuery:
 class FleetGrid(Grid):
     """Panels that ask the centre."""
 
-    def add(self, panel: p.Panel, width: int, height: int) -> None:
-        super().add(panel.datasource(SOURCE).no_value(NO_ROWS), width, height)
+    def add(self, panel: p.Panel, width: int, height: int, no_rows: str = NO_ROWS) -> None:
+        super().add(panel.datasource(SOURCE).no_value(no_rows), width, height)

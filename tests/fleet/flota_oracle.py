@@ -32,6 +32,8 @@ class Seen:
         """The longest ranges that are read from 5 minutes and from hours."""
         if self.chosen:
             return DAY, 31 * DAY
+        if kind == "process":
+            return HOUR, DAY
         return (2 * HOUR, 2 * DAY) if kind == "container" else (DAY, 14 * DAY)
 
     def point(self, kind: str) -> int:
@@ -71,6 +73,11 @@ class Seen:
     def hosts(self, kind: str = "host") -> Iterator[tuple[Member, int, Row]]:
         for member in self.members():
             for at, row in self.rows(member, member.hosts, kind):
+                yield member, at, row
+
+    def processes(self) -> Iterator[tuple[Member, int, Row]]:
+        for member in self.members():
+            for at, row in self.rows(member, member.processes, "process"):
                 yield member, at, row
 
     def containers(self) -> Iterator[tuple[Member, int, Row]]:

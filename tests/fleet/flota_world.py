@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-FIVE, HOUR, DAY = 300_000, 3_600_000, 86_400_000
+MINUTE, FIVE, HOUR, DAY = 60_000, 300_000, 3_600_000, 86_400_000
 EPOCH = "00000000-0000-4000-8000-0000000000{:02d}"
 
 
@@ -40,6 +40,11 @@ class Member:
     kills: list[Row] = field(default_factory=list)
     """None of a host whose agent is older: its containers' counts are all there is."""
     stops: list[Row] = field(default_factory=list)
+    host_minutes: list[Row] = field(default_factory=list)
+    """These and the next two only of hosts that were asked for them."""
+    container_minutes: list[Row] = field(default_factory=list)
+    processes: list[Row] = field(default_factory=list)
+    """Of 5 minutes."""
 
     @property
     def until_1h(self) -> int:
@@ -69,6 +74,9 @@ def make_fleet(now_ms: int) -> Fleet:
     ]
     for member in members[:3]:
         _fill(member, now_ms, chance)
+    for member in members[:2]:
+        _fill_minutes(member, now_ms, random.Random(member.number))
+        _fill_processes(member, random.Random(member.number))
     fleet = Fleet(now_ms, members)
     fleet.breaks = [
         ("b" * 32, now_ms - 5_400_000, "fork", "", None, None),
@@ -212,6 +220,45 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
     ]
 
 
+def _fill_minutes(member: Member, now_ms: int, chance: random.Random) -> None:
+    """Every minute of the last two hours, and one in ten of two days."""
+    for at in range(now_ms // MINUTE * MINUTE - 2 * DAY, member.until_ms - MINUTE, MINUTE):
+        if now_ms - at > 2 * HOUR and at % (10 * MINUTE):
+            continue
+        ticks = chance.randint(1, 3)
+        host = {**member.hosts[-1], "timestamp": at, "first_ms": at, "last_ms": at, "ticks": ticks}
+        host["used_ram_sum"] = ticks * chance.randint(1, 3_000_000)
+        host["cpu_usage_sum"] = ticks * chance.uniform(0, 90)
+        member.host_minutes.append(host)
+        for one in member.containers[-4 - member.number :]:
+            held = ticks * chance.uniform(0, 500)
+            member.container_minutes.append(
+                {**one, "timestamp": at, "ticks": ticks, "held_mb_sum": held}
+            )
+
+
+def _fill_processes(member: Member, chance: random.Random) -> None:
+    """Fourteen names, two processes of one of them, and the others."""
+    for host in member.hosts:
+        for place in range(16):
+            ticks = chance.randint(1, host["ticks"])
+            ram, cpu = (ticks * chance.uniform(0, most) for most in (400, 90))
+            member.processes.append(
+                {
+                    "timestamp": host["timestamp"],
+                    "pid": 0 if place == 15 else 400 + place,
+                    "name": "(others)" if place == 15 else f"work'er-{place % 14}",
+                    "ticks": ticks,
+                    "ram_usage_sum": ram,
+                    "ram_usage_max": ram / ticks * 1.25,
+                    "cpu_usage_sum": cpu,
+                    "cpu_usage_max": cpu / ticks * 1.5,
+                    "ram_usage_last": ram / ticks,
+                    "cpu_usage_last": cpu / ticks,
+                }
+            )
+
+
 def folded(rows: list[Row], bucket: int, until: int, keys: tuple[str, ...]) -> list[Row]:
     """Closed buckets before `until`."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
@@ -259,6 +306,11 @@ def fill_centre(fleet: Fleet, connection: psycopg.Connection[Any]) -> None:
             "container_5m": member.containers,
             "container_1h": folded(member.containers, HOUR, member.until_1h, container),
             "container_1d": folded(member.containers, DAY, member.until_1d, container),
+            "host_1m": member.host_minutes,
+            "container_1m": member.container_minutes,
+            "process_5m": member.processes,
+            "process_1h": folded(member.processes, HOUR, member.until_1h, ("pid", "name")),
+            "process_1d": folded(member.processes, DAY, member.until_1d, ("pid", "name")),
         }
         for stream in ALL_STREAMS:
             names = [one.name for one in stream.columns]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import signal
 import sys
 import time
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.fleet.streams import STREAMS
-from tests.agent_process import AgentProcess
+from tests.agent_process import AgentProcess, run_agent
 from tests.fleet.programs import PROJECT, wait_until
 
 if TYPE_CHECKING:
@@ -59,3 +61,30 @@ def test_an_agent_ships_by_itself_and_carries_no_driver(
         assert "libpq" not in maps
         agent.signal(signal.SIGTERM)
         assert agent.wait_end() == 0, agent.output
+
+
+def imported(tmp_path: Path) -> set[str]:
+    """What a whole run of the agent imports, in this environment with every driver in it."""
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'source = "psutil"\ndocker_host = "unix://{tmp_path}/none.sock"\n'
+        "[grafana]\nenabled = false\n[cron]\nenabled = false\n[bpf]\nenabled = false\n"
+        f'[paths]\nrun = "{tmp_path}/run"\nlog = "{tmp_path}/log"\n'
+        f'database = "{tmp_path}/var/metrics.db"\n'
+    )
+    words = ("start", "--once", "--dry-run", "--config", str(config))
+    ended = run_agent(*words, env={"PYTHONVERBOSE": "1"})
+    assert ended.returncode == 0, ended.stderr
+    return set(re.findall(r"^import '([\w.]+)'", ended.stderr, re.MULTILINE))
+
+
+def test_without_fleet_and_metrics_nothing_of_them_is_loaded_where_their_libraries_are_installed(
+    tmp_path: Path,
+) -> None:
+    for one in ("psycopg", "prometheus_client"):
+        assert importlib.util.find_spec(one)
+    found = imported(tmp_path)
+    assert "agent.store.store" in found
+    foreign = ("psycopg", "prometheus_client", "agent.fleet.", "agent.export")
+    # The command line asks it where the driver's environment is; it imports nothing of that.
+    assert {one for one in found if one.startswith(foreign)} <= {"agent.fleet.environment"}

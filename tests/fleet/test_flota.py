@@ -14,6 +14,7 @@ import pytest
 
 from agent.fleet.streams import BY_NAME
 from tests.fleet import flota_oracle as oracle
+from tests.fleet import flota_oracle_minutes as close_up
 from tests.fleet.flota_oracle import Seen
 from tests.fleet.flota_world import DAY, HOUR, Fleet, fill_centre, make_fleet
 from tests.fleet.programs import PROJECT
@@ -125,11 +126,14 @@ ORACLES = {
         seen, "host", "conflict_ticks", "events_lost"
     ),
     "RAM Retenida por Contenedor en el Tiempo": oracle.held,
+    "CPU y RAM por Minuto": close_up.hosts,
+    "RAM Retenida por Contenedor y Minuto": close_up.held,
+    "CPU por Proceso en el Tiempo": close_up.process_cpu,
 }
 BY_HAND = {
     *("Lista de Equipos", "Retraso", "Contenedores Mayores", "Eliminaciones por Equipo y Regla"),
     *("Muertes por OOM", "Bifurcaciones y Huecos", "Tamaño por Flujo", "Crecimiento por Día"),
-    *("Paradas del Agente", "Registro de Eliminaciones"),
+    *("Paradas del Agente", "Registro de Eliminaciones", "Procesos Mayores"),
 }
 
 
@@ -182,6 +186,27 @@ def test_the_largest_containers_are_listed(
     close([row[4:8] for row in found], [tuple(map(float, expected[key])) for key in keys])
     assert set(keys) == expected.keys()
     assert [row[4] for row in found] == sorted((row[4] for row in found), reverse=True)
+
+
+def test_the_largest_processes_are_listed(
+    reader: psycopg.Connection[Any], fleet: Fleet, span_ms: int, chosen: tuple[str, ...]
+) -> None:
+    seen, found = show("Procesos Mayores", reader, fleet, span_ms, chosen)
+    expected = close_up.processes(seen)
+    assert {row[:3] for row in found} == expected.keys()
+    close([row[3:7] for row in found], [expected[row[:3]] for row in found])
+    assert [row[3] for row in found] == sorted((row[3] for row in found), reverse=True)
+
+
+def test_minutes_and_processes_of_a_host_that_ships_none_are_no_rows(
+    reader: psycopg.Connection[Any], fleet: Fleet
+) -> None:
+    silent = fleet.members[2].installation
+    for title in ("CPU y RAM por Minuto", "RAM Retenida por Contenedor y Minuto"):
+        assert show(title, reader, fleet, DAY, (silent,))[1] == []
+    for title in ("Procesos Mayores", "CPU por Proceso en el Tiempo"):
+        assert show(title, reader, fleet, DAY, (silent,))[1] == []
+    assert show("RAM Retenida por Contenedor en el Tiempo", reader, fleet, DAY, (silent,))[1]
 
 
 def test_removals_are_counted_by_host_and_rule(

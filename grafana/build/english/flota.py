@@ -186,4 +186,45 @@ FLOTA = {
         "The last 200 decisions of the range on the chosen hosts: what, why and how it ended. "
         "“Decision” is the id in that agent's log."
     ),
+    "Los equipos elegidos, minuto a minuto y por proceso": (
+        "The chosen hosts, minute by minute and by process"
+    ),
+    "CPU y RAM por Minuto": "CPU and RAM by Minute",
+    "Porcentaje de todas las CPU y de la RAM del equipo, minuto a minuto, de los $top equipos con "
+    "más CPU: el último día del rango si se eligen equipos, la última hora si no. Solo de los que "
+    'tienen resolution = "60s".': (
+        "Percentage of all CPUs and of the RAM of the host, minute by minute, of the $top hosts "
+        "with most CPU: the last day of the range where hosts are chosen, else the last hour. Only "
+        'of those with resolution = "60s".'
+    ),
+    "del equipo": "of the host",
+    'Sin minutos: ningún equipo elegido tiene resolution = "60s" en [fleet]': (
+        'No minutes: no chosen host has resolution = "60s" in [fleet]'
+    ),
+    "RAM Retenida por Contenedor y Minuto": "RAM Held by Container and Minute",
+    "RAM retenida en los equipos elegidos, minuto a minuto, apilada por contenedor: los 12 mayores "
+    "por su nombre y el resto junto.": (
+        "RAM held on the chosen hosts, minute by minute, stacked by container: the 12 largest by "
+        "their name and the rest together."
+    ),
+    "Procesos Mayores": "Largest Processes",
+    "Los 50 procesos con más RAM en el rango, de los que cada equipo envía: los 20 mayores de cada "
+    'tramo. Solo de los que tienen processes = "top:20". Los nombres son palabra de la carga.': (
+        "The 50 processes with most RAM in the range, of those that each host ships: the 20 "
+        'largest of each bucket. Only of those with processes = "top:20". The names are the '
+        "workload's word."
+    ),
+    'Sin procesos: ningún equipo elegido tiene processes = "top:20" en [fleet]': (
+        'No processes: no chosen host has processes = "top:20" in [fleet]'
+    ),
+    "RAM (máximo)": "RAM (max.)",
+    "RAM (media)": "RAM (mean)",
+    "CPU (máximo)": "CPU (max.)",
+    "CPU (media)": "CPU (mean)",
+    "CPU por Proceso en el Tiempo": "CPU by Process over Time",
+    "CPU de los procesos de los equipos elegidos, apilada por nombre: los 12 mayores del rango y "
+    "el resto junto, también los que no se envían uno a uno. 100 % es una CPU.": (
+        "CPU of the chosen hosts' processes, stacked by name: the 12 largest of the range and the "
+        "rest together, also those that are not shipped one by one. 100 % is one CPU."
+    ),
 }

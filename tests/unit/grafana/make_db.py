@@ -145,7 +145,8 @@ def _insert_totals(
     connection.executemany(
         "INSERT INTO container_totals (timestamp,container_id,container_name,image,tier,governed,"
         "processes,held_mb,held_basis,rss_mb,cache_mb,cpu_usage,cpu_short_lived,cpu_unexplained,"
-        "starts,exits,oom_kills,engine) VALUES (?,?,?,?,?,?,?,?,'cgroup2',?,?,?,?,?,?,?,?,?)",
+        "starts,exits,oom_kills,engine,rule)"
+        " VALUES (?,?,?,?,?,?,?,?,'cgroup2',?,?,?,?,?,?,?,?,?,?)",
         [
             (
                 timestamp,
@@ -165,6 +166,7 @@ def _insert_totals(
                 row["exits"],
                 row["oom"],
                 row["one"].engine,
+                f"original-{row['one'].tier}" if row["one"].governed else "",
             )
             for row in totals
         ],

@@ -67,6 +67,8 @@ class Plan:
     """A restart, a stretch of psutil, Docker away, conflicts, an OOM kill."""
     governed: bool = True
     """Whether there are governed containers at all."""
+    kills: float = 0.05
+    """The share of large young containers' ticks with an OOM kill, among the incidents."""
     twins: bool = False
     """Whether a second engine has containers of the same names, one of them of the same id too."""
 
@@ -147,7 +149,7 @@ def totals_of(state: World, one: Container, number: int, blind: bool) -> dict[st
     held = one.held_mb * (0.97 + 0.06 * rng.random())
     short = 0.0 if one.tier == "low" else cpu * 0.03 * rng.random()
     unexplained = cpu * 0.02 * rng.random()
-    oom = state.plan.incidents and one.held_mb > 120 and young and rng.random() < 0.05
+    oom = state.plan.incidents and one.held_mb > 120 and young and rng.random() < state.plan.kills
     return {
         "one": one,
         "held": held,

@@ -243,6 +243,36 @@ def test_ids_rise_with_time_and_are_never_given_twice(path: Path) -> None:
     assert known >= set(FINE_TABLES)
 
 
+def test_closing_buckets_costs_no_more_where_a_year_of_names_is_known(tmp_path: Path) -> None:
+    few, many = (steps_of_closing(tmp_path / f"{names}.db", names) for names in (0, 20_000))
+    assert few > 0
+    assert many < 1.2 * few
+
+
+def steps_of_closing(path: Path, names: int) -> int:
+    """Thousands of steps of SQLite's machine that an hour's buckets take."""
+    stamps = a_history(path, 7, hours=1)
+    database = opened(path)
+    connection = sqlite.plain_connection(database)
+    with sqlite.transaction(database):
+        connection.executemany(
+            "INSERT INTO rollup_containers (container_id,container_name,image,tier,engine)"
+            " VALUES (?,'gone','image','low','docker')",
+            [(f"{number:012x}",) for number in range(names)],
+        )
+    steps = [0]
+
+    def count() -> int:
+        steps[0] += 1
+        return 0
+
+    connection.set_progress_handler(count, 1000)
+    Roller(database, still).run(stamps[-1])
+    connection.set_progress_handler(None, 0)
+    sqlite.leave(database, path, wait=False)
+    return steps[0]
+
+
 def test_catching_up_is_bounded_by_buckets_and_by_time(path: Path) -> None:
     stamps = a_history(path, 7, hours=12)
     database = opened(path)
