@@ -32,7 +32,8 @@ from agent.errors import StoreError
 from agent.model.container import Container, ContainerKey, Governance
 from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
-from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
+from agent.model.removal import Decision, Outcome, Removal, RemovalPass
+from agent.model.state_seen import states_seen
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, dependants, governance, original
 from agent.policy.alerts import Lasting
@@ -161,6 +162,7 @@ class Ticker:
             silent=frozenset(tick.sample.silent),
             shares=tick.cpu_shares,
             policy_state=self._memory.rows(),
+            states=states_seen(tick.totals, tick.attribution.disputed),
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -218,9 +220,10 @@ class Ticker:
         self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
         if not (decisions := self._decide(tick)):
             return 0
+        rested_on = rested_on_now(tick, self._acting(tick), decisions, self._watch)
         done = self._carry_out(decisions)
         if done or self._removals.under_way:
-            self._store_pass(rested_on_now(tick, decisions, self._watch))
+            self._store_pass(rested_on)
         removed = sum(one.outcome is Outcome.REMOVED for one in done)
         self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)
@@ -249,7 +252,7 @@ class Ticker:
             tick = self._look(for_tick=False)
             self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
             decisions = self._decide(tick, for_host_alone=True)
-            rested_on = rested_on_now(tick, decisions, self._watch)
+            rested_on = rested_on_now(tick, self._acting(tick), decisions, self._watch)
             if decisions:
                 log.info(
                     "pass=before-oom available_mb=%d pressure=%s",
@@ -299,7 +302,7 @@ class Ticker:
         """Nothing on half knowledge, and nothing where the engine went away since the look: of
         each engine for itself. Nothing on figures that are off; while disarmed what would be done
         is decided, and not done."""
-        acting = tick.may_act & self._settled()
+        acting = self._acting(tick)
         if not acting:
             return ()
         if not self._is_trusted and self._trust.word.armed:
@@ -321,7 +324,7 @@ class Ticker:
         return tuple(
             one
             for one in due
-            if not (self._is_left_to_its_owner(one) or dependants.spares(one, needed))
+            if not (self.recreations.leaves(one) or dependants.spares(one, needed))
             and (self._is_for_host(one) or not for_host_alone)
         )
 
@@ -335,19 +338,15 @@ class Ticker:
     def _is_for_host(self, decision: Decision) -> bool:
         return is_of_host(self._rules.named(decision.rule))
 
-    def _is_left_to_its_owner(self, decision: Decision) -> bool:
-        """Whether somebody brings it back each time. The built-in set goes on removing."""
-        return (
-            decision.rule not in BUILT_IN_NAMES
-            and decision.action.is_destructive
-            and self.recreations.is_returning(decision.container)
-        )
-
     def _settled(self) -> frozenset[str]:
         """The engines that a whole tick has seen since they were last away."""
         seen = self._carried.engines_seen
         counts = self._collector.interruptions
         return frozenset(name for name, count in counts.items() if seen.get(name, 0) == count)
+
+    def _acting(self, tick: Tick) -> frozenset[str]:
+        """The engines whose containers something may be done to now."""
+        return tick.may_act & self._settled()
 
     def _carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
         """How those ended that did so in time."""
@@ -362,7 +361,7 @@ class Ticker:
     def _tell_what_lasts(self, tick: Tick, decisions: Sequence[Decision]) -> None:
         """Rules that hold are known where every engine answered; owners and the policy's state are
         always."""
-        seen = frozenset(self._collector.engines) <= tick.may_act & self._settled()
+        seen = frozenset(self._collector.engines) <= self._acting(tick)
         word = self._trust.word
         withheld = () if word.armed else self._removals.withheld(decisions)
         self._stands(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.model.attribution import AttributionCounts
@@ -10,6 +10,7 @@ from agent.model.container import ContainerKey, ContainerTotals, Tier
 from agent.model.host import HostFigures, MemoryReading
 from agent.model.host_pass import HostPass, PassContainer
 from agent.model.removal import Decision, Outcome
+from agent.model.state_seen import states_seen
 from agent.model.tick import Tick
 from agent.policy import decide, governance
 from agent.policy.host_watch import HostWatch
@@ -68,9 +69,11 @@ def by_tier(totals: Sequence[ContainerTotals], gone: frozenset[ContainerKey]) ->
     return counts
 
 
-def rested_on_now(tick: Tick, decisions: Sequence[Decision], watch: HostWatch) -> HostPass:
-    """What a pass for the host's sake rests on, before any of it is done: once one is gone, the
-    samples are of another host."""
+def rested_on_now(
+    tick: Tick, acting: Collection[str], decisions: Sequence[Decision], watch: HostWatch
+) -> HostPass:
+    """What a pass between two ticks rests on, before any of it is done: once one is gone, the
+    samples are of another host. Of the engines that are `acting`: it chose of no other's."""
     by_container = {one.container: one.id for one in decisions}
     read_ns = tick.sample.snapshot.snapshot_ns
     own = MemoryReading(read_ns, tick.sample.snapshot.memory.available_kb, watch.pressure)
@@ -85,6 +88,7 @@ def rested_on_now(tick: Tick, decisions: Sequence[Decision], watch: HostWatch) -
                 by_container.get(one.container.key, ""),
             )
             for one in tick.totals
-            if decide.claim_of(one)
+            if one.container.engine in acting and decide.claim_of(one)
         ),
+        states_seen(tick.totals, tick.attribution.disputed),
     )
