@@ -80,7 +80,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class Group:
+class ClaimedGroup:
     """What one rule claims on one engine."""
 
     rule: Rule
@@ -117,7 +117,7 @@ class Crowd:
         self.lives = lives
         by_name = {one.name: one for one in rules.rules}
         away = frozenset(gone)
-        groups: dict[tuple[str, str], Group] = {}
+        groups: dict[tuple[str, str], ClaimedGroup] = {}
         for place, one in enumerate(rows):
             row = PastContainer._make(one)
             key = ContainerKey(row.engine, row.container_id)
@@ -213,9 +213,9 @@ def _runs(row: PastRow) -> bool:
     return row[PROCESSES] > 0 or row[HELD_MB] > 0
 
 
-def _group(rule: Rule) -> Group:
+def _group(rule: Rule) -> ClaimedGroup:
     when = rule.when
-    return Group(
+    return ClaimedGroup(
         rule,
         [],
         Together(),
