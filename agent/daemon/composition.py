@@ -228,7 +228,7 @@ class _Run:
             ),
             stands=self._outlets.stands,
             trust=self._trust,
-            applied=outside.applied,
+            applied=outside.applied(),
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
                 int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.clock import Clock
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerKey, ContainerTotals, Tier
 from agent.model.host import HostFigures, MemoryReading
 from agent.model.host_pass import HostPass, PassContainer
 from agent.model.removal import Decision, Outcome
-from agent.model.state_seen import states_seen
+from agent.model.state_seen import StateSeen, states_seen
 from agent.model.tick import Tick
-from agent.policy import decide, governance
+from agent.policy import conditions, decide, governance
 from agent.policy.host_watch import HostWatch
 
 CHANGED = (
@@ -70,7 +71,11 @@ def by_tier(totals: Sequence[ContainerTotals], gone: frozenset[ContainerKey]) ->
 
 
 def rested_on_now(
-    tick: Tick, acting: Collection[str], decisions: Sequence[Decision], watch: HostWatch
+    tick: Tick,
+    acting: Collection[str],
+    decisions: Sequence[Decision],
+    watch: HostWatch,
+    clock: Clock,
 ) -> HostPass:
     """What a pass between two ticks rests on, before any of it is done: once one is gone, the
     samples are of another host. Of the engines that are `acting`: it chose of no other's."""
@@ -90,5 +95,12 @@ def rested_on_now(
             for one in tick.totals
             if one.container.engine in acting and decide.claim_of(one)
         ),
-        states_seen(tick.totals, tick.attribution.disputed),
+        states_now(tick, clock),
     )
+
+
+def states_now(tick: Tick, clock: Clock) -> tuple[StateSeen, ...]:
+    """What seldom changes of each container, and decisions rest on."""
+    boot_ns = clock.wall_ns() - clock.boot_ns()
+    started_ns = conditions.started_ns(tick)
+    return states_seen(tick.totals, tick.attribution.disputed, started_ns, boot_ns)

@@ -84,6 +84,8 @@ class Redecider:
         self._slack_ns = _SLACK_NS if as_claimed else 0
         self._longest_gap_ns = longest_gap_ns
         self._gone: set[ContainerKey] = set()
+        self.lacks_states = False
+        """Whether of some container no state was stored."""
         self.given_back_mb = 0.0
         """What those hold, in the tick that was seen last, that would have gone before it."""
         self._arming = Arming()
@@ -183,6 +185,7 @@ class Redecider:
             elif runs and not life.ran:
                 life.ran, life.first_ns = True, now_ns
             life.known = known
+            self.lacks_states |= known is None
             lives[key] = life
         self._lives = lives
         if tick.engine_answered and len(self._known) > 2 * len(lives) + _SPARE:

@@ -115,6 +115,11 @@ class _Span:
             self.result.states_since_ms = one.timestamp_ms
         self._again.state(one)
 
+    @property
+    def lacks_states(self) -> bool:
+        """Whether of some container no state was stored: its figures had to tell."""
+        return self._again.lacks_states
+
 
 class Comparison(_Span):
     """Under the rules of then."""

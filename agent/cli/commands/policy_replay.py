@@ -35,12 +35,11 @@ def replay(config: Config, since: str, other: PolicySettings | None, *, as_json:
             f"The history has no tick of the last {since}.", "Go further back: --since"
         )
     used = [rules] if isinstance(run, Simulation) else run.used
-    states_known = found.states_since_ms is not None and found.states_since_ms <= found.from_ms
     unknown = tuple(
         dict.fromkeys(
             sentence
             for one in used
-            for sentence in limits(one, as_claimed=other is None, states_known=states_known)
+            for sentence in limits(one, as_claimed=other is None, states_known=not run.lacks_states)
         )
     )
     if as_json:
