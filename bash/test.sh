@@ -101,7 +101,8 @@ packages_of() {
         unit) echo gcc libc6-dev ;;
         fleet) echo prometheus prometheus-alertmanager victoria-metrics postgresql pgbouncer openssl ;;
         docker)
-            echo procps busybox-static stress cron python3-bpfcc podman
+            echo procps busybox-static stress cron python3-bpfcc podman uidmap
+            if apt-cache show rootlesskit >/dev/null 2>&1; then echo rootlesskit; fi
             # Ubuntu has it in packages that go with a kernel.
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.
@@ -162,7 +163,17 @@ run_pytest() {
 
 run_lint() { run_pytest lint tests/unit/test_linters.py; }
 
-run_unit() { run_pytest unit tests/unit --ignore=tests/unit/test_linters.py; }
+run_unit() {
+    local -a beside
+    side_by_side "$(nproc)"
+    run_pytest unit "${beside[@]}" tests/unit --ignore=tests/unit/test_linters.py
+}
+
+# side_by_side N: sets $beside to what runs N of a layer's files at once; coverage.py measures one.
+side_by_side() {
+    beside=()
+    [[ -n $measures ]] || beside=(-n "$1" --dist loadfile)
+}
 
 # measured: sets $runner to what runs a layer's pytest, with coverage.py where that is wanted.
 measured() {
@@ -186,10 +197,11 @@ run_fleet_17() {
 }
 
 run_docker() {
-    local -a runner
+    local -a runner beside
     measured
+    side_by_side 2 # mostly they wait, for ticks and for their own engines
     as_root "${runner[@]}" pytest -p no:cacheprovider -q -o junit_family=xunit1 \
-        --junit-xml="$results/docker.xml" \
+        --junit-xml="$results/docker.xml" "${beside[@]}" \
         "${selection[@]}" tests/docker
 }
 
@@ -208,7 +220,12 @@ run_lab() {
 run_vm() {
     local guest=$1 status=0
     local -a more=() tests=(tests/vm)
-    ((full)) && more=(-- --full)
+    if ((full)); then
+        more=(-- --full)
+    elif [[ $guest != "${guests[-1]}" && -z $expression ]]; then
+        # What the kernel cannot change is shown once, in the last guest.
+        more=(-- --kernel-only)
+    fi
     if [[ " ${kernel_guests[*]} " == *" $guest "* ]]; then
         tests=("${kernel_tests[@]}")
         # 5.10 refuses the probes, which need atomics of 5.12 (docs/bpf.md).

@@ -255,7 +255,9 @@ def is_explained(
         # cgroup.procs does not list.
         # cgroup v1 shows the root for what has ended; the parent that has not reaped it stays.
         known = _cgroup_of(pid) + (_cgroup_of(_parent_of(pid)) if state == "Z" else "")
-        return told.container in known or state == ""
+        # Or it has ended while it was looked at.
+        now = state_of(pid)
+        return told.container in known or now == "" or (now == "Z" and state != "Z")
     return state == "" and pid not in before and pid not in after
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests import containers
+from tests.attribution_moves import MovedProcesses
 from tests.attribution_processes import beside, child_of, host_pid_inside, process_at
+from tests.attribution_rows import ADMIN, FAMILY, command_of
 from tests.attribution_support import (
     Host,
     Told,
     directories_of,
     directory_of,
-    identifying_root,
-    move,
     moved_below,
     pids_below,
     running,
@@ -30,16 +30,6 @@ from tests.attribution_support import (
     text_of,
 )
 from tests.containers import Containers, docker, first_pid, wait_until
-
-SLEEP = ("sleep", "9999")
-FAMILY = ("sh", "-c", "/bin/sleep 9999 & /bin/sleep 9999; true")
-"""A shell and two children. With the path, or the shell would sleep by itself."""
-
-ADMIN = (
-    "--cap-add=SYS_ADMIN",
-    "--security-opt=apparmor=unconfined",
-    "--security-opt=seccomp=unconfined",
-)
 
 INNER_DOCKER = """set -e
 mount -t proc proc /host/proc
@@ -63,7 +53,6 @@ docker run -d --network=none inner /usr/bin/busybox sleep 8811
 """
 """Docker inside Docker from the host's own programs."""
 
-
 HELD_BY_A_THREAD = """import ctypes, threading
 held = threading.Event()
 def hold():
@@ -78,15 +67,8 @@ ctypes.CDLL(None).pthread_exit(None)
 
 
 @pytest.mark.usefixtures("host")
-class AttributionTable:
-    """Collected through a subclass, which gives `host`, `boxes` and `image`."""
-
-    def run(
-        self, boxes: Containers, image: str, *options: str, command: tuple[str, ...] = SLEEP
-    ) -> str:
-        # Without a network it is quicker, and other engines beside it cannot take the bridge away.
-        network = () if any("--network" in one for one in options) else ("--network=none",)
-        return boxes.run(image, command, options=(*network, *options))
+class AttributionTable(MovedProcesses):
+    """Collected through a subclass, as all rows are; those of moved processes are inherited."""
 
     def test_an_ordinary_container(self, host: Host, boxes: Containers, image: str) -> None:
         box = self.run(boxes, image, command=FAMILY)
@@ -151,106 +133,6 @@ class AttributionTable:
         with moved_below(pid, directory_of(box), names):
             host.check(extra={pid: Told(box, basis)})
         host.check(basis={pid: basis})
-
-    def test_a_directory_that_lies_about_whose_it_is(
-        self, host: Host, boxes: Containers, image: str
-    ) -> None:
-        """Whoever may make cgroups may give one another container's name."""
-        victim = self.run(boxes, image)
-        liar = self.run(boxes, image)
-        inside = directory_of(liar) / f"docker-{victim}.scope"
-        outside = identifying_root() / f"so1test-{uuid.uuid4().hex[:6]}" / f"docker-{victim}.scope"
-        with beside("sleep", "9999") as pid:
-            try:
-                inside.mkdir()
-                outside.mkdir(parents=True)
-                move(first_pid(liar), inside)
-                move(pid, outside)
-                host.check(basis={first_pid(liar): "cgroup"}, absent=[pid])
-            finally:
-                move(pid, identifying_root())
-                outside.rmdir()
-                outside.parent.rmdir()
-
-    def test_a_process_moved_by_hand_to_another_container(
-        self, host: Host, boxes: Containers, image: str
-    ) -> None:
-        source, target = self.run(boxes, image), self.run(boxes, image)
-        docker("exec", "-d", source, "sleep", "8805")
-        moved = host_pid_inside(source, "8805")
-        move(moved, directory_of(target))
-        host.check(basis={moved: "moved", first_pid(target): "cgroup"})
-        move(first_pid(source), directory_of(target))
-        host.check(basis={first_pid(source): "moved", moved: "moved"})
-
-    def test_a_process_moved_by_hand_to_the_host(
-        self, host: Host, boxes: Containers, image: str, elsewhere: Path
-    ) -> None:
-        box = self.run(boxes, image, command=FAMILY)
-        wait_until(lambda: len(pids_below(directory_of(box))) == 3, "the shell's children")
-        pids = pids_below(directory_of(box))
-        strays = {pid: Told(box, "strayed") for pid in pids}
-        one = max(pids)
-        move(one, elsewhere)
-        host.check(extra={one: strays[one]})
-        for pid in pids - {one}:
-            move(pid, elsewhere)  # the first process too: its container's cgroup is empty now
-        host.check(extra=strays)
-
-    def test_a_stray_dies_with_its_container(
-        self, host: Host, boxes: Containers, image: str, elsewhere: Path
-    ) -> None:
-        box = self.run(boxes, image)
-        docker("exec", "-d", box, "sleep", "8806")
-        stray = host_pid_inside(box, "8806")
-        move(stray, elsewhere)
-        host.check(extra={stray: Told(box, "strayed")})
-        docker("rm", "-f", box)
-        wait_until(lambda: state_of(stray) == "", "the stray is gone too")
-        host.check(absent=[stray])
-
-    def test_a_process_that_nsenter_brought(
-        self, host: Host, boxes: Containers, image: str
-    ) -> None:
-        box = self.run(boxes, image)
-        target = str(first_pid(box))
-        with beside("nsenter", "-t", target, "-p", "-m", "--", "sleep", "8807") as nsenter:
-            inside = child_of(nsenter)
-            wait_until(lambda: b"8807" in _command(inside), "nsenter's child runs")
-            host.check(extra={inside: Told(box, "strayed")}, absent=[nsenter])
-
-    def test_a_pid_namespace_made_inside_a_container_is_the_containers(
-        self, host: Host, boxes: Containers, image: str, elsewhere: Path
-    ) -> None:
-        box = self.run(boxes, image, *ADMIN, command=("unshare", "-p", "-u", "-f", "sleep", "8808"))
-        inner = child_of(first_pid(box))
-        wait_until(lambda: text_of(Path(f"/proc/{inner}/comm")) == "sleep\n", "it runs")
-        status = text_of(Path(f"/proc/{inner}/status"))
-        levels = status.partition("NSpid:")[2].split("\n")[0].split()
-        assert len(levels) == 3
-        host.check(basis={inner: "cgroup"})
-        move(inner, elsewhere)
-        host.check(extra={inner: Told(box, "strayed")})
-        other = self.run(boxes, image)
-        move(inner, directory_of(other))
-        host.check(basis={inner: "moved"})
-
-    def test_a_stray_of_a_container_in_the_hosts_pid_namespace_is_dropped(
-        self, host: Host, boxes: Containers, image: str, elsewhere: Path
-    ) -> None:
-        box = self.run(boxes, image, "--pid=host")
-        docker("exec", "-d", box, "sleep", "8809")
-        stray = host_pid_inside(box, "8809")
-        move(stray, elsewhere)
-        host.check(absent=[stray])
-
-    def test_a_host_process_put_into_a_container_is_added(
-        self, host: Host, boxes: Containers, image: str
-    ) -> None:
-        box = self.run(boxes, image)
-        with beside("sleep", "9999") as pid:
-            move(pid, directory_of(box))
-            host.check(basis={pid: "added"})
 
     def test_a_cgroup_parent(self, host: Host, boxes: Containers, image: str) -> None:
         systemd = docker("info", "--format", "{{.CgroupDriver}}") == "systemd"
@@ -428,7 +310,7 @@ class AttributionTable:
         assert inner not in running()
         # This host's Docker does not know it: its cgroup has its name.
         place = min(directories_of(inner), key=lambda path: len(path.parts))
-        pids = [pid for pid in pids_below(place) if b"8811" in _command(pid)]
+        pids = [pid for pid in pids_below(place) if b"8811" in command_of(pid)]
         assert pids, "the inner container's process is not to be seen"
         assert place.is_relative_to(directory_of(outer))
         host.check(basis=dict.fromkeys(pids, "cgroup"))
@@ -444,13 +326,6 @@ class AttributionTable:
             self.run(boxes, image, *options)
         assert len(running()) >= 60
         host.check()
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def _refused(*words: str) -> str:

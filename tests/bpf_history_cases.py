@@ -9,109 +9,40 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.clock import SystemClock
-from agent.model.bpf import BpfView, CgroupEvents
-from agent.model.process import ProcessKey
 from agent.sources.bpf import loader
 from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.exits import Exits
-from agent.sources.bpf.loader import Probes, read_counters
-from agent.sources.bpf.programs import Order, Program
-from agent.sources.bpf.records import CpuCounters
-from agent.sources.bpf.startup import Startup
+from agent.sources.bpf.loader import read_counters
 from agent.sources.bpf.syscall import attach_tracepoint, possible_cpus
-from agent.sources.cgroup import reader
-from tests import containers
-from tests.bpf_cases import KEPT, children_cpu_ns, events, key_of, settled
-from tests.bpf_support import Storm, identifying_root, storm
+from tests.bpf_cases import children_cpu_ns, events, key_of, settled
+from tests.bpf_history_support import (
+    PAGE,
+    cgroup,
+    collect,
+    ended_unreaped,
+    in_all,
+    is_freed,
+    loaded,
+    move,
+    order,
+    own_witness,
+    threads_cpu_ns,
+)
+from tests.bpf_support import Storm, storm
 from tests.containers import wait_until
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
+if TYPE_CHECKING:
+    from agent.sources.bpf.programs import Program
+    from agent.sources.bpf.records import CpuCounters
+    from tests import containers
+
 _attach_at_once = loader._attach
-
-
-def order(*macros: str) -> Order:
-    return Order("witness", str(reader.detect().hierarchy), macros=macros)
-
-
-@contextmanager
-def loaded(one: Order) -> Iterator[Probes]:
-    """Probes from a compile of their own; BCC stays in its own process."""
-    startup = Startup(one)
-    try:
-        probes = wait_until(startup.poll, "the probes are there", timeout_s=300)
-        assert isinstance(probes, Probes)
-        try:
-            yield probes
-        finally:
-            probes.close()
-    finally:
-        startup.close()
-
-
-@contextmanager
-def cgroup(name: str) -> Iterator[Path]:
-    """A directory where containers are told apart, empty and gone at the end."""
-    directory = identifying_root() / f"so1-test-{name}-{os.getpid()}"
-    directory.mkdir()
-    try:
-        yield directory
-    finally:
-        if directory.exists():
-            wait_until(lambda: _is_removed(directory), "the cgroup is empty")
-
-
-def _is_removed(directory: Path) -> bool:
-    with suppress(OSError):
-        directory.rmdir()
-    return not directory.exists()
-
-
-def move(pid: int, to: Path) -> None:
-    (to / "cgroup.procs").write_text(str(pid), encoding="ascii")
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-
-
-def threads_cpu_ns(pid: int) -> int:
-    """What the living threads of a process have run."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(one.read_text(encoding="ascii").split()[0]) for one in threads)
-
-
-def in_all(view: BpfView, directory: Path) -> CgroupEvents:
-    return view.totals.get(directory.stat().st_ino, CgroupEvents())
-
-
-@contextmanager
-def ended_unreaped(burn_s: float, directory: Path) -> Iterator[int]:
-    """A child that burned its CPU in `directory` and is a zombie; reaped at the end."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with suppress(OSError):
-            move(os.getpid(), directory)
-            until = time.process_time() + burn_s
-            while time.process_time() < until:
-                pass
-            status = 0
-        os._exit(status)
-    try:
-        wait_until(lambda: state(pid) == "Z", "the child has ended")
-        yield pid
-    finally:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-
 
 BURNER = """
 import threading, time
@@ -370,34 +301,3 @@ class BpfHistoryCases:
                 one.do("exec", 300)
                 # Others on the host are born, lost, or have a place meanwhile as well.
                 assert 0 < lost() - before <= forks() - born
-
-
-def is_freed(witness: bpf.Witness, key: ProcessKey) -> bool:
-    """Whether its record is gone; wakes every CPU, which an idle one's grace period waits for."""
-    for cpu in os.sched_getaffinity(0):
-        subprocess.run(["taskset", "-c", str(cpu), "true"], check=True)
-    return key not in witness.witness().cgroup_ids
-
-
-def collect(witness: bpf.Witness, pid: int) -> list[bpf.ProcessExit]:
-    """All exits up to that of `pid`."""
-    found: list[bpf.ProcessExit] = []
-
-    def is_there() -> bool:
-        found.extend(witness.witness().exits)
-        return any(one.key.pid == pid for one in found)
-
-    wait_until(is_there, "its exit is given")
-    return found
-
-
-@contextmanager
-def own_witness() -> Iterator[bpf.Witness]:
-    """Probes beside the module's, of the same programs."""
-    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock(), directory=KEPT)
-    try:
-        wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
-        assert one.state.status == "ready", one.state
-        yield one
-    finally:
-        one.close()

@@ -13,6 +13,7 @@ import pytest
 # Their assertions run in the layers' test files, and have to say what they compared there.
 pytest.register_assert_rewrite(
     *("tests.attribution_support", "tests.attribution_table", "tests.attribution_processes"),
+    *("tests.attribution_moves", "tests.bpf_history_cases"),
     *(
         "tests.bpf_agent_cases",
         "tests.bpf_trace_support",
@@ -31,12 +32,18 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "de
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run what is marked `full` too")
+    parser.addoption(
+        "--kernel-only",
+        action="store_true",
+        help="leave out what is marked `any_kernel`: another guest runs it",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--full") or "full" in config.getoption("-m"):
         return
-    left_out = [item for item in items if item.get_closest_marker("full")]
+    marks = ["full", *(("any_kernel",) if config.getoption("--kernel-only") else ())]
+    left_out = [item for item in items if any(map(item.get_closest_marker, marks))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, marks))]

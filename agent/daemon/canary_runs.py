@@ -18,7 +18,8 @@ import agent
 from agent.clock import Clock
 from agent.config import Config
 from agent.model.proof import CanaryResult
-from agent.util.subprocess import DISCARDED, CommandError, Program, begin, kill_session
+from agent.util.subprocess import CommandError, Program, begin, kill_session
+from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _AGAIN_S = 300.0
 """From a canary that was off, or could not be run, to the next."""
 _LONGEST_S = 600
 _MOST_BYTES = 1 << 20
+_LONGEST_REASON = 300
+"""Characters of what a failed canary wrote last."""
 _NICE = "10"
 
 
@@ -52,7 +55,7 @@ class CanaryRuns:
         self._clock = clock
         self._command = canary_command(config_file)
         self._process: Program | None = None
-        self._output = -1
+        self._output, self._errors = -1, -1
         self._began_ns = 0
         pause_s = _FIRST_S
         if kept is not None and not kept.error:
@@ -72,9 +75,10 @@ class CanaryRuns:
             return
         status = self._process.poll()
         if status is not None:
-            said = os.pread(self._output, _MOST_BYTES, 0)
+            output = os.pread(self._output, _MOST_BYTES, 0)
+            errors = os.pread(self._errors, _MOST_BYTES, 0)
             self._let_go()
-            self._ended(status, said, now_ns)
+            self._ended(status, output, errors, now_ns)
         elif now_ns - self._began_ns > _LONGEST_S * _SECOND_NS:
             self.close()
             self._failed(f"it took longer than {_LONGEST_S} s", now_ns)
@@ -88,11 +92,15 @@ class CanaryRuns:
     def _begin(self, now_ns: int) -> None:
         self._began_ns = now_ns
         self._output = os.memfd_create("so1-canary", os.MFD_CLOEXEC)
+        self._errors = os.memfd_create("so1-canary-errors", os.MFD_CLOEXEC)
         root = str(Path(agent.__file__).parents[1])
         try:
-            with os.fdopen(os.dup(self._output), "wb") as output:
+            with (
+                os.fdopen(os.dup(self._output), "wb") as output,
+                os.fdopen(os.dup(self._errors), "wb") as errors,
+            ):
                 self._process = begin(
-                    self._command, stdout=output, stderr=DISCARDED, env={"PYTHONPATH": root}
+                    self._command, stdout=output, stderr=errors, env={"PYTHONPATH": root}
                 )
         except CommandError as error:
             self._let_go()
@@ -101,13 +109,16 @@ class CanaryRuns:
     def _let_go(self) -> None:
         self._process = None
         os.close(self._output)
-        self._output = -1
+        os.close(self._errors)
+        self._output, self._errors = -1, -1
 
-    def _ended(self, status: int, said: bytes, now_ns: int) -> None:
+    def _ended(self, status: int, output: bytes, errors: bytes, now_ns: int) -> None:
         try:
-            document = msgspec.json.decode(said, type=_CanaryDocument)
+            document = msgspec.json.decode(output, type=_CanaryDocument)
         except msgspec.MsgspecError:
-            self._failed(f"it ended with status {status}; run `{_BY_HAND}`", now_ns)
+            lines = errors.decode(errors="replace").strip().splitlines()
+            reason = f" ({printable(lines[-1][:_LONGEST_REASON])})" if lines else ""
+            self._failed(f"it ended with status {status}{reason}; run `{_BY_HAND}`", now_ns)
             return
         self.problem = ""
         self.result = result_of(document, self._clock.wall_ns() // 10**6)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.containers import ALPINE, wait_until
+from tests.docker.engine_tree import INSTALLED, Inside, engine_tree
 from tests.docker.private_engine import _PATH, _archive
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class PrivateContainerd:
     environment: Path
     """The Python environment of CRI's helper."""
     daemon: subprocess.Popen[bytes] | None = None
+    inside: Inside = field(default_factory=Inside)
     sandboxes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Those made here: id → its configuration."""
 
@@ -75,7 +77,7 @@ class PrivateContainerd:
 
     def ctr(self, *words: str) -> str:
         done = subprocess.run(
-            ["ctr", "--address", self.path, "--namespace", "k8s.io", *words],
+            self.inside.words("ctr", "--address", self.path, "--namespace", "k8s.io", *words),
             capture_output=True,
             text=True,
             timeout=60,
@@ -155,7 +157,7 @@ class PrivateContainerd:
         """Starts it on its directory and waits until it answers by CRI."""
         with (self.directory / "containerd.log").open("ab") as log:
             self.daemon = daemon = subprocess.Popen(
-                ["containerd", "--config", str(self.directory / "config.toml")],
+                self.inside.words("containerd", "--config", str(self.directory / "config.toml")),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -163,7 +165,7 @@ class PrivateContainerd:
             )
 
         def answers_or_ended() -> bool:
-            asked = ["ctr", "--address", self.path, "version"]
+            asked = self.inside.words("ctr", "--address", self.path, "version")
             is_there = subprocess.run(asked, capture_output=True).returncode == 0
             return daemon.poll() is not None or is_there
 
@@ -196,17 +198,26 @@ class PrivateContainerd:
 
 
 @contextmanager
-def private_containerd() -> Iterator[PrivateContainerd]:
-    """A containerd with the stand-in images, gone afterwards with all that ran in it."""
-    for program in ("containerd", "ctr", "runc", "busybox"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+def private_containerd(suite: str = INSTALLED) -> Iterator[PrivateContainerd]:
+    """A suite's containerd with the stand-in images, gone afterwards with all that ran in it."""
+    Inside().need("busybox")
     if os.geteuid() != 0:
         pytest.skip("root is needed to start containerd")
     environment = _environment()
     # Not below /tmp: the path of a Unix socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-containerd-", dir="/var/lib"))
-    engine = PrivateContainerd(directory, environment)
+    try:
+        with engine_tree(suite, directory) as inside:
+            inside.need("containerd", "ctr", "runc")
+            with _containerd(PrivateContainerd(directory, environment, inside=inside)) as engine:
+                yield engine
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _containerd(engine: PrivateContainerd) -> Iterator[PrivateContainerd]:
+    directory = engine.directory
     try:
         (directory / "config.toml").write_text(_CONFIG.format(place=directory, pause=PAUSE))
         engine.start()
@@ -224,7 +235,6 @@ def private_containerd() -> Iterator[PrivateContainerd]:
             engine.daemon.send_signal(signal.SIGCONT)
             engine.clear()
             engine.end()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _environment() -> Path:

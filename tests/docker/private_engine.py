@@ -30,10 +30,15 @@ from tests.containers import (
     wait_until,
 )
 from tests.docker import newest_engine
+from tests.docker.engine_tree import INSTALLED, SUITES, Inside, engine_tree
+from tests.docker.rootless import rootless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+DOCKERS = (*SUITES, pytest.param(newest_engine.NAME, marks=pytest.mark.full))
+"""Parameters for private_engine: with --full Docker 26.1 (Debian 13), 28.5 (sid) and 29 too."""
+_ROOTLESS = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -44,6 +49,8 @@ class PrivateEngine:
     directory: Path
     daemon: subprocess.Popen[bytes] | None = None
     log: list[str] = field(default_factory=list)
+    inside: Inside = field(default_factory=Inside)
+    program: str = field(default_factory=newest_engine.program)
 
     @property
     def host(self) -> str:
@@ -123,16 +130,31 @@ class PrivateEngine:
 
 
 @contextmanager
-def private_engine() -> Iterator[PrivateEngine]:
-    """An engine in a directory of its own, with both stand-in images, gone afterwards."""
-    for program in (newest_engine.program(), "docker", "busybox", "stress"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+def private_engine(which: str = INSTALLED) -> Iterator[PrivateEngine]:
+    """An engine in a directory of its own, with both stand-in images, gone afterwards.
+
+    `which` is the installed one, `newest` (Docker 29) or that of another suite (engine_tree).
+    """
+    Inside().need("docker", "busybox", "stress")
     if os.geteuid() != 0:
         pytest.skip("root is needed to start dockerd")
     # Not below /tmp: the path of a Unix socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-engine-", dir="/var/lib"))
-    engine = PrivateEngine(directory)
+    program = newest_engine.program()
+    if which != INSTALLED:
+        program = str(newest_engine.obtain()) if which == newest_engine.NAME else "dockerd"
+    suite = INSTALLED if which == newest_engine.NAME else which
+    try:
+        with engine_tree(suite, directory) as inside, _engine(directory, inside, program) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _engine(directory: Path, inside: Inside, program: str) -> Iterator[PrivateEngine]:
+    inside.need(program)
+    engine = PrivateEngine(directory, inside=inside, program=program)
     try:
         engine.daemon = _start(engine)
         for image, programs in ((ALPINE, ()), (STRESS, ("stress",))):
@@ -147,21 +169,49 @@ def private_engine() -> Iterator[PrivateEngine]:
             engine.clear()
             engine.daemon.terminate()
             engine.daemon.wait(timeout=60)
+
+
+@contextmanager
+def rootless_engine(which: str = INSTALLED) -> Iterator[PrivateEngine]:
+    """The same of a user's, by Debian's script for it."""
+    Inside().need("docker", "busybox", "stress")
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to become another user")
+    directory = Path(tempfile.mkdtemp(prefix="so1-engine-", dir="/var/lib"))
+    try:
+        with (
+            rootless(which, directory, "rootlesskit") as inside,
+            _engine(directory, inside, _ROOTLESS) as engine,
+        ):
+            yield engine
+    finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def _start(engine: PrivateEngine) -> subprocess.Popen[bytes]:
     place = engine.directory
+    # In a network namespace of its own: an engine without a bridge deletes the host's
+    # docker0, which is another engine's, when it starts.
+    begin: tuple[str, ...] = ("unshare", "--net", engine.program)
+    more: tuple[str, ...] = ()
+    if engine.program == _ROOTLESS:
+        # The host's network is nothing that a user's engine could harm.
+        without = ("NET=host", "PORT_DRIVER=none", "MTU=0", f"STATE_DIR={place}/run/kit")
+        begin = (
+            "env",
+            *(f"DOCKERD_ROOTLESS_ROOTLESSKIT_{one}" for one in without),
+            "sh",
+            _ROOTLESS,
+        )
     with (place / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
-            [
-                # In a network namespace of its own: an engine without a bridge deletes the host's
-                # docker0, which is another engine's, when it starts.
-                *("unshare", "--net", newest_engine.program()),
+            engine.inside.words(
+                *begin,
                 *("--host", engine.host, "--data-root", str(place / "data")),
                 *("--exec-root", str(place / "exec"), "--pidfile", str(place / "pid")),
                 *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
-            ],
+                *more,
+            ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

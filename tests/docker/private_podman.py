@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.containers import ALPINE, STRESS, DockerCommandError, remove_all, wait_until
+from tests.docker.engine_tree import INSTALLED, Inside, engine_tree
 from tests.docker.private_engine import _PATH, _archive
+from tests.docker.rootless import rootless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +37,7 @@ class PrivatePodman:
     directory: Path
     service: subprocess.Popen[bytes] | None = None
     env: dict[str, str] = field(default_factory=dict)
+    inside: Inside = field(default_factory=Inside)
 
     @property
     def socket(self) -> str:
@@ -43,7 +46,7 @@ class PrivatePodman:
     def podman(self, *words: str, data: bytes | None = None, timeout_s: float = 120) -> str:
         """The output of `podman WORDS…`, stripped; DockerCommandError when it fails."""
         done = subprocess.run(
-            ["podman", *words],
+            self.inside.words("podman", *words),
             input=data,
             capture_output=True,
             timeout=timeout_s,
@@ -93,15 +96,37 @@ class PrivatePodman:
 
 
 @contextmanager
-def private_podman() -> Iterator[PrivatePodman]:
-    """A podman with both stand-in images and its API's service, gone afterwards."""
-    for program in ("podman", "busybox", "stress"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+def private_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
+    """A suite's podman with both stand-in images and its API's service, gone afterwards."""
+    Inside().need("busybox", "stress")
     if os.geteuid() != 0:
         pytest.skip("root is needed for podman with cgroups")
     directory = Path(tempfile.mkdtemp(prefix="so1-podman-", dir="/var/lib"))
-    engine = PrivatePodman(directory)
+    try:
+        with engine_tree(suite, directory) as inside, _podman(directory, inside) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def rootless_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
+    """The same of a user's."""
+    Inside().need("busybox", "stress")
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to become another user")
+    directory = Path(tempfile.mkdtemp(prefix="so1-podman-", dir="/var/lib"))
+    try:
+        with rootless(suite, directory) as inside, _podman(directory, inside) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _podman(directory: Path, inside: Inside) -> Iterator[PrivatePodman]:
+    inside.need("podman")
+    engine = PrivatePodman(directory, inside=inside)
     try:
         _configure(engine)
         for image, programs in ((ALPINE, ()), (STRESS, ("stress",))):
@@ -115,10 +140,8 @@ def private_podman() -> Iterator[PrivatePodman]:
             engine.clear()
             engine.service.terminate()
             engine.service.wait(timeout=60)
-        subprocess.run(
-            ["umount", str(directory / "root/overlay")], capture_output=True, check=False
-        )
-        shutil.rmtree(directory, ignore_errors=True)
+        mounted = str(directory / "root/overlay")
+        subprocess.run(inside.words("umount", mounted), capture_output=True, check=False)
 
 
 def _configure(engine: PrivatePodman) -> None:
@@ -145,7 +168,7 @@ def _configure(engine: PrivatePodman) -> None:
 def _serve(engine: PrivatePodman) -> subprocess.Popen[bytes]:
     with (engine.directory / "service.log").open("wb") as log:
         service = subprocess.Popen(
-            ["podman", "system", "service", "--time=0", engine.socket],
+            engine.inside.words("podman", "system", "service", "--time=0", engine.socket),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

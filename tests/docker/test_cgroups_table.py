@@ -1,4 +1,7 @@
-"""The adversarial table natively: the fallback source, on whatever cgroups this machine has."""
+"""The adversarial table natively: the fallback source, on whatever cgroups this machine has.
+
+On the shared engine, and with --full on Docker 26.1, 28.5 and 29, each an engine of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,27 @@ from agent.sources.cgroup import reader
 from tests import containers
 from tests.attribution_support import Host, host_cgroup, identifying_root
 from tests.attribution_table import AttributionTable
+from tests.docker.cgroups_left import no_cgroup_left
+from tests.docker.engine_tree import INSTALLED
+from tests.docker.private_engine import DOCKERS, private_engine
 
 BUSYBOX = Path("/bin/busybox")
 
 
+@pytest.fixture(scope="module", params=DOCKERS)
+def engine_host(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where all of the table's commands and the agent's parts find their engine."""
+    if request.param == INSTALLED:
+        yield containers.HOST
+        return
+    with private_engine(request.param) as engine, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", engine.host)
+        patch.setattr(containers, "HOST", engine.host)
+        yield engine.host
+
+
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def image(engine_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A busybox image of this module's own."""
     if not BUSYBOX.exists():
         pytest.skip("needs /bin/busybox (busybox-static)")
@@ -42,6 +60,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 link = tarfile.TarInfo(f"bin/{applet}")
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(link)
+    print(f"\n{containers.docker('version', '--format', '{{.Server.Version}}')} at {engine_host}")
     name = f"so1-test-table-alpine:{uuid.uuid4().hex[:8]}"
     containers.import_image(name, archive)
     yield name
@@ -52,8 +71,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def boxes(image: str) -> Iterator[containers.Containers]:
     """All containers of the table stay up to its end."""
     mine = containers.Containers()
-    yield mine
-    mine.close()
+    with no_cgroup_left("so1test"):
+        yield mine
+        mine.close()
 
 
 @pytest.fixture(scope="module")

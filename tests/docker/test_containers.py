@@ -6,11 +6,8 @@ only this module's containers.
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import threading
 import time
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,26 +16,18 @@ import pytest
 
 from agent.actions.remover import Remover, remove_installation
 from agent.clock import SystemClock
-from agent.engine_api.timestamps import parse_time_ns
 from agent.errors import EngineUnavailableError
 from agent.model.container import Container, Tier
-from agent.model.removal import Decision, Outcome, Reason, Removal
-from tests.containers import ALPINE, STRESS, wait_until
-from tests.docker.private_engine import PrivateEngine
+from agent.model.removal import Decision, Outcome, Reason
+from tests.containers import wait_until
+from tests.docker.removals import IGNORES_TERM, OURS, decision, outcomes, remover, soon, unremovable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from tests.docker.private_engine import PrivateEngine
 
-OURS = uuid.uuid4().hex
+__all__ = ["remover"]
+
 LONG_NS = 60 * 10**9
-IGNORES_TERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-
-
-@pytest.fixture
-def remover(engine: PrivateEngine) -> Iterator[Remover]:
-    remover = Remover(engine.host, SystemClock(), grace_s=1)
-    yield remover
-    remover.close(60)
 
 
 class MovableClock:
@@ -52,32 +41,6 @@ class MovableClock:
 
     def boot_ns(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self.ahead_ns
-
-
-def decision(
-    engine: PrivateEngine, container: str, *, reason: Reason = Reason.EXCESS_LOW
-) -> Decision:
-    about = engine.inspect(container)
-    return Decision(
-        id=uuid.uuid4().hex[:12],
-        container_id=about["Id"],
-        container_name=about["Name"].lstrip("/"),
-        image=about["Config"]["Image"],
-        created_ns=parse_time_ns(about["Created"]),
-        tier=Tier.LOW,
-        rank=1,
-        reason=reason,
-        held_mb=1.0,
-        cpu_percent=0.0,
-    )
-
-
-def soon(seconds: float = 60) -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(seconds * 10**9)
-
-
-def outcomes(removals: Sequence[Removal]) -> dict[str, Outcome]:
-    return {one.decision.container_id: one.outcome for one in removals}
 
 
 def test_exactly_the_chosen_ones_are_stopped_and_destroyed(
@@ -247,23 +210,6 @@ def test_anonymous_volumes_stay(engine: PrivateEngine, remover: Remover) -> None
     engine.docker("volume", "rm", mount["Name"])
 
 
-@contextlib.contextmanager
-def unremovable(engine: PrivateEngine, container: str) -> Iterator[None]:
-    """A file in the container's upper directory that not even root can delete."""
-    upper = engine.inspect(container)["GraphDriver"]["Data"].get("UpperDir")
-    if upper is None:
-        pytest.skip("the engine's storage driver is not overlay2")
-    file = Path(upper) / "fixed"
-    file.touch()
-    if subprocess.run(["chattr", "+i", str(file)], capture_output=True).returncode != 0:
-        pytest.skip("the file system takes no `chattr +i`")
-    try:
-        yield
-    finally:
-        if file.exists():
-            subprocess.run(["chattr", "-i", str(file)], check=True)
-
-
 def test_one_that_cannot_be_removed_is_failed_and_tried_again_with_growing_pauses(
     engine: PrivateEngine,
 ) -> None:
@@ -334,95 +280,6 @@ def test_without_docker_every_decision_fails_with_the_reason(tmp_path: Path) -> 
     assert "No such file" in removal.error
     with pytest.raises(EngineUnavailableError):
         remove_installation(f"unix://{tmp_path}/none.sock", OURS, progress=print)
-
-
-class TestRemoveInstallation:
-    def test_all_that_carry_the_label_themselves_go_in_whatever_state(
-        self, engine: PrivateEngine
-    ) -> None:
-        label = ("--label", f"so1.installation={OURS}")
-        running = engine.run(*label)
-        paused = engine.run(*label)
-        engine.docker("pause", paused)
-        exited = engine.run(*label, command=("true",))
-        created = engine.docker("create", *label, ALPINE, "true")
-        stress = engine.run(*label, image=STRESS)
-        said: list[str] = []
-        removals = remove_installation(engine.host, OURS, progress=said.append)
-        assert outcomes(removals) == dict.fromkeys(
-            [running, paused, exited, created, stress], Outcome.REMOVED
-        )
-        assert said == ["Removing 5 of this installation's containers …"]
-        assert engine.docker("ps", "-aq") == ""
-
-    def test_a_protected_one_of_ours_stays_and_is_told_once(self, engine: PrivateEngine) -> None:
-        label = ("--label", f"so1.installation={OURS}")
-        protected = engine.run(*label, "--label", "so1.protect=true", "--name", "so1_contenedor_1")
-        grafana = engine.run(*label, "--name", "Grafana")
-        other = engine.run(*label)
-        said: list[str] = []
-        removals = remove_installation(engine.host, OURS, progress=said.append)
-        assert outcomes(removals) == {other: Outcome.REMOVED}
-        assert engine.exists(protected)
-        assert engine.exists(grafana)
-        but = "is this installation's, but protected"
-        assert sorted(said) == [
-            f"Grafana {but} (Grafana): left alone.",
-            "Removing 1 of this installation's containers …",
-            f"so1_contenedor_1 {but} (label so1.protect=true): left alone.",
-        ]
-
-    def test_nothing_else_goes(self, engine: PrivateEngine) -> None:
-        claiming = "so1-claims-alpine:local"
-        engine.docker(
-            *("import", "-c", f"LABEL so1.installation={OURS}", "-", claiming),
-            data=(engine.directory / "root.tar").read_bytes(),
-        )
-        survivors = [
-            engine.run("--name", "so1_contenedor_1"),
-            engine.run("--label", f"so1.installation={'f' * 32}"),
-            engine.run("--label", f"so1.installation={OURS}x"),
-            engine.run("--label", f"so1.installation.x={OURS}"),
-            engine.run("--name", "grafana"),
-            engine.run(image=claiming, command=("/bin/sleep", "infinity")),
-        ]
-        since = engine.now()
-        assert remove_installation(engine.host, OURS, progress=print) == ()
-        assert engine.events(since, "kill", "stop", "die", "destroy") == []
-        assert all(engine.exists(one) for one in survivors)
-
-    def test_one_whose_image_is_gone_proves_nothing_and_is_told(
-        self, engine: PrivateEngine
-    ) -> None:
-        engine.docker(
-            *("import", "-c", f"LABEL so1.installation={OURS}", "-", "so1-shortlived:local"),
-            data=(engine.directory / "root.tar").read_bytes(),
-        )
-        orphan = engine.run(image="so1-shortlived:local", command=("/bin/true",))
-        wait_until(lambda: engine.inspect(orphan)["State"]["Status"] == "exited", "it exited")
-        engine.docker("image", "rm", "-f", engine.inspect(orphan)["Image"])
-        said: list[str] = []
-        assert remove_installation(engine.host, OURS, progress=said.append) == ()
-        assert len(said) == 1
-        assert "left alone" in said[0]
-        assert engine.exists(orphan)
-
-    def test_one_that_cannot_be_removed_is_told_and_the_others_go(
-        self, engine: PrivateEngine
-    ) -> None:
-        label = ("--label", f"so1.installation={OURS}")
-        fixed, other = engine.run(*label), engine.run(*label)
-        with unremovable(engine, fixed):
-            removals = remove_installation(engine.host, OURS, progress=print)
-        assert outcomes(removals) == {fixed: Outcome.FAILED, other: Outcome.REMOVED}
-
-    @pytest.mark.parametrize("installation", ["", "x", "a" * 65, "../", OURS.upper(), "*"])
-    def test_what_is_no_installations_id_names_no_container(
-        self, engine: PrivateEngine, installation: str
-    ) -> None:
-        unlabelled = engine.run("--label", f"so1.installation={installation}")
-        assert remove_installation(engine.host, installation, progress=print) == ()
-        assert engine.exists(unlabelled)
 
 
 def test_side_by_side_takes_less_than_one_after_another(

@@ -15,12 +15,18 @@ import pytest
 
 from tests.agent_process import rows, run_agent
 from tests.containers import STRESS, wait_until
-from tests.docker.private_engine import PrivateEngine
+from tests.docker.private_engine import DOCKERS, PrivateEngine, private_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HELD_MB = {0: 4, 1: 14, 2: 24, 3: 34, 4: 44}
+
+
+@pytest.fixture(scope="module", params=DOCKERS)
+def module_engine(request: pytest.FixtureRequest) -> Iterator[PrivateEngine]:
+    with private_engine(request.param) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -31,26 +31,21 @@ from agent.sources.engine.cri import CriEngine, cri_version
 from tests.agent_process import AgentProcess, rows, run_agent
 from tests.attribution_support import host_cgroup, move
 from tests.containers import cgroup_directory, wait_until
+from tests.docker.cgroups_left import no_cgroup_left
+from tests.docker.engine_tree import SUITES
 from tests.docker.private_containerd import IMAGE, PAUSE, PrivateContainerd, private_containerd
 
 FAMILY = ("sh", "-c", "/bin/sleep 9999 & /bin/sleep 9999; true")
 CGROUP_PARENT = "/so1-test-kubepods/burstable/pod0b1c"
 
 
-@pytest.fixture(scope="module")
-def module_containerd() -> Iterator[PrivateContainerd]:
-    with private_containerd() as made:
+@pytest.fixture(scope="module", params=SUITES)
+def module_containerd(request: pytest.FixtureRequest) -> Iterator[PrivateContainerd]:
+    with (
+        no_cgroup_left("k8s.io", CGROUP_PARENT.split("/")[1]),
+        private_containerd(request.param) as made,
+    ):
         yield made
-    for below in ("k8s.io", *(CGROUP_PARENT.lstrip("/").rsplit("/", up)[0] for up in range(3))):
-        for directory in Path("/sys/fs/cgroup").glob(f"**/{below}"):
-            _remove_empty(directory)
-
-
-def _remove_empty(directory: Path) -> None:
-    try:
-        directory.rmdir()
-    except OSError:
-        return  # another's, or another containerd's containers are in it
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from agent.config_outlets import ProofSettings
 from agent.daemon.canary_runs import CanaryRuns
 from tests.agent_process import AgentProcess, rows
 from tests.bpf_support import LIAR
-from tests.containers import STRESS, wait_until
+from tests.containers import HOST, STRESS, wait_until
 from tests.docker.private_engine import PrivateEngine, private_engine
 from tests.docker.test_bpf_native import image
 from tests.unit.store.builders import SECOND_NS, FakeClock
@@ -159,10 +159,12 @@ def test_records_that_are_lost_disarm_within_two_ticks_and_it_recovers(town: Tow
 
 
 @pytest.mark.usefixtures("image")
-def test_the_scheduled_canary_runs_beside_the_loop_and_proves_the_figures() -> None:
-    """On the host's own engine, which has its image."""
+def test_the_scheduled_canary_runs_beside_the_loop_and_proves_the_figures(tmp_path: Path) -> None:
+    """On the engine that the tests were given, which has its image."""
+    settings = tmp_path / "agent.toml"
+    settings.write_text(f'docker_host = "{HOST}"\n')
     clock = FakeClock()
-    runs = CanaryRuns(Config(proof=ProofSettings(canary_hours=24)), None, clock, None)
+    runs = CanaryRuns(Config(proof=ProofSettings(canary_hours=24)), settings, clock, None)
     try:
         clock.pass_time(120 * SECOND_NS)
 

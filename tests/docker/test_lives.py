@@ -21,10 +21,12 @@ def engine() -> Iterator[PrivateEngine]:
 
 class TestLives(LivesCases):
     words = ("--source", "psutil", "--no-bpf")
+    interval_s = 3
 
 
 class TestLivesWithBpf(LivesCases):
     words = ("--source", "psutil")
+    interval_s = 3
     has_bpf = True
 
     @pytest.fixture(autouse=True)

@@ -27,14 +27,17 @@ from agent.sources.engine.inventory import Engine
 from tests.agent_process import rows, run_agent
 from tests.attribution_support import host_cgroup, move
 from tests.containers import cgroup_directory, wait_until
+from tests.docker.cgroups_left import no_cgroup_left
+from tests.docker.engine_tree import SUITES
 from tests.docker.private_podman import IMAGE, PrivatePodman, private_podman
 
+PARENT = "so1-test-podman"
 FAMILY = ("sh", "-c", "/bin/sleep 9999 & /bin/sleep 9999; true")
 
 
-@pytest.fixture(scope="module")
-def module_podman() -> Iterator[PrivatePodman]:
-    with private_podman() as made:
+@pytest.fixture(scope="module", params=SUITES)
+def module_podman(request: pytest.FixtureRequest) -> Iterator[PrivatePodman]:
+    with no_cgroup_left("libpod_parent", PARENT), private_podman(request.param) as made:
         yield made
 
 
@@ -174,7 +177,7 @@ def test_processes_of_every_kind_of_container_are_its_own(
     podman.run("--name", "hosts", "--pid=host", "--uts=host", "--ipc=host")
     owner = podman.run("--name", "owner")
     podman.run("--name", "guest", f"--pid=container:{owner}")
-    podman.run("--name", "parent", "--cgroup-parent", "/so1-test-podman")
+    podman.run("--name", "parent", "--cgroup-parent", f"/{PARENT}")
     podman.run("--name", "held")
     podman.podman("pause", "held")
     podman.pod("shop")

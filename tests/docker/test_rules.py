@@ -21,7 +21,7 @@ from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests.containers import ALPINE, wait_until
 from tests.docker.private_engine import PrivateEngine
-from tests.docker.test_containers import decision, soon
+from tests.docker.removals import decision, soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,6 +6,7 @@ tests/lab/test_packages.py.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -223,11 +224,33 @@ def test_the_modules_are_built_for_the_kernel_and_go_with_the_package(
         # Signed with the key that DKMS made for this host.
         file = f"/lib/modules/{kernel}/updates/dkms/sysinfo.ko"
         name = next(f"{file}{end}" for end in ("", ".xz") if host.path(f"{file}{end}").exists())
-        assert "DKMS" in host.run("modinfo", "-F", "signer", name).stdout
+        signer = host.run("modinfo", "-F", "signer", name).stdout
+        assert signer == "DKMS module signing key\n"
     host.run("dpkg", "--purge", "so1-modules-dkms")
     assert host.run("dkms", "status", "so1").stdout == ""
     left = {path for path in host.changes() if "so1" in path or "sysinfo" in path}
     assert left == set()
+
+
+def test_a_kernel_that_comes_later_gets_modules_by_the_hook_of_its_package(
+    host: Chroot, packages: Packages
+) -> None:
+    (kernel,) = (
+        path.name for path in host.path("/lib/modules").iterdir() if (path / "build").exists()
+    )
+    install(host, packages.modules)
+    # It has this kernel's headers under a name of its own.
+    later = f"{kernel}-next"
+    place = host.path(f"/lib/modules/{later}")
+    place.mkdir()
+    (place / "build").symlink_to(os.readlink(host.path(f"/lib/modules/{kernel}/build")))
+    for name in ("modules.order", "modules.builtin"):
+        shutil.copy(host.path(f"/lib/modules/{kernel}/{name}"), place)
+    host.run("/etc/kernel/postinst.d/dkms", later)
+    built = {path.name.split(".")[0] for path in (place / "updates/dkms").iterdir()}
+    assert built == {"sysinfo", "continfo"}
+    host.run("dpkg", "--purge", "so1-modules-dkms")
+    assert not (place / "updates/dkms").exists() or not list((place / "updates/dkms").iterdir())
 
 
 def test_the_loader_takes_what_dkms_has_built_of_the_same_sources(

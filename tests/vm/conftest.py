@@ -82,8 +82,24 @@ def unload_modules() -> list[str]:
     return found
 
 
+_loaded_for_all = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Agents unload both modules as they end: whoever counts on `modules` gets them again."""
+    if "modules" not in getattr(item, "fixturenames", ()):
+        return
+    if not item.config.stash.get(_loaded_for_all, False):
+        return  # the fixture is about to
+    paths = Modules()
+    if not (paths.sysinfo.exists() and paths.continfo.exists()):
+        done = load_modules()
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="session")
-def modules(guest: None) -> Iterator[Modules]:
+def modules(guest: None, pytestconfig: pytest.Config) -> Iterator[Modules]:
     """Both modules, loaded as the agent loads them and unloaded at the end."""
     done = load_modules()
     if done.returncode != 0:
@@ -92,7 +108,9 @@ def modules(guest: None) -> Iterator[Modules]:
     for path in (loaded.sysinfo, loaded.continfo):
         if not path.exists():
             lacking(f"{path} after load_modules.sh")
+    pytestconfig.stash[_loaded_for_all] = True
     yield loaded
+    pytestconfig.stash[_loaded_for_all] = False
     unload_modules()
 
 

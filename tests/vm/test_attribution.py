@@ -22,8 +22,9 @@ from agent.sources import psutil_source
 from agent.sources.cgroup import reader as cgroups
 from tests import containers
 from tests.attribution_processes import beside, child_of
+from tests.attribution_rows import SLEEP
 from tests.attribution_support import Host, directories_of, directory_of, host_cgroup, pids_below
-from tests.attribution_table import SLEEP, AttributionTable
+from tests.attribution_table import AttributionTable
 from tests.containers import docker, first_pid, wait_until
 from tests.vm.conftest import Images, Modules
 

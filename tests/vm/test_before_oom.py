@@ -298,7 +298,7 @@ def assert_the_eater_alone_went(found: list[Run]) -> None:
     assert all(one.innocent_alive and one.agent_alive for one in found)
 
 
-@pytest.mark.full  # the session's modules are loaded for it, and the main job's agents unload them
+@pytest.mark.any_kernel
 def test_an_eater_is_gone_before_the_oom_killer_acts(
     modules: object, innocent: str, tools: Any, database: Path
 ) -> None:

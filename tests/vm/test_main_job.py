@@ -266,7 +266,14 @@ def crontabs() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in CRONTABS.iterdir()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.any_kernel),
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.any_kernel),
+    ],
+)
 def test_a_signal_takes_down_all_that_the_agent_brought_and_nothing_else(
     settings: Path, database: Path, crontabs: dict[str, bytes], number: signal.Signals
 ) -> None:
@@ -282,6 +289,7 @@ def test_a_signal_takes_down_all_that_the_agent_brought_and_nothing_else(
     assert not database.with_name("metrics.db-wal").exists()
 
 
+@pytest.mark.any_kernel
 def test_after_kill_9_the_next_run_and_cleanup_reach_the_same_end(
     settings: Path, database: Path, crontabs: dict[str, bytes]
 ) -> None:
@@ -314,6 +322,7 @@ def test_after_kill_9_the_next_run_and_cleanup_reach_the_same_end(
 DELETIONS = "SELECT container_id FROM deletions WHERE outcome != 'dry-run'"
 
 
+@pytest.mark.any_kernel
 def test_docker_away_and_back_is_said_and_costs_no_container_in_the_first_whole_tick(
     nine: dict[str, str], database: Path
 ) -> None:

@@ -4,10 +4,14 @@
 # in lines `fact:NAME=VALUE`, which the test outside looks at.
 set -u
 
-packages=/root/so1/build/packages results=/results image=so1-alpine-standin:local settings_extra=
+packages=/root/packages results=/results image=so1-alpine-standin:local settings_extra=
 # shellcheck source=tests/lab/guest/packages_common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/packages_common.sh"
 
+# The share has what was built outside.
+mkdir -p /mnt/packages "$packages"
+mount -t 9p -o trans=virtio,version=9p2000.L,ro packages /mnt/packages || give_up "no share"
+cp /mnt/packages/*.deb "$packages" || give_up "no packages"
 wait_for 300 docker version || give_up "no Docker"
 docker import -c 'ENV PATH=/bin' /opt/so1-lab/images/alpine.tar "$image" >/dev/null || exit 92
 start_clone
@@ -38,6 +42,7 @@ systemctl stop so1-agent
 echo 1 >/sys/module/module/parameters/sig_enforce
 fact sig_enforce "$(cat /sys/module/module/parameters/sig_enforce)"
 systemctl start so1-agent || give_up "it does not start under sig_enforce"
+wait_for 600 reads psutil || give_up "no ticks without modules"
 fact source_enforced "$(source_now)"
 fact enforced_says "$(agent status | grep -o 'sudo mokutil --import /var/lib/dkms/mok.pub' | head -n 1)"
 

@@ -116,6 +116,7 @@ def test_a_restart_decided_on_an_ended_one_starts_it(engine: RemovalEngine) -> N
 
 
 @each_action
+@pytest.mark.usefixtures("impatient")
 def test_a_refusal_of_docker_is_a_failure_with_its_words(
     engine: RemovalEngine,
     action: Action,
@@ -161,6 +162,7 @@ def test_one_that_docker_does_not_answer_is_told_by_the_container_alone(
 
 
 @each_action
+@pytest.mark.usefixtures("impatient")
 def test_a_refusal_is_made_again_after_a_pause_and_no_other_in_its_place(
     engine: RemovalEngine,
     action: Action,

@@ -6,59 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.config import decode_config
-from agent.daemon.composition import Options, start
-from agent.daemon.signals import RELOAD
-from agent.errors import SourceError
 from agent.model.container import ContainerState
-from tests.unit.agent_parts import WALL_NS, FullDisk, ShortMemory
-from tests.unit.agent_scene import Host, alpine, signal_self, status
+from tests.unit.agent_parts import FullDisk
+from tests.unit.agent_scene import Host, alpine, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+from tests.unit.daemon.short_memory import deletions, host, jobs, moments_s, rule, run
+
+__all__ = ["host"]
 
 SHORT = {"available_mb": 400}
-PRESSED = {"pressure": {"memory": 20, "for": "3s"}}
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    found = Host(tmp_path)
-    found.memory.available_mb = lambda: 4000.0
-    return found
-
-
-def rule(when: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {
-        "name": "before-oom",
-        "match": {"name": "job-*"},
-        "when": when,
-        "action": "remove",
-        **more,
-    }
-
-
-def jobs(host: Host, count: int) -> None:
-    """The one with the highest number holds most."""
-    host.docker.run(*(alpine(n, name=f"job-{n}") for n in range(count)))
-
-
-def run(host: Host, *rules: dict[str, Any], seconds: float = 70, **settings: Any) -> None:
-    host.time.at(seconds, signal_self)
-    dry_run = settings.pop("dry_run", False)
-    outside = host.outside(policy__rule=rules, **({"interval_s": 60.0} | settings))
-    start(outside.config, Options(dry_run=dry_run), outside.clock, outside.say, outside)
-
-
-def deletions(host: Host) -> list[tuple[Any, ...]]:
-    return host.rows("SELECT container_name, rule, outcome FROM deletions ORDER BY id")
-
-
-def moments_s(host: Host) -> list[float]:
-    """When each row of `deletions` was written, from the begin on."""
-    rows = host.rows("SELECT timestamp FROM deletions ORDER BY id")
-    return [(row[0] - WALL_NS // 10**6) / 1000 for row in rows]
 
 
 def eats(host: Host, mb_per_s: float, from_s: float, per_job_mb: float = 300) -> None:
@@ -333,88 +291,3 @@ def test_a_full_disk_holds_up_no_remedy(host: Host) -> None:
     host.time.at(20, lambda: setattr(host.memory, "available_mb", freed_by_one(host)))
     run(host, rule(SHORT), seconds=30)
     assert host.docker.removed == ["job-0"]
-
-
-# --- pressure -------------------------------------------------------------------------------
-
-
-def stall(host: Host, from_s: float) -> None:
-    """From then on somebody always waits for memory, until one is gone."""
-
-    def pressure() -> float:
-        if host.docker.removed:
-            return 60.0  # avg10 decays for half a minute
-        return 0.0 if host.time.passed_s < from_s else 60.0
-
-    def stalled() -> float:
-        return 0.0 if host.docker.removed else max(0.0, host.time.passed_s - from_s)
-
-    host.memory.pressure = pressure
-    host.memory.stalled_s = stalled
-
-
-def test_a_trigger_wakes_the_agent_and_pressure_acts_after_its_time(host: Host) -> None:
-    jobs(host, 2)
-    stall(host, 20)
-    host.time.at(20.5, lambda: setattr(host.stopper, "fired", frozenset({ShortMemory.TRIGGER})))
-    run(host, rule(PRESSED), seconds=40)
-    assert host.memory.triggers == [10.0], "at half of the bound"
-    assert deletions(host) == [("job-1", "before-oom", "removed")]
-    assert moments_s(host) == [pytest.approx(24, abs=1)]
-    assert [one for one in host.memory.read_s if 5 < one < 20] == []
-
-
-def test_without_a_trigger_pressure_is_read_each_second_and_that_is_told(host: Host) -> None:
-    jobs(host, 2)
-    stall(host, 20)
-    host.memory.refusal = SourceError("the right CAP_SYS_RESOURCE is missing.", "Give it.")
-    seen: list[str] = []
-    host.time.at(10, lambda: seen.extend(status(host)["problems"]))
-    run(host, rule(PRESSED), seconds=40)
-    assert "pressure: the right CAP_SYS_RESOURCE is missing. Give it." in seen
-    assert deletions(host) == [("job-1", "before-oom", "removed")]
-    assert moments_s(host) == [pytest.approx(24, abs=1)]
-
-
-def test_pressure_of_before_one_went_costs_no_second_at_a_tick_either(host: Host) -> None:
-    jobs(host, 3)
-    stall(host, 20)
-    run(host, rule(PRESSED), seconds=45, interval_s=5.0)
-    assert host.docker.removed == ["job-2"]
-
-
-def test_without_pressure_in_the_kernel_nothing_happens_and_it_is_told(host: Host) -> None:
-    jobs(host, 2)
-    host.memory.refusal = SourceError("it is turned off (psi=0).", "Take it away.")
-    seen: list[str] = []
-    host.time.at(10, lambda: seen.extend(status(host)["problems"]))
-    run(host, rule(PRESSED))
-    assert deletions(host) == []
-    assert "pressure: it is turned off (psi=0). Take it away." in seen
-
-
-def test_everything_that_was_opened_is_closed_at_the_end(host: Host) -> None:
-    run(host, rule(PRESSED), seconds=10)
-    assert host.memory.closed == 2, "the files, and the trigger"
-
-
-def test_a_reload_begins_and_ends_the_watching(host: Host) -> None:
-    """Triggers too: each is set and let go with the rule that wants it."""
-    jobs(host, 1)
-    host.memory.pressure = lambda: 0.0
-    texts = iter(
-        (
-            '[[policy.rule]]\nname = "x"\nmatch.name = "job-*"\nwhen.pressure = { memory = 20 }',
-            '[[policy.rule]]\nname = "x"\nmatch.name = "job-*"\nkeep = 1',
-        )
-    )
-    for moment_s in (10, 30):
-        host.time.at(moment_s, lambda: signal_self(RELOAD))
-    host.time.at(50, signal_self)
-    outside = host.outside(interval_s=60.0)
-    options = Options(read_again=lambda: decode_config(next(texts), "agent.toml"))
-    start(outside.config, options, outside.clock, outside.say, outside)
-    assert host.memory.triggers == [10.0]
-    assert all(10 <= one < 30 for one in host.memory.read_s)
-    assert host.memory.read_s, "once, to know where it begins"
-    assert host.memory.closed == 2

@@ -22,8 +22,8 @@ OFF = {"what": "CPU burnt", "error": -0.1, "is_right": False}
 
 
 class Canary:
-    def __init__(self, output: int) -> None:
-        self.output = os.dup(output)
+    def __init__(self, output: int, errors: int) -> None:
+        self.output, self.errors = os.dup(output), os.dup(errors)
         self.status: int | None = None
         self.killed = False
 
@@ -33,16 +33,24 @@ class Canary:
     def end(self, status: int, *lines: dict[str, object]) -> None:
         document = json.dumps({"kernel": "x", "right": status == 0, "lines": lines})
         os.write(self.output, document.encode())
-        os.close(self.output)
+        self.fail(status, "")
+
+    def fail(self, status: int, reason: str) -> None:
+        os.write(self.errors, reason.encode())
+        self.close()
         self.status = status
+
+    def close(self) -> None:
+        os.close(self.output)
+        os.close(self.errors)
 
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Canary]:
     found: list[Canary] = []
 
-    def begin(_command: object, *, stdout: Any, **_more: object) -> Canary:
-        found.append(Canary(stdout.fileno()))
+    def begin(_command: object, *, stdout: Any, stderr: Any, **_more: object) -> Canary:
+        found.append(Canary(stdout.fileno(), stderr.fileno()))
         return found[-1]
 
     def kill(process: Any) -> None:
@@ -110,12 +118,12 @@ def test_one_that_could_not_run_proves_nothing_and_is_a_problem(
     kept = CanaryResult((START_NS - 25 * HOUR_NS) // 10**6, 0.0)
     runs = CanaryRuns(CONFIG, None, clock, kept)
     passes(clock, 120, runs)
-    os.close(begun[0].output)
-    begun[0].status = 7
+    begun[0].fail(7, "warning: x\nagent: Docker does not answer.\x1b[2J\n")
     runs.look()
     assert runs.result == kept
     assert runs.problem == (
-        "The canary could not be run: it ended with status 7; run `sudo agent bpf check --canary`."
+        "The canary could not be run: it ended with status 7 "
+        "(agent: Docker does not answer.\\x1b[2J); run `sudo agent bpf check --canary`."
     )
     passes(clock, 300, runs)
     clock.pass_time(601 * SECOND_NS)
@@ -129,7 +137,7 @@ def test_one_that_could_not_run_proves_nothing_and_is_a_problem(
     monkeypatch.setattr("agent.daemon.canary_runs.begin", begin)
     passes(clock, 300, runs)
     assert "nice cannot be run" in runs.problem
-    os.close(begun[1].output)
+    begun[1].close()
 
 
 def test_a_restart_does_not_ask_again_what_was_proved_within_its_hours(
@@ -143,5 +151,5 @@ def test_a_restart_does_not_ask_again_what_was_proved_within_its_hours(
     assert begun == []
     passes(clock, 1, runs)
     assert len(begun) == 1
-    os.close(begun[0].output)
+    begun[0].close()
     runs.close()

@@ -11,7 +11,7 @@ from agent.model.removal import Action, Decision, Outcome, Removal
 from agent.policy.arming import Arming
 from agent.policy.decide import Standing
 from agent.policy.rules import Rule, RuleSet
-from tests.unit.policy.test_decide import container, totals
+from tests.unit.policy.containers import container, totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from agent.model.container import ContainerState, ContainerTotals, Need
 from agent.model.removal import Action
 from agent.policy import decide, dependants, governance, original
 from agent.policy.dependants import needed_by
-from tests.unit.policy.test_decide import OURS, container, ids_in_turn, totals
+from tests.unit.policy.containers import OURS, container, ids_in_turn, totals
 from tests.unit.policy.test_standings import acting, job, numbers, rule
 
 JOBS = {"name": "job-*"}

@@ -13,7 +13,7 @@ from agent.model.removal import Action
 from agent.policy import governance, image, original
 from agent.policy.match import failing
 from agent.policy.rules import Match, Rule, Rules, Step, When
-from tests.unit.policy.test_decide import OURS, container
+from tests.unit.policy.containers import OURS, container
 
 
 def rule(called: str = "mine", action: Action = Action.REMOVE, **match: object) -> Rule:

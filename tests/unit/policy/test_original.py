@@ -16,7 +16,7 @@ from agent.model.removal import Action
 from agent.policy import decide, governance, original
 from agent.policy.conditions import HostMoment
 from tests.unit.policy import policy_1_0_0
-from tests.unit.policy.test_decide import OURS, container, ids_in_turn, totals
+from tests.unit.policy.containers import OURS, container, ids_in_turn, totals
 
 if TYPE_CHECKING:
     from agent.model.container import ContainerTotals

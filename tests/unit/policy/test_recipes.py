@@ -19,7 +19,7 @@ from agent.policy import decide, governance, original
 from agent.policy.conditions import HostMoment
 from agent.policy.idle import Idleness
 from agent.policy.notes import notes
-from tests.unit.policy.test_decide import OURS, container, ids_in_turn, totals
+from tests.unit.policy.containers import OURS, container, ids_in_turn, totals
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs/recipes.md").read_text(encoding="utf-8")
 RECIPES = {

@@ -16,7 +16,7 @@ from agent.model.removal import Action
 from agent.policy import plan as plans
 from agent.policy import reclaim
 from agent.policy.rules import RuleSet
-from tests.unit.policy.test_decide import ids_in_turn
+from tests.unit.policy.containers import ids_in_turn
 from tests.unit.policy.test_standings import job, numbers, rule
 
 if TYPE_CHECKING:

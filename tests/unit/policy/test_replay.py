@@ -15,8 +15,8 @@ from agent.policy.conditions import HostMoment
 from agent.policy.replay_limits import limits
 from agent.policy.replay_quiet import Together, may_act
 from agent.policy.rules import RuleSet
+from tests.unit.policy.containers import container, totals
 from tests.unit.policy.past import compared, decision, row, simulated, tick
-from tests.unit.policy.test_decide import container, totals
 from tests.unit.policy.test_standings import rule
 
 KEEPS = rule(keep=1, action="remove")

@@ -23,7 +23,7 @@ from agent.policy import decide, governance, original
 from agent.policy.conditions import HostMoment, verdicts
 from agent.policy.idle import Idleness
 from agent.policy.rules import Rule, Rules
-from tests.unit.policy.test_decide import OURS, container, ids_in_turn, totals
+from tests.unit.policy.containers import OURS, container, ids_in_turn, totals
 
 MINUTE_NS = 60 * 10**9
 NOW_NS = 1000 * MINUTE_NS

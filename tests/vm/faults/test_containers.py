@@ -197,6 +197,7 @@ while True:
 """
 
 
+@pytest.mark.any_kernel
 def test_memory_that_runs_out_beside_the_agent_leaves_the_agent_running(
     config: Path, database: Path, town: Town, record: Record
 ) -> None:

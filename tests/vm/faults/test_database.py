@@ -194,6 +194,7 @@ def index_of(database: Path) -> Path:
 full = pytest.mark.full
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     "damage",
     [
@@ -244,6 +245,7 @@ def delete_the_directory(database: Path) -> None:
     shutil.rmtree(database.parent)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     "delete",
     [
