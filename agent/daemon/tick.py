@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
+from agent.daemon.applied import Applied
 from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.daemon.removals import Removals
@@ -25,6 +26,7 @@ from agent.daemon.tick_values import (
     by_tier,
     rested_on_now,
     running_count,
+    states_now,
 )
 from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
@@ -32,7 +34,7 @@ from agent.errors import StoreError
 from agent.model.container import Container, ContainerKey, Governance
 from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
-from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
+from agent.model.removal import Decision, Outcome, Removal
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, dependants, governance, original
 from agent.policy.alerts import Lasting
@@ -52,10 +54,7 @@ _MAX_SHOWN = 256
 
 
 class Ticker:
-    """Runs ticks, and the passes that hold the limit between two of them.
-
-    What one tick hands to the next is one immutable value, `Carried`.
-    """
+    """Runs ticks, and the passes between two of them. A tick hands the next one value, `Carried`."""
 
     def __init__(
         self,
@@ -73,16 +72,15 @@ class Ticker:
         autopsies: Autopsies,
         memory: RuleMemory,
         trust: Trust,
-        applied: Callable[[], Sequence[RemovalPass]],
+        applied: Applied,
         watch: HostWatch | None = None,
         metrics: Metrics | None = None,
         stands: Callable[[Lasting], None] = lambda _: None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
-        a tick before the first would have left: the host's counters, for the first interval;
-        `memory` is what the rules of an earlier run remembered, `applied` gives what was
-        carried out outside the ticks; `watch` is the host's memory between two ticks; `stands` is
-        told what lasts, each time it was looked at."""
+        a tick before the first would have left; `memory` is what the rules of an earlier run
+        remembered, `applied` what is carried out outside the ticks; `watch` is the host's memory
+        between two ticks; `stands` is told what lasts, each time it was looked at."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -129,7 +127,7 @@ class Ticker:
         self._number += 1
         self._stopwatch.stages_ms.clear()
         self._note_ended(self._removals.collect())
-        self._note_ended(self._removals.take_up(self._applied()))
+        self._note_ended(self._removals.take_up(self._applied.take()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
         decisions = self._stopwatch.time("decide", lambda: self._decide(tick))
@@ -161,6 +159,7 @@ class Ticker:
             silent=frozenset(tick.sample.silent),
             shares=tick.cpu_shares,
             policy_state=self._memory.rows(),
+            states=states_now(tick, self._clock),
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -218,9 +217,10 @@ class Ticker:
         self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
         if not (decisions := self._decide(tick)):
             return 0
+        rested_on = self._rested_on(tick, decisions)
         done = self._carry_out(decisions)
         if done or self._removals.under_way:
-            self._store_pass(rested_on_now(tick, decisions, self._watch))
+            self._store_pass(rested_on)
         removed = sum(one.outcome is Outcome.REMOVED for one in done)
         self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)
@@ -249,7 +249,7 @@ class Ticker:
             tick = self._look(for_tick=False)
             self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
             decisions = self._decide(tick, for_host_alone=True)
-            rested_on = rested_on_now(tick, decisions, self._watch)
+            rested_on = self._rested_on(tick, decisions)
             if decisions:
                 log.info(
                     "pass=before-oom available_mb=%d pressure=%s",
@@ -264,6 +264,9 @@ class Ticker:
             self._watch.looked(self._clock.boot_ns(), acted=acted)
             self._removals.write(self._clock.wall_ns())
         return len(done)
+
+    def _rested_on(self, tick: Tick, decisions: Sequence[Decision]) -> HostPass:
+        return rested_on_now(tick, self._acting(tick), decisions, self._watch, self._clock)
 
     def _store_pass(self, rested_on: HostPass) -> None:
         try:
@@ -299,7 +302,7 @@ class Ticker:
         """Nothing on half knowledge, and nothing where the engine went away since the look: of
         each engine for itself. Nothing on figures that are off; while disarmed what would be done
         is decided, and not done."""
-        acting = tick.may_act & self._settled()
+        acting = self._acting(tick)
         if not acting:
             return ()
         if not self._is_trusted and self._trust.word.armed:
@@ -318,12 +321,14 @@ class Ticker:
         due = arming.due(decisions, self._rules, boot_ns)
         needed = dependants.needed_by(tick.containers)
         self._report_needed(due, needed)
-        return tuple(
+        due = tuple(
             one
             for one in due
-            if not (self._is_left_to_its_owner(one) or dependants.spares(one, needed))
+            if not (self.recreations.leaves(one) or dependants.spares(one, needed))
             and (self._is_for_host(one) or not for_host_alone)
         )
+        # Where memory is short nobody waits for a person's plan.
+        return due if for_host_alone else self._applied.leaves(due)
 
     def _report_needed(self, due: Sequence[Decision], needed: Mapping[ContainerKey, str]) -> None:
         """The built-in set goes on, and whoever looks after the other container must hear of it."""
@@ -335,19 +340,15 @@ class Ticker:
     def _is_for_host(self, decision: Decision) -> bool:
         return is_of_host(self._rules.named(decision.rule))
 
-    def _is_left_to_its_owner(self, decision: Decision) -> bool:
-        """Whether somebody brings it back each time. The built-in set goes on removing."""
-        return (
-            decision.rule not in BUILT_IN_NAMES
-            and decision.action.is_destructive
-            and self.recreations.is_returning(decision.container)
-        )
-
     def _settled(self) -> frozenset[str]:
         """The engines that a whole tick has seen since they were last away."""
         seen = self._carried.engines_seen
         counts = self._collector.interruptions
         return frozenset(name for name, count in counts.items() if seen.get(name, 0) == count)
+
+    def _acting(self, tick: Tick) -> frozenset[str]:
+        """The engines whose containers something may be done to now."""
+        return tick.may_act & self._settled()
 
     def _carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
         """How those ended that did so in time."""
@@ -362,7 +363,7 @@ class Ticker:
     def _tell_what_lasts(self, tick: Tick, decisions: Sequence[Decision]) -> None:
         """Rules that hold are known where every engine answered; owners and the policy's state are
         always."""
-        seen = frozenset(self._collector.engines) <= tick.may_act & self._settled()
+        seen = frozenset(self._collector.engines) <= self._acting(tick)
         word = self._trust.word
         withheld = () if word.armed else self._removals.withheld(decisions)
         self._stands(

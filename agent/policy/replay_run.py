@@ -7,12 +7,21 @@ others it is told what would have gone, when, and what that would have given bac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.model.container import ContainerKey
-from agent.model.past import PastDecision, PastPass, PastTick
+from agent.model.past import (
+    PastContainer,
+    PastDecision,
+    PastPass,
+    PastRow,
+    PastState,
+    PastTick,
+)
 from agent.model.removal import BUILT_IN_NAMES, Action, Decision, Reason, is_away
+from agent.policy import original
+from agent.policy.original import RulesInForce
 from agent.policy.reclaim import BY_HAND
 from agent.policy.replay import Redecider
 from agent.policy.rules import RuleSet
@@ -63,6 +72,10 @@ class Replayed:
     ticks: int = 0
     claims_since_ms: int | None = None
     """From when on rows say which rule claims; before, only the built-in set's tiers are known."""
+    states_since_ms: int | None = None
+    """From when on each container's state, start and health are stored."""
+    rules_since_ms: int | None = None
+    """From when on the rules of then are stored; before, those of the settings are taken."""
     recorded: int = 0
     reproduced: int = 0
     not_of_rules: int = 0
@@ -81,10 +94,11 @@ _Key = tuple[str, str, str]
 
 
 class _Span:
-    """What both ways of replaying count."""
+    """What both ways of replaying do."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: RuleSet, longest_gap_ns: int, *, as_claimed: bool) -> None:
         self.result = Replayed()
+        self._again = Redecider(rules, longest_gap_ns, as_claimed=as_claimed)
 
     def _note(self, tick: PastTick) -> None:
         found = self.result
@@ -95,19 +109,31 @@ class _Span:
         if found.claims_since_ms is None and any(one.rule for one in tick.containers):
             found.claims_since_ms = tick.timestamp_ms
 
+    def state(self, one: PastState) -> None:
+        """What seldom changes of a container, from then on."""
+        if self.result.states_since_ms is None:
+            self.result.states_since_ms = one.timestamp_ms
+        self._again.state(one)
+
+    @property
+    def lacks_states(self) -> bool:
+        """Whether of some container no state was stored: its figures had to tell."""
+        return self._again.lacks_states
+
 
 class Comparison(_Span):
     """Under the rules of then."""
 
     def __init__(self, rules: RuleSet, longest_gap_ns: int) -> None:
-        super().__init__()
+        super().__init__(rules, longest_gap_ns, as_claimed=True)
         self._rules = rules
-        self._again = Redecider(rules, longest_gap_ns, as_claimed=True)
+        self.used = [rules]
+        """All that decided, the first ones first."""
         self._open: dict[_Key, tuple[int, Decision]] = {}
         """Decided here, and no row of it yet."""
         self._met: set[_Key] = set()
         """Decided in both, and still to be done: what failed or is withheld."""
-        self._present: frozenset[tuple[str, str]] = frozenset()
+        self._rows: Sequence[PastRow] = ()
         self._tick_ms = 0
         self._is_doubtful = False
 
@@ -115,13 +141,24 @@ class Comparison(_Span):
         self._note(tick)
         due = self._again.tick(tick)
         self._tick_ms = tick.timestamp_ms
-        self._is_doubtful = tick.disputed is None
-        self._present = frozenset((one.engine, one.container_id) for one in tick.containers)
-        self._decided(due, tick.timestamp_ms)
-        if tick.engine_answered:
+        self._is_doubtful = tick.disputed is None and not self._again.knows_states
+        self._rows = tick.rows
+        if due:
+            self._decided(due, tick.timestamp_ms)
+        if tick.engine_answered and (self._met or self._open):
             keys = {_key(one) for one in due}
             self._met &= keys
             self._give_up(keys, tick.timestamp_ms)
+
+    def rules(self, one: RulesInForce) -> None:
+        """Others decided from then on; the first ones, before the span, for all of it."""
+        if self.result.rules_since_ms is None:
+            self.result.rules_since_ms = one.timestamp_ms
+        self._rules = original.rule_set(one.settings)
+        if not self.result.ticks:
+            self.used.clear()
+        self.used.append(self._rules)
+        self._again.use(self._rules)
 
     def host_pass(self, one: PastPass) -> None:
         self._decided(self._again.host_pass(one), one.timestamp_ms)
@@ -168,7 +205,7 @@ class Comparison(_Span):
                 continue
             if key in still:
                 reason = "nothing was recorded while the rules go on to decide it"
-            elif key[:2] not in self._present:
+            elif key[:2] not in self._present():
                 reason = "it went by itself before anything was recorded"
             else:
                 reason = "the rules decide it for a moment only, and nothing was recorded"
@@ -187,6 +224,12 @@ class Comparison(_Span):
                     "by another: the history does not tell these)",
                 )
             )
+
+    def _present(self) -> frozenset[tuple[str, str]]:
+        """Engine and short id of all that the last tick had."""
+        return frozenset(
+            (one.engine, one.container_id) for one in map(PastContainer._make, self._rows)
+        )
 
     def _why_missing(self, row: PastDecision) -> str:
         if row.rule and self._rules.named(row.rule) is None:
@@ -226,8 +269,7 @@ class Simulation(_Span):
     """Under other rules."""
 
     def __init__(self, rules: RuleSet, longest_gap_ns: int) -> None:
-        super().__init__()
-        self._again = Redecider(rules, longest_gap_ns, as_claimed=False)
+        super().__init__(rules, longest_gap_ns, as_claimed=False)
         self._place: dict[tuple[str, str], int] = {}
         """Of what would have gone: its place among the actions."""
 
@@ -239,9 +281,13 @@ class Simulation(_Span):
             self.result.most_given_back_mb = round(given_mb, 1)
             self.result.most_given_back_ms = tick.timestamp_ms
         # Where the engine was away, or the witnesses disagreed of nobody knows whom: nothing.
-        if due and tick.engine_answered and tick.disputed is not None:
+        knows_disputed = tick.disputed is not None or self._again.knows_states
+        if due and tick.engine_answered and knows_disputed:
             governed = {(one.engine, one.container_id): one.governed for one in tick.containers}
             self._act(due, tick.timestamp_ms, governed)
+
+    def rules(self, one: RulesInForce) -> None:
+        """Those of then: nothing for others."""
 
     def host_pass(self, one: PastPass) -> None:
         """Its containers are those of the rules of then: nothing for others."""

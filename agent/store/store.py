@@ -36,6 +36,7 @@ from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
 from agent.store.state import StoreState
+from agent.store.state_rows import StateRows
 from agent.store.tables import DeletionRow
 from agent.store.watch import Change
 
@@ -65,6 +66,7 @@ class Store:
         self._database: peewee.SqliteDatabase | None = None
         self._pruner: Pruner | None = None
         self._roller: Roller | None = None
+        self._states = StateRows()
         self._seen = watch.fingerprint(path)
         """The files as our last write left them."""
         self._verified_ns: int | None = None
@@ -150,6 +152,7 @@ class Store:
             for model, values in rows.of_tick(record, timestamp_ms):
                 insert_many(connection, model, values)
             policy_state.write(connection, record.policy_state)
+            self._states.write(connection, record.states, timestamp_ms)
 
         with self._lock:
             if self._clock_watch.look(self._clock.wall_ns(), self._clock.boot_ns()):
@@ -182,6 +185,7 @@ class Store:
         def insert(connection: sqlite3.Connection, timestamp_ms: int) -> None:
             for model, values in rows.of_host_pass(one, timestamp_ms):
                 insert_many(connection, model, values)
+            self._states.write(connection, one.states, timestamp_ms)
 
         with self._lock:
             self._write(wall_ns, insert)
@@ -214,6 +218,7 @@ class Store:
             raise self._failed(error) from error
         self._last_ms = timestamp_ms
         self._owed.clear()
+        self._states.committed()
         for one in self.kept:
             one.written()
         self._worked()
@@ -315,6 +320,7 @@ class Store:
             self._last_ms = max(self._last_ms, rows.newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
             self._roller = Roller(database, self._clock.boot_ns)
+            self._states = StateRows()
         except failures.StorageError as error:
             sqlite.leave(database, self._path, wait=False)
             raise failures.explain(error, self._path) from error

@@ -12,8 +12,8 @@ from agent.model.container import ContainerKey, ContainerState
 from agent.model.past import PastDecision, PastTick
 from agent.policy import decide
 from agent.policy.conditions import HostMoment
-from agent.policy.replay import limits
-from agent.policy.replay_quiet import Together, any_may_act
+from agent.policy.replay_limits import limits
+from agent.policy.replay_quiet import Together, may_act
 from agent.policy.rules import RuleSet
 from tests.unit.policy.containers import container, totals
 from tests.unit.policy.past import compared, decision, row, simulated, tick
@@ -174,8 +174,10 @@ def test_a_tick_that_is_passed_over_would_have_decided_nothing(
         state = ContainerState.RUNNING if runs else ContainerState.EXITED
         made = totals(container(number, state=state), held_mb=held_mb, cpu=cpu)
         everyone.append(replace(made, governed=True, rule="mine"))
-        group.add(runs, held_mb, cpu)
-    if not any_may_act([("mine", group)], RuleSet((one,)), mb, 10.0):
+        group.count(runs)
+        group.held_mb = max(group.held_mb, held_mb)
+        group.cpu_percent = max(group.cpu_percent, cpu)
+    if not may_act(one, group, mb, 10.0):
         now = HostMoment(now_ns=10**12, available_kb=mb * 1024, pressure=10.0)
         nobody: frozenset[ContainerKey] = frozenset()
         standings = decide.standings(everyone, nobody, RuleSet((one,)), now)
