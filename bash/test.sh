@@ -165,14 +165,14 @@ run_lint() { run_pytest lint tests/unit/test_linters.py; }
 
 run_unit() {
     local -a beside
-    side_by_side "$(nproc)" loadfile
+    side_by_side "$(nproc)"
     run_pytest unit "${beside[@]}" tests/unit --ignore=tests/unit/test_linters.py
 }
 
-# side_by_side N DIST: sets $beside to what runs N of a layer's files at once; coverage.py measures one.
+# side_by_side N: sets $beside to what runs N of a layer's files at once; coverage.py measures one.
 side_by_side() {
     beside=()
-    [[ -n $measures ]] || beside=(-n "$1" --dist "$2")
+    [[ -n $measures ]] || beside=(-n "$1" --dist loadfile)
 }
 
 # measured: sets $runner to what runs a layer's pytest, with coverage.py where that is wanted.
@@ -199,7 +199,7 @@ run_fleet_17() {
 run_docker() {
     local -a runner beside
     measured
-    side_by_side 2 loadgroup # mostly they wait, for ticks and for their own engines
+    side_by_side 2 # mostly they wait, for ticks and for their own engines
     as_root "${runner[@]}" pytest -p no:cacheprovider -q -o junit_family=xunit1 \
         --junit-xml="$results/docker.xml" "${beside[@]}" \
         "${selection[@]}" tests/docker

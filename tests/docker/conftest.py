@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
 
 
 # They count the kernel's OOM kills, which are the whole host's.
-_OOM_KILLS = frozenset({"test_before_oom", "test_lives", "test_oom"})
+_ALONE = frozenset({"test_before_oom", "test_lives", "test_oom"})
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where files run side by side (`--dist loadgroup`), each stays with one worker."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            name = "oom" if item.path.stem in _OOM_KILLS else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+@pytest.fixture(scope="module", autouse=True)
+def alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files run side by side; of those named above one at a time."""
+    if request.path.stem not in _ALONE:
+        yield
+        return
+    with Path("/run/so1-test-oom.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")

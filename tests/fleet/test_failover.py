@@ -66,6 +66,10 @@ def test_rows_that_a_replica_had_not_are_shipped_again(
     write(5)
     host.flush()
     wait_until(
+        lambda: replica.ask("SELECT to_regclass('so1.removals')::text") != [(None,)],
+        "the replica has the tables",
+    )
+    wait_until(
         lambda: replica.ask("SELECT count(*) FROM so1.removals") == [(5,)], "the replica has them"
     )
     # The replica stands still, and the primary goes on and dies.
