@@ -46,7 +46,8 @@ _TOTALS = """
 """
 _METRICS = """
     INSERT INTO metrics (timestamp, total_ram, free_ram, used_ram, container_count, process_count,
-      deleted_count, available_ram, cpu_usage, cpu_count, load1, psi_memory, psi_cpu, source, tick_ms)
+      deleted_count, available_ram, cpu_usage, cpu_count, load1, psi_memory, psi_cpu, source,
+      tick_ms)
     VALUES (?, 8000000, 2000000, 4000000, 20, 300, ?, ?, 12.5, 2, 0.5, 0.4, 1.2, 'modules', 60)
 """
 _CHECKS = """
@@ -147,7 +148,7 @@ def measure(path: Path, days: int, runs: int) -> list[dict[str, object]]:
         place = Path(directory)
         config = place / "agent.toml"
         config.write_text(f'[paths]\ndatabase = "{path.resolve()}"\n{LIVE}', encoding="utf-8")
-        ways = {"the rules of then": ()}
+        ways: dict[str, tuple[str, ...]] = {"the rules of then": ()}
         for number, (name, text) in enumerate(OTHERS.items()):
             (place / f"{number}.toml").write_text(text, encoding="utf-8")
             ways[name] = ("--with", str(place / f"{number}.toml"))

@@ -1,7 +1,7 @@
 """What a person applies beside the ticks: taken up for the history, and left alone meanwhile.
 
-A tick looks, decides and acts while `agent policy apply` may do the same. What that has begun or done
-since the tick began is not in the tick's look, or not yet in what its rules remember.
+A tick looks, decides and acts while `agent policy apply` may do the same. What that has begun or
+done since the tick began is not in the tick's look, or not yet in what its rules remember.
 """
 
 from __future__ import annotations

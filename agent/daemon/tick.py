@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from agent.config import PolicySettings
 from agent.daemon.applied import Applied
 from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
+from agent.daemon.left_alone import LeftAlone
 from agent.daemon.removals import Removals
 from agent.daemon.tick_values import (
     CHANGED,
@@ -31,12 +32,12 @@ from agent.daemon.tick_values import (
 from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
-from agent.model.container import Container, ContainerKey, Governance
+from agent.model.container import Container, Governance
 from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal
 from agent.model.tick import Carried, Tick
-from agent.policy import decide, dependants, governance, original
+from agent.policy import decide, governance, original
 from agent.policy.alerts import Lasting
 from agent.policy.host_bounds import as_seen, is_of_host
 from agent.policy.host_watch import HostWatch
@@ -49,12 +50,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MAX_SHOWN = 256
-"""Characters of an owner's name in a line of the log."""
-
 
 class Ticker:
-    """Runs ticks, and the passes between two of them. A tick hands the next one value, `Carried`."""
+    """Runs ticks, and the passes that hold the limit between two of them.
+
+    What one tick hands to the next is one immutable value, `Carried`.
+    """
 
     def __init__(
         self,
@@ -98,12 +99,12 @@ class Ticker:
         self._rules = original.rule_set(settings)
         self._memory = memory
         self._applied = applied
-        self._needed_reported: set[ContainerKey] = set()
         self._trust = trust
         self._stands = stands
         self._is_trusted = True
         """Whether the figures of the last look are within the budgets."""
         self.recreations = Recreations(installation)
+        self._left_alone = LeftAlone(self.recreations)
 
     def use(self, settings: PolicySettings) -> None:
         """Goes by other rules from now on. What was measured and done so far stays known."""
@@ -291,8 +292,7 @@ class Ticker:
             self._removals.forget_all_but(
                 {one.key for one in tick.containers}, frozenset(tick.sample.silent)
             )
-            for owner in self.recreations.seen(tick.containers, self._clock.boot_ns()):
-                log.warning("outcome=owner-recreates owner=%r", owner[:_MAX_SHOWN])
+            self._left_alone.seen(tick.containers, self._clock.boot_ns())
         return tick
 
     def _govern(self, container: Container) -> Governance:
@@ -319,23 +319,11 @@ class Ticker:
             arming.seen(standing, frozenset(self._collector.engines) - acting)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
         due = arming.due(decisions, self._rules, boot_ns)
-        needed = dependants.needed_by(tick.containers)
-        self._report_needed(due, needed)
-        due = tuple(
-            one
-            for one in due
-            if not (self.recreations.leaves(one) or dependants.spares(one, needed))
-            and (self._is_for_host(one) or not for_host_alone)
-        )
+        due = self._left_alone.out_of(due, tick.containers)
+        if for_host_alone:
+            due = tuple(filter(self._is_for_host, due))
         # Where memory is short nobody waits for a person's plan.
         return due if for_host_alone else self._applied.leaves(due)
-
-    def _report_needed(self, due: Sequence[Decision], needed: Mapping[ContainerKey, str]) -> None:
-        """The built-in set goes on, and whoever looks after the other container must hear of it."""
-        now = {one.container for one in due if one.container in needed}
-        for key in now - self._needed_reported:
-            log.warning("container=%s outcome=needed %s", key.short_id, needed[key][:_MAX_SHOWN])
-        self._needed_reported = now
 
     def _is_for_host(self, decision: Decision) -> bool:
         return is_of_host(self._rules.named(decision.rule))

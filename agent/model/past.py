@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class PastContainer(NamedTuple):
@@ -36,7 +36,9 @@ PastRow = tuple[str, str, str, str, int, str | None, str, int, float, float, int
 looked at by name."""
 STATIC = slice(0, 7)
 """Of such a row: what seldom changes."""
-PROCESSES, HELD_MB, CPU_PERCENT = 7, 8, 9
+PROCESSES: Final = 7
+HELD_MB: Final = 8
+CPU_PERCENT: Final = 9
 
 
 class PastTick(NamedTuple):

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import msgspec
 
-
 WallMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
 """Unix milliseconds, up to the end of the year 9999: what everybody can store and show."""
 

@@ -68,7 +68,7 @@ class _Last:
     """The tick that was seen last."""
 
     crowd: Crowd
-    rows: list[PastRow] | tuple[PastRow, ...] = ()
+    rows: Sequence[PastRow] = ()
     now_ns: int = 0
     available_mb: float = 0.0
     psi_memory: float | None = None
@@ -138,9 +138,7 @@ class Redecider:
         for group in crowd.groups:
             group.look(rows)
         may = any(may_act(one.rule, one.together, available_mb, psi) for one in crowd.groups)
-        timed = self._timers.any or any(
-            waits(one.rule, one.together, psi) for one in crowd.groups
-        )
+        timed = self._timers.any or any(waits(one.rule, one.together, psi) for one in crowd.groups)
         if not may and not timed and not self._arming.any:
             self._still_ns = 0
             return ()

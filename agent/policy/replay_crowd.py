@@ -169,7 +169,6 @@ class Crowd:
                 found.append([rows[one.place][CPU_PERCENT] > bound for one in group.seats])
         return found
 
-
     def busy(self, rows: Sequence[PastRow]) -> dict[tuple[ContainerKey, str], bool | None]:
         """By container and level, whether it is as busy as a rule asks for a time; None where its
         CPU says nothing."""

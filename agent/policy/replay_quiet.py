@@ -43,9 +43,7 @@ def waits(rule: Rule, group: Together, psi_memory: float | None) -> bool:
             and group.cpu_percent > when.cpu.above
         )
         or (when.exited is not None and duration_ns(when.exited) > 0 and group.others > 0)
-        or (
-            when.unhealthy is not None and duration_ns(when.unhealthy) > 0 and group.running > 0
-        )
+        or (when.unhealthy is not None and duration_ns(when.unhealthy) > 0 and group.running > 0)
         or (
             when.pressure is not None
             and duration_ns(when.pressure.lasting) > 0

@@ -1,7 +1,7 @@
 """A tick in which nothing was due, and until when others like it decide nothing either. Pure.
 
-A rule that has acted goes on to hold for days: nothing new comes of it before a condition is another
-one, or a time is over.
+A rule that has acted goes on to hold for days: nothing new comes of it before a condition is
+another one, or a time is over.
 """
 
 from __future__ import annotations

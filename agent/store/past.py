@@ -64,13 +64,13 @@ def events(
     errors. Without `images` a container's row has none."""
     connection = sqlite.plain_connection(database)
     span = (from_ms, to_ms)
-    others = merge(
+    sources: tuple[Iterator[Event], ...] = (
         _rules(database, from_ms, to_ms),
         map(PastState._make, connection.execute(_STATES, (from_ms - 2 * REPEAT_MS, to_ms))),
         _passes(connection, span),
         map(PastDecision._make, connection.execute(_DECISIONS, span)),
-        key=_place,
     )
+    others = merge(*sources, key=_place)
     waiting = next(others, None)
     for tick in _ticks(connection, span, images=images):
         while waiting is not None and _place(waiting) < (tick.timestamp_ms, _ORDER[PastTick]):

@@ -1,4 +1,4 @@
-"""What decisions rest on beside a tick's figures, as tables: passes between ticks, states, samples."""
+"""What decisions rest on beside a tick's figures, as tables: passes, states, samples."""
 
 from __future__ import annotations
 

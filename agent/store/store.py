@@ -38,6 +38,7 @@ from agent.store.rollups import Roller
 from agent.store.state import StoreState
 from agent.store.state_rows import StateRows
 from agent.store.tables import DeletionRow
+from agent.store.verification import Verification
 from agent.store.watch import Change
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ log = logging.getLogger(__name__)
 
 _OWED_PASSES = 1000
 """Passes kept in memory while they cannot be stored."""
-
-_VERIFY_PAUSE_NS = 600 * 10**9
 
 T = TypeVar("T")
 
@@ -69,7 +68,7 @@ class Store:
         self._states = StateRows()
         self._seen = watch.fingerprint(path)
         """The files as our last write left them."""
-        self._verified_ns: int | None = None
+        self._verification = Verification(path, clock)
         self._stale = False
         """Whether the connection has to be made again before the next write."""
         self._clock_watch = ClockWatch(clock.wall_ns(), clock.boot_ns())
@@ -275,7 +274,8 @@ class Store:
         else:
             if watch.log_was_written(self._seen, now):
                 watch.rebuild_index(self._path, self._seen)
-            self._verify()
+            database = self._seen.database
+            self._verification.run(self._opened(), database.size if database else None)
 
     def _let_go(self, change: Change) -> None:
         """The file at the path is not the one that is open: keep the log it left, begin again."""
@@ -285,29 +285,6 @@ class Store:
         if change is Change.REPLACED and watch.log_is_stale(self._path, self._seen):
             kept = files.quarantine(self._path, self._clock.wall_ns(), log_only=True)
         log.warning("database=%s path=%s log_kept_as=%s", change, self._path, kept)
-
-    def _verify(self) -> None:
-        """Somebody else wrote the file: reads all of it. Raises DamagedError.
-
-        A large one is read at most once in ten minutes, or a program that touches the file at every
-        tick would cost more than the agent.
-        """
-        now_ns = self._clock.boot_ns()
-        size = self._path.lstat().st_size
-        if size < files.HEADER_BYTES:
-            raise DamagedError("it was cut to nothing")
-        shrunk = self._seen.database is not None and size < self._seen.database.size
-        recently = self._verified_ns is not None and now_ns - self._verified_ns < _VERIFY_PAUSE_NS
-        if recently and not shrunk and size > sqlite.FULL_CHECK_BYTES:
-            return
-        self._verified_ns = now_ns
-        database = sqlite.connect_to_read(self._path)
-        try:
-            sqlite.check_pages(database)
-        finally:
-            sqlite.close(database)
-        # Pages that only the log had are no evidence of what lies under them.
-        sqlite.rows(self._opened(), "PRAGMA wal_checkpoint(PASSIVE)")
 
     def _quarantine(self, why: str) -> None:
         database, self._database = self._database, None

@@ -131,13 +131,11 @@ class Lab:
         made = []
         for _ in range(count):
             number = self.numbers[kind] = self.numbers.get(kind, 0) + 1
-            made.append(
-                self.engine.run("--name", f"{kind}{number}", *options, command=command)
-            )
+            made.append(self.engine.run("--name", f"{kind}{number}", *options, command=command))
         return made
 
     def outcomes(self, rule: str) -> int:
-        return int(self.one(f"SELECT count(*) FROM deletions WHERE rule = '{rule}'"))  # noqa: S608
+        return int(self.one(f"SELECT count(*) FROM deletions WHERE rule = '{rule}'"))
 
     def wait_for_more(self, rule: str, do: Callable[[], object]) -> None:
         """Does something, and waits until the rule has decided because of it."""
@@ -218,7 +216,9 @@ class Lab:
         self.more_ticks(1)
 
     def assert_all_is_reproduced(self) -> dict[str, Any]:
-        told = run_agent("policy", "replay", "--since", "1d", "--json", "--config", str(self.config))
+        told = run_agent(
+            "policy", "replay", "--since", "1d", "--json", "--config", str(self.config)
+        )
         assert told.returncode == 0, told.stderr
         found: dict[str, Any] = json.loads(told.stdout)["replay"]
         decided = "SELECT count(*) FROM deletions WHERE reason <> 'stop' AND rule <> ''"

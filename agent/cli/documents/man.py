@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from agent import __version__, errors
-from agent.cli.documents.tree import CommandPage, Parameter
 from agent.cli.commands.control import NOT_RUNNING
+from agent.cli.documents.tree import CommandPage, Parameter
 from agent.config import DEFAULT_CONFIG, Config
 
 _ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"})

@@ -32,6 +32,4 @@ _RULES = """
 def up(_migrator: Any, database: Any) -> None:
     for statement in (_ENGINE, _STATES, _RULES):
         database.execute_sql(statement)
-    database.execute_sql(
-        "CREATE INDEX container_states_timestamp ON container_states (timestamp)"
-    )
+    database.execute_sql("CREATE INDEX container_states_timestamp ON container_states (timestamp)")
