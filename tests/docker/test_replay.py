@@ -224,7 +224,7 @@ class Lab:
         decided = "SELECT count(*) FROM deletions WHERE reason <> 'stop' AND rule <> ''"
         assert found["recorded"] == self.one(decided) > 0
         missing = [one for one in found["differences"] if one["recorded"]]
-        assert missing == []
+        assert missing == [], json.dumps(missing, indent=1)
         assert found["reproduced"] == found["recorded"]
         return found
 
