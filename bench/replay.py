@@ -24,6 +24,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from agent.config import decode_config
 from agent.store import database as sqlite
 from agent.store.database import plain_connection
 
@@ -54,6 +57,10 @@ _CHECKS = """
     INSERT INTO attribution_checks (timestamp, agree, conflict, unverified, added, strayed, moved,
       dropped, events_lost) VALUES (?, 60, 0, 0, 0, 0, 0, 0, 0)
 """
+_STATE = """
+    INSERT INTO container_states (timestamp, engine, container_id, state, health, created, started,
+      disputed) VALUES (?, 'docker', ?, 'running', '', ?, ?, 0)
+"""
 _DELETION = """
     INSERT INTO deletions (timestamp, decision, container_id, container_name, image, tier, rank,
       reason, held_mb, cpu_usage, outcome, duration_ms, error, available_before_mb,
@@ -71,6 +78,7 @@ class _One:
     rule: str | None
     held_mb: float
     cpu: float
+    started_ms: int
 
 
 _KINDS = (
@@ -90,8 +98,10 @@ def make(path: Path, days: int) -> None:
     connection = plain_connection(database)
     chance = random.Random(7)
     numbers = iter(range(1, 10**9))
-    crowd = [_new(kind, next(numbers), chance) for kind in _KINDS for _ in range(kind[4])]
     begin_ms = time.time_ns() // 10**6 - days * TICKS_A_DAY * TICK_MS
+    crowd = [_new(kind, next(numbers), chance, begin_ms) for kind in _KINDS for _ in range(kind[4])]
+    settings = msgspec.json.encode(decode_config(LIVE, "agent.toml").policy).decode()
+    connection.execute("INSERT INTO policy_rules VALUES (NULL, ?, ?)", (begin_ms, settings))
     for day in range(days):
         connection.execute("BEGIN")
         for tick in range(day * TICKS_A_DAY, (day + 1) * TICKS_A_DAY):
@@ -102,10 +112,13 @@ def make(path: Path, days: int) -> None:
     sqlite.leave(database, path, wait=True)
 
 
-def _new(kind: tuple[str, str, str, str | None, int], number: int, chance: random.Random) -> _One:
+def _new(
+    kind: tuple[str, str, str, str | None, int], number: int, chance: random.Random, at_ms: int
+) -> _One:
     name, image, tier, rule, _ = kind
     container_id = f"{chance.getrandbits(48):012x}"
-    return _One(container_id, f"{name}-{number}", image, tier, rule, chance.uniform(20, 300), 0.0)
+    held_mb = chance.uniform(20, 300)
+    return _One(container_id, f"{name}-{number}", image, tier, rule, held_mb, 0.0, at_ms)
 
 
 def _tick(
@@ -119,7 +132,7 @@ def _tick(
     kind = _KINDS[tick // 90 % 3]
     comes = tick % 90 == 45
     if comes:
-        crowd.append(_new(kind, next(numbers), chance))
+        crowd.append(_new(kind, next(numbers), chance, at_ms))
     for one in crowd:
         one.held_mb = max(1.0, one.held_mb + chance.uniform(-2, 2))
         one.cpu = round(chance.uniform(0, 40), 3)
@@ -131,6 +144,10 @@ def _tick(
         for one in crowd
     ]
     connection.executemany(_TOTALS, rows)
+    changed = crowd if tick % 180 == 0 else crowd[-1:] if comes else []
+    connection.executemany(
+        _STATE, [(at_ms, one.id, one.started_ms, one.started_ms) for one in changed]
+    )
     connection.execute(_METRICS, (at_ms, int(comes), chance.uniform(2_800_000, 4_000_000)))
     connection.execute(_CHECKS, (at_ms,))
     if comes:
