@@ -70,6 +70,8 @@ class Replayed:
     """The first tick, and the last."""
     to_ms: int | None = None
     ticks: int = 0
+    seen_since_ms: int | None = None
+    """The first tick that has a container."""
     claims_since_ms: int | None = None
     """From when on rows say which rule claims; before, only the built-in set's tiers are known."""
     states_since_ms: int | None = None
@@ -106,6 +108,8 @@ class _Span:
             found.from_ms = tick.timestamp_ms
         found.to_ms = tick.timestamp_ms
         found.ticks += 1
+        if found.seen_since_ms is None and tick.rows:
+            found.seen_since_ms = tick.timestamp_ms
         if found.claims_since_ms is None and any(one.rule for one in tick.containers):
             found.claims_since_ms = tick.timestamp_ms
 

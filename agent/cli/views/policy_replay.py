@@ -23,12 +23,14 @@ def _lines(found: Replayed, limits: Sequence[str], *, others: bool) -> Iterator[
 
 def _known_since(found: Replayed, *, others: bool) -> Iterator[str]:
     """What the first ticks of the span do not have."""
+    if (seen_ms := found.seen_since_ms) is None:
+        return
     stored = [("In which state each container is, and since when,", found.states_since_ms)]
     if not others:
         stored.append(("Which rule claims a container", found.claims_since_ms))
         stored.append(("By which rules it was decided", found.rules_since_ms))
     for what, since_ms in stored:
-        if since_ms is None or (found.from_ms is not None and since_ms > found.from_ms):
+        if since_ms is None or since_ms > seen_ms:
             known = "none of them" if since_ms is None else _at(since_ms)
             yield f"{what} is stored from: {known}."
 
