@@ -24,12 +24,11 @@ from agent.policy import original
 from agent.policy.original import RulesInForce
 from agent.policy.reclaim import BY_HAND
 from agent.policy.replay import Redecider
+from agent.policy.replay_match import PATIENCE_MS, DecidedKey, Waiting, key_of
 from agent.policy.rules import RuleSet
 
 MOST_SHOWN = 1000
 """Of differences and of actions; beyond these they are counted."""
-_PATIENCE_MS = 180_000
-"""So long a decision may be under way before its row is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,6 @@ class Replayed:
     most_given_back_ms: int | None = None
 
 
-_Key = tuple[str, str, str]
-"""Engine, short id and action."""
-
-
 class _Span:
     """What both ways of replaying do."""
 
@@ -133,10 +128,8 @@ class Comparison(_Span):
         self._rules = rules
         self.used = [rules]
         """All that decided, the first ones first."""
-        self._open: dict[_Key, tuple[int, Decision]] = {}
+        self._waiting = Waiting()
         """Decided here, and no row of it yet."""
-        self._met: set[_Key] = set()
-        """Decided in both, and still to be done: what failed or is withheld."""
         self._rows: Sequence[PastRow] = ()
         self._tick_ms = 0
         self._is_doubtful = False
@@ -149,9 +142,9 @@ class Comparison(_Span):
         self._rows = tick.rows
         if due:
             self._decided(due, tick.timestamp_ms)
-        if tick.engine_answered and (self._met or self._open):
-            keys = {_key(one) for one in due}
-            self._met &= keys
+        if tick.engine_answered and self._waiting.any:
+            keys = {key_of(one) for one in due}
+            self._waiting.seen(keys, tick.timestamp_ms)
             self._give_up(keys, tick.timestamp_ms)
 
     def rules(self, one: RulesInForce) -> None:
@@ -176,14 +169,15 @@ class Comparison(_Span):
         else:
             found.recorded += 1
             key = (row.engine, row.container_id, row.action)
-            _, decision = self._open.pop(key, (0, None))
-            if decision is None and key not in self._met:
-                self._differ(row, self._why_missing(row))
-            elif decision is not None and row.rule not in ("", decision.rule):
-                self._differ(row, f'the rule "{decision.rule}" decides it now')
-            else:
+            decision = self._waiting.take(key, row.rule)
+            is_same = decision is not None and row.rule in ("", decision.rule)
+            if is_same or self._waiting.is_met(key):
                 found.reproduced += 1
-                self._met.add(key)
+                self._waiting.meet(key)
+            elif decision is None:
+                self._differ(row, self._why_missing(row))
+            else:
+                self._differ(row, f'the rule "{decision.rule}" decides it now')
         self._again.was_done(row)
 
     def finish(self) -> Replayed:
@@ -192,19 +186,17 @@ class Comparison(_Span):
         return self.result
 
     def _decided(self, due: Iterable[Decision], at_ms: int) -> None:
-        for one in due:
-            key = _key(one)
-            if key not in self._met and key not in self._open and not self._is_doubtful:
-                self._open[key] = (at_ms, one)
+        if not self._is_doubtful:
+            self._waiting.decided(due, at_ms)
 
-    def _give_up(self, still: set[_Key], now_ms: int) -> None:
+    def _give_up(self, still: set[DecidedKey], now_ms: int) -> None:
         """What has been decided here for longer than anything is under way, and has no row."""
-        for key, (at_ms, one) in tuple(self._open.items()):
-            if now_ms - at_ms < _PATIENCE_MS:
+        for key, (at_ms, one) in self._waiting.first.items():
+            if now_ms - at_ms < PATIENCE_MS:
                 continue
             if at_ms == self.result.from_ms and key in still and one.rule not in BUILT_IN_NAMES:
                 # A rule acts once: it had acted before the span, or a row of it would be here.
-                del self._open[key]
+                self._waiting.give_up(key)
                 self._again.done_before(one, at_ms)
                 continue
             if key in still:
@@ -213,9 +205,9 @@ class Comparison(_Span):
                 reason = "it went by itself before anything was recorded"
             else:
                 reason = "the rules decide it for a moment only, and nothing was recorded"
-            del self._open[key]
+            self._waiting.give_up(key)
             if key in still:
-                self._met.add(key)
+                self._waiting.meet(key)
             self._add(
                 Difference(
                     at_ms,
@@ -343,7 +335,3 @@ def _removed(one: WouldAct, at_ms: int) -> WouldAct:
         one.unsure,
         at_ms,
     )
-
-
-def _key(one: Decision) -> _Key:
-    return (one.engine, one.container_id, str(one.action))
