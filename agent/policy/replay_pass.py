@@ -14,6 +14,7 @@ from agent.model.container import (
 )
 from agent.model.past import PastPass, PastPassContainer, PastState
 from agent.policy.conditions import KB_PER_MB, pressure_key
+from agent.policy.host_watch import KNOWN_NS
 from agent.policy.replay_crowd import MS_NS
 from agent.policy.rules import RuleSet
 
@@ -49,6 +50,9 @@ def host_since(one: PastPass, rules: RuleSet, not_before_ns: int) -> dict[str, i
         since_ms = None
         for before_ms, _, psi in reversed(one.samples):
             if psi is None or psi <= bound:
+                # As the watch has it: the sample after it tells of the time since this one.
+                if since_ms is not None and before_ms - since_ms <= KNOWN_NS // MS_NS:
+                    since_ms = before_ms
                 break
             since_ms = before_ms
         if since_ms is not None:

@@ -19,8 +19,9 @@ from agent.model.oom import LoggedKill, VictimMemory
 
 KMSG = Path("/dev/kmsg")
 _RECORD_BYTES = 1 << 14
-_MOST_RECORDS = 1 << 16
-"""Read at once: more is left for the next reading."""
+_MOST_RECORDS = 1 << 13
+"""Read at once, more than a log of the usual size holds; the rest is left for the next reading.
+A kernel that logs without end must not keep a tick from its end."""
 
 _KILLED = re.compile(
     r"(?P<why>[^:]*): Killed process (?P<pid>\d{1,10}) \((?P<comm>.*)\)"
@@ -32,6 +33,8 @@ _DETAIL = re.compile(
     r",task=.*,pid=(?P<pid>\d{1,10}),uid=\d+"
 )
 _INVOKED = re.compile(r"(?P<comm>.*) invoked oom-killer: gfp_mask=.*")
+_WORTH_A_LOOK = (b"Killed process", b"oom-kill", b" PID: ")
+"""One of them is in each line that is read here."""
 _WHO = re.compile(r"CPU: \d+ (?:UID: \d+ )?PID: (?P<pid>\d{1,10}) Comm: .*")
 
 
@@ -72,7 +75,8 @@ class KernelLog:
                 return
             if not record:
                 return
-            yield record.decode("utf-8", "replace")
+            if any(words in record for words in _WORTH_A_LOOK):
+                yield record.decode("utf-8", "replace")
 
     def close(self) -> None:
         os.close(self._fd)

@@ -39,7 +39,7 @@ SWAP_RUNS = 2
 PROGRAM = Path(__file__).parent / "programs/eater.c"
 KILLED = re.compile(r"Out of memory: Killed process \d+ \((?P<comm>[^)]*)\)")
 AVAILABLE_RULE = f"available_mb = {BOUND_MB}"
-PRESSURE_RULE = 'pressure = { memory = 20, for = "2s" }'
+PRESSURE_RULE = 'pressure = { memory = 20, for = "1s" }'
 OOM_LOG = pytest.mark.allow_kernel_log("Out of memory: ")
 
 

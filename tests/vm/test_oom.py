@@ -178,7 +178,9 @@ def is_oom_killed(box: str) -> bool:
 def failures(cgroup: Path) -> int:
     """How often a cgroup found no memory below its limit."""
     if not unified():
-        return int((cgroup / "memory.failcnt").read_text(encoding="ascii"))
+        # The limit of memory and swap together is asked first.
+        files = [cgroup / f"memory.{one}failcnt" for one in ("", "memsw.")]
+        return sum(int(one.read_text(encoding="ascii")) for one in files if one.exists())
     for line in (cgroup / "memory.events").read_text(encoding="ascii").splitlines():
         if line.startswith("oom "):
             return int(line.split()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -104,3 +105,31 @@ def test_what_was_logged_before_it_was_opened_is_not_told(tmp_path: Path) -> Non
 def test_one_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert KernelLog.open(tmp_path / "absent") is None
     assert os.access(tmp_path, os.R_OK)
+
+
+def test_a_kernel_that_logs_without_end_keeps_no_reading_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = KernelLog.open(Path(os.devnull))
+    assert log is not None
+    records = itertools.chain(
+        itertools.repeat(b"4,1,7000001,-;CPU: 1 PID: 88 Comm: stuck Not tainted", 20_000),
+        [KILLED.encode()],
+        itertools.repeat(b"4,2,7000004,-;Call Trace:"),
+    )
+    read = 0
+
+    def one(fd: int, size: int) -> bytes:
+        nonlocal read
+        read += 1
+        return next(records)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", one)
+        at_once = []
+        while not (found := log.read()):
+            at_once.append(read)
+    log.close()
+
+    assert [one.pid for one in found] == [91]
+    assert max(after - before for before, after in itertools.pairwise([0, *at_once])) <= 10_000
