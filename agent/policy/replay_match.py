@@ -20,20 +20,20 @@ DecidedKey = tuple[str, str, str]
 """Engine, short id and action."""
 
 
-class Made(NamedTuple):
+class DecidedAt(NamedTuple):
     """One moment at which something was decided."""
 
     at_ms: int
     decision: Decision
 
 
-class Waiting:
+class Unrecorded:
     """What was decided and has no row yet."""
 
     def __init__(self) -> None:
-        self._first: dict[DecidedKey, Made] = {}
+        self._first: dict[DecidedKey, DecidedAt] = {}
         """When it was decided first, where no row of it has come since."""
-        self._again: dict[DecidedKey, list[Made]] = {}
+        self._again: dict[DecidedKey, list[DecidedAt]] = {}
         self._met: set[DecidedKey] = set()
         """Decided in both, and still to be done: what failed or is withheld."""
 
@@ -42,7 +42,7 @@ class Waiting:
         return bool(self._first or self._again or self._met)
 
     @property
-    def first(self) -> Mapping[DecidedKey, Made]:
+    def first(self) -> Mapping[DecidedKey, DecidedAt]:
         """What no row has been seen of, since it was decided first."""
         return dict(self._first)
 
@@ -51,9 +51,9 @@ class Waiting:
         for one in due:
             key = key_of(one)
             if key in self._first or key in self._met:
-                self._again.setdefault(key, []).append(Made(at_ms, one))
+                self._again.setdefault(key, []).append(DecidedAt(at_ms, one))
             else:
-                self._first[key] = Made(at_ms, one)
+                self._first[key] = DecidedAt(at_ms, one)
 
     def seen(self, still: Collection[DecidedKey], now_ms: int) -> None:
         """A whole look, with what is decided in it."""

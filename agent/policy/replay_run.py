@@ -24,7 +24,7 @@ from agent.policy import original
 from agent.policy.original import RulesInForce
 from agent.policy.reclaim import BY_HAND
 from agent.policy.replay import Redecider
-from agent.policy.replay_match import PATIENCE_MS, DecidedKey, Waiting, key_of
+from agent.policy.replay_match import PATIENCE_MS, DecidedKey, Unrecorded, key_of
 from agent.policy.rules import RuleSet
 
 MOST_SHOWN = 1000
@@ -128,7 +128,7 @@ class Comparison(_Span):
         self._rules = rules
         self.used = [rules]
         """All that decided, the first ones first."""
-        self._waiting = Waiting()
+        self._waiting = Unrecorded()
         """Decided here, and no row of it yet."""
         self._rows: Sequence[PastRow] = ()
         self._tick_ms = 0
