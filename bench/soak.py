@@ -1,4 +1,4 @@
-"""An hour of the real agent at a one-second interval under a light load, sampled from outside.
+"""An hour of the real agent at an interval of a second under a light load, sampled from outside.
 
 Tells whether it can be left alone: memory, descriptors, threads, database and the rhythm of its
 ticks have to stay flat. Run by `bench/soak.sh`; what was sampled so far is in the JSON file at any
@@ -24,31 +24,34 @@ from bench.machine import machine
 from bench.running import RunningAgent, running_agent
 from tests.agent_process import agent_command
 
-_INTERVAL_S = 1.0
 _SETTINGS = """\
 [retention]
 raw_hours = 1
 max_database_mb = 16
+[proof]
+canary_hours = 1
 """
-"""A bound that the database meets within the hour: what holds it has to be seen at work."""
+"""A bound that the database meets within the hour: what holds it has to be seen at work. And all
+budgets, none of which a sound host may spend."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", type=float, default=10, help="seconds between two samples")
+    parser.add_argument("--interval", type=float, default=1, help="the agent's, in seconds")
     parser.add_argument("--image", default="so1-alpine-standin:local")
     parser.add_argument("--source", choices=("auto", "modules", "psutil"), default="auto")
     parser.add_argument("--dry-run", action="store_true", help="where others use the engine too")
     parser.add_argument("--out", type=Path, default=Path("soak"), help="directory of the results")
     words = parser.parse_args()
     words.out.mkdir(parents=True, exist_ok=True)
-    run = Soak(words.out / "soak.json", words.minutes, words.every)
+    run = Soak(words.out / "soak.json", words.minutes, words.every, words.interval)
     command = agent_command()
     status = 0
     try:
         with running_agent(
-            command, "--interval", f"{_INTERVAL_S:g}", "--source", words.source,
+            command, "--interval", f"{words.interval:g}", "--source", words.source,
             settings=_SETTINGS, dry_run=words.dry_run, log=words.out / "agent.log",
         ) as agent:  # fmt: skip
             asks = [*command, "status", "--json", "--config", str(agent.config)]
@@ -73,7 +76,7 @@ def main() -> int:
 class Soak:
     """The samples of one run and their file."""
 
-    def __init__(self, file: Path, minutes: float, every_s: float) -> None:
+    def __init__(self, file: Path, minutes: float, every_s: float, interval_s: float) -> None:
         self._file = file
         self._seconds = minutes * 60
         self._every_s = every_s
@@ -85,7 +88,7 @@ class Soak:
             "machine": machine(),
             "date": time.strftime("%Y-%m-%d"),
             "minutes_asked": minutes,
-            "interval_s": _INTERVAL_S,
+            "interval_s": interval_s,
             "every_s": every_s,
             "samples": [],
         }
@@ -140,7 +143,17 @@ class Soak:
             "processes": tick.get("processes"),
             "containers": tick.get("container_count"),
             "load1": os.getloadavg()[0],
+            "budgets": agent.status().get("budgets") or {},
+            "ticks_over": self._ticks_over(agent),
         }
+
+    def _ticks_over(self, agent: RunningAgent) -> int:
+        """How many of the last ten ticks were over a budget."""
+        try:
+            found = agent.ask("SELECT payload FROM proof_state WHERE name = 'state'")
+        except sqlite3.Error:
+            return 0
+        return sum(json.loads(found[0][0])["recent"]) if found else 0
 
     def _new_ticks(self, agent: RunningAgent) -> Iterator[tuple[int, int]]:
         """Each stored tick since the last call: how long it took, and its start's distance."""
@@ -161,19 +174,23 @@ class Soak:
         """What the agent says of itself, and of the rows that the bound has left."""
         status = agent.status()
         try:
+            arming = agent.ask("SELECT timestamp, armed, why FROM policy_arming ORDER BY id")
+            canary = agent.ask("SELECT payload ->> 'canary' FROM proof_state")
             outcomes = dict(agent.ask("SELECT outcome, count(*) FROM deletions GROUP BY 1"))
             checks = agent.ask(
                 "SELECT sum(agree), sum(conflict), sum(unverified), sum(events_lost) "
                 "FROM attribution_checks"
             )[0]
         except sqlite3.Error:
-            outcomes, checks = {}, (None,) * 4
+            outcomes, checks, arming, canary = {}, (None,) * 4, [], []
         return {
             "source": status.get("source"),
             "bpf": status.get("bpf"),
             "unstored_ticks": status.get("unstored_ticks"),
             "problems": status.get("problems"),
             "deletions": outcomes,
+            "arming": arming,
+            "canary": json.loads(canary[0][0] or "null") if canary else None,
             "checks": dict(zip(("agree", "conflict", "unverified", "events_lost"), checks,
                                strict=True)),
         }  # fmt: skip

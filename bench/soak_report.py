@@ -166,7 +166,33 @@ def _ticks(document: dict[str, Any], samples: list[Sample]) -> list[str]:
     ]
     if stop := document.get("stop"):
         lines.append(f"Stopped in {stop['seconds']} s with status {stop['status']}.")
-    return lines
+    return [*lines, *_proof(document["samples"], totals)]
+
+
+def _proof(samples: list[Sample], totals: dict[str, Any]) -> list[str]:
+    """Whether a budget was spent although nothing was wrong."""
+    names = sorted({name for one in samples for name in one.get("budgets", {})})
+    if not names:
+        return []
+    used = ", ".join(
+        f"{name} {100 * max(one.get('budgets', {}).get(name, 0) for one in samples):.1f} %"
+        for name in names
+    )
+    over = sum(one["ticks_over"] > 0 for one in samples)
+    changes = "; ".join(
+        f"{'armed' if armed else 'disarmed'} ({why})" for _, armed, why in totals["arming"]
+    )
+    canary = totals["canary"]
+    off = "none ran" if canary is None else f"off by {100 * canary['error']:.1f} %"
+    return [
+        "",
+        "## Proof",
+        "",
+        (
+            f"Most that a sampled tick used of a budget: {used}. Samples with a tick over a budget "
+            f"among the last ten: {over}. Canary: {off}. Disarmed: {changes or 'never'}."
+        ),
+    ]
 
 
 def off_grid(gaps_ms: list[int], interval_ms: float) -> list[float]:

@@ -43,8 +43,10 @@ from agent.policy import idle, original
 from agent.policy.host_bounds import bounds_of
 from agent.policy.host_watch import HostWatch
 from agent.policy.memory import RuleMemory
+from agent.policy.original import RulesInForce
 from agent.policy.rules import needs_labels
 from agent.sources.process_source import Loading, ProcessReader
+from agent.store.rules_in_force import RuleRows
 from agent.util.memory_tuning import settle_collector
 from agent.util.terminal import Say
 from agent.util.undo import UndoStack
@@ -146,6 +148,10 @@ class _Run:
         undo.push("status", self._status.clear)
         self._store = outside.store()
         undo.push("database", self._store.close)
+        self._rules_since_ms = clock.wall_ns() // 10**6
+        self._store.kept.append(
+            RuleRows(lambda: RulesInForce(self._rules_since_ms, self._config.policy))
+        )
         installation = outside.installation()
         layout = outside.layout()
         self._processes = ProcessReader(
@@ -222,7 +228,7 @@ class _Run:
             ),
             stands=self._outlets.stands,
             trust=self._trust,
-            applied=outside.applied,
+            applied=outside.applied(),
             # A tick may be late by one; more than that nobody has observed.
             memory=RuleMemory(
                 int(2.5 * config.interval_s * 10**9), outside.remembered(), clock.boot_ns()
@@ -327,6 +333,7 @@ class _Run:
             original.rule_set(config.policy),
         )
         self._config = msgspec.structs.replace(self._config, policy=config.policy)
+        self._rules_since_ms = self._clock.wall_ns() // 10**6
         self._ticker.use(config.policy)
         self._collector.measures_idle = idle.is_asked_for(original.rule_set(config.policy))
         self._engines.ask_all_labels(needs_labels(config.policy.rule))

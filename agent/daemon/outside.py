@@ -19,6 +19,7 @@ from agent.actions.remover import Remover
 from agent.clock import Clock
 from agent.config import Config, EngineSettings
 from agent.daemon import keeping, teardown
+from agent.daemon.applied import Applied
 from agent.daemon.engines import engine_of, events_of, governed_hosts
 from agent.daemon.last_word import LastWord
 from agent.daemon.lock import AgentLock, GeneratorLock
@@ -32,7 +33,6 @@ from agent.model.container import CgroupView, Container, ContainerKey
 from agent.model.host import HostCounters
 from agent.model.policy_state import PolicyState
 from agent.model.process import Snapshot
-from agent.model.removal import RemovalPass
 from agent.policy import governance
 from agent.policy.rules import needs_labels
 from agent.sources import activity, host_metrics, psutil_source
@@ -43,7 +43,6 @@ from agent.sources.engine.kept_list import ContainerSource
 from agent.sources.kernel_log import KernelLog
 from agent.sources.memory_pressure import MemorySampler, PressureTrigger
 from agent.sources.process_source import Loading
-from agent.store import handover
 from agent.store.installation import installation_id
 from agent.store.queries import History
 from agent.store.store import Store
@@ -155,9 +154,9 @@ class Outside:
         if self.config.docker_host:
             teardown.remove_containers(self.config.docker_host, installation, self.say)
 
-    def applied(self) -> Sequence[RemovalPass]:
-        """What `agent policy apply` has left for the history."""
-        return handover.take(Path(self.config.paths.database).parent)
+    def applied(self) -> Applied:
+        """What `agent policy apply` does and did beside this run."""
+        return Applied(Path(self.config.paths.database).parent)
 
     def remembered(self) -> Sequence[PolicyState]:
         """What the rules of an earlier run in this boot remembered; it counts from now without."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.config import PolicySettings
+from agent.daemon.applied import Applied
 from agent.daemon.autopsies import Autopsies, Findings
 from agent.daemon.collector import Collector, Stopwatch, look
+from agent.daemon.left_alone import LeftAlone
 from agent.daemon.removals import Removals
 from agent.daemon.tick_values import (
     CHANGED,
@@ -25,16 +27,17 @@ from agent.daemon.tick_values import (
     by_tier,
     rested_on_now,
     running_count,
+    states_now,
 )
 from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
-from agent.model.container import Container, ContainerKey, Governance
+from agent.model.container import Container, Governance
 from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
-from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal, RemovalPass
+from agent.model.removal import Decision, Outcome, Removal
 from agent.model.tick import Carried, Tick
-from agent.policy import decide, dependants, governance, original
+from agent.policy import decide, governance, original
 from agent.policy.alerts import Lasting
 from agent.policy.host_bounds import as_seen, is_of_host
 from agent.policy.host_watch import HostWatch
@@ -46,9 +49,6 @@ if TYPE_CHECKING:
     from agent.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-_MAX_SHOWN = 256
-"""Characters of an owner's name in a line of the log."""
 
 
 class Ticker:
@@ -73,16 +73,15 @@ class Ticker:
         autopsies: Autopsies,
         memory: RuleMemory,
         trust: Trust,
-        applied: Callable[[], Sequence[RemovalPass]],
+        applied: Applied,
         watch: HostWatch | None = None,
         metrics: Metrics | None = None,
         stands: Callable[[Lasting], None] = lambda _: None,
     ) -> None:
         """`mark` is called with the moment of each tick's snapshot (boot clock); `carried` is what
-        a tick before the first would have left: the host's counters, for the first interval;
-        `memory` is what the rules of an earlier run remembered, `applied` gives what was
-        carried out outside the ticks; `watch` is the host's memory between two ticks; `stands` is
-        told what lasts, each time it was looked at."""
+        a tick before the first would have left; `memory` is what the rules of an earlier run
+        remembered, `applied` what is carried out outside the ticks; `watch` is the host's memory
+        between two ticks; `stands` is told what lasts, each time it was looked at."""
         self._collector = collector
         self._own = own
         self._removals = removals
@@ -100,12 +99,12 @@ class Ticker:
         self._rules = original.rule_set(settings)
         self._memory = memory
         self._applied = applied
-        self._needed_reported: set[ContainerKey] = set()
         self._trust = trust
         self._stands = stands
         self._is_trusted = True
         """Whether the figures of the last look are within the budgets."""
         self.recreations = Recreations(installation)
+        self._left_alone = LeftAlone(self.recreations)
 
     def use(self, settings: PolicySettings) -> None:
         """Goes by other rules from now on. What was measured and done so far stays known."""
@@ -129,7 +128,7 @@ class Ticker:
         self._number += 1
         self._stopwatch.stages_ms.clear()
         self._note_ended(self._removals.collect())
-        self._note_ended(self._removals.take_up(self._applied()))
+        self._note_ended(self._removals.take_up(self._applied.take()))
         tick = self._look(for_tick=True)
         self._mark(tick.sample.snapshot.snapshot_ns)
         decisions = self._stopwatch.time("decide", lambda: self._decide(tick))
@@ -161,6 +160,7 @@ class Ticker:
             silent=frozenset(tick.sample.silent),
             shares=tick.cpu_shares,
             policy_state=self._memory.rows(),
+            states=states_now(tick, self._clock),
         )
         self._carried = tick.carried
         removed, failed = self._removals.removed_since_row, self._removals.failed_since_row
@@ -218,9 +218,10 @@ class Ticker:
         self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
         if not (decisions := self._decide(tick)):
             return 0
+        rested_on = self._rested_on(tick, decisions)
         done = self._carry_out(decisions)
         if done or self._removals.under_way:
-            self._store_pass(rested_on_now(tick, decisions, self._watch))
+            self._store_pass(rested_on)
         removed = sum(one.outcome is Outcome.REMOVED for one in done)
         self._removals.write(self._clock.wall_ns())
         log.info("pass=at-once running=%d removed=%d", running.total(), removed)
@@ -249,7 +250,7 @@ class Ticker:
             tick = self._look(for_tick=False)
             self._carried = replace(self._carried, unknown_cgroups=tick.carried.unknown_cgroups)
             decisions = self._decide(tick, for_host_alone=True)
-            rested_on = rested_on_now(tick, decisions, self._watch)
+            rested_on = self._rested_on(tick, decisions)
             if decisions:
                 log.info(
                     "pass=before-oom available_mb=%d pressure=%s",
@@ -264,6 +265,9 @@ class Ticker:
             self._watch.looked(self._clock.boot_ns(), acted=acted)
             self._removals.write(self._clock.wall_ns())
         return len(done)
+
+    def _rested_on(self, tick: Tick, decisions: Sequence[Decision]) -> HostPass:
+        return rested_on_now(tick, self._acting(tick), decisions, self._watch, self._clock)
 
     def _store_pass(self, rested_on: HostPass) -> None:
         try:
@@ -288,8 +292,7 @@ class Ticker:
             self._removals.forget_all_but(
                 {one.key for one in tick.containers}, frozenset(tick.sample.silent)
             )
-            for owner in self.recreations.seen(tick.containers, self._clock.boot_ns()):
-                log.warning("outcome=owner-recreates owner=%r", owner[:_MAX_SHOWN])
+            self._left_alone.seen(tick.containers, self._clock.boot_ns())
         return tick
 
     def _govern(self, container: Container) -> Governance:
@@ -299,7 +302,7 @@ class Ticker:
         """Nothing on half knowledge, and nothing where the engine went away since the look: of
         each engine for itself. Nothing on figures that are off; while disarmed what would be done
         is decided, and not done."""
-        acting = tick.may_act & self._settled()
+        acting = self._acting(tick)
         if not acting:
             return ()
         if not self._is_trusted and self._trust.word.armed:
@@ -316,38 +319,24 @@ class Ticker:
             arming.seen(standing, frozenset(self._collector.engines) - acting)
         decisions = decide.decisions_of(standing, self._rules, lambda: secrets.token_hex(6))
         due = arming.due(decisions, self._rules, boot_ns)
-        needed = dependants.needed_by(tick.containers)
-        self._report_needed(due, needed)
-        return tuple(
-            one
-            for one in due
-            if not (self._is_left_to_its_owner(one) or dependants.spares(one, needed))
-            and (self._is_for_host(one) or not for_host_alone)
-        )
-
-    def _report_needed(self, due: Sequence[Decision], needed: Mapping[ContainerKey, str]) -> None:
-        """The built-in set goes on, and whoever looks after the other container must hear of it."""
-        now = {one.container for one in due if one.container in needed}
-        for key in now - self._needed_reported:
-            log.warning("container=%s outcome=needed %s", key.short_id, needed[key][:_MAX_SHOWN])
-        self._needed_reported = now
+        due = self._left_alone.out_of(due, tick.containers)
+        if for_host_alone:
+            due = tuple(filter(self._is_for_host, due))
+        # Where memory is short nobody waits for a person's plan.
+        return due if for_host_alone else self._applied.leaves(due)
 
     def _is_for_host(self, decision: Decision) -> bool:
         return is_of_host(self._rules.named(decision.rule))
-
-    def _is_left_to_its_owner(self, decision: Decision) -> bool:
-        """Whether somebody brings it back each time. The built-in set goes on removing."""
-        return (
-            decision.rule not in BUILT_IN_NAMES
-            and decision.action.is_destructive
-            and self.recreations.is_returning(decision.container)
-        )
 
     def _settled(self) -> frozenset[str]:
         """The engines that a whole tick has seen since they were last away."""
         seen = self._carried.engines_seen
         counts = self._collector.interruptions
         return frozenset(name for name, count in counts.items() if seen.get(name, 0) == count)
+
+    def _acting(self, tick: Tick) -> frozenset[str]:
+        """The engines whose containers something may be done to now."""
+        return tick.may_act & self._settled()
 
     def _carry_out(self, decisions: Sequence[Decision]) -> Sequence[Removal]:
         """How those ended that did so in time."""
@@ -362,7 +351,7 @@ class Ticker:
     def _tell_what_lasts(self, tick: Tick, decisions: Sequence[Decision]) -> None:
         """Rules that hold are known where every engine answered; owners and the policy's state are
         always."""
-        seen = frozenset(self._collector.engines) <= tick.may_act & self._settled()
+        seen = frozenset(self._collector.engines) <= self._acting(tick)
         word = self._trust.word
         withheld = () if word.armed else self._removals.withheld(decisions)
         self._stands(

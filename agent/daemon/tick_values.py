@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.clock import Clock
 from agent.model.attribution import AttributionCounts
 from agent.model.container import ContainerKey, ContainerTotals, Tier
 from agent.model.host import HostFigures, MemoryReading
 from agent.model.host_pass import HostPass, PassContainer
 from agent.model.removal import Decision, Outcome
+from agent.model.state_seen import StateSeen, states_seen
 from agent.model.tick import Tick
-from agent.policy import decide, governance
+from agent.policy import conditions, decide, governance
 from agent.policy.host_watch import HostWatch
 
 CHANGED = (
@@ -68,9 +70,15 @@ def by_tier(totals: Sequence[ContainerTotals], gone: frozenset[ContainerKey]) ->
     return counts
 
 
-def rested_on_now(tick: Tick, decisions: Sequence[Decision], watch: HostWatch) -> HostPass:
-    """What a pass for the host's sake rests on, before any of it is done: once one is gone, the
-    samples are of another host."""
+def rested_on_now(
+    tick: Tick,
+    acting: Collection[str],
+    decisions: Sequence[Decision],
+    watch: HostWatch,
+    clock: Clock,
+) -> HostPass:
+    """What a pass between two ticks rests on, before any of it is done: once one is gone, the
+    samples are of another host. Of the engines that are `acting`: it chose of no other's."""
     by_container = {one.container: one.id for one in decisions}
     read_ns = tick.sample.snapshot.snapshot_ns
     own = MemoryReading(read_ns, tick.sample.snapshot.memory.available_kb, watch.pressure)
@@ -85,6 +93,14 @@ def rested_on_now(tick: Tick, decisions: Sequence[Decision], watch: HostWatch) -
                 by_container.get(one.container.key, ""),
             )
             for one in tick.totals
-            if decide.claim_of(one)
+            if one.container.engine in acting and decide.claim_of(one)
         ),
+        states_now(tick, clock),
     )
+
+
+def states_now(tick: Tick, clock: Clock) -> tuple[StateSeen, ...]:
+    """What seldom changes of each container, and decisions rest on."""
+    boot_ns = clock.wall_ns() - clock.boot_ns()
+    started_ns = conditions.started_ns(tick)
+    return states_seen(tick.totals, tick.attribution.disputed, started_ns, boot_ns)

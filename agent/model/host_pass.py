@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from agent.model.container import ContainerTotals
 from agent.model.host import MemoryReading
+from agent.model.state_seen import StateSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,5 @@ class HostPass:
     samples: tuple[MemoryReading, ...]
     """One a second from where a bound came near, oldest first."""
     containers: tuple[PassContainer, ...]
+    states: tuple[StateSeen, ...] = ()
+    """Of every container of this look."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+WallMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""Unix milliseconds, up to the end of the year 9999: what everybody can store and show."""
 
 
 class BudgetName(StrEnum):
@@ -62,7 +66,7 @@ class ByHand(msgspec.Struct, frozen=True):
     """What somebody wants of the policy."""
 
     armed: bool
-    at_ms: int
+    at_ms: WallMs
     """Wall clock."""
     why: str = ""
     id: str = ""

@@ -16,6 +16,7 @@ from agent.model.oom import OomKill
 from agent.model.policy_state import PolicyState
 from agent.model.process import Source
 from agent.model.removal import RemovalPass
+from agent.model.state_seen import StateSeen
 
 
 class ProcessUsage(msgspec.Struct, frozen=True, gc=False):
@@ -70,3 +71,5 @@ class TickRecord:
     ended: tuple[EndedProcess, ...] = ()
     policy_state: tuple[PolicyState, ...] | None = None
     """What the rules remember, None where nothing of it is to be written."""
+    states: tuple[StateSeen, ...] = ()
+    """What seldom changes of each container; a row where it did."""

@@ -53,6 +53,16 @@ class Arming:
     def kept(self) -> Mapping[Key, Fired]:
         return dict(self._fired)
 
+    @property
+    def any(self) -> bool:
+        """Whether any rule has done anything."""
+        return bool(self._fired)
+
+    @property
+    def firsts(self) -> Mapping[Key, int]:
+        """When each rule's first action was done."""
+        return {key: fired.first_ns for key, fired in self._fired.items()}
+
     def seen(self, standings: Iterable[Standing], apart: Collection[str] = ()) -> None:
         """Re-arms every rule for what it would not act on now. Called with each whole look.
 

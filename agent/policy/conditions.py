@@ -69,20 +69,25 @@ class TimedCondition:
 
 
 def moment(tick: Tick, since: Mapping[tuple[ContainerKey, str], int] | None = None) -> HostMoment:
-    """What a tick tells of the host. The start of a first process is the container's last start."""
+    """What a tick tells of the host."""
     snapshot = tick.sample.snapshot
-    first = {one.first_pid: one.key for one in tick.containers if one.first_pid}
     return HostMoment(
         now_ns=snapshot.snapshot_ns,
         available_kb=snapshot.memory.available_kb,
         pressure=tick.host.psi_memory_some_avg10 if tick.host else None,
-        started_ns={
-            first[process.pid]: process.start_ns
-            for process in snapshot.processes
-            if process.pid in first
-        },
+        started_ns=started_ns(tick),
         since=since or {},
     )
+
+
+def started_ns(tick: Tick) -> dict[ContainerKey, int]:
+    """By container: when its first process started (boot clock), which is its last start."""
+    first = {one.first_pid: one.key for one in tick.containers if one.first_pid}
+    return {
+        first[process.pid]: process.start_ns
+        for process in tick.sample.snapshot.processes
+        if process.pid in first
+    }
 
 
 def verdicts(rule: Rule, one: ContainerTotals, now: HostMoment) -> tuple[Verdict, ...]:

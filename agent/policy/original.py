@@ -6,6 +6,7 @@ Two tiers by one word in the image's name, the largest beyond a floor go, and th
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from agent.config import PolicySettings, Scope
 from agent.model.removal import BUILT_IN_NAMES, Action
@@ -13,6 +14,14 @@ from agent.policy.rules import ENDED, Match, Rule, RuleOrder, Rules, RuleSet, Wh
 
 LOW_IMAGE = "alpine"
 EXITED, LOW, HIGH = BUILT_IN_NAMES
+
+
+class RulesInForce(NamedTuple):
+    """What decisions are made by, from a moment on."""
+
+    timestamp_ms: int
+    """Wall clock."""
+    settings: PolicySettings
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from agent.engine_api import ownership
 from agent.model.container import Container, ContainerKey, ContainerState
-from agent.model.removal import Outcome, Removal
+from agent.model.removal import BUILT_IN_NAMES, Decision, Outcome, Removal
 from agent.policy import governance
 
 RETURNS = 3
@@ -116,6 +116,15 @@ class Recreations:
     def is_returning(self, container: ContainerKey) -> bool:
         """Whether the owner of this container does not give up."""
         return self._owner_of.get(container, "") in self.returning
+
+    def leaves(self, decision: Decision) -> bool:
+        """Whether one's own rule leaves it to an owner that brings it back each time. The built-in
+        set goes on removing."""
+        return (
+            decision.rule not in BUILT_IN_NAMES
+            and decision.action.is_destructive
+            and self.is_returning(decision.container)
+        )
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -1,39 +1,41 @@
 """The history's ticks decided on again: as it was decided then, or what other rules would do.
 
 Pure: it is handed one moment after the other, and remembers what rules remember. What the history
-does not have (labels, health, when a container was started) is unknown here, and a condition on it
-is not met; `limits` says so of each rule.
+does not have (labels, figures of rest) is unknown here, and a condition on it is not met;
+`replay_limits` says so of each rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import count
 
-from agent.model.container import (
-    Container,
-    ContainerKey,
-    ContainerState,
-    ContainerTotals,
-    HeldBasis,
-    Tier,
+from agent.model.container import Container, ContainerKey, ContainerState, Tier
+from agent.model.past import (
+    PastContainer,
+    PastDecision,
+    PastPass,
+    PastRow,
+    PastState,
+    PastTick,
 )
-from agent.model.past import PastContainer, PastDecision, PastPass, PastTick
-from agent.model.removal import BUILT_IN_NAMES, Action, Decision, Outcome, Reason, Removal
+from agent.model.removal import Action, Decision, Outcome, Reason, Removal
 from agent.policy import decide, governance, original
 from agent.policy.arming import Arming
 from agent.policy.conditions import KB_PER_MB, HostMoment, pressure_key
 from agent.policy.decide import Standing
 from agent.policy.host_bounds import is_of_host
-from agent.policy.host_watch import KNOWN_NS
-from agent.policy.replay_quiet import Together, any_may_act, any_waits
-from agent.policy.rules import RuleSet
+from agent.policy.replay_crowd import MS_NS, Crowd, Life
+from agent.policy.replay_pass import host_since, totals_of
+from agent.policy.replay_quiet import may_act, times_cpu_alone, waits
+from agent.policy.replay_still import Still, horizon_ns, may_stand_still, of_host
+from agent.policy.rules import RuleSet, duration_ns
 from agent.policy.timers import Timers, holding
 
-MS_NS = 10**6
 _MOST_CLAIMS = 10_000
+_SPARE = 1000
+"""So many states are kept of containers that are not there any more."""
 _SLACK_NS = 10**9
 """A row's time is some milliseconds off its look's. A decision that is made here a tick too early
 waits for its row; one that is made too late would be missing."""
@@ -45,7 +47,7 @@ _OUTCOMES = {
     Action.REMOVE: Outcome.REMOVED,
 }
 _TIERS = {str(one): one for one in Tier}
-_STATES = {str(one): one for one in ContainerState}
+_RUNNING = frozenset(str(one) for one in ContainerState if one.is_running)
 _ACTIONS = frozenset(Action)
 _ENDINGS = frozenset(Outcome)
 _GONE = (Action.REMOVE, Action.STOP)
@@ -58,31 +60,19 @@ _CHANGED = (
 )
 
 
-@dataclass(slots=True)
-class _Life:
-    """One container as long as the ticks have it."""
-
-    first_ns: int
-    ran: bool
-    container: Container | None = None
-    """As it was in the tick before: it seldom changes."""
-
-
-_Claimed = tuple[ContainerKey, PastContainer, str, Tier, _Life]
 _NOBODY: frozenset[str] = frozenset()
 
 
-@dataclass
+@dataclass(slots=True)
 class _Last:
     """The tick that was seen last."""
 
-    rows: list[_Claimed]
-    now: HostMoment
-    disputed: frozenset[str]
-
-    @cached_property
-    def totals(self) -> list[ContainerTotals]:
-        return _all_totals(self.rows)
+    crowd: Crowd
+    rows: Sequence[PastRow] = ()
+    now_ns: int = 0
+    available_mb: float = 0.0
+    psi_memory: float | None = None
+    disputed: frozenset[str] | None = _NOBODY
 
 
 class Redecider:
@@ -90,62 +80,153 @@ class Redecider:
 
     def __init__(self, rules: RuleSet, longest_gap_ns: int, *, as_claimed: bool) -> None:
         """`as_claimed`: what claimed a container then claims it now, as under the rules of then."""
-        self._rules = rules
         self._as_claimed = as_claimed
         self._slack_ns = _SLACK_NS if as_claimed else 0
+        self._longest_gap_ns = longest_gap_ns
         self._gone: set[ContainerKey] = set()
+        self.lacks_states = False
+        """Whether of some container no state was stored."""
         self.given_back_mb = 0.0
         """What those hold, in the tick that was seen last, that would have gone before it."""
         self._arming = Arming()
         self._timers = Timers(longest_gap_ns)
-        self._lives: dict[ContainerKey, _Life] = {}
+        self._lives: dict[ContainerKey, Life] = {}
+        self._known: dict[ContainerKey, PastState] = {}
         self._claims: dict[tuple[str, ...], tuple[str, Tier]] = {}
         self._numbers = count(1)
         self._host_ended_ns = 0
         """When a container went for the host's sake: pressure of before does not count then."""
-        self._last = _Last([], HostMoment(), _NOBODY)
+        self._still: Still | None = None
+        """As the last tick was that nothing was due in, where another like it is none either."""
+        self._held: dict[tuple[ContainerKey, str], bool | None] = {}
+        """What the timers were told last."""
+        self._still_ns = 0
+        """Until when that was so without another look at it, 0 where there was none."""
+        self.use(rules)
+
+    def use(self, rules: RuleSet) -> None:
+        """Goes by these from now on. What was measured and done so far stays known."""
+        self._rules = rules
+        self._claims.clear()
+        self._times_cpu_alone = all(map(times_cpu_alone, rules.rules))
+        self._crowd = Crowd((), {}, (), rules, self._claim)
+        self._is_fresh = False
+        self._last = _Last(self._crowd)
+        self._still = None
+
+    @property
+    def knows_states(self) -> bool:
+        """Whether states are stored, and with them whom a dispute was about."""
+        return bool(self._known)
+
+    def state(self, one: PastState) -> None:
+        """What is known of a container from now on."""
+        self._known[ContainerKey(one.engine, one.container_id)] = one
+        self._is_fresh = False
 
     def tick(self, tick: PastTick) -> tuple[Decision, ...]:
         """What is due in this tick."""
-        now_ns = tick.timestamp_ms * MS_NS
-        rows: list[_Claimed] = []
-        given_mb = 0.0
-        groups: dict[tuple[str, str], Together] = {}
-        lives: dict[ContainerKey, _Life] = {} if tick.engine_answered else dict(self._lives)
-        before, gone = self._lives, self._gone
+        now_ns = (tick.timestamp_ms - tick.took_ms) * MS_NS
+        rows, psi = tick.rows, tick.psi_memory
+        if not (self._is_fresh and tick.engine_answered and self._crowd.is_of(rows)):
+            self._seat(tick, now_ns)
+        crowd = self._crowd
+        self.given_back_mb = crowd.given_back_mb(rows)
+        available_mb = tick.available_mb + self.given_back_mb
+        before_ns = self._last.now_ns
+        self._last = _Last(crowd, rows, now_ns, available_mb, psi, tick.disputed)
+        for group in crowd.groups:
+            group.look(rows)
+        may = any(may_act(one.rule, one.together, available_mb, psi) for one in crowd.groups)
+        timed = self._timers.any or any(waits(one.rule, one.together, psi) for one in crowd.groups)
+        if not may and not timed and not self._arming.any:
+            self._still_ns = 0
+            return ()
+        still = Still(
+            crowd,
+            crowd.what_holds(rows),
+            tick.disputed,
+            of_host(self._rules, available_mb, psi),
+        )
+        if (
+            self._still is not None
+            and still == self._still
+            and now_ns < self._still.until_ns
+            and now_ns - before_ns <= self._longest_gap_ns
+        ):
+            self._still_ns = now_ns
+            return ()
+        self._still = None
+        if timed:
+            self._note(crowd, rows, now_ns)
+        if not self._arming.any and not (may and self._is_any_ripe(now_ns)):
+            self._stays(still, ())
+            return ()
+        standings = self._standings()
+        due = self._decided(standings, now_ns, re_arms=tick.engine_answered)
+        if not due and tick.engine_answered:
+            self._stays(still, standings)
+        return due
+
+    def _seat(self, tick: PastTick, now_ns: int) -> None:
+        """Another crowd than before, or what is known of it is."""
+        lives: dict[ContainerKey, Life] = {} if tick.engine_answered else dict(self._lives)
         for row in tick.containers:
             key = ContainerKey(row.engine, row.container_id)
-            if key in gone:
-                given_mb += row.held_mb
+            if key in self._gone:
                 continue
-            runs = row.processes > 0 or row.held_mb > 0
-            life = before.get(key)
+            known = self._known.get(key)
+            runs = row.runs if known is None else known.state in _RUNNING
+            life = self._lives.get(key)
             if life is None:
-                life = _Life(now_ns, runs)
+                life = Life(now_ns, runs)
             elif runs and not life.ran:
                 life.ran, life.first_ns = True, now_ns
+            life.known = known
+            self.lacks_states |= known is None
             lives[key] = life
-            rule, tier = self._claim(row)
-            if rule:
-                rows.append((key, row, rule, tier, life))
-                group = groups.get((rule, row.engine))
-                if group is None:
-                    group = groups[(rule, row.engine)] = Together()
-                group.add(runs, row.held_mb, row.cpu_percent)
-        self._lives, self.given_back_mb = lives, given_mb
-        available_mb = tick.available_mb + given_mb
-        now = HostMoment(
-            now_ns=now_ns, available_kb=round(available_mb * KB_PER_MB), pressure=tick.psi_memory
+        self._lives = lives
+        if tick.engine_answered and len(self._known) > 2 * len(lives) + _SPARE:
+            self._known = {key: self._known[key] for key in lives if key in self._known}
+        self._crowd = Crowd(tick.rows, lives, self._gone, self._rules, self._claim)
+        self._is_fresh = tick.engine_answered
+
+    def _note(self, crowd: Crowd, rows: Sequence[PastRow], now_ns: int) -> None:
+        """Tells the timers what holds."""
+        if self._still_ns:
+            self._timers.still(self._held, self._still_ns)
+            self._still_ns = 0
+        if self._times_cpu_alone:
+            held = crowd.busy(rows)
+        else:
+            held = holding(crowd.totals(rows), self._rules, self._moment())
+        self._held = held
+        self._timers.seen(held, now_ns)
+
+    def _is_any_ripe(self, now_ns: int) -> bool:
+        """Whether a rule could act of which every condition has held for as long as it must."""
+        last = self._last
+        return any(
+            may_act(one.rule, one.together, last.available_mb, last.psi_memory)
+            and (
+                one.rule.when is None
+                or one.rule.when.cpu is None
+                or self._timers.is_ripe(
+                    f"cpu>{one.rule.when.cpu.above:g}",
+                    duration_ns(one.rule.when.cpu.lasting),
+                    now_ns + self._slack_ns,
+                )
+            )
+            for one in last.crowd.groups
         )
-        self._last = _Last(rows, now, tick.disputed or _NOBODY)
-        named = [(name, group) for (name, _), group in groups.items()]
-        if self._timers.kept or any_waits(named, self._rules, tick.psi_memory):
-            self._timers.seen(holding(self._last.totals, self._rules, now), now_ns)
-        if not self._arming.kept and not any_may_act(
-            named, self._rules, available_mb, tick.psi_memory
-        ):
-            return ()
-        return self._decided(self._standings(), now_ns, re_arms=tick.engine_answered)
+
+    def _stays(self, still: Still, standings: Iterable[Standing]) -> None:
+        """Notes until when ticks like this one decide nothing either."""
+        if may_stand_still(standings):
+            now_ns = self._last.now_ns + self._slack_ns
+            until_ns = horizon_ns(still.crowd, self._since(), self._arming.firsts, now_ns)
+            still.until_ns = until_ns - self._slack_ns
+            self._still = still
 
     def why(self, key: ContainerKey) -> str:
         """What its rule made of one container in the tick that was seen last, "" without one."""
@@ -155,58 +236,65 @@ class Redecider:
                 return f'rule "{one.rule.name}": {one.why}{done}'
         return ""
 
+    def _moment(self) -> HostMoment:
+        last = self._last
+        return HostMoment(
+            now_ns=last.now_ns,
+            available_kb=round(last.available_mb * KB_PER_MB),
+            pressure=last.psi_memory,
+        )
+
     def _standings(self) -> list[Standing]:
         last = self._last
         now = replace(
-            last.now,
-            now_ns=last.now.now_ns + self._slack_ns,
+            self._moment(),
+            now_ns=last.now_ns + self._slack_ns,
             started_ns=self._started_ns(),
-            since={
-                (key, level): max(since_ns, self._host_ended_ns)
-                if level.startswith(pressure_key(""))
-                else since_ns
-                for (key, level), since_ns in self._timers.since.items()
-            },
+            since=self._since(),
         )
-        unsure = frozenset(key for key, *_ in last.rows if key.id in last.disputed)
         spent = self._arming.spent(self._rules, now.now_ns)
-        return decide.standings(last.totals, unsure, self._rules, now, spent)
+        totals = last.crowd.totals(last.rows)
+        disputed = last.disputed or _NOBODY
+        unsure = frozenset(
+            one.key
+            for group in last.crowd.groups
+            for one in group.seats
+            if (one.key.id in disputed if one.life.known is None else one.life.known.disputed)
+        )
+        return decide.standings(totals, unsure, self._rules, now, spent)
+
+    def _since(self) -> dict[tuple[ContainerKey, str], int]:
+        """Pressure of before a container went for the host's sake is of another host."""
+        return {
+            (key, level): max(since_ns, self._host_ended_ns)
+            if level.startswith(pressure_key(""))
+            else since_ns
+            for (key, level), since_ns in self._timers.since.items()
+        }
 
     def _started_ns(self) -> dict[ContainerKey, int]:
-        return {key: life.first_ns for key, life in self._lives.items() if life.ran}
+        return {
+            key: started_ns for key, life in self._lives.items() if (started_ns := life.started_ns)
+        }
 
     def host_pass(self, one: PastPass) -> tuple[Decision, ...]:
         """What is due in a pass between two ticks, on what it rested on."""
         now_ns = one.timestamp_ms * MS_NS
-        totals = [
-            ContainerTotals(
-                container=Container(
-                    id=row.container_id,
-                    name=row.name,
-                    image="",
-                    created_ns=0,
-                    state=_STATES.get(row.state, ContainerState.UNKNOWN),
-                ),
-                tier=Tier.NONE,
-                governed=True,
-                processes=1,
-                held_kb=round(row.held_mb * KB_PER_MB),
-                held_basis=HeldBasis.CGROUP2,
-                rss_kb=0,
-                cache_kb=None,
-                cpu_percent=float("nan") if row.cpu_percent is None else row.cpu_percent,
-                rule=row.rule,
-            )
-            for row in one.containers
-        ]
+        totals = totals_of(one, self._known)
         last = one.samples[-1] if one.samples else (0, None, None)
+        started_ns = self._started_ns()
+        started_ns |= {
+            each.container.key: known.started_ms * MS_NS
+            for each in totals
+            if (known := self._known.get(each.container.key)) is not None and known.started_ms
+        }
         now = HostMoment(
             now_ns=now_ns + self._slack_ns,
             available_kb=None if last[1] is None else round(last[1] * KB_PER_MB),
             pressure=last[2],
-            started_ns=self._started_ns(),
+            started_ns=started_ns,
             since=self._timers.since,
-            host_since=_host_since(one, self._rules, self._host_ended_ns),
+            host_since=host_since(one, self._rules, self._host_ended_ns),
         )
         unsure = frozenset(
             each.container.key
@@ -227,15 +315,18 @@ class Redecider:
     def done(self, decisions: Iterable[Decision], at_ms: int) -> None:
         """What would have been done, under rules that nobody had then."""
         removals = [Removal(one, _OUTCOMES[one.action], 0) for one in decisions]
+        self._still, self._is_fresh = None, False
         self._gone |= {one.decision.container for one in removals if one.decision.action in _GONE}
         self._arming.done(removals, at_ms * MS_NS)
 
     def done_before(self, decision: Decision, at_ms: int) -> None:
         """What had been done when the span began, as nothing was recorded in it."""
+        self._still = None
         self._arming.done([Removal(decision, Outcome.NOTIFIED, 0)], at_ms * MS_NS)
 
     def was_done(self, row: PastDecision) -> None:
         """What was done then. What a later version may have written is left out."""
+        self._still = None
         if row.action not in _ACTIONS or row.outcome not in _ENDINGS:
             return
         decision = Decision(
@@ -266,7 +357,7 @@ class Redecider:
         decisions = decide.decisions_of(standings, self._rules, lambda: f"{next(self._numbers)}")
         return self._arming.due(decisions, self._rules, now_ns + self._slack_ns)
 
-    def _claim(self, row: PastContainer) -> tuple[str, Tier]:
+    def _claim(self, row: PastContainer, state: ContainerState) -> tuple[str, Tier]:
         """The rule that claims it, "" for none."""
         if self._as_claimed:
             if not row.governed:
@@ -277,123 +368,22 @@ class Redecider:
             if tier is Tier.NONE:
                 return "", tier
             # A row of before there were rules: it has the tier alone.
-            if not row.runs:
+            if not state.is_running:
                 return original.EXITED, tier
             return (original.LOW if tier is Tier.LOW else original.HIGH), tier
-        state = _state(row, ran=True)
         known = (row.engine, row.container_id, row.name, row.image, str(state))
         found = self._claims.get(known)
         if found is None:
             if len(self._claims) > _MOST_CLAIMS:
                 self._claims.clear()
-            container = _container(row, state, 0)
+            container = Container(
+                id=row.container_id,
+                name=row.name,
+                image=row.image,
+                created_ns=0,
+                state=state,
+                engine=row.engine,
+            )
             seen_as = governance.claim(container, self._rules, "")
             found = self._claims[known] = (seen_as.rule, seen_as.tier)
         return found
-
-
-def limits(rules: RuleSet, *, as_claimed: bool) -> tuple[str, ...]:
-    """What of each rule the history cannot tell, in sentences."""
-    found = []
-    for rule in rules.rules:
-        if rule.name in BUILT_IN_NAMES:
-            continue
-        when, match = rule.when, rule.match
-        keys = []
-        if when and when.idle is not None:
-            keys.append("idle (no I/O and no sent bytes are stored)")
-        if when and when.unhealthy is not None:
-            keys.append("unhealthy (no health is stored)")
-        if not as_claimed and match.label:
-            keys.append("label (no labels are stored)")
-        if not as_claimed and match.project:
-            keys.append("project (no labels are stored)")
-        if keys:
-            found.append(f'rule "{rule.name}": unknown, so never met: {", ".join(keys)}.')
-        if (when and when.age is not None) or rule.order in ("oldest", "youngest"):
-            found.append(
-                f'rule "{rule.name}": a container counts as started when a tick first saw it run; '
-                "what it ran before, and a restart between two ticks, is not stored."
-            )
-        if when and when.pressure is not None and not as_claimed:
-            found.append(
-                f'rule "{rule.name}": pressure is as it was, whatever would have gone before.'
-            )
-    if not as_claimed:
-        found.append(
-            "A label that protects is not stored: what no rule claimed then is marked as unsure."
-        )
-    return tuple(found)
-
-
-def _host_since(one: PastPass, rules: RuleSet, not_before_ns: int) -> dict[str, int]:
-    """By level of pressure: since when the samples before the pass have it without a break."""
-    found = {}
-    for rule in rules.rules:
-        if rule.when is None or rule.when.pressure is None:
-            continue
-        bound = rule.when.pressure.memory
-        since_ms = None
-        for before_ms, _, psi in reversed(one.samples):
-            if psi is None or psi <= bound:
-                # As the watch has it: the sample after it tells of the time since this one.
-                if since_ms is not None and before_ms - since_ms <= KNOWN_NS // MS_NS:
-                    since_ms = before_ms
-                break
-            since_ms = before_ms
-        if since_ms is not None:
-            since_ns = (one.timestamp_ms - since_ms) * MS_NS
-            found[pressure_key(f"{bound:g}")] = max(since_ns, not_before_ns)
-    return found
-
-
-def _state(row: PastContainer, *, ran: bool) -> ContainerState:
-    """As far as its processes tell: one that never had any may not have begun."""
-    if row.runs:
-        return ContainerState.RUNNING
-    ended = ran or row.rule == original.EXITED
-    return ContainerState.EXITED if ended else ContainerState.UNKNOWN
-
-
-def _container(row: PastContainer, state: ContainerState, first_ns: int) -> Container:
-    """Whoever was seen later is the younger one."""
-    return Container(
-        id=row.container_id,
-        name=row.name,
-        image=row.image,
-        created_ns=first_ns,
-        state=state,
-        engine=row.engine,
-    )
-
-
-def _of_life(row: PastContainer, life: _Life) -> Container:
-    state = _state(row, ran=life.ran)
-    known = life.container
-    if (
-        known is None
-        or known.state is not state
-        or known.name != row.name
-        or known.image != row.image
-        or known.created_ns != life.first_ns
-    ):
-        known = life.container = _container(row, state, life.first_ns)
-    return known
-
-
-def _all_totals(rows: Iterable[_Claimed]) -> list[ContainerTotals]:
-    return [
-        ContainerTotals(
-            container=_of_life(row, life),
-            tier=tier,
-            governed=True,
-            processes=row.processes,
-            held_kb=round(row.held_mb * KB_PER_MB),
-            held_basis=HeldBasis.CGROUP2,
-            rss_kb=0,
-            cache_kb=None,
-            cpu_percent=row.cpu_percent,
-            rule=rule,
-        )
-        for _, row, rule, tier, life in rows
-    ]

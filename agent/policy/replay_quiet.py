@@ -6,10 +6,9 @@ are together and errs on one side alone: a tick that is passed over would have d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.policy.rules import Rule, RuleSet, duration_ns
+from agent.policy.rules import Rule, duration_ns
 
 _ROUNDING = 0.01
 """MB: figures of the history are rounded."""
@@ -22,42 +21,18 @@ class Together:
     running: int = 0
     others: int = 0
     held_mb: float = 0.0
-    """Of the largest, as the next one."""
+    """Of the largest, as the next one; where the rule asks for it."""
     cpu_percent: float = 0.0
 
-    def add(self, runs: bool, held_mb: float, cpu_percent: float) -> None:
+    def count(self, runs: bool) -> None:
         if runs:
             self.running += 1
         else:
             self.others += 1
-        self.held_mb = max(self.held_mb, held_mb)
-        self.cpu_percent = max(self.cpu_percent, cpu_percent)
 
 
-def any_waits(
-    groups: Iterable[tuple[str, Together]], rules: RuleSet, psi_memory: float | None
-) -> bool:
-    """Whether a condition that has to last may hold now. `groups`: by the rule's name."""
-    return any(
-        rule is not None and _waits(rule, group, psi_memory)
-        for rule, group in ((rules.named(name), group) for name, group in groups)
-    )
-
-
-def any_may_act(
-    groups: Iterable[tuple[str, Together]],
-    rules: RuleSet,
-    available_mb: float,
-    psi_memory: float | None,
-) -> bool:
-    """Whether a rule could act on one of them, however long its conditions have held."""
-    return any(
-        rule is not None and _may_act(rule, group, available_mb, psi_memory)
-        for rule, group in ((rules.named(name), group) for name, group in groups)
-    )
-
-
-def _waits(rule: Rule, group: Together, psi_memory: float | None) -> bool:
+def waits(rule: Rule, group: Together, psi_memory: float | None) -> bool:
+    """Whether a condition that has to last may hold now."""
     when = rule.when
     if when is None:
         return False
@@ -68,6 +43,7 @@ def _waits(rule: Rule, group: Together, psi_memory: float | None) -> bool:
             and group.cpu_percent > when.cpu.above
         )
         or (when.exited is not None and duration_ns(when.exited) > 0 and group.others > 0)
+        or (when.unhealthy is not None and duration_ns(when.unhealthy) > 0 and group.running > 0)
         or (
             when.pressure is not None
             and duration_ns(when.pressure.lasting) > 0
@@ -77,7 +53,8 @@ def _waits(rule: Rule, group: Together, psi_memory: float | None) -> bool:
     )
 
 
-def _may_act(rule: Rule, group: Together, available_mb: float, psi_memory: float | None) -> bool:
+def may_act(rule: Rule, group: Together, available_mb: float, psi_memory: float | None) -> bool:
+    """Whether the rule could act on one of them, however long its conditions have held."""
     if rule.keep is not None and group.running <= rule.keep:
         return False
     when = rule.when
@@ -87,7 +64,6 @@ def _may_act(rule: Rule, group: Together, available_mb: float, psi_memory: float
         return False
     return not (
         when.idle is not None
-        or when.unhealthy is not None
         or (when.held_mb is not None and group.held_mb < when.held_mb - _ROUNDING)
         or (when.available_mb is not None and available_mb > when.available_mb + _ROUNDING)
         or (when.cpu is not None and group.cpu_percent <= when.cpu.above)
@@ -95,4 +71,15 @@ def _may_act(rule: Rule, group: Together, available_mb: float, psi_memory: float
         or (
             when.pressure is not None and (psi_memory is None or psi_memory <= when.pressure.memory)
         )
+    )
+
+
+def times_cpu_alone(rule: Rule) -> bool:
+    """Whether nothing else of the rule has to last for a time."""
+    when = rule.when
+    return when is None or (
+        when.idle is None
+        and when.unhealthy is None
+        and (when.exited is None or not duration_ns(when.exited))
+        and (when.pressure is None or not duration_ns(when.pressure.lasting))
     )

@@ -7,20 +7,28 @@ others it is told what would have gone, when, and what that would have given bac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.model.container import ContainerKey
-from agent.model.past import PastDecision, PastPass, PastTick
+from agent.model.past import (
+    PastContainer,
+    PastDecision,
+    PastPass,
+    PastRow,
+    PastState,
+    PastTick,
+)
 from agent.model.removal import BUILT_IN_NAMES, Action, Decision, Reason, is_away
+from agent.policy import original
+from agent.policy.original import RulesInForce
 from agent.policy.reclaim import BY_HAND
 from agent.policy.replay import Redecider
+from agent.policy.replay_match import PATIENCE_MS, DecidedKey, Unrecorded, key_of
 from agent.policy.rules import RuleSet
 
 MOST_SHOWN = 1000
 """Of differences and of actions; beyond these they are counted."""
-_PATIENCE_MS = 180_000
-"""So long a decision may be under way before its row is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +69,14 @@ class Replayed:
     """The first tick, and the last."""
     to_ms: int | None = None
     ticks: int = 0
+    seen_since_ms: int | None = None
+    """The first tick that has a container."""
     claims_since_ms: int | None = None
     """From when on rows say which rule claims; before, only the built-in set's tiers are known."""
+    states_since_ms: int | None = None
+    """From when on each container's state, start and health are stored."""
+    rules_since_ms: int | None = None
+    """From when on the rules of then are stored; before, those of the settings are taken."""
     recorded: int = 0
     reproduced: int = 0
     not_of_rules: int = 0
@@ -76,15 +90,12 @@ class Replayed:
     most_given_back_ms: int | None = None
 
 
-_Key = tuple[str, str, str]
-"""Engine, short id and action."""
-
-
 class _Span:
-    """What both ways of replaying count."""
+    """What both ways of replaying do."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: RuleSet, longest_gap_ns: int, *, as_claimed: bool) -> None:
         self.result = Replayed()
+        self._again = Redecider(rules, longest_gap_ns, as_claimed=as_claimed)
 
     def _note(self, tick: PastTick) -> None:
         found = self.result
@@ -92,22 +103,34 @@ class _Span:
             found.from_ms = tick.timestamp_ms
         found.to_ms = tick.timestamp_ms
         found.ticks += 1
+        if found.seen_since_ms is None and tick.rows:
+            found.seen_since_ms = tick.timestamp_ms
         if found.claims_since_ms is None and any(one.rule for one in tick.containers):
             found.claims_since_ms = tick.timestamp_ms
+
+    def state(self, one: PastState) -> None:
+        """What seldom changes of a container, from then on."""
+        if self.result.states_since_ms is None:
+            self.result.states_since_ms = one.timestamp_ms
+        self._again.state(one)
+
+    @property
+    def lacks_states(self) -> bool:
+        """Whether of some container no state was stored: its figures had to tell."""
+        return self._again.lacks_states
 
 
 class Comparison(_Span):
     """Under the rules of then."""
 
     def __init__(self, rules: RuleSet, longest_gap_ns: int) -> None:
-        super().__init__()
+        super().__init__(rules, longest_gap_ns, as_claimed=True)
         self._rules = rules
-        self._again = Redecider(rules, longest_gap_ns, as_claimed=True)
-        self._open: dict[_Key, tuple[int, Decision]] = {}
+        self.used = [rules]
+        """All that decided, the first ones first."""
+        self._waiting = Unrecorded()
         """Decided here, and no row of it yet."""
-        self._met: set[_Key] = set()
-        """Decided in both, and still to be done: what failed or is withheld."""
-        self._present: frozenset[tuple[str, str]] = frozenset()
+        self._rows: Sequence[PastRow] = ()
         self._tick_ms = 0
         self._is_doubtful = False
 
@@ -115,13 +138,24 @@ class Comparison(_Span):
         self._note(tick)
         due = self._again.tick(tick)
         self._tick_ms = tick.timestamp_ms
-        self._is_doubtful = tick.disputed is None
-        self._present = frozenset((one.engine, one.container_id) for one in tick.containers)
-        self._decided(due, tick.timestamp_ms)
-        if tick.engine_answered:
-            keys = {_key(one) for one in due}
-            self._met &= keys
+        self._is_doubtful = tick.disputed is None and not self._again.knows_states
+        self._rows = tick.rows
+        if due:
+            self._decided(due, tick.timestamp_ms)
+        if tick.engine_answered and self._waiting.any:
+            keys = {key_of(one) for one in due}
+            self._waiting.seen(keys, tick.timestamp_ms)
             self._give_up(keys, tick.timestamp_ms)
+
+    def rules(self, one: RulesInForce) -> None:
+        """Others decided from then on; the first ones, before the span, for all of it."""
+        if self.result.rules_since_ms is None:
+            self.result.rules_since_ms = one.timestamp_ms
+        self._rules = original.rule_set(one.settings)
+        if not self.result.ticks:
+            self.used.clear()
+        self.used.append(self._rules)
+        self._again.use(self._rules)
 
     def host_pass(self, one: PastPass) -> None:
         self._decided(self._again.host_pass(one), one.timestamp_ms)
@@ -135,14 +169,15 @@ class Comparison(_Span):
         else:
             found.recorded += 1
             key = (row.engine, row.container_id, row.action)
-            _, decision = self._open.pop(key, (0, None))
-            if decision is None and key not in self._met:
-                self._differ(row, self._why_missing(row))
-            elif decision is not None and row.rule not in ("", decision.rule):
-                self._differ(row, f'the rule "{decision.rule}" decides it now')
-            else:
+            decision = self._waiting.take(key, row.rule)
+            is_same = decision is not None and row.rule in ("", decision.rule)
+            if is_same or self._waiting.is_met(key):
                 found.reproduced += 1
-                self._met.add(key)
+                self._waiting.meet(key)
+            elif decision is None:
+                self._differ(row, self._why_missing(row))
+            else:
+                self._differ(row, f'the rule "{decision.rule}" decides it now')
         self._again.was_done(row)
 
     def finish(self) -> Replayed:
@@ -151,30 +186,28 @@ class Comparison(_Span):
         return self.result
 
     def _decided(self, due: Iterable[Decision], at_ms: int) -> None:
-        for one in due:
-            key = _key(one)
-            if key not in self._met and key not in self._open and not self._is_doubtful:
-                self._open[key] = (at_ms, one)
+        if not self._is_doubtful:
+            self._waiting.decided(due, at_ms)
 
-    def _give_up(self, still: set[_Key], now_ms: int) -> None:
+    def _give_up(self, still: set[DecidedKey], now_ms: int) -> None:
         """What has been decided here for longer than anything is under way, and has no row."""
-        for key, (at_ms, one) in tuple(self._open.items()):
-            if now_ms - at_ms < _PATIENCE_MS:
+        for key, (at_ms, one) in self._waiting.first.items():
+            if now_ms - at_ms < PATIENCE_MS:
                 continue
             if at_ms == self.result.from_ms and key in still and one.rule not in BUILT_IN_NAMES:
                 # A rule acts once: it had acted before the span, or a row of it would be here.
-                del self._open[key]
+                self._waiting.give_up(key)
                 self._again.done_before(one, at_ms)
                 continue
             if key in still:
                 reason = "nothing was recorded while the rules go on to decide it"
-            elif key[:2] not in self._present:
+            elif key[:2] not in self._present():
                 reason = "it went by itself before anything was recorded"
             else:
                 reason = "the rules decide it for a moment only, and nothing was recorded"
-            del self._open[key]
+            self._waiting.give_up(key)
             if key in still:
-                self._met.add(key)
+                self._waiting.meet(key)
             self._add(
                 Difference(
                     at_ms,
@@ -187,6 +220,12 @@ class Comparison(_Span):
                     "by another: the history does not tell these)",
                 )
             )
+
+    def _present(self) -> frozenset[tuple[str, str]]:
+        """Engine and short id of all that the last tick had."""
+        return frozenset(
+            (one.engine, one.container_id) for one in map(PastContainer._make, self._rows)
+        )
 
     def _why_missing(self, row: PastDecision) -> str:
         if row.rule and self._rules.named(row.rule) is None:
@@ -226,8 +265,7 @@ class Simulation(_Span):
     """Under other rules."""
 
     def __init__(self, rules: RuleSet, longest_gap_ns: int) -> None:
-        super().__init__()
-        self._again = Redecider(rules, longest_gap_ns, as_claimed=False)
+        super().__init__(rules, longest_gap_ns, as_claimed=False)
         self._place: dict[tuple[str, str], int] = {}
         """Of what would have gone: its place among the actions."""
 
@@ -239,9 +277,13 @@ class Simulation(_Span):
             self.result.most_given_back_mb = round(given_mb, 1)
             self.result.most_given_back_ms = tick.timestamp_ms
         # Where the engine was away, or the witnesses disagreed of nobody knows whom: nothing.
-        if due and tick.engine_answered and tick.disputed is not None:
+        knows_disputed = tick.disputed is not None or self._again.knows_states
+        if due and tick.engine_answered and knows_disputed:
             governed = {(one.engine, one.container_id): one.governed for one in tick.containers}
             self._act(due, tick.timestamp_ms, governed)
+
+    def rules(self, one: RulesInForce) -> None:
+        """Those of then: nothing for others."""
 
     def host_pass(self, one: PastPass) -> None:
         """Its containers are those of the rules of then: nothing for others."""
@@ -293,7 +335,3 @@ def _removed(one: WouldAct, at_ms: int) -> WouldAct:
         one.unsure,
         at_ms,
     )
-
-
-def _key(one: Decision) -> _Key:
-    return (one.engine, one.container_id, str(one.action))

@@ -47,6 +47,25 @@ class Timers:
     def since(self) -> Mapping[Key, int]:
         return {key: timer.since_ns for key, timer in self._timers.items()}
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is timed."""
+        return bool(self._timers)
+
+    def is_ripe(self, level: str, lasting_ns: int, now_ns: int) -> bool:
+        """Whether a level has held for so long on any container."""
+        return not lasting_ns or any(
+            key[1] == level and now_ns - timer.since_ns >= lasting_ns
+            for key, timer in self._timers.items()
+        )
+
+    def still(self, holding: Mapping[Key, bool | None], now_ns: int) -> None:
+        """The same holds as at the look before, and did at every one in between, none of which came
+        late."""
+        for key, holds in holding.items():
+            if holds and (timer := self._timers.get(key)) is not None:
+                self._timers[key] = Timer(timer.since_ns, now_ns)
+
     def seen(
         self,
         holding: Mapping[Key, bool | None],

@@ -6,23 +6,72 @@ database, and the next tick, of this run or the next, stores them.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from agent.errors import StoreError
+from agent.errors import AgentError, StoreError
 from agent.model.removal import RemovalPass
 from agent.util import files
+from agent.util.flock import open_lock_file, try_flock
 
 log = logging.getLogger(__name__)
 
 _PREFIX = "applied-"
 _SUFFIX = ".json"
 _MAX_BYTES = 16 << 20
+_LOCK = "policy-apply.lock"
+_TRIES = 10
+_PAUSE_S = 0.02
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """One at a time: a second one has to see what the first one did, and the agent leaves
+    containers to it for as long. Raises AgentError where another is at work."""
+    try:
+        lock = open_lock_file(directory / _LOCK, os.O_RDWR | os.O_CREAT)
+    except FileNotFoundError as error:
+        raise AgentError(
+            f"There is no history in {directory}.", "Start the agent first: sudo agent start"
+        ) from error
+    try:
+        if not _taken(lock):
+            raise AgentError(
+                "Another `agent policy apply` is at work.", "Apply the plan once that has ended."
+            )
+        yield
+    finally:
+        os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    """Whether we have it now. The agent's look whether anybody has takes a moment of it too."""
+    for _ in range(_TRIES):
+        if try_flock(lock, fcntl.LOCK_EX):
+            return True
+        time.sleep(_PAUSE_S)
+    return try_flock(lock, fcntl.LOCK_EX)
+
+
+def is_at_work(directory: Path) -> bool:
+    """Whether somebody is between looking and leaving what was done. Where that cannot be told
+    nobody is: what was done is found when it is left."""
+    try:
+        lock = open_lock_file(directory / _LOCK, os.O_RDWR)
+    except (OSError, AgentError):
+        return False
+    try:
+        return not try_flock(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
 
 
 def leave(directory: Path, done: RemovalPass) -> Path:

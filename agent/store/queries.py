@@ -299,10 +299,11 @@ class History:
         with _explained(self._path):
             return policy_state.read(self._database)
 
-    def past(self, from_ms: int, to_ms: int) -> Iterator[past.Event]:
-        """All of the span in the order of time, one tick's rows at a time, for `policy replay`."""
+    def past(self, from_ms: int, to_ms: int, *, images: bool) -> Iterator[past.Event]:
+        """All of the span in the order of time, one tick's rows at a time, for `policy replay`;
+        containers' images where they are asked for."""
         with _explained(self._path):
-            yield from past.events(self._database, from_ms, to_ms)
+            yield from past.events(self._database, from_ms, to_ms, images=images)
 
     def host_over(self, from_ms: int, to_ms: int, step_ms: int) -> tuple[HostPart, ...]:
         """The host from buckets, in parts of `step_ms`; those without ticks are left out."""

@@ -36,7 +36,9 @@ from agent.store.kept import KeptState
 from agent.store.retention import ClockWatch, Pruner
 from agent.store.rollups import Roller
 from agent.store.state import StoreState
+from agent.store.state_rows import StateRows
 from agent.store.tables import DeletionRow
+from agent.store.verification import Verification
 from agent.store.watch import Change
 
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ log = logging.getLogger(__name__)
 
 _OWED_PASSES = 1000
 """Passes kept in memory while they cannot be stored."""
-
-_VERIFY_PAUSE_NS = 600 * 10**9
 
 T = TypeVar("T")
 
@@ -65,9 +65,10 @@ class Store:
         self._database: peewee.SqliteDatabase | None = None
         self._pruner: Pruner | None = None
         self._roller: Roller | None = None
+        self._states = StateRows()
         self._seen = watch.fingerprint(path)
         """The files as our last write left them."""
-        self._verified_ns: int | None = None
+        self._verification = Verification(path, clock)
         self._stale = False
         """Whether the connection has to be made again before the next write."""
         self._clock_watch = ClockWatch(clock.wall_ns(), clock.boot_ns())
@@ -150,6 +151,7 @@ class Store:
             for model, values in rows.of_tick(record, timestamp_ms):
                 insert_many(connection, model, values)
             policy_state.write(connection, record.policy_state)
+            self._states.write(connection, record.states, timestamp_ms)
 
         with self._lock:
             if self._clock_watch.look(self._clock.wall_ns(), self._clock.boot_ns()):
@@ -182,6 +184,7 @@ class Store:
         def insert(connection: sqlite3.Connection, timestamp_ms: int) -> None:
             for model, values in rows.of_host_pass(one, timestamp_ms):
                 insert_many(connection, model, values)
+            self._states.write(connection, one.states, timestamp_ms)
 
         with self._lock:
             self._write(wall_ns, insert)
@@ -214,6 +217,7 @@ class Store:
             raise self._failed(error) from error
         self._last_ms = timestamp_ms
         self._owed.clear()
+        self._states.committed()
         for one in self.kept:
             one.written()
         self._worked()
@@ -270,7 +274,8 @@ class Store:
         else:
             if watch.log_was_written(self._seen, now):
                 watch.rebuild_index(self._path, self._seen)
-            self._verify()
+            database = self._seen.database
+            self._verification.run(self._opened(), database.size if database else None)
 
     def _let_go(self, change: Change) -> None:
         """The file at the path is not the one that is open: keep the log it left, begin again."""
@@ -280,29 +285,6 @@ class Store:
         if change is Change.REPLACED and watch.log_is_stale(self._path, self._seen):
             kept = files.quarantine(self._path, self._clock.wall_ns(), log_only=True)
         log.warning("database=%s path=%s log_kept_as=%s", change, self._path, kept)
-
-    def _verify(self) -> None:
-        """Somebody else wrote the file: reads all of it. Raises DamagedError.
-
-        A large one is read at most once in ten minutes, or a program that touches the file at every
-        tick would cost more than the agent.
-        """
-        now_ns = self._clock.boot_ns()
-        size = self._path.lstat().st_size
-        if size < files.HEADER_BYTES:
-            raise DamagedError("it was cut to nothing")
-        shrunk = self._seen.database is not None and size < self._seen.database.size
-        recently = self._verified_ns is not None and now_ns - self._verified_ns < _VERIFY_PAUSE_NS
-        if recently and not shrunk and size > sqlite.FULL_CHECK_BYTES:
-            return
-        self._verified_ns = now_ns
-        database = sqlite.connect_to_read(self._path)
-        try:
-            sqlite.check_pages(database)
-        finally:
-            sqlite.close(database)
-        # Pages that only the log had are no evidence of what lies under them.
-        sqlite.rows(self._opened(), "PRAGMA wal_checkpoint(PASSIVE)")
 
     def _quarantine(self, why: str) -> None:
         database, self._database = self._database, None
@@ -315,6 +297,7 @@ class Store:
             self._last_ms = max(self._last_ms, rows.newest_ms(database))
             self._pruner = Pruner(database, self._retention, wall_ns, self._clock.boot_ns())
             self._roller = Roller(database, self._clock.boot_ns)
+            self._states = StateRows()
         except failures.StorageError as error:
             sqlite.leave(database, self._path, wait=False)
             raise failures.explain(error, self._path) from error

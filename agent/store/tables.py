@@ -22,14 +22,13 @@ from agent.store.description import (
     table_name,
     values_of,
 )
+from agent.store.policy_tables import HostSample, PassRow, SampleOf, StateRow
 from agent.store.values import clean, known, mb, mb_or_none, percent, percent_or_none, process_name
 
 if TYPE_CHECKING:
     from agent.model.attribution import AttributionCounts
     from agent.model.container import ContainerTotals, ShortLivedCommand
     from agent.model.ended import EndedProcess
-    from agent.model.host import MemoryReading
-    from agent.model.host_pass import HostPass, PassContainer
     from agent.model.oom import Neighbour, OomKill
     from agent.model.record import ContainerProcessUsage, ProcessUsage, TickRecord
     from agent.model.removal import Removal, RemovalPass
@@ -43,6 +42,7 @@ __all__ = [
     "CommandOf",
     "ContainerProcess",
     "ContainerRow",
+    "ContainerStateRow",
     "ContainerStats",
     "ContainerTotal",
     "Deletion",
@@ -76,13 +76,6 @@ class PassedRemoval(NamedTuple):
     of: RemovalPass
 
 
-class SampleOf(NamedTuple):
-    """One sample of the host's memory, and the pass that rested on it."""
-
-    sample: MemoryReading
-    of: HostPass
-
-
 class CommandOf(NamedTuple):
     """One command, and the container that it ran in."""
 
@@ -99,8 +92,6 @@ _removal: Columns[PassedRemoval] = Columns()
 _checks: Columns[AttributionCounts] = Columns()
 _oom: Columns[OomKill] = Columns()
 _ended: Columns[EndedProcess] = Columns()
-_sample: Columns[SampleOf] = Columns()
-_chosen: Columns[PassContainer] = Columns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,33 +327,6 @@ class Ended(Stored):
     peak_rss_mb: float = _ended(lambda one: mb(one.peak_rss_kb))
 
 
-@dataclass(frozen=True, slots=True)
-class HostSample(Stored):
-    """One row for each second of the host's memory before a pass for its sake."""
-
-    before_ms: int = _sample(lambda one: (one.of.read_ns - one.sample.read_ns) // 10**6)
-    """How long before the pass."""
-    available_mb: float | None = _sample(lambda one: mb_or_none(one.sample.available_kb))
-    psi_memory: float | None = _sample(lambda one: one.sample.pressure)
-
-
-@dataclass(frozen=True, slots=True)
-class PassRow(Stored):
-    """One row for each container that a rule claims, in a pass for the host's sake."""
-
-    container_id: str = _chosen(lambda one: clean(one.totals.container.short_id))
-    container_name: str = _chosen(lambda one: clean(one.totals.container.name))
-    rule: str = _chosen(lambda one: clean(one.rule))
-    state: str = _chosen(lambda one: str(one.totals.container.state))
-    held_mb: float = _chosen(lambda one: mb(one.totals.held_kb))
-    cpu_percent: float | None = _chosen(
-        lambda one: percent_or_none(known(one.totals.cpu_percent)), "cpu_usage"
-    )
-    disputed: bool = _chosen(lambda one: one.disputed)
-    decision: str = _chosen(lambda one: clean(one.decision))
-    """Of the row in `deletions`; "" where none was made on it."""
-
-
 Metrics = model_of(TickRow, "metrics")
 ContainerStats = model_of(ContainerProcess, "container_stats")
 ProcessStats = model_of(HostProcess, "process_stats")
@@ -374,6 +338,7 @@ OomKillRow = model_of(OomKilled, "oom_kills")
 EndedRow = model_of(Ended, "ended_processes")
 HostSampleRow = model_of(HostSample, "host_samples")
 PassContainerRow = model_of(PassRow, "pass_containers")
+ContainerStateRow = model_of(StateRow, "container_states")
 
 RAW_TABLES: tuple[type[Row], ...] = (ProcessStats, ContainerStats, ShortLivedRow, EndedRow)
 """Rows a process: many, and kept for hours."""
@@ -386,6 +351,7 @@ HISTORY_TABLES: tuple[type[Row], ...] = (
     OomKillRow,
     HostSampleRow,
     PassContainerRow,
+    ContainerStateRow,
 )
 """Rows a tick, a container or a removal: few, and kept for weeks."""
 

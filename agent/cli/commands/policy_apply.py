@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,14 +25,12 @@ from agent.policy.reclaim import Reclaim
 from agent.sources.host_metrics import available_kb
 from agent.store import handover
 from agent.util import streams
-from agent.util.flock import open_lock_file, try_flock
 from agent.util.terminal import Say, printable
 
 _MAX_BYTES = 16 << 20
 _WAIT_S = 180.0
 _END_S = 10.0
 """Beside their grace, for what was begun when a signal says stop."""
-_LOCK = "policy-apply.lock"
 
 
 def apply(config: Config, file: Path, *, as_json: bool) -> int:
@@ -51,7 +46,7 @@ def apply(config: Config, file: Path, *, as_json: bool) -> int:
             "Arm it where that is over: sudo agent policy arm",
         )
     plan = read_plan(file)
-    with _alone(Path(config.paths.database).parent):
+    with handover.alone(Path(config.paths.database).parent):
         return _apply(config, plan, as_json=as_json)
 
 
@@ -111,28 +106,6 @@ def read_plan(file: Path) -> plans.Plan:
     if not plans.is_whole(plan):
         raise AgentError(f"{file} is not the plan that its id says: it was changed.", hint)
     return plan
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """One at a time: a second one has to see what the first one did.
-
-    Raises AgentError where another is at work.
-    """
-    try:
-        lock = open_lock_file(directory / _LOCK, os.O_RDWR | os.O_CREAT)
-    except FileNotFoundError as error:
-        raise AgentError(
-            f"There is no history in {directory}.", "Start the agent first: sudo agent start"
-        ) from error
-    try:
-        if not try_flock(lock, fcntl.LOCK_EX):
-            raise AgentError(
-                "Another `agent policy apply` is at work.", "Apply the plan once that has ended."
-            )
-        yield
-    finally:
-        os.close(lock)
 
 
 def _carry_out(config: Config, seen: Look, holding: Sequence[Decision]) -> RemovalPass:

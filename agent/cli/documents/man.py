@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from agent import __version__, errors
+from agent.cli.commands.control import NOT_RUNNING
 from agent.cli.documents.tree import CommandPage, Parameter
 from agent.config import DEFAULT_CONFIG, Config
 
@@ -77,6 +78,9 @@ def _exit_status() -> list[str]:
         about = (kind.__doc__ or "").split("\n")[0].split(":")[0].rstrip(".")
         if kind is errors.AgentError:
             about = "It could not be done"
+        if status == NOT_RUNNING:
+            # As 1.0 had it, and as a service's status has it: two meanings of one number.
+            about += "; of `agent status` and `agent reload` also: no agent runs"
         lines += [".TP", f".B {status}", _line(f"{about}.")]
     return [*lines, ".PP", "Each is one sentence on standard error, with the remedy."]
 

@@ -16,11 +16,23 @@ def replayed_text(found: Replayed, limits: Sequence[str], *, others: bool) -> st
 
 def _lines(found: Replayed, limits: Sequence[str], *, others: bool) -> Iterator[str]:
     yield f"{found.ticks} ticks, {_at(found.from_ms)} to {_at(found.to_ms)}."
-    if not others and found.claims_since_ms != found.from_ms:
-        known = "none of them" if found.claims_since_ms is None else _at(found.claims_since_ms)
-        yield f"Which rule claims a container is stored from: {known}."
+    yield from _known_since(found, others=others)
     yield from map(printable, limits)
     yield from _actions(found) if others else _differences(found)
+
+
+def _known_since(found: Replayed, *, others: bool) -> Iterator[str]:
+    """What the first ticks of the span do not have."""
+    if (seen_ms := found.seen_since_ms) is None:
+        return
+    stored = [("In which state each container is, and since when,", found.states_since_ms)]
+    if not others:
+        stored.append(("Which rule claims a container", found.claims_since_ms))
+        stored.append(("By which rules it was decided", found.rules_since_ms))
+    for what, since_ms in stored:
+        if since_ms is None or since_ms > seen_ms:
+            known = "none of them" if since_ms is None else _at(since_ms)
+            yield f"{what} is stored from: {known}."
 
 
 def _differences(found: Replayed) -> Iterator[str]:

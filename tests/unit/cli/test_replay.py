@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,6 +179,35 @@ def test_a_pass_that_holds_the_limit_between_two_ticks_is_reproduced(replays: Re
     found = replays.found()
     assert found["differences"] == []
     assert (found["recorded"], found["reproduced"]) == (9, 9)
+
+
+def test_decisions_are_made_by_the_rules_of_then_whatever_the_file_says_now(
+    replays: Replays,
+) -> None:
+    jobs(replays.host)
+    replays.run("", [MATCH | {"keep": 1, "action": "stop"}], 90)
+    found = replays.found()
+    assert found["differences"] == []
+    assert found["recorded"] == found["reproduced"] == 2
+    assert found["rules_since_ms"] <= found["from_ms"]
+    assert "stored from" not in replays()[1]
+
+
+def test_the_output_says_since_when_it_can_tell(replays: Replays) -> None:
+    jobs(replays.host)
+    replays.run(JOBS + "keep = 5\n", [MATCH | {"keep": 5}], 90)
+    ticks = replays.host.rows("SELECT timestamp FROM metrics ORDER BY id")
+    with closing(sqlite3.connect(replays.host.directory / "data/metrics.db")) as connection:
+        connection.execute("UPDATE container_states SET timestamp = ?", ticks[2])
+        connection.execute("DELETE FROM policy_rules")
+        connection.commit()
+    found = replays.found()
+    assert (found["from_ms"], found["states_since_ms"]) == (*ticks[0], *ticks[2])
+    assert found["rules_since_ms"] is None
+    text = replays()[1]
+    since = datetime.fromtimestamp(ticks[2][0] // 1000).astimezone().isoformat(" ")
+    assert f"In which state each container is, and since when, is stored from: {since}." in text
+    assert "By which rules it was decided is stored from: none of them." in text
 
 
 def test_other_rules_tell_what_would_have_gone_and_change_nothing(replays: Replays) -> None:

@@ -42,7 +42,7 @@ def tick(number: int, *containers: PastContainer, **changed: Any) -> PastTick:
         "psi_memory": 0.0,
         "engine_answered": True,
         "disputed": frozenset(),
-        "containers": containers,
+        "rows": containers,
     }
     return PastTick(**{**values, **changed})
 

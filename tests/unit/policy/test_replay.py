@@ -12,8 +12,8 @@ from agent.model.container import ContainerKey, ContainerState
 from agent.model.past import PastDecision, PastTick
 from agent.policy import decide
 from agent.policy.conditions import HostMoment
-from agent.policy.replay import limits
-from agent.policy.replay_quiet import Together, any_may_act
+from agent.policy.replay_limits import limits
+from agent.policy.replay_quiet import Together, may_act
 from agent.policy.rules import RuleSet
 from tests.unit.policy.containers import container, totals
 from tests.unit.policy.past import compared, decision, row, simulated, tick
@@ -95,6 +95,35 @@ def test_a_failed_removal_is_decided_again_and_each_of_its_rows_is_reproduced() 
     assert (found.recorded, found.reproduced, found.differences) == (2, 2, [])
 
 
+def test_what_was_decided_again_before_its_row_has_two_rows() -> None:
+    """It was gone by the second time, or ended between two looks: the look had it still."""
+    pair = (row(1, 10), row(2, 20))
+    ends = rule(name="ended", when={"exited": "0s"}, action="remove")
+    left = [row(1, 10), row(2, 0, processes=0, rule="ended")]
+    for second, again in ((pair, "mine"), (left, "ended")):
+        events: list[PastTick | PastDecision] = [tick(0, *pair), tick(1, *second)]
+        events += [decision(1, 2), tick(2, row(1, 10))]
+        events.append(decision(2, 2, outcome="gone", rule=again))
+        found = compared(events, KEEPS, ends)
+        assert (found.recorded, found.reproduced, found.differences) == (2, 2, [])
+
+
+def test_what_a_killed_agent_had_begun_has_a_row_of_the_next_one_s_rule_alone() -> None:
+    ends = rule(name="ended", when={"exited": "0s"}, action="remove")
+    left = row(2, 0, processes=0, rule="ended")
+    seen = [tick(0, row(1, 10), row(2, 20)), tick(1, row(1, 10), left)]
+    found = compared([*seen, decision(1, 2, rule="ended")], KEEPS, ends)
+    assert (found.recorded, found.reproduced, found.differences) == (1, 1, [])
+
+
+def test_a_second_row_of_what_was_decided_once_is_none_of_it() -> None:
+    pair = (row(1, 10), row(2, 20))
+    first: list[PastTick | PastDecision] = [tick(0, *pair), decision(0, 2)]
+    found = compared([*first, tick(1, row(1, 10)), decision(1, 2, outcome="gone")], KEEPS)
+    assert (found.recorded, found.reproduced) == (2, 1)
+    assert [one.recorded for one in found.differences] == [True]
+
+
 def test_a_condition_that_must_last_counts_over_ticks_and_not_over_a_gap() -> None:
     busy = rule(when={"cpu": {"above": 50, "for": "1m"}}, action="remove")
     hot = row(1, cpu_percent=90.0, rule=None, governed=0)
@@ -174,8 +203,10 @@ def test_a_tick_that_is_passed_over_would_have_decided_nothing(
         state = ContainerState.RUNNING if runs else ContainerState.EXITED
         made = totals(container(number, state=state), held_mb=held_mb, cpu=cpu)
         everyone.append(replace(made, governed=True, rule="mine"))
-        group.add(runs, held_mb, cpu)
-    if not any_may_act([("mine", group)], RuleSet((one,)), mb, 10.0):
+        group.count(runs)
+        group.held_mb = max(group.held_mb, held_mb)
+        group.cpu_percent = max(group.cpu_percent, cpu)
+    if not may_act(one, group, mb, 10.0):
         now = HostMoment(now_ns=10**12, available_kb=mb * 1024, pressure=10.0)
         nobody: frozenset[ContainerKey] = frozenset()
         standings = decide.standings(everyone, nobody, RuleSet((one,)), now)

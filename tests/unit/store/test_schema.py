@@ -12,7 +12,7 @@ from peewee import SqliteDatabase
 from playhouse.migrations import Runner
 
 from agent.errors import StoreError
-from agent.store import counters, outbox, proof_state
+from agent.store import counters, outbox, proof_state, rules_in_force
 from agent.store import database as sqlite
 from agent.store.rollup_tables import promised
 from agent.store.tables import ALL_TABLES, columns, table_name
@@ -50,7 +50,8 @@ DOCUMENTED = {
         peak_rss_mb engine""",
     "host_samples": "before_ms available_mb psi_memory",
     "pass_containers": """container_id container_name rule state held_mb cpu_usage disputed
-        decision""",
+        decision engine""",
+    "container_states": "engine container_id state health created started disputed",
     "attribution_checks": """agree conflict unverified added strayed moved dropped events_lost
         events_corrected events_late events_missed""",
 }
@@ -68,7 +69,7 @@ TEXT = {
     *("image", "tier", "held_basis", "decision", "reason", "outcome", "error"),
     *("parent_name", "cgroup", "cause", "limit_cgroup", "limit_container", "trigger_name"),
     *("trigger_container", "grower_name", "grower_container", "beside", "witnesses"),
-    *("action", "rule", "engine", "pod", "state"),
+    *("action", "rule", "engine", "pod", "state", "health"),
 }
 
 
@@ -102,7 +103,7 @@ def test_the_models_say_what_the_migrations_made(path: Path) -> None:
                 assert bool(info[field.column_name][3]) == (not field.null), field
     made = {row[0] for row in ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
     others = {*promised(), "sqlite_sequence", "schema_migration", "policy_state", *counters.TABLES}
-    others |= {*outbox.TABLES, *proof_state.TABLES}
+    others |= {*outbox.TABLES, *proof_state.TABLES, rules_in_force.TABLE}
     assert made == {table_name(model) for model in ALL_TABLES} | others
 
 
@@ -146,6 +147,7 @@ READERS = {
     },
     "deletions_timestamp": "SELECT * FROM deletions WHERE timestamp > 1 ORDER BY timestamp",
     "host_samples_timestamp": "SELECT * FROM host_samples WHERE timestamp > 1",
+    "container_states_timestamp": "SELECT * FROM container_states WHERE timestamp > 1",
     "pass_containers_timestamp": "SELECT * FROM pass_containers WHERE timestamp > 1",
     "short_lived_timestamp": "SELECT * FROM short_lived WHERE timestamp > 1",
     "oom_kills_timestamp": "SELECT * FROM oom_kills WHERE timestamp > 1",

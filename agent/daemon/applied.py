@@ -1,0 +1,48 @@
+"""What a person applies beside the ticks: taken up for the history, and left alone meanwhile.
+
+A tick looks, decides and acts while `agent policy apply` may do the same. What that has begun or
+done since the tick began is not in the tick's look, or not yet in what its rules remember.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.model.removal import Decision, RemovalPass
+from agent.store import handover
+
+log = logging.getLogger(__name__)
+
+
+class Applied:
+    """The files and the lock beside one database."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._was_at_work = False
+
+    def take(self) -> Sequence[RemovalPass]:
+        """All that was done since the last call, each once."""
+        return handover.take(self._directory)
+
+    def leaves(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+        """Those that are for a tick to carry out now. All wait for the next one while somebody is
+        applying a plan; so do those on containers of a plan that ended since the tick began."""
+        if not decisions:
+            return ()
+        # In this order: who ends in between has left its file by then.
+        at_work = handover.is_at_work(self._directory)
+        if at_work != self._was_at_work:
+            self._was_at_work = at_work
+            if at_work:
+                log.info("decisions=%d outcome=wait cause=apply", len(decisions))
+        if at_work:
+            return ()
+        done = {
+            removal.decision.container
+            for one in handover.waiting(self._directory)
+            for removal in one.removals
+        }
+        return tuple(one for one in decisions if one.container not in done)
