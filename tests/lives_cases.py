@@ -138,9 +138,8 @@ class LivesCases:
             if one["timestamp"] > before
         )
         print(f"\ncpu_usage {cpu}, cpu_unexplained {unexplained}")
-        print(
-            f"the second life's {spent:.2f} s, {stored_by_then:.2f} by the last row, stored {stored:.2f}"
-        )
+        print(f"the second life's {spent:.2f} s, by the last row {stored_by_then:.2f},")
+        print(f"stored {stored:.2f}")
         # The rest of the first life is in it too, where BPF tells of that.
         assert stored >= 0.8 * stored_by_then > 0
         if self.has_bpf:
