@@ -203,9 +203,29 @@ def _roles(connection: CentreConnection, superuser: bool) -> str:
     if schema.AGENT not in there:
         connection.run(f"CREATE ROLE {schema.AGENT} LOGIN {plain} NOINHERIT")
         password = _set_password(connection)
-    if not superuser:
+    if not superuser and not _may_be_owner(connection):
         connection.run(f"GRANT {schema.OWNER} TO current_user")
     return password
+
+
+def _may_be_owner(connection: CentreConnection) -> bool:
+    """Whether the administrator may act as the owner already, False where it may become one.
+
+    From PostgreSQL 16 on only who made a role, or was given it with the right to, may grant it.
+    """
+    if int(connection.value("SHOW server_version_num")) < 160000:
+        return False
+    acts, grants, who = connection.rows(
+        "SELECT pg_has_role(%s, 'SET'), pg_has_role(%s, 'MEMBER WITH ADMIN OPTION'),"
+        " quote_ident(current_user)",
+        (schema.OWNER, schema.OWNER),
+    )[0]
+    if not acts and not grants:
+        raise FleetError(
+            f"The role {schema.OWNER} was made by another administrator of this server.",
+            f"As that one or as a superuser: GRANT {schema.OWNER} TO {who}.",
+        )
+    return bool(acts)
 
 
 def _set_password(connection: CentreConnection) -> str:

@@ -321,7 +321,10 @@ def test_both_languages_ask_the_same(reader: psycopg.Connection[Any], fleet: Fle
         if title in ("Retraso", "Lista de Equipos"):  # they have ages in them
             assert len(mine) == len(theirs)
         else:
-            assert [tuple(map(_word, row)) for row in mine] == theirs, title
+            assert bool(mine) == bool(theirs), title
+            # The server adds up in whatever order its rows come.
+            if mine:
+                close([tuple(map(_word, row)) for row in mine], theirs)
 
 
 def _word(value: Any) -> Any:
