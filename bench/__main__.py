@@ -19,12 +19,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import agent_cost, containers, processes, trace_rate
+from bench import agent_cost, containers, probe_cost, processes, trace_rate
 from bench.machine import in_words, machine
 from bench.measure import IncompleteError, Row
 from tests.agent_process import agent_command
 
-SECTIONS = "acefdghb"
+SECTIONS = "acefdpghb"
 
 
 def main() -> int:
@@ -70,6 +70,7 @@ def main() -> int:
                 3 if quick else 10,
             )
         ],
+        "p": [partial(probe_cost.measure_probes, 200 if quick else 2000, 3 if quick else 7)],
         "e": [partial(agent_cost.measure_cost, command, 10 if quick else words.seconds)],
         "f": [
             partial(

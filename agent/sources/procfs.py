@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.clock import BOOT_OFFSET_NS
 
@@ -21,11 +21,14 @@ _READ_BYTES = 1 << 16
 PATH_MAX = 4096
 """include/uapi/linux/limits.h, with the final NUL."""
 
-_STATUS_KEYS = (b"NSpid", b"VmRSS", b"RssAnon", b"RssShmem")
+_STATUS_FIELDS = tuple(
+    (key, b"\n" + key + b":\t", len(key) + 3)
+    for key in (b"NSpid", b"VmRSS", b"RssAnon", b"RssShmem")
+)
+"""Each key, what is before its value, and the length of that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """The part of `/proc/PID/stat` that is used here."""
 
     comm: bytes
@@ -84,10 +87,10 @@ def parse_status(text: bytes) -> dict[bytes, bytes]:
     to take them all apart was an eighth of a snapshot's time.
     """
     fields: dict[bytes, bytes] = {}
-    for key in _STATUS_KEYS:
-        at = text.find(b"\n" + key + b":\t")
+    for key, before, length in _STATUS_FIELDS:
+        at = text.find(before)
         if at >= 0:
-            begin = at + len(key) + 3
+            begin = at + length
             end = text.find(b"\n", begin)
             fields[key] = text[begin:end] if end >= 0 else text[begin:]
     return fields
@@ -120,8 +123,8 @@ def parse_rollup(text: bytes) -> dict[bytes, bytes]:
 
 def kb(fields: Mapping[bytes, bytes], key: bytes) -> int:
     """A field of `status` or `smaps_rollup` in kB, 0 where it is absent (no address space)."""
-    words = fields.get(key, b"").split()
-    return int(words[0]) if words else 0
+    value = fields.get(key)
+    return int(value[: -len(" kB")]) if value else 0
 
 
 def innermost_pid(fields: Mapping[bytes, bytes]) -> tuple[int, int]:

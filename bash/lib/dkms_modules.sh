@@ -14,7 +14,7 @@ unpacked() {
 }
 
 # take_from_dkms TARGET RELEASE SOURCES: puts both modules into TARGET. 1 where DKMS has none of these
-# very sources for RELEASE. Uses the loader's MODULES, source_hash, srcversion and `aside`.
+# very sources for RELEASE. Uses the loader's MODULES, source_hash, put_in_place and `aside`.
 take_from_dkms() {
     local target=$1 release=$2 sources=$3 version name file parent
     local from=${SO1_DKMS_MODULES:-/lib/modules/$release/updates/dkms} theirs
@@ -34,9 +34,6 @@ take_from_dkms() {
             return 1
         fi
     done
-    (cd "$aside" && sha256sum -- *.ko >SHA256SUMS)
-    rm -rf -- "$target"
-    mv -T "$aside" "$target"
-    aside=
+    put_in_place "$target"
     say "took what DKMS has built for $release"
 }

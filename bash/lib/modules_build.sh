@@ -110,14 +110,19 @@ build() {
         sign "$aside/$name.ko"
     done
     rm -rf "$aside/work"
-    (cd "$aside" && sha256sum -- *.ko >SHA256SUMS)
-    sync -f "$aside"
-    rm -rf -- "$target"
-    mv -T "$aside" "$target"
-    aside=
+    put_in_place "$target"
     rm -f "$parent/failed.log"
     exec {build_lock}>&-
     say "built $target"
+}
+
+# put_in_place TARGET: what is in `aside` becomes TARGET, with checksums, on the disk before it is there.
+put_in_place() {
+    (cd "$aside" && sha256sum -- *.ko >SHA256SUMS)
+    sync -f "$aside"
+    rm -rf -- "$1"
+    mv -T "$aside" "$1"
+    aside=
 }
 
 # The first error of a build, without control characters, short enough for a sentence.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from agent.model.process import ProcessKey
 from agent.sources.bpf import records
@@ -21,6 +21,8 @@ from agent.sources.bpf.offsets import SLOT_BLOCK, SLOTS
 from agent.sources.bpf.syscall import Map
 
 _TRIES = 8
+_NEAR = 24
+"""Blocks so far apart are mapped together: one mapping costs as much as 30 blocks more in it."""
 _RELEASED = 8 * records.ProcessRecord._fields.index("released")
 _WORD = struct.Struct("=Q")
 
@@ -74,13 +76,14 @@ class ProcessTable:
         }
 
     def _blocks(self, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Each block's memory as it is now, those side by side taken together."""
+        """Each block's memory as it is now, those close together taken at once."""
         size = self._block_bytes
-        for first, count in _runs(sorted(wanted)):
+        for run in _runs(sorted(wanted)):
+            first, count = run[0], run[-1] + 1 - run[0]
             with mapped(self._slots_fd, first * size, count * size) as (memory, at):
                 raw = memory[at : at + count * size]
-            for number in range(count):
-                yield first + number, raw[number * size : (number + 1) * size]
+            for block in run:
+                yield block, raw[(block - first) * size : (block + 1 - first) * size]
 
     def _take(self, block: int, found: Iterator[tuple[int, ...]]) -> None:
         """Replaces what was known of a block; -1 stands for the records that have no slot."""
@@ -157,10 +160,13 @@ class ProcessTable:
         self._generations.close()
 
 
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where each run of numbers that follow one another begins, and how many they are."""
-    first = 0
-    for place, number in enumerate(numbers):
-        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
-            yield numbers[first], place + 1 - first
-            first = place + 1
+def _runs(blocks: Iterable[int]) -> Iterator[list[int]]:
+    """Those that are worth one mapping, of blocks in order."""
+    run: list[int] = []
+    for block in blocks:
+        if run and block - run[-1] > _NEAR:
+            yield run
+            run = []
+        run.append(block)
+    if run:
+        yield run

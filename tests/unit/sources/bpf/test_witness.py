@@ -230,7 +230,7 @@ def test_blocks_side_by_side_and_across_pages_are_each_their_own(
     witness: bpf.Witness, memory: Memory
 ) -> None:
     """The last of a block, the first of the next, one in the middle of nowhere, the last of all."""
-    pids = (SLOT_BLOCK - 1, SLOT_BLOCK, 2 * SLOT_BLOCK + 3, 9 * SLOT_BLOCK + 1, SLOTS - 1)
+    pids = (SLOT_BLOCK - 1, SLOT_BLOCK, 5 * SLOT_BLOCK + 3, 99 * SLOT_BLOCK + 1, SLOTS - 1)
     for pid in pids:
         memory.put(ProcessKey(pid, pid + 1), 10 + pid)
     assert witness.witness().cgroup_ids == {ProcessKey(pid, pid + 1): 10 + pid for pid in pids}
