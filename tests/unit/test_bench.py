@@ -71,6 +71,18 @@ def test_a_soak_becomes_a_page_and_a_plot(tmp_path: Path) -> None:
     assert len(picture.findall("{*}polyline")) == 10
 
 
+def test_a_soak_says_whether_a_budget_was_spent(tmp_path: Path) -> None:
+    run = document(samples(3))
+    for number, one in enumerate(run["samples"]):
+        one |= {"budgets": {"loss": 0.4 * number}, "ticks_over": number // 2}
+    run["totals"] |= {"arming": [[5, 0, "the budget loss is spent"]], "canary": {"error": 0.07}}
+    soak_report.write(run, tmp_path)
+    text = (tmp_path / "soak.md").read_text(encoding="utf-8")
+    assert "used of a budget: loss 80.0 %" in text
+    assert "over a budget among the last ten: 1. Canary: off by 7.0 %." in text
+    assert "Disarmed: disarmed (the budget loss is spent)." in text
+
+
 def test_a_soak_that_was_cut_off_says_so(tmp_path: Path) -> None:
     soak_report.write(document(samples(3), ended_early="the agent ended"), tmp_path)
     assert "**Ended early:** the agent ended" in (tmp_path / "soak.md").read_text(encoding="utf-8")
