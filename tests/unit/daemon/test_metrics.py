@@ -160,7 +160,7 @@ def test_a_server_whose_thread_has_ended_is_started_again(
         patch.setattr(threading, "excepthook", lambda _: None)
         metrics = Metrics.start(config(tmp_path / "metrics.db"), store)
         tick(metrics, store)
-        server = metrics._server  # noqa: SLF001 - what is to be gone
+        server = metrics._server
         assert server is not None
 
         def fail() -> float:
@@ -169,7 +169,7 @@ def test_a_server_whose_thread_has_ended_is_started_again(
         patch.setattr(server, "_pause_s", fail)
         with suppress(OSError), socket.create_connection(("127.0.0.1", metrics.port), 5):
             pass
-        server._thread.join(20)  # noqa: SLF001
+        server._thread.join(20)
         assert not server.answers
         tick(metrics, store)
         assert scrape(metrics)[("so1_ticks_total", "")] == 2
