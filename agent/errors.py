@@ -6,6 +6,10 @@ the cause, one that says the remedy, and the exit status.
 
 from __future__ import annotations
 
+import errno
+
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 
 class AgentError(Exception):
     """A failure to tell a person: `message` names the cause, `hint` the remedy."""
@@ -19,6 +23,12 @@ class AgentError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+def remedy_for(error: OSError, usual: str) -> str:
+    """The usual remedy against `error`, unless this process is short of descriptors or memory:
+    then what it wanted to use is as it should be, and to remove it would help nobody."""
+    return "" if error.errno in _SHORT else usual
 
 
 class ConfigError(AgentError):

@@ -91,10 +91,10 @@ class CanaryRuns:
 
     def _begin(self, now_ns: int) -> None:
         self._began_ns = now_ns
-        self._output = os.memfd_create("so1-canary", os.MFD_CLOEXEC)
-        self._errors = os.memfd_create("so1-canary-errors", os.MFD_CLOEXEC)
         root = str(Path(agent.__file__).parents[1])
         try:
+            self._output = os.memfd_create("so1-canary", os.MFD_CLOEXEC)
+            self._errors = os.memfd_create("so1-canary-errors", os.MFD_CLOEXEC)
             with (
                 os.fdopen(os.dup(self._output), "wb") as output,
                 os.fdopen(os.dup(self._errors), "wb") as errors,
@@ -102,14 +102,16 @@ class CanaryRuns:
                 self._process = begin(
                     self._command, stdout=output, stderr=errors, env={"PYTHONPATH": root}
                 )
-        except CommandError as error:
+        except (CommandError, OSError) as error:  # OSError: no descriptor is left
             self._let_go()
-            self._failed(str(error), now_ns)
+            why = error.strerror if isinstance(error, OSError) else None
+            self._failed(why or str(error), now_ns)
 
     def _let_go(self) -> None:
         self._process = None
-        os.close(self._output)
-        os.close(self._errors)
+        for descriptor in (self._output, self._errors):
+            if descriptor >= 0:
+                os.close(descriptor)
         self._output, self._errors = -1, -1
 
     def _ended(self, status: int, output: bytes, errors: bytes, now_ns: int) -> None:

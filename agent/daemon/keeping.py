@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from agent.daemon.lock import AGENT_LOCK, CLEANUP, holder, read_holder
+from agent.daemon.lock import AGENT_LOCK, CLEANUP, named_holder, read_holder
 from agent.errors import AgentError
 from agent.util import files
 
@@ -22,9 +22,9 @@ def ask(run_dir: Path) -> None:
     """Leaves the word for the running agent; nothing where none runs.
 
     Raises AgentError for an agent that is too old to heed it: its stop would remove what was to
-    stay.
+    stay; and where the lock's file does not name who holds it, so that nobody could be meant.
     """
-    found = holder(run_dir)
+    found = named_holder(run_dir)
     if found is None or found.role == CLEANUP:
         return
     if not found.keeps:

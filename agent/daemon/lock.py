@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agent.errors import AgentError, LockedError, PrivilegeError
+from agent.errors import AgentError, LockedError, PrivilegeError, remedy_for
 from agent.util.flock import open_lock_file, try_flock
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class AgentLock(_LockFile):
         """
         if not self._try(wait_s):
             other = read_holder(self.path)
-            who = f" (process {other.pid})" if other.pid else ""
+            who = f" (process {other.pid})" if _has_open(other.pid, self.path) else ""
             if other.role == CLEANUP:
                 raise LockedError(
                     f"An `agent cleanup` is at work{who}.", "Wait until it has ended."
@@ -210,13 +210,32 @@ def signal_agent(run_dir: Path, number: int, wait_s: float = _HOLDER_WAIT_S) -> 
             )
         if signal_holder(path, found.pid, number):
             return found.pid
-        if time.monotonic() > deadline:
-            raise AgentError(
-                "A process holds the agent's lock, and its file does not say which.",
-                f"`sudo fuser -v {path}` names it.",
-            )
-        time.sleep(_RETRY_S)
+        _wait_for_its_name(path, deadline)
     return 0
+
+
+def named_holder(run_dir: Path, wait_s: float = _HOLDER_WAIT_S) -> Holder | None:
+    """As `holder`, once what the file says is of who holds the lock now: not of the run before.
+
+    Raises AgentError where it does not name the holder within `wait_s`, and as `holder`.
+    """
+    path = run_dir / AGENT_LOCK
+    deadline = time.monotonic() + wait_s
+    while found := holder(run_dir):
+        if _has_open(found.pid, path):
+            return found
+        _wait_for_its_name(path, deadline)
+    return None
+
+
+def _wait_for_its_name(path: Path, deadline: float) -> None:
+    """A moment, in which a holder may write who it is. Raises AgentError past the deadline."""
+    if time.monotonic() > deadline:
+        raise AgentError(
+            "A process holds the agent's lock, and its file does not say which.",
+            f"`sudo fuser -v {path}` names it.",
+        )
+    time.sleep(_RETRY_S)
 
 
 def signal_holder(path: Path, pid: int, number: int) -> bool:
@@ -252,7 +271,9 @@ def _prepare_directory(directory: Path) -> None:
             f"{directory} cannot be made: {error.strerror}.", "Run it as root: `sudo agent …`."
         ) from error
     except OSError as error:
-        raise AgentError(f"{directory} cannot be used: {error.strerror}.", "Remove it.") from error
+        raise AgentError(
+            f"{directory} cannot be used: {error.strerror}.", remedy_for(error, "Remove it.")
+        ) from error
     if (
         not stat.S_ISDIR(about.st_mode)
         or about.st_uid != os.geteuid()

@@ -70,13 +70,14 @@ class Metrics:
 
     def _listen(self) -> None:
         try:
-            self._server = MetricsServer(self._settings.address, self._page.get)
+            server = MetricsServer(self._settings.address, self._page.get)
+            server.start()
         except ListenError as error:
             if not self.problem:
                 log.warning("metrics=not-listening %s", error)
             self.problem = str(error)
         else:
-            self._server.start()
+            self._server = server
             self.problem = ""
 
     def current(self) -> LastingCounters:
@@ -105,6 +106,10 @@ class Metrics:
         spent: Collection[str] = (),
     ) -> None:
         """Lets the page be that of `record` from now on."""
+        if self._server is not None and not self._server.answers:
+            log.warning("metrics=ended its thread is gone, and is started again")
+            self._server.close()
+            self._server = None
         if self._server is None:
             self._listen()
         if stored:

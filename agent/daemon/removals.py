@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from agent.actions.remover import Remover
 from agent.clock import Clock
@@ -55,6 +56,7 @@ class Removals:
         self._withheld: set[tuple[ContainerKey, str, Action]] = set()
         """The same of what was withheld since the policy was disarmed."""
         self._under_way: dict[ContainerKey, Decision] = {}
+        self._last_available_kb = 0
         self.removed_since_row = 0
         self.failed_since_row = 0
 
@@ -92,7 +94,7 @@ class Removals:
         """Takes up what has ended since the last pass."""
         late = tuple(self._remover.collect()) if self._remover is not None else ()
         if late:
-            self._ended(late, available_kb())
+            self._ended(late, self._available_kb())
         return late
 
     def take_up(self, done: Sequence[RemovalPass]) -> Sequence[Removal]:
@@ -109,7 +111,7 @@ class Removals:
 
         While the policy is `disarmed` (why) nothing is touched: what would be is recorded once.
         """
-        before_kb = available_kb()
+        before_kb = self._available_kb()
         if not disarmed:
             self._withheld.clear()
         if disarmed and self._remover is not None:
@@ -155,7 +157,7 @@ class Removals:
     def finish(self, wait_s: float, wall_ns: int) -> None:
         """Waits for what is under way; no row comes after, so the last one counts the rest."""
         if self._remover is not None and (late := tuple(self._remover.close(wait_s))):
-            self._ended(late, available_kb())
+            self._ended(late, self._available_kb())
         self.write(wall_ns, uncounted=self.removed_since_row)
 
     def write(self, wall_ns: int, uncounted: int = 0) -> None:
@@ -209,7 +211,13 @@ class Removals:
                 f" error={removal.error!r}" if removal.error else "",
             )
         if removals:
-            self._passes.append(RemovalPass(tuple(removals), before_kb, available_kb()))
+            self._passes.append(RemovalPass(tuple(removals), before_kb, self._available_kb()))
+
+    def _available_kb(self) -> int:
+        """As of now, or as last known: no row is lost because the host cannot be read."""
+        with suppress(OSError):
+            self._last_available_kb = available_kb()
+        return self._last_available_kb
 
 
 def _dry_key(decision: Decision) -> tuple[ContainerKey, str, Action]:

@@ -45,8 +45,8 @@ class Scheduler:
         after_first: Callable[[], None] = lambda: None,
     ) -> None:
         """`look` is called while it waits: a few milliseconds, every few seconds. `relieve` is
-        called where the memory's watch says so. `tick`, `hold_limit` and `relieve` may raise
-        AgentError, which costs that one call."""
+        called where the memory's watch says so. Any of the four may raise AgentError, or OSError
+        where no descriptor or memory is left, which costs that one call."""
         self._interval_ns = int(interval_s * 10**9)
         self._clock = clock
         self._stopper = stopper
@@ -83,7 +83,7 @@ class Scheduler:
                 return
             if now_ns >= news_ns:
                 self._notifier.alive()
-                self._look()
+                _logged("not-looked", self._look)
                 news_ns = now_ns + int(min(self._notifier.pause_s, NEWS_S) * 10**9)
             if self._starts.take():
                 self._memory.started()
@@ -114,5 +114,5 @@ class Scheduler:
 def _logged(outcome: str, work: Callable[[], None]) -> None:
     try:
         work()
-    except AgentError as error:
+    except (AgentError, OSError) as error:
         log.warning("outcome=%s %s", outcome, error)

@@ -14,9 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from agent.errors import AgentError
+from agent.errors import AgentError, remedy_for
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +64,23 @@ class MetricsServer:
         self._clients: dict[int, _Scraper] = {}
         """By descriptor, the oldest first."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind(address)
-            self._listener.listen(_BACKLOG)
-        except OSError as error:
-            self._listener.close()
-            raise ListenError(
-                f"The address {address[0]} port {address[1]} of metrics.listen is not available: "
-                f"{error.strerror}.",
-                f"See who has it (ss -ltnp 'sport = :{address[1]}'), or set another.",
-            ) from error
+        with ExitStack() as made:
+            try:
+                self._listener = made.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._listener.bind(address)
+                self._listener.listen(_BACKLOG)
+                self._selector = made.enter_context(selectors.DefaultSelector())
+                self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError as error:
+                usual = f"See who has it (ss -ltnp 'sport = :{address[1]}'), or set another."
+                raise ListenError(
+                    f"The address {address[0]} port {address[1]} of metrics.listen is not "
+                    f"available: {error.strerror}.",
+                    remedy_for(error, usual),
+                ) from error
+            made.pop_all()
         self._listener.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
 
     @property
@@ -85,8 +88,17 @@ class MetricsServer:
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Begins to answer. Call once."""
-        self._thread.start()
+        """Begins to answer. Call once. Raises ListenError where no thread can be started."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.close()
+            raise ListenError(f"No thread can be started to answer: {error}.") from error
+
+    @property
+    def answers(self) -> bool:
+        """Whether the thread that answers is there still."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Ends the thread and every connection."""
@@ -120,12 +132,12 @@ class MetricsServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
+            connection.setblocking(False)
         except OSError as error:
             # Without descriptors the listener stays readable: not a loop without a pause.
             log.debug("metrics=not-accepted %s", error)
             time.sleep(0.1)
             return
-        connection.setblocking(False)
         if len(self._clients) >= self._max_clients:
             self._drop(next(iter(self._clients.values())))
         client = _Scraper(connection, time.monotonic() + self._deadline_s)

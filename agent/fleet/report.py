@@ -167,8 +167,11 @@ _CONTAINERS = """
     ORDER BY c.held_mb_last DESC, h.name, c.container_name LIMIT %s
 """
 
+# One that is `gone` for a reason is there still (`model.removal.in_words`).
 _REMOVALS = """
-    SELECT h.name, r.reason, r.outcome, count(*)
+    SELECT h.name, r.reason,
+        CASE WHEN r.outcome = 'gone' AND r.error <> '' THEN 'left alone' ELSE r.outcome END,
+        count(*)
     FROM so1.removals r JOIN so1.hosts h USING (installation)
     WHERE r.timestamp >= %s GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT %s
 """

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from agent.clock import Clock
-from agent.errors import SourceError
+from agent.errors import SourceError, remedy_for
 from agent.model.host import Memory
 from agent.model.process import Candidate, Process, Snapshot, Source
 from agent.sources import procfs
@@ -80,7 +80,9 @@ def _unreadable(proc: str, error: OSError | ValueError) -> SourceError:
     if problem:
         return SourceError(problem, remount)
     hint = "Run the agent with sudo." if os.geteuid() else f"See how it is mounted: findmnt {proc}"
-    return SourceError(f"{proc} cannot be read as root: {error}.", hint)
+    if isinstance(error, OSError):
+        hint = remedy_for(error, hint)
+    return SourceError(f"{proc} cannot be read: {error}.", hint)
 
 
 _UNKNOWN = -1

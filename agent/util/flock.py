@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from agent.errors import AgentError, PrivilegeError
+from agent.errors import AgentError, PrivilegeError, remedy_for
 
 
 def open_lock_file(path: Path, flags: int) -> int:
@@ -27,7 +27,9 @@ def open_lock_file(path: Path, flags: int) -> int:
             f"{path} cannot be opened: {error.strerror}.", "Run it as root: `sudo agent …`."
         ) from error
     except OSError as error:
-        raise AgentError(f"{path} cannot be opened: {error.strerror}.", "Remove it.") from error
+        raise AgentError(
+            f"{path} cannot be opened: {error.strerror}.", remedy_for(error, "Remove it.")
+        ) from error
     about = os.fstat(fd)
     if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
         os.close(fd)

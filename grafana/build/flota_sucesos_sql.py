@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.build.contenedores_sql import ENDING
 from grafana.build.flota_sql import CONTAINER, HOST, NAMES, PICKED, RANGE, point, points, rows
 
 # Each kill by its record. A host that has sent none ever (its agent is older, or has no witness but
@@ -38,7 +39,7 @@ SELECT (SELECT eliminados FROM idas)::float8 AS "Eliminados",
 REMOVALS = f"""
 WITH {NAMES}
 SELECT equipo AS "Equipo", coalesce(rule, '') AS "Regla", reason AS "Motivo", tier AS "Nivel",
-  outcome AS "Resultado", count(*)::float8 AS "Cuántas", sum(held_mb)::float8 AS "Retenida",
+  {ENDING} AS "Resultado", count(*)::float8 AS "Cuántas", sum(held_mb)::float8 AS "Retenida",
   to_timestamp(max(timestamp) / 1000.0) AS "La última"
 FROM so1.removals JOIN nombres USING (installation)
 WHERE {RANGE} AND {PICKED} GROUP BY 1, 2, 3, 4, 5
@@ -98,7 +99,7 @@ LOG = f"""
 WITH {NAMES}
 SELECT to_timestamp(timestamp / 1000.0) AS time, equipo AS "Equipo",
   container_name AS "Contenedor", tier AS "Nivel", rank::float8 AS "Orden", reason AS "Motivo",
-  held_mb::float8 AS "Retenida", outcome AS "Resultado", decision AS "Decisión", error AS "Error"
+  held_mb::float8 AS "Retenida", {ENDING} AS "Resultado", decision AS "Decisión", error AS "Error"
 FROM so1.removals JOIN nombres USING (installation)
 WHERE {RANGE} AND {PICKED} ORDER BY timestamp DESC, installation, id LIMIT 200
 """

@@ -258,9 +258,8 @@ def top(seen: Seen, place: int) -> Table:
 def removals_by_kind(seen: Seen) -> dict[tuple[str, ...], tuple[int, float, int]]:
     found: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for member, row in seen.removals():
-        found[seen.name(member), row["rule"], row["reason"], row["tier"], row["outcome"]].append(
-            row
-        )
+        ending = "left" if row["outcome"] == "gone" and row["error"] else row["outcome"]
+        found[seen.name(member), row["rule"], row["reason"], row["tier"], ending].append(row)
     return {
         key: (
             len(rows),

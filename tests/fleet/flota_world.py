@@ -195,6 +195,8 @@ def _fill(member: Member, now_ms: int, chance: random.Random) -> None:
                 "available_after_mb": 2.0,
             }
         )
+        if member.removals[-1]["outcome"] == "gone" and turn % 2:
+            member.removals[-1]["error"] = "not governed any more"  # and so it is there still
     member.removals.reverse()
     for turn in range(60 if number < 2 else 0):
         place = turn % 4

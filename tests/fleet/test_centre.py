@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -281,6 +282,16 @@ def test_the_commands_do_all_of_it(centre: Centre, tmp_path: Path) -> None:
     assert found["containers"][0]["held_mb"] == max(row[9] for row in host.rows(CONTAINERS))
     assert found["containers"][0]["name"] == newest[3]
     assert found["removals"][0][0] == "web-1"
+    centre.ask("UPDATE so1.removals SET outcome = 'gone', error = ''")
+    centre.ask(
+        "UPDATE so1.removals SET error = 'not governed any more'"
+        " WHERE id > (SELECT min(id) FROM so1.removals)"
+    )
+    found = json.loads(agent("top", "--dsn", dsn, "--json").stdout)
+    counted: Counter[str] = Counter()
+    for _, _, outcome, number in found["removals"]:
+        counted[outcome] += number
+    assert counted == {"gone": 1, "left alone": 2}
     assert "web-1" in agent("top", "--dsn", dsn).stdout
 
     secret.chmod(0o644)

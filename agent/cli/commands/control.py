@@ -22,7 +22,14 @@ from agent.cli.views.tables import Cell
 from agent.config import Config
 from agent.daemon import keeping, teardown
 from agent.daemon import status as status_file
-from agent.daemon.lock import CLEANUP, AgentLock, GeneratorLock, agent_is_running, signal_agent
+from agent.daemon.lock import (
+    CLEANUP,
+    AgentLock,
+    GeneratorLock,
+    agent_is_running,
+    holder,
+    signal_agent,
+)
 from agent.daemon.signals import RELOAD
 from agent.daemon.status import Status
 from agent.daemon.trust import word_on_disk
@@ -60,7 +67,7 @@ def stop(config: Config, *, keep: bool = False) -> int:
         return 0
     say(f"Stopping the agent (pid {pid}) …")
     deadline = time.monotonic() + _STOP_WAIT_S
-    while agent_is_running(run_dir):
+    while (now := holder(run_dir)) is not None and now.pid == pid:
         if time.monotonic() > deadline:
             raise AgentError(
                 f"The agent (pid {pid}) has not ended after {_STOP_WAIT_S:g} s.",

@@ -6,6 +6,7 @@ Runs in an environment of its own, which has the driver for PostgreSQL; the agen
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,6 +15,8 @@ import typer
 from agent.config import load_config
 from agent.errors import AgentError
 from agent.fleet.environment import enter_environment, require_root
+from agent.util import streams
+from agent.util.terminal import Say, printable
 
 app = typer.Typer(name="fleet", help="Many hosts in one PostgreSQL.", no_args_is_help=True)
 
@@ -56,15 +59,14 @@ def init(
     with connected(dsn) as connection:
         made = centre.initialise(connection, facts_days, figures_days, shard)
         password = made.password or (centre.new_password(connection) if new_password else "")
-    typer.echo("The schema was there." if made.was_there else "The schema is made.")
-    typer.echo(f"Partitions: {made.partitions} made, {made.dropped} dropped.")
+    streams.out("The schema was there." if made.was_there else "The schema is made.")
+    streams.out(f"Partitions: {made.partitions} made, {made.dropped} dropped.")
     if password:
-        typer.echo(f"Password of {schema.AGENT}, shown this once: {password}")
+        streams.out(f"Password of {schema.AGENT}, shown this once: {password}")
     if not made.is_superuser:
-        typer.echo(
+        Say(sys.stderr)(
             "Not a superuser: docs/fleet.md has what only a superuser can set or take away"
-            " (log_parameter_max_length = 0 first of all).",
-            err=True,
+            " (log_parameter_max_length = 0 first of all)."
         )
     return 0
 
@@ -83,7 +85,7 @@ def enroll(
 
     with connected(dsn) as connection:
         secret = centre.enroll(connection, installation, name or installation[:12])
-    typer.echo(secret)
+    streams.out(secret)
     return 0
 
 
@@ -96,7 +98,7 @@ def rotate(dsn: Dsn, installation: Installation, config: ConfigOption = None) ->
 
     with connected(dsn) as connection:
         secret = centre.rotate(connection, installation)
-    typer.echo(secret)
+    streams.out(secret)
     return 0
 
 
@@ -109,7 +111,7 @@ def forget(dsn: Dsn, installation: Installation, config: ConfigOption = None) ->
 
     with connected(dsn) as connection:
         rows = centre.forget(connection, installation)
-    typer.echo(f"Forgotten, with {rows} rows.")
+    streams.out(f"Forgotten, with {rows} rows.")
     return 0
 
 
@@ -124,7 +126,7 @@ def ship(
     """Ship what this host has and the centre has not, once; the agent runs this by itself."""
     from agent.fleet import ship as shipping
 
-    typer.echo(shipping.ship(config, database))
+    streams.out(shipping.ship(config, database))
     return 0
 
 
@@ -136,7 +138,7 @@ def status(as_json: JsonOption = False, config: ConfigOption = None) -> int:
     settings = load_config(config)
     require_root("agent fleet status")
     found = report.host_status(settings)
-    typer.echo(json.dumps(found.as_json()) if as_json else report.plain_status(found))
+    streams.out(json.dumps(found.as_json()) if as_json else report.plain_status(found))
     return 1 if found.problem else 0
 
 
@@ -157,7 +159,8 @@ def hub(
     with connected(dsn) as connection:
         found = reading.initialise(connection, _shards(shards))
     for one in found:
-        typer.echo(f"{one.name}  {'answers' if one.answers else 'is missing: ' + one.problem}")
+        state = "answers" if one.answers else f"is missing: {one.problem}"
+        streams.out(printable(f"{one.name}  {state}"))
     return 0 if all(one.answers for one in found) else 1
 
 
@@ -166,7 +169,7 @@ def _shards(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(f"{file} cannot be read.", "Lines of NAME and DSN, in UTF-8.") from error
     return {name: dsn for name, _, dsn in (line.strip().partition(" ") for line in lines) if name}
@@ -194,5 +197,5 @@ def top(
         raise AgentError("No centre is named.", "Name it: agent fleet top --dsn DSN.")
     with connected(where, reads_only=True) as connection:
         found = report.fleet_top(connection, number)
-    typer.echo(json.dumps(found.as_json()) if as_json else plain_top(found))
+    streams.out(json.dumps(found.as_json()) if as_json else plain_top(found))
     return 0

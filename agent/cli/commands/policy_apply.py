@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,8 @@ def read_plan(file: Path) -> plans.Plan:
     hint = "Make one: sudo agent policy plan --json > plan.json"
     try:
         with file.open("rb") as opened:
-            text = opened.read(_MAX_BYTES)
+            # An editor of another system may have put a mark of the byte order first.
+            text = opened.read(_MAX_BYTES).removeprefix(codecs.BOM_UTF8)
         plan = msgspec.json.decode(text, type=plans.Plan)
     except OSError as error:
         raise AgentError(f"The plan {file} cannot be read: {error.strerror}.", hint) from error

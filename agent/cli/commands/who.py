@@ -70,18 +70,14 @@ def answer(config: Config, clock: Clock, pids: list[int], name: str, *, as_json:
 
     say = Say(sys.stderr)
     tick = glance(config, clock, say)
-    notes: list[str] = []
-    history = None
     try:
-        history = History.open(Path(config.paths.database))
+        with History.open(Path(config.paths.database)) as history:
+            found, unknown = _answers(tick, history, clock, pids, name)
+            notes = _state_of(history, config, clock)
     except StoreError as error:
-        notes.append(f"What ended, and what ticks saw, is not known. {error}")
-    try:
-        found, unknown = _answers(tick, history, clock, pids, name)
-        notes += _state_of(history, config, clock)
-    finally:
-        if history is not None:
-            history.close()
+        # A damaged one may open, and fail at the first question.
+        found, unknown = _answers(tick, None, clock, pids, name)
+        notes = [f"What ended, and what ticks saw, is not known. {error}"]
     if as_json:
         streams.out(streams.json_text(view.document(found, [*unknown, *notes])))
     else:
@@ -163,11 +159,11 @@ def _of(
     return [*found, *sorted(over, key=lambda one: -one.ended_ms)]
 
 
-def _state_of(history: History | None, config: Config, clock: Clock) -> list[str]:
+def _state_of(history: History, config: Config, clock: Clock) -> list[str]:
     """A sentence where no agent has been watching lately."""
     from agent.cli.views.moments import moment
 
-    last = history.last_tick() if history is not None else None
+    last = history.last_tick()
     if last is None:
         return []
     age_ms = clock.wall_ns() // _MS_NS - last.timestamp_ms

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from agent.errors import remedy_for
 from agent.model.container import Hierarchy
 from agent.sources.bpf.btf import Btf, BtfError
 
@@ -171,7 +172,8 @@ def _v1_hierarchy(controller: str, path: Path) -> int:
         text = path.read_text(encoding="ascii")
     except OSError as error:
         raise BtfError(
-            f"{path} cannot be read: {error.strerror}.", f"See how it is mounted: findmnt -T {path}"
+            f"{path} cannot be read: {error.strerror}.",
+            remedy_for(error, f"See how it is mounted: findmnt -T {path}"),
         ) from error
     for line in text.splitlines():
         words = line.split()

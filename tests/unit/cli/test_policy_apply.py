@@ -40,6 +40,15 @@ def test_the_same_plan_twice_before_the_next_tick_acts_once(
     assert len(handover.take(installed.database.parent)) == 1, "the agent's to take still"
 
 
+def test_a_plan_that_an_editor_gave_a_mark_of_the_byte_order_is_the_same_plan(
+    installed: Agent, remover: Remover
+) -> None:
+    file = planned(installed)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert installed("apply", str(file))[0] == 0
+    assert remover.done
+
+
 def test_one_beside_another_is_refused(installed: Agent, remover: Remover) -> None:
     file = planned(installed)
     lock = os.open(installed.database.parent / "policy-apply.lock", os.O_RDWR | os.O_CREAT, 0o600)

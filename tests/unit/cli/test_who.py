@@ -278,3 +278,15 @@ def test_who_wants_a_process() -> None:
 def test_a_status_and_an_answer_have_words_for_people() -> None:
     assert view.text(view.living(a_look(), SLEEP, (), 0))[0] == "7 sl\\x1beep"
     assert command.who.__name__ == "who"
+
+
+def test_a_history_that_opens_and_cannot_be_read_hides_no_living_process(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(bytes(range(256)) * 16)
+    status, out, err = ask(path, capsys, monkeypatch, 7)
+
+    assert status == 0
+    assert "web" in out
+    assert "What ended, and what ticks saw, is not known. The history" in err
+    assert "damaged" in err

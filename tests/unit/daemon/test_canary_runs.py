@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -153,3 +154,33 @@ def test_a_restart_does_not_ask_again_what_was_proved_within_its_hours(
     assert len(begun) == 1
     begun[0].close()
     runs.close()
+
+
+def test_one_for_which_no_descriptor_is_left_ends_nothing_and_keeps_none(
+    begun: list[Canary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    runs = CanaryRuns(CONFIG, None, clock, None)
+    make = os.memfd_create
+    taken: list[int] = []
+
+    def short_of(number: int) -> Any:
+        def memfd_create(*words: Any) -> int:
+            if len(taken) == number:
+                raise OSError(errno.EMFILE, "Too many open files")
+            taken.append(make(*words))
+            return taken[-1]
+
+        return memfd_create
+
+    for number in (0, 1):
+        taken.clear()
+        monkeypatch.setattr(os, "memfd_create", short_of(number))
+        passes(clock, 300, runs)
+        assert runs.problem == "The canary could not be run: Too many open files."
+        assert [one for one in taken if Path(f"/proc/self/fd/{one}").exists()] == []
+    monkeypatch.setattr(os, "memfd_create", make)
+    passes(clock, 300, runs)
+    begun[0].end(0, GOOD)
+    runs.look()
+    assert runs.problem == ""

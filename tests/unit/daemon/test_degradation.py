@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
 from agent.config import SourceChoice
+from agent.daemon.auxiliary import Auxiliary
 from agent.errors import ModulesError
 from tests.unit.agent_parts import FullDisk
 from tests.unit.agent_scene import Host, alpine, run, status, stop_after
@@ -287,3 +289,29 @@ def test_an_engine_that_goes_between_the_list_and_the_pass_costs_no_container(
     run(host)
     assert host.docker.away
     assert host.docker.removed == []
+
+
+def test_a_host_short_of_descriptors_costs_neither_the_agent_nor_a_row(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever reads or starts something fails for a while, in a tick and between two."""
+    host.docker.run(*(alpine(number) for number in range(5)))
+    host.docker.slow = True
+    short = OSError(errno.EMFILE, "Too many open files")
+
+    def unreadable() -> Any:
+        raise short
+
+    def begin() -> None:
+        monkeypatch.setattr("agent.daemon.removals.available_kb", unreadable)
+        monkeypatch.setattr(Auxiliary, "look", lambda _: unreadable())
+        host.docker.finish()
+
+    host.time.at(10, begin)
+    host.time.at(50, monkeypatch.undo)
+    stop_after(host, 90)
+    assert run(host) == 0
+    assert host.ticks == 5
+    stored = host.rows("SELECT outcome, available_after_mb > 0 FROM deletions")
+    assert stored == [("removed", 1), ("removed", 1)]
+    assert "containers removed" in host.did

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from agent.cli import app
 from agent.cli.commands import control
 from agent.config import decode_config
+from agent.daemon import keeping, lock
 from agent.errors import AgentError
 from tests.unit.agent_scene import Host, run, signal_self
 
@@ -117,4 +119,17 @@ def test_without_an_agent_there_is_nothing_to_keep(
 ) -> None:
     assert app.run(["stop", "--keep", "--config", str(file)]) == 0
     assert capsys.readouterr().out == "No agent is running.\n"
+    assert not (file.parent / "run/keep").exists()
+
+
+@pytest.mark.parametrize("holding", [{"pid": os.getppid()}], indirect=True)
+def test_a_record_of_the_run_before_is_nobody_to_kill(
+    file: Path, holding: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "named_holder", partial(lock.named_holder, wait_s=0))
+    config = decode_config(file.read_text(), str(file))
+    with pytest.raises(AgentError, match="does not say which") as raised:
+        control.stop(config, keep=True)
+    assert "kill" not in str(raised.value)
+    assert holding == []
     assert not (file.parent / "run/keep").exists()

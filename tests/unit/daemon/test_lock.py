@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,9 +19,11 @@ from agent.daemon.lock import (
     CLEANUP,
     AgentLock,
     GeneratorLock,
+    Holder,
     agent_is_running,
     holder,
     holder_pid,
+    named_holder,
     signal_agent,
     signal_holder,
 )
@@ -378,3 +381,37 @@ def test_a_process_that_ends_before_its_signal_got_none(
     with AgentLock(run_dir) as lock:
         monkeypatch.setattr(signal, "pidfd_send_signal", gone)
         assert signal_holder(lock.path, os.getpid(), signal.SIGTERM) is False
+
+
+@pytest.mark.allow_subprocess
+def test_nobody_is_told_to_kill_a_process_that_does_not_hold_the_lock(
+    run_dir: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    """The file names the agent of the run before, which could not keep its containers."""
+    run_dir.mkdir()
+    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
+    record(held, stranger.pid)
+    with pytest.raises(AgentError, match="does not say which") as caught:
+        named_holder(run_dir, wait_s=0.1)
+    assert str(stranger.pid) not in str(caught.value)
+    with pytest.raises(LockedError) as refused:
+        AgentLock(run_dir).acquire(wait_s=0)
+    assert str(stranger.pid) not in str(refused.value)
+    record(held, os.getpid(), keeps=True)
+    assert named_holder(run_dir, wait_s=0) == Holder(os.getpid(), 1, keeps=True)
+    os.close(held)
+    assert named_holder(run_dir, wait_s=0) is None
+
+
+def test_a_lock_file_is_not_to_be_removed_where_descriptors_are_short(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir.mkdir()
+
+    def short(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", short)
+    with pytest.raises(AgentError, match="Too many open files") as caught:
+        AgentLock(run_dir).acquire(wait_s=0)
+    assert caught.value.hint == ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,56 @@ def test_an_address_that_is_taken_is_reported_and_had_as_soon_as_it_is_free(
         tick(metrics, store)
         assert metrics.problem == ""
         assert scrape(metrics)["so1_ticks_total", ""] == 2
+        metrics.close()
+
+
+def test_a_host_without_a_descriptor_or_thread_for_it_costs_no_tick_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with open_store(tmp_path / "metrics.db") as store:
+        for what, by in (
+            ("os.pipe2", short),
+            ("selectors.DefaultSelector", short),
+            ("threading.Thread.start", no_thread),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(what, by)
+                metrics = Metrics.start(config(tmp_path / "metrics.db"), store)
+                assert tick(metrics, store)
+                assert "ss -ltnp" not in metrics.problem
+                assert metrics.problem.endswith((": Too many open files.", "new thread."))
+            assert tick(metrics, store)
+            assert metrics.problem == ""
+            assert scrape(metrics)[("so1_ticks_total", "")] > 0
+            metrics.close()
+
+
+def test_a_server_whose_thread_has_ended_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(tmp_path / "metrics.db") as store, monkeypatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)
+        metrics = Metrics.start(config(tmp_path / "metrics.db"), store)
+        tick(metrics, store)
+        server = metrics._server
+        assert server is not None
+
+        def fail() -> float:
+            raise MemoryError
+
+        patch.setattr(server, "_pause_s", fail)
+        with suppress(OSError), socket.create_connection(("127.0.0.1", metrics.port), 5):
+            pass
+        server._thread.join(20)
+        assert not server.answers
+        tick(metrics, store)
+        assert scrape(metrics)[("so1_ticks_total", "")] == 2
         metrics.close()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.commands import fleet
 from agent.config import load_config
 from agent.errors import AgentError
 from agent.fleet.ship import plain_options
@@ -54,3 +55,9 @@ def test_what_is_not_offered_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(AgentError) as raised:
         load_config(file)
     assert line.split(maxsplit=1)[0] in str(raised.value)
+
+
+def test_a_list_of_shards_may_begin_with_a_mark_of_the_byte_order(tmp_path: Path) -> None:
+    file = tmp_path / "shards"
+    file.write_bytes(b"\xef\xbb\xbfeast host=/east\nwest host=/west\n")
+    assert fleet._shards(file) == {"east": "host=/east", "west": "host=/west"}
