@@ -82,7 +82,7 @@ def _unreadable(proc: str, error: OSError | ValueError) -> SourceError:
     hint = "Run the agent with sudo." if os.geteuid() else f"See how it is mounted: findmnt {proc}"
     if isinstance(error, OSError):
         hint = remedy_for(error, hint)
-    return SourceError(f"{proc} cannot be read: {error}.", hint)
+    return SourceError(f"{proc} cannot be read as root: {error}.", hint)
 
 
 _UNKNOWN = -1
