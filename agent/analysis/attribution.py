@@ -56,7 +56,7 @@ def is_kernel_thread(process: Process) -> bool:
     )
 
 
-def _has_ended(process: Process) -> bool:
+def has_ended(process: Process) -> bool:
     """All of it: one of which only the main thread has ended has the same state, and memory."""
     return process.state & _ZOMBIE_OR_DEAD != 0 and process.vsz_kb == 0
 
@@ -166,7 +166,7 @@ class _Attributor:
         bpf_cgroup_id = (self._bpf_cgroup_ids or {}).get(process.key, 0)
         if container := self._owner.get(bpf_cgroup_id):
             self._append(process, container, Basis.CGROUP, Verified.UNVERIFIED)
-        elif not bpf_cgroup_id and not _has_ended(process):
+        elif not bpf_cgroup_id and not has_ended(process):
             self._unresolved += 1
         else:
             self._dropped += candidate is not None
@@ -203,7 +203,7 @@ class _Attributor:
         if not by_cgroup:
             # Nothing shows that a living process of unknown cgroup has left its container's: as
             # an escaped one its memory would be added to what that cgroup holds.
-            is_known = self._view.hierarchy.of(process) != 0 or _has_ended(process)
+            is_known = self._view.hierarchy.of(process) != 0 or has_ended(process)
             basis = Basis.STRAYED if is_known else Basis.CGROUP
             return self._namespaces.stray_of(candidate), basis
         if by_cgroup in self._view.foreign and (outer := self._namespaces.outer_of(candidate)):
@@ -224,7 +224,7 @@ class _Attributor:
         """
         if self._namespaces.are_hosts(container):
             return True
-        if _has_ended(process):
+        if has_ended(process):
             return False
         candidates_ns = self._snapshot.candidates_ns
         if candidates_ns == self._snapshot.snapshot_ns:

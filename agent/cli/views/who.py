@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from agent.analysis.attribution import has_ended
 from agent.cli.views.moments import moment, span
 from agent.model.attribution import AttributedProcess, Basis, Verified
 from agent.model.process import Process, Source, in_clock_ticks
@@ -17,7 +18,6 @@ from agent.store.incidents import Ended, OomEntry, SeenProcess
 from agent.util.terminal import printable
 
 ZOMBIE = "zombie"
-_EXIT_ZOMBIE = 0x20
 _MOST_PARENTS = 32
 _KILLED = 137
 """128 and SIGKILL."""
@@ -104,7 +104,7 @@ def living(
     return WhoLives(
         pid=process.pid,
         name=process.name,
-        state=ZOMBIE if process.state == _EXIT_ZOMBIE else "lives",
+        state=ZOMBIE if has_ended(process) else "lives",
         container=row.container_name if row else "",
         container_id=row.container_id if row else "",
         image=image,

@@ -209,7 +209,10 @@ def test_what_cannot_be_known_is_said(
 def test_a_zombie_is_one_that_ended(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = [builders.process(pid, name="worker", ppid=4, state=0x20) for pid in (8, 12)]
+    dead = [
+        builders.process(pid, name="worker", ppid=4, state=0x20, vsz_kb=0, rss_kb=0)
+        for pid in (8, 12)
+    ]
     look = a_look()
     snapshot = replace(look.sample.snapshot, processes=(INIT, PARENT, *dead))
     look = replace(look, sample=replace(look.sample, snapshot=snapshot))
@@ -219,6 +222,23 @@ def test_a_zombie_is_one_that_ended(
 
     assert "status 3" in known
     assert unknown.startswith("12 worker: it has ended, and its parent has not waited for it")
+
+
+def test_one_whose_main_thread_alone_has_ended_lives(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = builders.process(8, name="worker", ppid=4, state=0x20, vsz_kb=9000, rss_kb=200 << 10)
+    look = a_look()
+    snapshot = replace(look.sample.snapshot, processes=(INIT, PARENT, left))
+    look = replace(look, sample=replace(look.sample, snapshot=snapshot))
+
+    status, out, _ = ask(path, capsys, monkeypatch, 8, look=look)
+    document = json.loads(ask(path, capsys, monkeypatch, 8, look=look, as_json=True)[1])
+
+    assert status == 0
+    assert out.startswith("8 worker\n")
+    assert "200.0 MB of RAM" in out
+    assert document["processes"][0]["state"] == "lives"
 
 
 def test_the_hosts_own_is_nobodys(
