@@ -52,7 +52,8 @@ PROCESSES = Kind(
 )
 """Hundreds of rows a tick, some twenty a bucket."""
 
-REMOVALS = Kind("removals", "deletions", _ALL, 2 * _DAY_MS, 31 * _DAY_MS, 800 * _DAY_MS)
+REMOVALS = Kind("removals", "deletions", _ALL, 2 * _DAY_MS, 7 * _DAY_MS, 62 * _DAY_MS)
+"""Some ten rows a bucket, by tier, outcome and reason."""
 
 
 NEVER = 2**63 - 1
