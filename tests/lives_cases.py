@@ -6,6 +6,7 @@ a module with the fixtures `engine` and `agent`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -125,7 +126,10 @@ class LivesCases:
         engine.docker("restart", "-t", "0", box)
         wait_for_ticks(agent, 1)
         spent = cpu_s_of(engine, box)
-        found = totals(tmp_path, box)
+        looked_ms = time.time() * 1000
+        found = [one for one in totals(tmp_path, box) if one["timestamp"] <= looked_ms]
+        # One CPU at most since the last of them; a look may come late on a busy machine.
+        stored_by_then = spent - (looked_ms - found[-1]["timestamp"]) / 1000
         cpu = [one["cpu_usage"] for one in found]
         unexplained = [one["cpu_unexplained"] for one in found]
         stored = sum(
@@ -134,9 +138,10 @@ class LivesCases:
             if one["timestamp"] > before
         )
         print(f"\ncpu_usage {cpu}, cpu_unexplained {unexplained}")
-        print(f"the second life's {spent:.2f} s, stored {stored:.2f}")
+        print(f"the second life's {spent:.2f} s, by the last row {stored_by_then:.2f},")
+        print(f"stored {stored:.2f}")
         # The rest of the first life is in it too, where BPF tells of that.
-        assert stored >= 0.8 * spent
+        assert stored >= 0.8 * stored_by_then > 0
         if self.has_bpf:
             told = [one for one in unexplained if one is not None]
             assert told

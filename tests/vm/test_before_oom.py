@@ -176,7 +176,11 @@ def zram() -> Iterator[Path]:
     subprocess.run(["swapon", path], check=True)
     yield path
     subprocess.run(["swapoff", path], check=True)
-    subprocess.run(["modprobe", "-r", "zram"], check=True)
+    # udev may still look at it.
+    wait_until(
+        lambda: subprocess.run(["modprobe", "-r", "zram"], check=False).returncode == 0,
+        "zram is unloaded",
+    )
 
 
 @contextmanager
