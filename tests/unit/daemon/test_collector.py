@@ -12,6 +12,7 @@ from agent.clock import SystemClock
 from agent.config import Scope
 from agent.daemon.collector import Collector, Stopwatch, look
 from agent.engine_api.own_container import OwnContainer
+from agent.model.bpf import BpfView
 from agent.model.container import Container, ContainerKey, Governance
 from agent.model.process import Snapshot
 from agent.model.tick import Carried, Part, Tick
@@ -53,6 +54,9 @@ class World:
         plain = builders.snapshot(*processes)
         return Snapshot(plain.source, plain.snapshot_ns, plain.memory, processes, ())
 
+    def read_bpf(self) -> Part[BpfView]:
+        return Part(None, 0, "none here")
+
     def runs_as(self, pid: int) -> OwnContainer:
         """The agent's own process, in a container whose namespaces tell nothing."""
         (self.host.proc / "self").rename(self.host.proc / "4")
@@ -71,7 +75,7 @@ class World:
             engines=EngineLists({"docker": listed}),
             layout=self.host.layout(),
             read_cgroups=reader.read,
-            read_bpf=lambda: Part(None, 0, "none here"),
+            read_bpf=self.read_bpf,
             read_host=host_metrics.read,
             stopwatch=Stopwatch(clock),
         )
