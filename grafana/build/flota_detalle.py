@@ -31,9 +31,14 @@ REASONS = p.words(
     excess_high=("exceso (alto)", p.USED),
     exited=("terminado", p.QUIET),
     stop=("parada", p.ACCENT),
+    rule=("regla propia", p.BAD),
 )
 OUTCOMES = p.words(
     removed=("eliminado", p.GOOD),
+    stopped=("parado", p.GOOD),
+    restarted=("reiniciado", p.GOOD),
+    paused=("pausado", p.GOOD),
+    notified=("avisado", p.ACCENT),
     gone=("ya no estaba", p.QUIET),
     left=("se dejó", p.ACCENT),
     failed=("falló", p.BAD),

@@ -5,6 +5,7 @@ No error here has anything of the file's content in it.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -51,7 +52,8 @@ def read_key(path: Path) -> Secret:
             f"The webhook's key {path} is not root's alone.",
             f"sudo chown root: {path} && sudo chmod 0600 {path}; then make a new key.",
         )
-    key = content.rstrip(b"\r\n")
+    # An editor's mark of the byte order is no part of it, and nobody sees it.
+    key = content.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
     if not _LEAST <= len(key) <= _MOST:
         raise AgentError(
             f"The webhook's key {path} is not {_LEAST} to {_MOST} bytes long.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import json
@@ -92,6 +93,11 @@ def test_a_key_that_others_could_read_or_change_is_not_used(key: Path, mode: int
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_a_key_of_roots_alone_is_read_without_its_newline(key: Path, mode: int) -> None:
     key.chmod(mode)
+    assert read_key(key).reveal() == KEY.encode()
+
+
+def test_an_editors_mark_of_the_byte_order_is_no_part_of_a_key(key: Path) -> None:
+    key.write_bytes(codecs.BOM_UTF8 + KEY.encode() + b"\r\n")
     assert read_key(key).reveal() == KEY.encode()
 
 
