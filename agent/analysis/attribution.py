@@ -86,7 +86,7 @@ class _Attributor:
         self._candidates = {candidate.key: candidate for candidate in snapshot.candidates}
         self._namespaces = Namespaces(snapshot, view, containers)
         self._rows: list[AttributedProcess] = []
-        self._doubtful: set[ContainerKey] = set()
+        self._disputed: set[ContainerKey] = set()
         self._unknown: set[int] = set()
         self._dropped = 0
         self._unresolved = 0
@@ -112,7 +112,7 @@ class _Attributor:
                 events_late=losses.late,
                 events_missed=losses.missed,
             ),
-            disputed=frozenset(self._doubtful),
+            disputed=frozenset(self._disputed),
             unknown_cgroups=frozenset(self._unknown),
         )
 
@@ -148,7 +148,7 @@ class _Attributor:
         said = by_cgroup if cgroup_id else container
         verified, by_bpf = self._verify(process, cgroup_id, said)
         if verified is Verified.CONFLICT:
-            self._doubtful.update(one for one in (by_cgroup, by_bpf, container) if one)
+            self._disputed.update(one for one in (by_cgroup, by_bpf, container) if one)
             if not container:
                 # One that only BPF puts into a container is shown there, as the conflict it is.
                 container, basis = by_bpf, Basis.CGROUP

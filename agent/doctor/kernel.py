@@ -201,7 +201,7 @@ def oom(facts: Facts, config: Config) -> Check:
             "see BPF; give the agent CAP_SYSLOG and /dev/kmsg",
         )
     if not has_bpf:
-        return Check("OOM kills", State.OK, "told by the kernel's log alone, without BPF")
+        return Check("OOM kills", State.OK, "reported by the kernel's log alone, without BPF")
     if not symbols:
         return Check(
             "OOM kills",

@@ -132,13 +132,13 @@ class Comparison(_Span):
         """Decided here, and no row of it yet."""
         self._rows: Sequence[PastRow] = ()
         self._tick_ms = 0
-        self._is_doubtful = False
+        self._is_unsure = False
 
     def tick(self, tick: PastTick) -> None:
         self._note(tick)
         due = self._again.tick(tick)
         self._tick_ms = tick.timestamp_ms
-        self._is_doubtful = tick.disputed is None and not self._again.knows_states
+        self._is_unsure = tick.disputed is None and not self._again.knows_states
         self._rows = tick.rows
         if due:
             self._decided(due, tick.timestamp_ms)
@@ -186,7 +186,7 @@ class Comparison(_Span):
         return self.result
 
     def _decided(self, due: Iterable[Decision], at_ms: int) -> None:
-        if not self._is_doubtful:
+        if not self._is_unsure:
             self._waiting.decided(due, at_ms)
 
     def _give_up(self, still: set[DecidedKey], now_ms: int) -> None:
@@ -230,7 +230,7 @@ class Comparison(_Span):
     def _why_missing(self, row: PastDecision) -> str:
         if row.rule and self._rules.named(row.rule) is None:
             return "its rule is not among the rules of now"
-        if self._is_doubtful:
+        if self._is_unsure:
             return "the witnesses disagreed, and of whom is not stored any more"
         key = ContainerKey(row.engine, row.container_id)
         why = self._again.why(key)

@@ -29,7 +29,7 @@ _MAX_BYTES = 256 << 20
 _PAUSES_S = (0.01, 0.03, 0.1, 0.3)
 _AGAIN = frozenset({errno.EIO, errno.EBUSY, errno.EINTR})
 
-_MEND = f"Run `sudo {SCRIPTS}/load_modules.sh`."
+_REMEDY = f"Run `sudo {SCRIPTS}/load_modules.sh`."
 
 
 class _Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ def _take_sysinfo(text: bytes) -> tuple[Memory, int, tuple[Process, ...], int]:
             host, (processes, odd) = raw, _each(raw.processes, Process)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise SourceError(
-                f"The sysinfo module's text cannot be decoded: {error}.", _MEND
+                f"The sysinfo module's text cannot be decoded: {error}.", _REMEDY
             ) from error
     memory = Memory(host.total_ram, host.free_ram, host.used_ram, host.available_ram)
     return memory, host.snapshot_ns, processes, odd
@@ -101,7 +101,7 @@ def _take_continfo(text: bytes) -> tuple[tuple[Candidate, ...], int]:
             return _each(_raw_continfo.decode(text), Candidate)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise SourceError(
-                f"The continfo module's text cannot be decoded: {error}.", _MEND
+                f"The continfo module's text cannot be decoded: {error}.", _REMEDY
             ) from error
 
 
@@ -191,7 +191,7 @@ def _remedy(path: Path, error: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return "Run the agent as root, in the host's own /proc."
         case _:
-            return _MEND
+            return _REMEDY
 
 
 def _read_once(path: Path) -> bytes:
@@ -203,7 +203,7 @@ def _read_once(path: Path) -> bytes:
             chunks.append(chunk)
             size += len(chunk)
             if size > _MAX_BYTES:
-                raise SourceError(f"{path} is larger than {_MAX_BYTES >> 20} MiB.", _MEND)
+                raise SourceError(f"{path} is larger than {_MAX_BYTES >> 20} MiB.", _REMEDY)
         return b"".join(chunks)
     finally:
         os.close(descriptor)

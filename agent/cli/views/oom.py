@@ -131,7 +131,7 @@ def _mb(value: float | None) -> str:
 def _memory(one: OomKilled) -> str:
     total = rss_mb(one)
     if total is None:
-        return "nobody told its memory"
+        return "its memory was not reported"
     swap = "" if one.swap_mb is None else f", {one.swap_mb:.1f} MB swapped out"
     adj = "" if one.oom_score_adj is None else f"; oom_score_adj {one.oom_score_adj}"
     return (
@@ -142,7 +142,7 @@ def _memory(one: OomKilled) -> str:
 
 def _trigger(one: OomKilled) -> str:
     if not one.trigger_name and one.trigger_pid is None:
-        return "nobody told"
+        return "not reported"
     who = f"{printable(one.trigger_name)} (pid {one.trigger_pid})"
     if one.trigger_pid == one.pid:
         return f"{who}, the victim itself"

@@ -203,7 +203,7 @@ def _notes(report: Report) -> list[str]:
         )
     if verdicts.events_late:
         notes.append(
-            f"Of {verdicts.events_late} ended processes BPF was told late: no loss, their CPU is "
+            f"The end of {verdicts.events_late} processes reached BPF late: no loss, their CPU is "
             "in its place."
         )
     if report.oom_kills:
