@@ -188,7 +188,7 @@ class LivesCases:
         starts, exits = ([one[name] for one in found] for name in ("starts", "exits"))
         lives = len(engine.events(since, "die"))
         print(f"\noom_kills {counted}, events {told}, lives {lives}, {starts=}, {exits=}")
-        # Each life ends by one kill; without BPF Docker's word is all there is, and it may miss one.
+        # A life ends by one kill; without BPF Docker's word is all there is, and it may miss one.
         assert told <= lives
         assert sum(one or 0 for one in counted) == (lives if self.has_bpf else told), counted
         if not self.has_bpf:

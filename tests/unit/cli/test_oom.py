@@ -132,7 +132,11 @@ def test_what_nobody_told_is_said_to_be_unknown(path: Path) -> None:
     text = "\n".join(view.detail(entry))
 
     for words in (
-        *("of the host", "its memory was not reported", "the host's memory of 8192.0 MB was used up"),
+        *(
+            "of the host",
+            "its memory was not reported",
+            "the host's memory of 8192.0 MB was used up",
+        ),
         *("no process by more than 1 MB", "without BPF", "nothing is known"),
     ):
         assert words in text
