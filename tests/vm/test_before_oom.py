@@ -39,7 +39,9 @@ SWAP_RUNS = 2
 PROGRAM = Path(__file__).parent / "programs/eater.c"
 KILLED = re.compile(r"Out of memory: Killed process \d+ \((?P<comm>[^)]*)\)")
 AVAILABLE_RULE = f"available_mb = {BOUND_MB}"
-PRESSURE_RULE = 'pressure = { memory = 20, for = "1s" }'
+PRESSURE_RULE = 'available_mb = 150, pressure = { memory = 5, for = "1s" }'
+"""Both: little is available while swap is still empty, and where swap is quick little time is lost
+until it is full."""
 OOM_LOG = pytest.mark.allow_kernel_log("Out of memory: ")
 
 
