@@ -297,7 +297,9 @@ class BpfHistoryCases:
                 for _ in range(3):  # they have the only places there are
                     sleeper = stack.enter_context(subprocess.Popen(["sleep", "600"]))
                     stack.callback(sleeper.kill)
-                before, born = lost(), forks()
+                # Others on the host are born, lost, or have a place meanwhile as well: births are
+                # counted from before to after the losses.
+                born = forks()
+                before = lost()
                 one.do("exec", 300)
-                # Others on the host are born, lost, or have a place meanwhile as well.
                 assert 0 < lost() - before <= forks() - born
