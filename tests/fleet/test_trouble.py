@@ -53,7 +53,8 @@ def tick_for(store: Store, clock: FakeClock, span_ns: int, step_ns: int = 20 * S
 
 
 def test_an_hour_without_a_centre_costs_nothing(host: Host, centre: Centre) -> None:
-    clock = FakeClock(time.time_ns() - 4 * HOUR_NS)
+    # From half past an hour, so that two hours end meanwhile, whenever the test runs.
+    clock = FakeClock((time.time_ns() // HOUR_NS - 4) * HOUR_NS + HOUR_NS // 2)
     with open_store(host.database, clock, history_days=1) as store:
         store.hold_ms = lambda: read_state(host.directory).safe_before_ms
         tick_for(store, clock, HOUR_NS)
