@@ -23,7 +23,7 @@ class Still:
     """What a tick is like, as far as decisions go."""
 
     crowd: Crowd
-    """The very same one: it is made anew with each change."""
+    """The very same one: each change makes another."""
     holds: list[list[bool]]
     disputed: frozenset[str] | None
     host: list[tuple[bool, bool | None]]

@@ -8,6 +8,24 @@ from grafana.build import sql
 from grafana.build.frame import CONTAINERS_UID
 from grafana.build.layout import Grid
 
+REASONS = p.words(
+    excess_low=("exceso (bajo)", p.GOOD),
+    excess_high=("exceso (alto)", p.USED),
+    exited=("terminado", p.QUIET),
+    stop=("parada", p.ACCENT),
+    rule=("regla propia", p.BAD),
+)
+OUTCOMES = p.words(
+    removed=("eliminado", p.GOOD),
+    gone=("ya no estaba", p.QUIET),
+    left=("se dejó", p.ACCENT),
+    failed=("falló", p.BAD),
+    dry_run=("simulacro", p.ACCENT),
+    stopped=("parado", p.GOOD),
+    restarted=("reiniciado", p.GOOD),
+    paused=("pausado", p.GOOD),
+    notified=("avisado", p.ACCENT),
+)
 TIERS = p.words(
     low=("bajo", p.GOOD), high=("alto", p.USED), none=("sin gobierno", p.QUIET)
 )  # fmt: skip
@@ -89,13 +107,7 @@ def removals(grid: Grid) -> None:
         .override_by_name(
             "Motivo",
             [
-                p.words(
-                    excess_low=("exceso (bajo)", p.GOOD),
-                    excess_high=("exceso (alto)", p.USED),
-                    exited=("terminado", p.QUIET),
-                    stop=("parada", p.ACCENT),
-                    rule=("regla propia", p.BAD),
-                ),
+                REASONS,
                 COLOURED,
                 p.prop("custom.width", 110),
             ],
@@ -117,17 +129,7 @@ def removals(grid: Grid) -> None:
         .override_by_name(
             "Resultado",
             [
-                p.words(
-                    removed=("eliminado", p.GOOD),
-                    gone=("ya no estaba", p.QUIET),
-                    left=("se dejó", p.ACCENT),
-                    failed=("falló", p.BAD),
-                    dry_run=("simulacro", p.ACCENT),
-                    stopped=("parado", p.GOOD),
-                    restarted=("reiniciado", p.GOOD),
-                    paused=("pausado", p.GOOD),
-                    notified=("avisado", p.ACCENT),
-                ),
+                OUTCOMES,
                 COLOURED,
                 p.prop("custom.width", 105),
             ],

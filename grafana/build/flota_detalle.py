@@ -7,7 +7,7 @@ from grafana.build import flota_contenedores_sql as of_containers
 from grafana.build import flota_equipos_sql as hosts
 from grafana.build import flota_sucesos_sql as happened
 from grafana.build import panels as p
-from grafana.build.contenedores_detalle import COLOURED, TIERS
+from grafana.build.contenedores_detalle import COLOURED, OUTCOMES, REASONS, TIERS
 from grafana.build.contenedores_muertes import CAUSES
 from grafana.build.flota_panels import rows, series
 from grafana.build.layout import Grid
@@ -25,24 +25,6 @@ TRUST = p.words(
     incompleto=("incompleto", p.WARN),
     unverified=("sin verificar", p.WARN),
     sin_datos=("sin datos", p.QUIET),
-)
-REASONS = p.words(
-    excess_low=("exceso (bajo)", p.GOOD),
-    excess_high=("exceso (alto)", p.USED),
-    exited=("terminado", p.QUIET),
-    stop=("parada", p.ACCENT),
-    rule=("regla propia", p.BAD),
-)
-OUTCOMES = p.words(
-    removed=("eliminado", p.GOOD),
-    stopped=("parado", p.GOOD),
-    restarted=("reiniciado", p.GOOD),
-    paused=("pausado", p.GOOD),
-    notified=("avisado", p.ACCENT),
-    gone=("ya no estaba", p.QUIET),
-    left=("se dejó", p.ACCENT),
-    failed=("falló", p.BAD),
-    dry_run=("simulacro", p.ACCENT),
 )
 BREAKS = p.prop(
     "mappings",

@@ -25,6 +25,7 @@ import pytest
 from tests import containers
 from tests.agent_process import AgentProcess, rows
 from tests.containers import docker, inspect, wait_until
+from tests.vm.zram import zram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,21 +169,10 @@ def swap() -> Iterator[Path]:
     path.unlink()
 
 
-@pytest.fixture
-def zram() -> Iterator[Path]:
-    """Compressed swap in memory, half a gigabyte of it."""
-    subprocess.run(["modprobe", "zram", "num_devices=1"], check=True)
-    path = Path("/dev/zram0")
-    Path("/sys/block/zram0/disksize").write_text(f"{512 << 20}", encoding="ascii")
-    subprocess.run(["mkswap", path], check=True)
-    subprocess.run(["swapon", path], check=True)
-    yield path
-    subprocess.run(["swapoff", path], check=True)
-    # udev may still look at it.
-    wait_until(
-        lambda: subprocess.run(["modprobe", "-r", "zram"], check=False).returncode == 0,
-        "zram is unloaded",
-    )
+@pytest.fixture(name="zram")
+def half_a_gigabyte_of_zram() -> Iterator[Path]:
+    with zram(512) as device:
+        yield device
 
 
 @contextmanager

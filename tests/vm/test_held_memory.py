@@ -21,6 +21,7 @@ from agent.sources.cgroup import reader
 from agent.sources.engine.inventory import Engine
 from tests import containers
 from tests.vm.conftest import Images
+from tests.vm.zram import zram
 
 pytestmark = pytest.mark.full
 
@@ -186,24 +187,6 @@ def _accounted_huge_pages() -> Iterator[None]:
         _run("mount", "-o", options, "/sys/fs/cgroup")
 
 
-def _without_zram() -> bool:
-    return subprocess.run(["rmmod", "zram"], check=False).returncode == 0
-
-
-@contextmanager
-def _zram() -> Iterator[None]:
-    _run("modprobe", "zram", "num_devices=1")
-    Path("/sys/block/zram0/disksize").write_text("1G", encoding="ascii")
-    _run("mkswap", "/dev/zram0")
-    _run("swapon", "/dev/zram0")
-    try:
-        yield
-    finally:
-        _run("swapoff", "/dev/zram0")
-        # udev may still look at it.
-        containers.wait_until(_without_zram, "zram is unloaded")
-
-
 @contextmanager
 def _zswap() -> Iterator[None]:
     file = Path("/var/tmp/so1-swap")
@@ -221,12 +204,12 @@ def _zswap() -> Iterator[None]:
         file.unlink()
 
 
-_NEEDS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+_NEEDS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
     "huge pages": lambda: _huge_pages("nr_overcommit_hugepages", 100),
     "static huge pages": lambda: _huge_pages("nr_hugepages", 100),
     _ACCOUNTING: _accounted_huge_pages,
-    "zram": _zram,
+    "zram": lambda: zram(1024),
     "zswap": _zswap,
 }
 

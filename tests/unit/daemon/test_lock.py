@@ -171,13 +171,19 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         one.kill()
 
 
+@pytest.fixture
+def held(run_dir: Path, stranger: subprocess.Popen[bytes]) -> int:
+    """The agent's lock, which is held and names the stranger: the run before, say."""
+    run_dir.mkdir()
+    descriptor = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
+    record(descriptor, stranger.pid)
+    return descriptor
+
+
 @pytest.mark.allow_subprocess
 def test_a_stop_signals_nobody_where_the_lock_names_a_process_that_does_not_hold_it(
-    run_dir: Path, stranger: subprocess.Popen[bytes]
+    run_dir: Path, stranger: subprocess.Popen[bytes], held: int
 ) -> None:
-    run_dir.mkdir()
-    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
-    record(held, stranger.pid)
     with pytest.raises(AgentError, match="does not say which") as caught:
         signal_agent(run_dir, signal.SIGTERM, wait_s=0.1)
     assert "fuser" in caught.value.hint
@@ -385,12 +391,9 @@ def test_a_process_that_ends_before_its_signal_got_none(
 
 @pytest.mark.allow_subprocess
 def test_nobody_is_told_to_kill_a_process_that_does_not_hold_the_lock(
-    run_dir: Path, stranger: subprocess.Popen[bytes]
+    run_dir: Path, stranger: subprocess.Popen[bytes], held: int
 ) -> None:
     """The file names the agent of the run before, which could not keep its containers."""
-    run_dir.mkdir()
-    held = open_lock(run_dir / "agent.lock", fcntl.LOCK_EX)
-    record(held, stranger.pid)
     with pytest.raises(AgentError, match="does not say which") as caught:
         named_holder(run_dir, wait_s=0.1)
     assert str(stranger.pid) not in str(caught.value)
