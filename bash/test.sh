@@ -345,7 +345,6 @@ parse_arguments() {
                 full=1
                 ((${#wanted[@]} == 1)) || wanted=(lint unit fleet docker packages lab vm)
                 guest_timeout_s=7200
-                guests=("${default_guests[@]}" sid "${kernel_guests[@]}" "${foreign_guests[@]}")
                 ;;
             lint | unit | fleet | docker | packages | vm) wanted=("$1") ;;
             coverage)
@@ -369,7 +368,10 @@ parse_arguments() {
         esac
         shift
     done
-    ((${#guests[@]})) || guests=("${default_guests[@]}")
+    if ((${#guests[@]} == 0)); then
+        guests=("${default_guests[@]}")
+        ((full == 0)) || guests+=(sid "${kernel_guests[@]}" "${foreign_guests[@]}")
+    fi
 }
 
 main() {
@@ -413,4 +415,5 @@ main() {
     done
 }
 
-main "$@"
+# Tests source this file for its functions.
+[[ ${BASH_SOURCE[0]} != "$0" ]] || main "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,3 +60,27 @@ def test_test_sh_runs_the_modules_tests_in_each_of_them() -> None:
     script = (Path(__file__).parents[2] / "bash/test.sh").read_text(encoding="utf-8")
     names = " ".join(guest.name for guest in OTHERS)
     assert f"readonly kernel_guests=({names})" in script
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["vm"], ["debian12", "debian13"]),
+        (["vm", "-g", "sid", "--full"], ["sid"]),
+        (["vm", "--full", "-g", "sid", "-g", "debian12"], ["sid", "debian12"]),
+        (
+            ["--full"],
+            ["debian12", "debian13", "sid", *(guest.name for guest in OTHERS), "debian13-arm64"],
+        ),
+    ],
+)
+def test_a_guest_that_is_named_is_the_only_one(words: list[str], expected: list[str]) -> None:
+    script = 'source bash/test.sh; parse_arguments "$@"; printf "%s\\n" "${guests[@]}"'
+    answer = subprocess.run(
+        ["bash", "-c", script, "bash", *words],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.stdout.split() == expected
