@@ -62,6 +62,7 @@ def test_test_sh_runs_the_modules_tests_in_each_of_them() -> None:
     assert f"readonly kernel_guests=({names})" in script
 
 
+@pytest.mark.allow_subprocess
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
