@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from tests.fleet import trixie
@@ -62,6 +61,9 @@ class Server:
         return f"host={host} port={self.port} user={user} dbname={database}{word}"
 
     def connect(self, user: str = USER, database: str = "so1", password: str = "") -> Any:
+        # Its own import: tests/packages starts a server in an environment that has no driver.
+        import psycopg
+
         return psycopg.connect(self.dsn(user, database, password), autocommit=True)
 
     def ask(self, sql: str, *values: object, database: str = "so1") -> list[tuple[Any, ...]]:
@@ -176,7 +178,7 @@ def server(prepare: Callable[[Path], object] = bool, **settings: str) -> Iterato
             for path in one.data.iterdir():
                 shutil.chown(path, _user())
         one.start()
-        one.ask("CREATE DATABASE so1", database="postgres")
+        one.run("createdb", "-h", str(directory), "-p", str(one.port), "-U", USER, "so1")
         yield one
     finally:
         if one.running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from agent.fleet.connection import connected
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import STREAMS
 from tests.fleet.postgres import server, user
-from tests.fleet.programs import free_port, program, running, wait_until
+from tests.fleet.programs import PROJECT, free_port, program, running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +89,37 @@ def test_a_server_is_taken_for_the_centre_only_by_name_and_authority(
             look(dsn)
         assert "cannot be reached" in raised.value.message, name
         assert password not in str(raised.value)
+
+
+def test_without_a_word_on_it_the_hosts_own_authorities_are_trusted(
+    tls: tuple[str, str, Path, Path], tmp_path: Path
+) -> None:
+    """A host on which `update-ca-certificates` took the centre's authority in, and one without."""
+    port, password, ours, other = tls
+    dsn = f"host=localhost port={port} user=so1_agent dbname=so1 password={password}"
+    ended = {}
+    for which in (ours, other):
+        authorities = tmp_path / which.stem
+        authorities.mkdir()
+        shutil.copy(which, authorities)
+        openssl("rehash", str(authorities))
+        done = subprocess.run(
+            [
+                *("unshare", "--mount", "sh", "-euc"),
+                'mount --bind "$0" /etc/ssl/certs && exec "$@"',
+                *(authorities, sys.executable, "-c"),
+                "import sys; from tests.fleet.test_network import look; look(sys.argv[1])",
+                dsn,
+            ],
+            cwd=PROJECT,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+        ended[which] = done.returncode, done.stderr[-1500:]
+    assert ended[ours] == (0, "")
+    assert ended[other][0] == 1
+    assert "certificate verify failed" in ended[other][1]
 
 
 def test_a_server_without_tls_gets_no_password_over_a_network(centre: Centre) -> None:
