@@ -16,6 +16,7 @@ from agent.fleet import centre as administration
 from agent.fleet.connection import connected
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import STREAMS
+from tests.fleet.certificates import authority, openssl, server_certificate
 from tests.fleet.postgres import server, user
 from tests.fleet.programs import PROJECT, free_port, program, running, wait_until
 
@@ -31,19 +32,6 @@ def now_ms() -> int:
     return time.time_ns() // 10**6 - 60_000
 
 
-def openssl(*words: str) -> None:
-    subprocess.run([program("openssl"), *words], check=True, capture_output=True)
-
-
-def authority(directory: Path, name: str) -> Path:
-    """A certificate authority; its certificate's path."""
-    openssl(
-        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-        "-keyout", str(directory / f"{name}.key"), "-out", str(directory / f"{name}.pem"),
-    )  # fmt: skip
-    return directory / f"{name}.pem"
-
-
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path, Path]]:
     """A server with a certificate for `localhost`: its port, the password, its CA and another."""
@@ -51,17 +39,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Pa
     ours, other = authority(where, "ours"), authority(where, "other")
 
     def prepare(data: Path) -> None:
-        openssl(
-            "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
-            "-addext", "subjectAltName=DNS:localhost",
-            "-keyout", str(data / "server.key"), "-out", str(where / "server.csr"),
-        )  # fmt: skip
-        openssl(
-            "x509", "-req", "-in", str(where / "server.csr"), "-CA", str(ours), "-days", "2",
-            "-CAkey", str(where / "ours.key"), "-CAcreateserial", "-copy_extensions", "copy",
-            "-out", str(data / "server.crt"),
-        )  # fmt: skip
-        (data / "server.key").chmod(0o600)
+        server_certificate(ours, data, "localhost")
 
     with server(prepare, ssl="on") as one:
         with connected(one.dsn()) as connection:
