@@ -49,6 +49,8 @@ class Server:
     port: int
     log_lines: list[str] = field(default_factory=list)
     running: bool = False
+    inside: tuple[str, ...] = ()
+    """Words before each of its programs, as root's: into another namespace."""
 
     @property
     def data(self) -> Path:
@@ -107,7 +109,11 @@ class Server:
 
     def run(self, name: str, *words: str, check: bool = True) -> None:
         argv = trixie.command(ROOT, name, words) if ROOT else [str(binaries() / name), *words]
-        changes_user = os.geteuid() == 0 and not ROOT
+        group = pwd.getpwnam(_user()).pw_gid
+        if self.inside:
+            begin = ("setpriv", f"--reuid={_user()}", f"--regid={group}", "--clear-groups")
+            argv = [*self.inside, *begin, *argv]
+        changes_user = os.geteuid() == 0 and not ROOT and not self.inside
         done = subprocess.run(
             argv,
             capture_output=True,
@@ -115,7 +121,7 @@ class Server:
             cwd="/",
             stdin=subprocess.DEVNULL,
             user=_user() if changes_user else None,
-            group=pwd.getpwnam(_user()).pw_gid if changes_user else None,
+            group=group if changes_user else None,
             extra_groups=[] if changes_user else None,
             env={"PATH": "/usr/sbin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         )
@@ -146,15 +152,17 @@ def _user() -> str:
 
 
 @contextmanager
-def server(prepare: Callable[[Path], object] = bool, **settings: str) -> Iterator[Server]:
+def server(
+    prepare: Callable[[Path], object] = bool, inside: tuple[str, ...] = (), **settings: str
+) -> Iterator[Server]:
     """A running server with an empty database `so1`, gone afterwards.
 
-    `prepare` puts files into its data directory before it starts.
+    `prepare` puts files into its data directory before it starts; `inside` is Server's.
     """
     binaries()
     # The path of a socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-pg-"))
-    one = Server(directory, free_port())
+    one = Server(directory, free_port(), inside=inside)
     try:
         if os.geteuid() == 0:
             shutil.chown(directory, _user())

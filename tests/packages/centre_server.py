@@ -1,7 +1,7 @@
-"""A fleet's PostgreSQL that containers of an engine of its own reach over a network, by TLS.
+"""A fleet's PostgreSQL that containers of an engine of its own reach by TCP and verified TLS.
 
-The engine has a network namespace of its own, which is joined to the centre's by one cable. The
-administrator's commands are the image's, the oracle is psql.
+It runs in the engine's network namespace, which has nothing but a loopback: this machine's network
+is not touched. The administrator's commands are the image's, the oracle is psql.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from tests.docker.private_engine import PrivateEngine
 
 NAME = "centre.example"
-_ADDRESS, _ENGINES = "192.0.2.1", "192.0.2.2"
-"""Of the block for documentation (RFC 5737): nobody's."""
+_ADDRESS = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,11 @@ class CentreServer:
             check=True,
         )
         return done.stdout.splitlines()
+
+    def logins(self) -> list[str]:
+        """What its log says of each session that a host's login had."""
+        lines = self.server.log().splitlines()
+        return [one for one in lines if "connection authorized: user=so1_agent " in one]
 
     def administer(self, *words: str) -> str:
         """`agent fleet WORDS…` of the image, on the server's own socket."""
@@ -79,37 +83,18 @@ class CentreServer:
 
 
 @contextmanager
-def _cable(pid: int) -> Iterator[None]:
-    """From here into the network namespace of a process, with an address at each end."""
-    name = f"so1c{pid}"
-    inside = ("nsenter", f"--net=/proc/{pid}/ns/net")
-    for words in (
-        f"ip link add {name} type veth peer name so1 netns {pid}",
-        f"ip address add {_ADDRESS}/30 dev {name}",
-        f"ip link set {name} up",
-    ):
-        subprocess.run(words.split(), check=True, capture_output=True)
-    try:
-        for words in ("link set lo up", f"address add {_ENGINES}/30 dev so1", "link set so1 up"):
-            subprocess.run([*inside, "ip", *words.split()], check=True, capture_output=True)
-        yield
-    finally:
-        subprocess.run(["ip", "link", "delete", name], check=True)
-
-
-@contextmanager
 def centre_server(engine: PrivateEngine) -> Iterator[CentreServer]:
-    """A server with the centre's schema, which takes the engine's containers in by TLS alone."""
+    """A server with the centre's schema, in the network of the engine's host."""
     assert engine.daemon is not None
-    with tempfile.TemporaryDirectory() as where, _cable(engine.daemon.pid):
+    inside = ("nsenter", f"--net=/proc/{engine.daemon.pid}/ns/net")
+    subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+    with tempfile.TemporaryDirectory() as where:
         certificate = authority(Path(where), "fleet")
 
         def prepare(data: Path) -> None:
             server_certificate(certificate, data, NAME)
-            with (data / "pg_hba.conf").open("a") as file:
-                file.write(f"hostssl so1 so1_agent {_ENGINES}/32 scram-sha-256\n")
 
-        with server(prepare, ssl="on", listen_addresses=f"'{_ADDRESS}'") as one:
+        with server(prepare, inside, ssl="on") as one:
             made = CentreServer(engine, one, certificate)
             password = made.administer("init").rpartition(" ")[2]
             yield CentreServer(engine, one, certificate, password)

@@ -83,16 +83,16 @@ def arrived(centre: CentreServer, installation: str, table: str, what: str = "co
 def test_an_agent_in_its_container_ships_every_row_that_it_has(
     engine: PrivateEngine, centre: CentreServer, place: Path
 ) -> None:
-    others = [engine.run("--name", f"other_{number}") for number in range(3)]
     settings = "interval_s = 1\n[policy]\nkeep_low = 0\nkeep_high = 0\n"
     centre.write_settings(place / "settings", settings)
     start = ("start", "--source", "psutil", "--no-cron", "--no-grafana", "--no-bpf")
     shared = options(engine, place)
-    engine.docker(
-        *("run", "-d", "--name", "so1_agent", *shared, IMAGE, *start, "--scope", "all"),
-    )
+    engine.docker("run", "-d", "--name", "so1_agent", *shared, IMAGE, *start)
     installation = installation_of(place)
     centre.enroll(installation, place / "settings")
+    # Of this installation, so that the policy removes them.
+    label = ("--label", f"so1.installation={installation}")
+    others = [engine.run("--name", f"other_{number}", *label) for number in range(3)]
 
     def all_there() -> bool:
         state = engine.inspect("so1_agent")["State"]
@@ -113,6 +113,8 @@ def test_an_agent_in_its_container_ships_every_row_that_it_has(
     counts = {name: own(place, table) for name, table in TABLES.items()}
     assert counts["removals"] == 3
     assert {name: int(arrived(centre, installation, name)) for name in TABLES} == counts
+    assert len(centre.logins()) >= 2
+    assert all("SSL enabled" in one for one in centre.logins())
 
 
 def test_the_stack_of_a_swarm_ships_its_nodes_rows_and_leaves_what_its_page_says(

@@ -12,6 +12,8 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.packages.file_tree import PathState, differences, picture
 from tests.packages.test_leaving_a_clone import install_clone
 from tests.packages.test_life_cycle import SETTINGS, another_version, has_history, with_history
@@ -30,6 +32,16 @@ DPKGS_OWN = frozenset(
 )
 HISTORY = {"var/lib/so1", "var/lib/so1/installation", "var/lib/so1/metrics.db"}
 SETTINGS_FILES = {"etc/so1", "etc/so1/agent.toml"}
+
+
+@pytest.fixture(autouse=True)
+def ordinary_dpkg(host: Chroot) -> None:
+    """The lab's trees are small because dpkg leaves documents and man pages out there."""
+    options = host.path("/etc/dpkg/dpkg.cfg.d/so1-lab")
+    lines = options.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith("path-exclude=")]
+    assert len(kept) < len(lines)
+    options.write_text("".join(kept))
 
 
 def look(host: Chroot) -> dict[str, PathState]:
