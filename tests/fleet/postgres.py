@@ -152,13 +152,20 @@ def _user() -> str:
 
 
 @contextmanager
-def server(
-    prepare: Callable[[Path], object] = bool, inside: tuple[str, ...] = (), **settings: str
-) -> Iterator[Server]:
+def server(prepare: Callable[[Path], object] = bool, **settings: str) -> Iterator[Server]:
     """A running server with an empty database `so1`, gone afterwards.
 
-    `prepare` puts files into its data directory before it starts; `inside` is Server's.
+    `prepare` puts files into its data directory before it starts.
     """
+    with server_inside((), prepare, **settings) as one:
+        yield one
+
+
+@contextmanager
+def server_inside(
+    inside: tuple[str, ...], prepare: Callable[[Path], object], **settings: str
+) -> Iterator[Server]:
+    """The same, in another namespace (`Server.inside`)."""
     binaries()
     # The path of a socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-pg-"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.fleet.certificates import authority, server_certificate
-from tests.fleet.postgres import Server, server
+from tests.fleet.postgres import Server, server_inside
 from tests.fleet.programs import program
 from tests.packages.conftest import IMAGE
 
@@ -94,7 +94,7 @@ def centre_server(engine: PrivateEngine) -> Iterator[CentreServer]:
         def prepare(data: Path) -> None:
             server_certificate(certificate, data, NAME)
 
-        with server(prepare, inside, ssl="on") as one:
+        with server_inside(inside, prepare, ssl="on") as one:
             made = CentreServer(engine, one, certificate)
             password = made.administer("init").rpartition(" ")[2]
             yield CentreServer(engine, one, certificate, password)
