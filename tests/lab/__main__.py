@@ -94,6 +94,9 @@ def _boot_options(verb: argparse.ArgumentParser) -> None:
         "--docker-opt", default="", metavar="OPT", help="e.g. native.cgroupdriver=cgroupfs"
     )
     verb.add_argument(
+        "--dockerd", type=Path, metavar="PATH", help="an engine in place of the guest's own"
+    )
+    verb.add_argument(
         "--share",
         action="append",
         default=[],
@@ -158,6 +161,7 @@ def request_of(options: argparse.Namespace, command: Sequence[str]) -> Request:
         results=options.results,
         allowed_log=tuple(options.allow_log),
         docker_opt=options.docker_opt,
+        dockerd=options.dockerd,
         install=not options.no_install,
         seed_modules=not options.no_modules,
         kernel_tree=options.kernel_tree,

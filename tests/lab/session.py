@@ -45,6 +45,8 @@ class Request:
     results: Path | None = None
     allowed_log: tuple[str, ...] = ()
     docker_opt: str = ""
+    dockerd: Path | None = None
+    """An engine to run in place of the guest's own."""
     # The agent installed, and modules for it that were built outside.
     install: bool = True
     seed_modules: bool = True
@@ -163,6 +165,7 @@ def fill_share(lab: Path, request: Request, modules: Path | None) -> None:
     (lab / "command").write_bytes(b"".join(word.encode() + b"\0" for word in request.command))
     settings = {
         "LAB_DOCKER_OPT": request.docker_opt,
+        "LAB_DOCKERD": str(int(request.dockerd is not None)),
         "LAB_INSTALL": str(int(request.install and not request.guest.fresh)),
         "LAB_NET": str(int(request.machine.network)),
         "LAB_INTERACTIVE": str(int(request.machine.interactive)),
@@ -174,8 +177,20 @@ def fill_share(lab: Path, request: Request, modules: Path | None) -> None:
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
     (lab / "settings").write_text("".join(lines), encoding="utf-8")
     pack_checkout(lab / "checkout.tar")
+    if request.dockerd is not None:
+        copy_with_libraries(request.dockerd, lab / "engine")
     if modules is not None:
         shutil.copytree(modules, lab / "build", ignore=shutil.ignore_patterns("build.log"))
+
+
+def copy_with_libraries(program: Path, directory: Path) -> None:
+    """Copy an engine and what it links to, for a guest to take what it has not got itself."""
+    directory.mkdir()
+    shutil.copy(program, directory / "dockerd")
+    for line in run(["ldd", program], timeout_s=60).splitlines():
+        name, _, rest = line.strip().partition(" => ")
+        if rest:
+            shutil.copy(rest.split()[0], directory / name)
 
 
 def pack_checkout(target: Path) -> None:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.full
 SCRIPT = PROJECT / "tests/lab/guest/packages.sh"
-SUITES = {"debian12": "bookworm", "debian13": "trixie"}
+SUITES = {
+    "debian12": ("bookworm", "amd64"),
+    "debian13": ("trixie", "amd64"),
+    "debian13-arm64": ("trixie", "arm64"),
+}
 SIGNER = "DKMS module signing key"
 
 
@@ -29,8 +33,9 @@ def test_over_a_clone_and_purged_with_nothing_lost_in_between_and_nothing_left(
 ) -> None:
     built, results = tmp_path / "packages", tmp_path / "results"
     results.mkdir()
+    suite, arch = SUITES[guest]
     subprocess.run(
-        ["bash", PROJECT / "packaging/build.sh", "-s", SUITES[guest], "-o", built], check=True
+        ["bash", PROJECT / "packaging/build.sh", "-s", suite, "-a", arch, "-o", built], check=True
     )
     done = subprocess.run(
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -91,6 +92,9 @@ def test_a_descriptor_that_nobody_reads_from_holds_no_module() -> None:
         assert insmod(built("sysinfo")).returncode == 0
 
 
+# Since Linux 6.18 who has spent its quota is stopped on its way back to user space, so a read ends.
+_THROTTLED_OUTSIDE = tuple(map(int, platform.release().split(".")[:2])) >= (6, 18)
+
 SLOW_READER = """
 import os, sys
 descriptor = os.open(sys.argv[1], os.O_RDONLY)
@@ -134,10 +138,13 @@ def test_a_reader_with_next_to_no_cpu_does_not_keep_the_module_from_going() -> N
         ):
             host.eventually(lambda: _assert(throttled() >= 3))
             host.rmmod("sysinfo")
-            # It was amid its walk, and ended it.
             (directory.parent / "cgroup.procs").write_text(str(reader.pid))
             said, _ = reader.communicate(timeout=120)
-        assert int(said) == -errno.EIO
+        if _THROTTLED_OUTSIDE:
+            assert int(said) > 0
+        else:
+            # It was amid its walk, and ended it.
+            assert int(said) == -errno.EIO
     finally:
         if not host.SYSINFO.exists():
             assert insmod(built("sysinfo")).returncode == 0

@@ -3,7 +3,7 @@
 # installation would have it, runs the command, and brings what came of it out.
 #
 # Share /lab:     guest.sh, settings (shell variables), command (one NUL-terminated word each),
-#                 checkout.tar, build/ (modules built outside).
+#                 checkout.tar, build/ (modules built outside), engine/ (another dockerd).
 # Share /results: what is brought out; it is the command's to write to.
 # Ports:          so1.output (what the command says), so1.status (phases, then `exit N`).
 set -u
@@ -31,6 +31,17 @@ prepare() {
     if [ -n "${LAB_DOCKER_OPT:-}" ]; then
         mkdir -p /etc/docker
         printf '{"exec-opts": ["%s"]}\n' "$LAB_DOCKER_OPT" >/etc/docker/daemon.json
+    fi
+    if [ "${LAB_DOCKERD:-0}" = 1 ]; then
+        cp /lab/engine/dockerd /usr/local/sbin/ || return
+        cp -n /lab/engine/*.so* "/usr/lib/$(uname -m)-linux-gnu/" # only what is not there
+        mkdir -p /etc/systemd/system/docker.service.d
+        printf '[Service]\nExecStart=\nExecStart=%s\n' \
+            '/usr/local/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock' \
+            >/etc/systemd/system/docker.service.d/engine.conf
+        systemctl daemon-reload || return
+    fi
+    if [ -n "${LAB_DOCKER_OPT:-}" ] || [ "${LAB_DOCKERD:-0}" = 1 ]; then
         systemctl restart docker || return
     fi
     if [ "${LAB_INSTALL:-1}" = 1 ] && [ -e "$checkout/bash/lib/install.sh" ]; then
