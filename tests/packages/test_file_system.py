@@ -7,6 +7,7 @@ write down for themselves is left out by name.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -195,3 +196,16 @@ def test_a_clone_taken_over_and_purged_leaves_only_what_its_page_says(
     assert "sudo rm -r /opt/so1" in said
     host.run("rm", "-r", "/opt/so1")
     assert differences(before, look(host)) == {}
+
+
+def test_the_modules_purged_leave_only_dkmss_key_and_what_depmod_wrote(
+    host: Chroot, packages: Packages
+) -> None:
+    before = look(host)
+    install(host, packages.modules)
+    assert len([path for path in look(host) if "/updates/dkms/continfo.ko" in path]) >= 1
+    host.run("dpkg", "--purge", "so1-modules-dkms")
+    left = changed(before, look(host))
+    key = {"var/lib/dkms/mok.key", "var/lib/dkms/mok.pub"}
+    lists = {path for path in left if re.fullmatch(r"usr/lib/modules/[^/]+/modules\.[\w.]+", path)}
+    assert left - lists == key
