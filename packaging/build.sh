@@ -169,9 +169,11 @@ build_agent() {
         -o -name '.*.cmd' -o -name Module.symvers -o -name modules.order \) -delete
     install_documents "$tools" "$root" "$tree/usr/share"
     for page in "$tree"/usr/share/man/man1/*.1; do gzip -9n "$page"; done
-    install -d "$tree/lib/systemd/system" "$tree/etc/so1"
+    install -d "$tree/lib/systemd/system" "$tree/usr/share/so1-agent"
     service_unit "$root" "$LAUNCHER" >"$tree/lib/systemd/system/so1-agent.service"
-    install -m 0644 "$here/so1-agent/agent.toml" "$tree/etc/so1/agent.toml"
+    # Not in /etc: the settings are the administrator's, and dpkg would ask about each of its own files
+    # there that both sides have changed. postinst copies it where nobody has settings yet.
+    install -m 0644 "$here/so1-agent/agent.toml" "$tree/usr/share/so1-agent/agent.toml"
     documentation so1-agent
     control so1-agent
     pack so1-agent

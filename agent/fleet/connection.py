@@ -5,6 +5,7 @@ The only module that imports a PostgreSQL driver. It goes through peewee, which 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -90,6 +91,25 @@ def settings_of(dsn: str) -> dict[str, Any]:
     return values
 
 
+def _trust_the_hosts_authorities() -> None:
+    """The driver's wheel has an OpenSSL of its own, which looks where the wheel was built.
+
+    Raises FleetError where this host has none to verify a centre by.
+    """
+    # Not at the top: a flush over a socket, or with an authority of one's own, needs nothing of it.
+    import ssl  # noqa: PLC0415
+
+    found = ssl.get_default_verify_paths()
+    if found.cafile is None and found.capath is None:
+        raise FleetError(
+            "This host has no certificate authorities to verify the centre by.",
+            "Install ca-certificates, or name your own in [fleet] dsn: sslrootcert=/etc/so1/ca.pem",
+        )
+    for name, path in (("SSL_CERT_FILE", found.cafile), ("SSL_CERT_DIR", found.capath)):
+        if path is not None:
+            os.environ.setdefault(name, path)
+
+
 @contextmanager
 def connected(dsn: str, *, reads_only: bool = False) -> Iterator[CentreConnection]:
     """A connection that ends with the block.
@@ -101,6 +121,8 @@ def connected(dsn: str, *, reads_only: bool = False) -> Iterator[CentreConnectio
         values["target_session_attrs"] = "any"
     # A pool in transaction mode hands statements of one session to several servers.
     values["prepare_threshold"] = None
+    if values.get("sslrootcert") == "system":
+        _trust_the_hosts_authorities()
     name = values.pop("dbname", None) or values.get("user") or "so1"
     database = peewee.PostgresqlDatabase(name, **values)
     try:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from tests.fleet import trixie
@@ -50,6 +49,8 @@ class Server:
     port: int
     log_lines: list[str] = field(default_factory=list)
     running: bool = False
+    inside: tuple[str, ...] = ()
+    """Words before each of its programs, as root's: into another namespace."""
 
     @property
     def data(self) -> Path:
@@ -62,6 +63,9 @@ class Server:
         return f"host={host} port={self.port} user={user} dbname={database}{word}"
 
     def connect(self, user: str = USER, database: str = "so1", password: str = "") -> Any:
+        # Its own import: tests/packages starts a server in an environment that has no driver.
+        import psycopg
+
         return psycopg.connect(self.dsn(user, database, password), autocommit=True)
 
     def ask(self, sql: str, *values: object, database: str = "so1") -> list[tuple[Any, ...]]:
@@ -105,7 +109,11 @@ class Server:
 
     def run(self, name: str, *words: str, check: bool = True) -> None:
         argv = trixie.command(ROOT, name, words) if ROOT else [str(binaries() / name), *words]
-        changes_user = os.geteuid() == 0 and not ROOT
+        group = pwd.getpwnam(_user()).pw_gid
+        if self.inside:
+            begin = ("setpriv", f"--reuid={_user()}", f"--regid={group}", "--clear-groups")
+            argv = [*self.inside, *begin, *argv]
+        changes_user = os.geteuid() == 0 and not ROOT and not self.inside
         done = subprocess.run(
             argv,
             capture_output=True,
@@ -113,7 +121,7 @@ class Server:
             cwd="/",
             stdin=subprocess.DEVNULL,
             user=_user() if changes_user else None,
-            group=pwd.getpwnam(_user()).pw_gid if changes_user else None,
+            group=group if changes_user else None,
             extra_groups=[] if changes_user else None,
             env={"PATH": "/usr/sbin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         )
@@ -149,10 +157,19 @@ def server(prepare: Callable[[Path], object] = bool, **settings: str) -> Iterato
 
     `prepare` puts files into its data directory before it starts.
     """
+    with server_inside((), prepare, **settings) as one:
+        yield one
+
+
+@contextmanager
+def server_inside(
+    inside: tuple[str, ...], prepare: Callable[[Path], object], **settings: str
+) -> Iterator[Server]:
+    """The same, in another namespace (`Server.inside`)."""
     binaries()
     # The path of a socket is short, and pytest's are long.
     directory = Path(tempfile.mkdtemp(prefix="so1-pg-"))
-    one = Server(directory, free_port())
+    one = Server(directory, free_port(), inside=inside)
     try:
         if os.geteuid() == 0:
             shutil.chown(directory, _user())
@@ -176,7 +193,7 @@ def server(prepare: Callable[[Path], object] = bool, **settings: str) -> Iterato
             for path in one.data.iterdir():
                 shutil.chown(path, _user())
         one.start()
-        one.ask("CREATE DATABASE so1", database="postgres")
+        one.run("createdb", "-h", str(directory), "-p", str(one.port), "-U", USER, "so1")
         yield one
     finally:
         if one.running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from agent.fleet import centre as administration
 from agent.fleet.connection import connected
 from agent.fleet.errors import FleetError
 from agent.fleet.streams import STREAMS
+from tests.fleet.certificates import authority, openssl, server_certificate
 from tests.fleet.postgres import server, user
-from tests.fleet.programs import free_port, program, running, wait_until
+from tests.fleet.programs import PROJECT, free_port, program, running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,19 +32,6 @@ def now_ms() -> int:
     return time.time_ns() // 10**6 - 60_000
 
 
-def openssl(*words: str) -> None:
-    subprocess.run([program("openssl"), *words], check=True, capture_output=True)
-
-
-def authority(directory: Path, name: str) -> Path:
-    """A certificate authority; its certificate's path."""
-    openssl(
-        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-        "-keyout", str(directory / f"{name}.key"), "-out", str(directory / f"{name}.pem"),
-    )  # fmt: skip
-    return directory / f"{name}.pem"
-
-
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path, Path]]:
     """A server with a certificate for `localhost`: its port, the password, its CA and another."""
@@ -50,17 +39,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Pa
     ours, other = authority(where, "ours"), authority(where, "other")
 
     def prepare(data: Path) -> None:
-        openssl(
-            "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
-            "-addext", "subjectAltName=DNS:localhost",
-            "-keyout", str(data / "server.key"), "-out", str(where / "server.csr"),
-        )  # fmt: skip
-        openssl(
-            "x509", "-req", "-in", str(where / "server.csr"), "-CA", str(ours), "-days", "2",
-            "-CAkey", str(where / "ours.key"), "-CAcreateserial", "-copy_extensions", "copy",
-            "-out", str(data / "server.crt"),
-        )  # fmt: skip
-        (data / "server.key").chmod(0o600)
+        server_certificate(ours, data, "localhost")
 
     with server(prepare, ssl="on") as one:
         with connected(one.dsn()) as connection:
@@ -88,6 +67,37 @@ def test_a_server_is_taken_for_the_centre_only_by_name_and_authority(
             look(dsn)
         assert "cannot be reached" in raised.value.message, name
         assert password not in str(raised.value)
+
+
+def test_without_a_word_on_it_the_hosts_own_authorities_are_trusted(
+    tls: tuple[str, str, Path, Path], tmp_path: Path
+) -> None:
+    """A host on which `update-ca-certificates` took the centre's authority in, and one without."""
+    port, password, ours, other = tls
+    dsn = f"host=localhost port={port} user=so1_agent dbname=so1 password={password}"
+    ended = {}
+    for which in (ours, other):
+        authorities = tmp_path / which.stem
+        authorities.mkdir()
+        shutil.copy(which, authorities)
+        openssl("rehash", str(authorities))
+        done = subprocess.run(
+            [
+                *("unshare", "--mount", "sh", "-euc"),
+                'mount --bind "$0" /etc/ssl/certs && exec "$@"',
+                *(authorities, sys.executable, "-c"),
+                "import sys; from tests.fleet.test_network import look; look(sys.argv[1])",
+                dsn,
+            ],
+            cwd=PROJECT,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+        ended[which] = done.returncode, done.stderr[-1500:]
+    assert ended[ours] == (0, "")
+    assert ended[other][0] == 1
+    assert "certificate verify failed" in ended[other][1]
 
 
 def test_a_server_without_tls_gets_no_password_over_a_network(centre: Centre) -> None:

@@ -11,7 +11,7 @@ from tests.lab import cache
 from tests.lab.bootstrap import mirror
 from tests.lab.process import need, network_environment, run
 
-_INCLUDED = ("python3", "python3-bpfcc", "kmod", "procps")
+_INCLUDED = ("python3", "python3-bpfcc", "kmod", "procps", "ca-certificates")
 
 
 def base_tar(suite: str) -> Path:

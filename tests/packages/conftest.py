@@ -14,11 +14,14 @@ import pytest
 
 from tests.docker.private_engine import PrivateEngine, private_engine
 from tests.packages.base_image import base_tar
+from tests.packages.chroot import Chroot, chroot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 IMAGE = "so1-agent:test"
+GUESTS = {"debian12": "bookworm", "debian13": "trixie"}
+"""Hosts to install on, and the suite of each."""
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -61,6 +64,26 @@ def packages_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pac
         return made[suite]
 
     return obtain
+
+
+@pytest.fixture(params=GUESTS, scope="module")
+def guest(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def packages(packages_of: Callable[[str], Packages], guest: str) -> Packages:
+    return packages_of(GUESTS[guest])
+
+
+@pytest.fixture
+def host(guest: str) -> Iterator[Chroot]:
+    place = Path(tempfile.mkdtemp(prefix="so1-chroot.", dir="/var/tmp"))
+    try:
+        with chroot_of(guest, place) as one:
+            yield one
+    finally:
+        shutil.rmtree(place)
 
 
 @pytest.fixture(scope="session")

@@ -82,12 +82,16 @@ def test_all_of_it_is_roots_and_nobody_elses_to_write(packages: Packages) -> Non
 def test_what_runs_is_in_it_and_nothing_compiled_or_of_the_checkout(packages: Packages) -> None:
     found = set(listing(packages.agent))
     for path in (
-        *("usr/bin/agent", "lib/systemd/system/so1-agent.service", "etc/so1/agent.toml"),
+        *(
+            "usr/bin/agent",
+            "lib/systemd/system/so1-agent.service",
+            "usr/share/so1-agent/agent.toml",
+        ),
         *("usr/share/man/man1/agent-bpf-trace.1.gz", "usr/share/doc/so1-agent/copyright"),
         *("usr/share/bash-completion/completions/agent", "usr/lib/so1-agent/venv/bin/python"),
         *("usr/share/zsh/vendor-completions/_agent", "usr/lib/so1-agent/src/bash/load_modules.sh"),
         "usr/lib/so1-agent/src/grafana/dashboards/monitor-de-sistema.json",
-        *("usr/lib/so1-agent/cri/bin/python", "usr/lib/so1-agent/fleet/bin/python"),
+        "usr/lib/so1-agent/cri/bin/python",
     ):
         assert path in found
     for path in found:

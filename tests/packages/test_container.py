@@ -217,3 +217,23 @@ def test_the_second_witness_works_with_two_more_rights(engine: PrivateEngine, pl
 
     wait_until(lambda: "agree" in verdicts(), "both witnesses agree", timeout_s=300)
     assert "conflict" not in verdicts()
+
+
+def test_with_the_hosts_run_directory_a_second_agent_is_refused(
+    engine: PrivateEngine, place: Path
+) -> None:
+    """As docs/install.md has it; each with a history of its own."""
+    assert "`-v /run/so1:/run/so1`" in DOCUMENT.read_text(encoding="utf-8")
+    share = ("-v", f"{place}/run:/run/so1")
+    start(engine, place, *share)
+    wait_for_ticks(engine, place, 1)
+    second = engine.docker(
+        *("run", "-d", *documented_options(), *share, "-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro"),
+        *("-v", f"{engine.directory}/docker.sock:/var/run/docker.sock", IMAGE),
+    )
+    assert engine.docker("wait", second) != "0"
+    done = subprocess.run(
+        ["docker", "-H", engine.host, "logs", second], capture_output=True, text=True, check=True
+    )
+    assert "already runs" in done.stdout + done.stderr
+    assert engine.inspect("so1_agent")["State"]["Running"]

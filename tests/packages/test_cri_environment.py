@@ -20,9 +20,10 @@ from tests.containers import wait_until
 from tests.docker.cgroups_left import no_cgroup_left
 from tests.docker.private_containerd import PrivateContainerd, private_containerd
 from tests.packages.chroot import Chroot, chroot_of
+from tests.packages.conftest import GUESTS
 from tests.packages.test_build import listing
 from tests.packages.test_container import named, pids, start, wait_for_ticks
-from tests.packages.test_life_cycle import GUESTS, install
+from tests.packages.test_life_cycle import install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

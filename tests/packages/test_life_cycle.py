@@ -9,45 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.packages.chroot import Chroot, chroot_of
 from tests.packages.conftest import PROJECT, Packages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-GUESTS = {"debian12": "bookworm", "debian13": "trixie"}
+    from tests.packages.chroot import Chroot
+
 SETTINGS = "interval_s = 7\n"
 INSTALLATION = "0123456789abcdef" * 2 + "\n"
-
-
-@pytest.fixture(params=GUESTS, scope="module")
-def guest(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def packages(packages_of: Callable[[str], Packages], guest: str) -> Packages:
-    return packages_of(GUESTS[guest])
-
-
-@pytest.fixture
-def host(guest: str) -> Iterator[Chroot]:
-    place = Path(
-        subprocess.run(
-            ["mktemp", "-d", "/var/tmp/so1-chroot.XXXXXX"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    )
-    with chroot_of(guest, place) as one:
-        yield one
-    shutil.rmtree(place)
 
 
 def install(host: Chroot, *packages: Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,9 @@ STACK = PROJECT / "packaging/swarm/stack.yml"
 AGENT = "so1-agent"
 
 
-@pytest.fixture(scope="module")
-def swarm(engine: PrivateEngine) -> Iterator[PrivateEngine]:
+@contextmanager
+def one_node(engine: PrivateEngine) -> Iterator[None]:
+    """The engine is a Swarm for the block."""
     assert engine.daemon is not None
     # The engine's network namespace has nothing but a loopback, which is down.
     namespace = f"--net=/proc/{engine.daemon.pid}/ns/net"
@@ -33,8 +35,16 @@ def swarm(engine: PrivateEngine) -> Iterator[PrivateEngine]:
     engine.docker(
         *("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377")
     )
-    yield engine
-    engine.docker("swarm", "leave", "--force")
+    try:
+        yield
+    finally:
+        engine.docker("swarm", "leave", "--force")
+
+
+@pytest.fixture(scope="module")
+def swarm(engine: PrivateEngine) -> Iterator[PrivateEngine]:
+    with one_node(engine):
+        yield engine
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ def place(swarm: PrivateEngine) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", str(made)], check=True)
 
 
-def deploy(swarm: PrivateEngine, place: Path) -> None:
+def deploy(swarm: PrivateEngine, place: Path, **environment: str) -> None:
     subprocess.run(
         [
             "docker",
@@ -71,6 +81,7 @@ def deploy(swarm: PrivateEngine, place: Path) -> None:
             "SO1_HISTORY": str(place / "history"),
             "SO1_SETTINGS": str(place / "settings"),
             "SO1_NETWORK": "none",
+            **environment,
         },
         check=True,
         capture_output=True,
