@@ -36,9 +36,28 @@ typedef u64 kptr;
 	__value;								\
 })
 
-/* The next two order all memory accesses around them, on every architecture (atomics that fetch). */
+/*
+ * The next two order all memory accesses around them, on every architecture (atomics that fetch).
+ * With LLVM 21 BCC's programs are for the oldest BPF CPU, for which it refuses the result of an
+ * addition; before 16 or so its assembler does not take the instructions by name.
+ */
+#if __clang_major__ >= 20
+#define XCHG(where, value) ({							\
+	u64 __value = (value);							\
+	asm volatile("%0 = xchg_64(%1 + 0, %0)"					\
+		     : "+r"(__value) : "r"(&(where)) : "memory");		\
+	__value;								\
+})
+#define FETCH_ADD(where, value) ({						\
+	u64 __value = (value);							\
+	asm volatile("%0 = atomic_fetch_add((u64 *)(%1 + 0), %0)"		\
+		     : "+r"(__value) : "r"(&(where)) : "memory");		\
+	__value;								\
+})
+#else
 #define XCHG(where, value) __sync_lock_test_and_set(&(where), (u64)(value))
 #define FETCH_ADD(where, value) __sync_fetch_and_add(&(where), (u64)(value))
+#endif
 #define ADD(where, value) ((void)__sync_fetch_and_add(&(where), (u64)(value)))
 
 #define BOOT_NS() bpf_ktime_get_boot_ns()
