@@ -91,7 +91,7 @@ def test_what_runs_is_in_it_and_nothing_compiled_or_of_the_checkout(packages: Pa
         *("usr/share/bash-completion/completions/agent", "usr/lib/so1-agent/venv/bin/python"),
         *("usr/share/zsh/vendor-completions/_agent", "usr/lib/so1-agent/src/bash/load_modules.sh"),
         "usr/lib/so1-agent/src/grafana/dashboards/monitor-de-sistema.json",
-        "usr/lib/so1-agent/cri/bin/python",
+        *("usr/lib/so1-agent/cri/bin/python", "usr/lib/so1-agent/fleet/bin/python"),
     ):
         assert path in found
     for path in found:
