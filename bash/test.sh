@@ -404,7 +404,7 @@ main() {
             unit) with_packages unit unit run_unit ;;
             fleet) fleet_layer ;;
             packages)
-                # For a server of the tests' own; where it cannot be had they are skipped, which they say.
+                # For the tests' own server; without it they are skipped and name it.
                 install_without_starting postgresql openssl || true
                 with_packages packages packages run_packages
                 ;;

@@ -29,6 +29,7 @@ from agent.sources.bpf import witness as bpf
 from agent.sources.bpf.programs import WITNESS
 from agent.sources.cgroup import reader
 from tests import containers
+from tests.attribution_processes import process_at
 from tests.bpf_support import (
     Storm,
     cgroup_of,
@@ -281,18 +282,12 @@ class BpfCases:
         assert view.cgroup_ids[old] == storms[0].cgroup_id
         first.kill()
         first.wait()
-        code = f"from tests.attribution_processes import clone_at; clone_at({old.pid})"
-        again = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT)
-        try:
-            wait_until(lambda: Path(f"/proc/{old.pid}").exists(), "the pid is used again")
+        with process_at(old.pid):
             view = settled(witness)
             new = key_of(view, old.pid)
             assert new.start_ns > old.start_ns
             assert old not in view.cgroup_ids
             assert view.cgroup_ids[new] == cgroup_of(os.getpid()).stat().st_ino
-        finally:
-            os.kill(old.pid, signal.SIGKILL)
-            again.wait()
 
     def test_a_child_made_inside_another_cgroup_is_there_from_its_birth(
         self, witness: bpf.Witness, program: Path

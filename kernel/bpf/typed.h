@@ -38,8 +38,8 @@ typedef u64 kptr;
 
 /*
  * The next two order all memory accesses around them, on every architecture (atomics that fetch).
- * With LLVM 21 BCC's programs are for the oldest BPF CPU, for which it refuses the result of an
- * addition; before 16 or so its assembler does not take the instructions by name.
+ * LLVM 21 as BCC runs it refuses the result of an addition; LLVM 14 does not know these instructions
+ * by name; LLVM 19 takes the builtins.
  */
 #if __clang_major__ >= 20
 #define XCHG(where, value) ({							\

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import cache
-from tests.lab.bootstrap import base_key, make_base
 from tests.lab.errors import LabError
 from tests.lab.guests import find_guest
+from tests.lab.images import obtain_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -127,19 +126,7 @@ def engine_tree(
 
 
 def _tree(name: str) -> Path:
-    guest = find_guest(name)
-    # One that is there is whole, so nobody's build has to be waited for.
-    made = cache.directory() / guest.name / f"base-{base_key(guest)}"
-    if made.is_dir():
-        return made / "root"
     try:
-        with cache.lock("build", f"the tree of {name}"):
-            base = cache.obtain(
-                cache.directory() / guest.name,
-                "base",
-                base_key(guest),
-                lambda to: make_base(guest, to),
-            )
+        return obtain_base(find_guest(name)) / "root"
     except LabError as error:
         pytest.skip(f"the tree of {name} cannot be made: {error}")
-    return base / "root"

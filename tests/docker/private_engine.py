@@ -69,6 +69,13 @@ class PrivateEngine:
             raise DockerCommandError(f"docker {' '.join(words)}: {said}")
         return done.stdout.decode(errors="replace").strip()
 
+    def in_its_network(self) -> tuple[str, ...]:
+        """Words before a program that runs in the engine's network: a loopback and nothing else."""
+        assert self.daemon is not None
+        inside = ("nsenter", f"--net=/proc/{self.daemon.pid}/ns/net")
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+        return inside
+
     def run(self, *options: str, image: str = ALPINE, command: Sequence[str] = ()) -> str:
         """Starts a container that sleeps, or runs `command`; its full id.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import foreign, kernels
+from . import cache, foreign, kernels
+from .bootstrap import base_key, make_base
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .guests import Guest
     from .image import Image
 
@@ -20,3 +23,17 @@ def obtain_image(guest: Guest) -> Image:
     if foreign.is_foreign(guest):
         return foreign.obtain_image(guest)
     return kernels.obtain_image(guest)
+
+
+def obtain_base(guest: Guest) -> Path:
+    """The directory with `root`, the guest's tree without the agent, from the cache or built now.
+
+    LabError where it cannot be built.
+    """
+    parent, key = cache.directory() / guest.name, base_key(guest)
+    # A name that exists is whole: nothing that is being built meanwhile has to be waited for.
+    there = parent / f"base-{key}"
+    if there.is_dir():
+        return there
+    with cache.lock("build", f"the tree of {guest.name}"):
+        return cache.obtain(parent, "base", key, lambda to: make_base(guest, to))

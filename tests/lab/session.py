@@ -165,7 +165,6 @@ def fill_share(lab: Path, request: Request, modules: Path | None) -> None:
     (lab / "command").write_bytes(b"".join(word.encode() + b"\0" for word in request.command))
     settings = {
         "LAB_DOCKER_OPT": request.docker_opt,
-        "LAB_DOCKERD": str(int(request.dockerd is not None)),
         "LAB_INSTALL": str(int(request.install and not request.guest.fresh)),
         "LAB_NET": str(int(request.machine.network)),
         "LAB_INTERACTIVE": str(int(request.machine.interactive)),
@@ -178,12 +177,12 @@ def fill_share(lab: Path, request: Request, modules: Path | None) -> None:
     (lab / "settings").write_text("".join(lines), encoding="utf-8")
     pack_checkout(lab / "checkout.tar")
     if request.dockerd is not None:
-        copy_with_libraries(request.dockerd, lab / "engine")
+        copy_engine(request.dockerd, lab / "engine")
     if modules is not None:
         shutil.copytree(modules, lab / "build", ignore=shutil.ignore_patterns("build.log"))
 
 
-def copy_with_libraries(program: Path, directory: Path) -> None:
+def copy_engine(program: Path, directory: Path) -> None:
     """Copy an engine and what it links to, for a guest to take what it has not got itself."""
     directory.mkdir()
     shutil.copy(program, directory / "dockerd")

@@ -85,16 +85,13 @@ class CentreServer:
 @contextmanager
 def centre_server(engine: PrivateEngine) -> Iterator[CentreServer]:
     """A server with the centre's schema, in the network of the engine's host."""
-    assert engine.daemon is not None
-    inside = ("nsenter", f"--net=/proc/{engine.daemon.pid}/ns/net")
-    subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
     with tempfile.TemporaryDirectory() as where:
         certificate = authority(Path(where), "fleet")
 
         def prepare(data: Path) -> None:
             server_certificate(certificate, data, NAME)
 
-        with server_inside(inside, prepare, ssl="on") as one:
+        with server_inside(engine.in_its_network(), prepare, ssl="on") as one:
             made = CentreServer(engine, one, certificate)
             password = made.administer("init").rpartition(" ")[2]
             yield CentreServer(engine, one, certificate, password)

@@ -13,15 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.lab import cache
-from tests.lab.bootstrap import base_key, make_base
 from tests.lab.guests import find_guest
+from tests.lab.images import obtain_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.lab.guests import Guest
 
 _NOISE = ("var/lib/dpkg/", "var/log/", "var/cache/", "var/lib/apt/", "etc/ld.so.cache", "root/")
 """What dpkg itself writes down."""
@@ -96,20 +93,10 @@ class Chroot:
         return self.upper.parent / "lower"
 
 
-def _base(guest: Guest) -> Path:
-    parent, key = cache.directory() / guest.name, base_key(guest)
-    # A name that exists is whole: nothing that is being built meanwhile has to be waited for.
-    there = parent / f"base-{key}"
-    if there.is_dir():
-        return there
-    with cache.lock("build", f"the tree of {guest.name}"):
-        return cache.obtain(parent, "base", key, lambda to: make_base(guest, to))
-
-
 @contextmanager
 def chroot_of(guest_name: str, place: Path) -> Iterator[Chroot]:
     """A host as the guest is, in the directory `place`; gone afterwards."""
-    base = _base(find_guest(guest_name))
+    base = obtain_base(find_guest(guest_name))
     names = {name: place / name for name in ("upper", "work", "merged")}
     for path in names.values():
         path.mkdir()

@@ -86,6 +86,14 @@ def host(guest: str) -> Iterator[Chroot]:
         shutil.rmtree(place)
 
 
+def node_directories(engine: PrivateEngine) -> Path:
+    """A node's /var/lib/so1 and /etc/so1, as `history` and `settings` in a fresh directory."""
+    made = Path(tempfile.mkdtemp(prefix="node-", dir=engine.directory))
+    for name in ("history", "settings"):
+        (made / name).mkdir(mode=0o750)
+    return made
+
+
 @pytest.fixture(scope="session")
 def engine(packages_of: Callable[[str], Packages]) -> Iterator[PrivateEngine]:
     """An engine of its own with the agent's image, built as docs/install.md has it."""

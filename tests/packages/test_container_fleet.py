@@ -6,7 +6,6 @@ What arrived is asked of psql; what the agent has, of its own SQLite.
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import pytest
 from tests.agent_process import rows
 from tests.containers import wait_until
 from tests.packages.centre_server import CentreServer, centre_server
-from tests.packages.conftest import IMAGE
+from tests.packages.conftest import IMAGE, node_directories
 from tests.packages.test_container import documented_options
 from tests.packages.test_swarm import deploy, one_node, task_logs
 
@@ -43,10 +42,7 @@ def centre(engine: PrivateEngine) -> Iterator[CentreServer]:
 
 @pytest.fixture
 def place(engine: PrivateEngine) -> Iterator[Path]:
-    """A node's /var/lib/so1 and /etc/so1, as `history` and `settings`."""
-    made = Path(tempfile.mkdtemp(prefix="fleet-", dir=engine.directory))
-    for name in ("history", "settings"):
-        (made / name).mkdir(mode=0o750)
+    made = node_directories(engine)
     yield made
     engine.clear()
     subprocess.run(["rm", "-rf", str(made)], check=True)

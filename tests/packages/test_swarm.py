@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import pytest
 
 from tests.agent_process import rows
 from tests.containers import wait_until
-from tests.packages.conftest import IMAGE, PROJECT
+from tests.packages.conftest import IMAGE, PROJECT, node_directories
 from tests.packages.test_container import named, pids, stored
 
 if TYPE_CHECKING:
@@ -28,10 +27,7 @@ AGENT = "so1-agent"
 @contextmanager
 def one_node(engine: PrivateEngine) -> Iterator[None]:
     """The engine is a Swarm for the block."""
-    assert engine.daemon is not None
-    # The engine's network namespace has nothing but a loopback, which is down.
-    namespace = f"--net=/proc/{engine.daemon.pid}/ns/net"
-    subprocess.run(["nsenter", namespace, "ip", "link", "set", "lo", "up"], check=True)
+    engine.in_its_network()
     engine.docker(
         *("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377")
     )
@@ -49,9 +45,7 @@ def swarm(engine: PrivateEngine) -> Iterator[PrivateEngine]:
 
 @pytest.fixture
 def place(swarm: PrivateEngine) -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="swarm-", dir=swarm.directory))
-    for name in ("history", "settings"):
-        (made / name).mkdir(mode=0o750)
+    made = node_directories(swarm)
     (made / "settings/agent.toml").write_text("interval_s = 1\n")
     yield made
     swarm.docker("stack", "rm", "so1", check=False)

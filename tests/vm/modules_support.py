@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import re
 import selectors
 import subprocess
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SYSINFO = Path("/proc/sysinfo_so1_202300539")
 CONTINFO = Path("/proc/continfo_so1_202300539")
 MODULES = ("sysinfo", "continfo")
+
+LINUX = tuple(int(part) for part in platform.release().split(".")[:2])
+"""The running kernel's version, such as (6, 12)."""
 
 _PROGRAMS = Path(__file__).parent / "programs"
 _SCENE_TIMEOUT_S = 240.0

@@ -7,7 +7,6 @@ figure has to be just that, and most processes have to agree.
 from __future__ import annotations
 
 import os
-import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ CANDIDATE_FIELDS = USAGE_FIELDS | {"ns_pid", "pid_ns", "uts_ns"}
 STATES = {"R": 0, "S": 1, "D": 2, "I": 2, "T": 4, "t": 8, "Z": 32, "P": 64}
 
 
-_EXACT_VMRSS = tuple(map(int, platform.release().split(".")[:2])) >= (6, 2)
+_EXACT_VMRSS = host.LINUX >= (6, 2)
 
 
 _USER_HZ = os.sysconf("SC_CLK_TCK")

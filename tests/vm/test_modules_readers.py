@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -93,7 +92,7 @@ def test_a_descriptor_that_nobody_reads_from_holds_no_module() -> None:
 
 
 # Since Linux 6.18 who has spent its quota is stopped on its way back to user space, so a read ends.
-_THROTTLED_OUTSIDE = tuple(map(int, platform.release().split(".")[:2])) >= (6, 18)
+_THROTTLED_OUTSIDE = host.LINUX >= (6, 18)
 
 SLOW_READER = """
 import os, sys

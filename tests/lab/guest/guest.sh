@@ -32,7 +32,7 @@ prepare() {
         mkdir -p /etc/docker
         printf '{"exec-opts": ["%s"]}\n' "$LAB_DOCKER_OPT" >/etc/docker/daemon.json
     fi
-    if [ "${LAB_DOCKERD:-0}" = 1 ]; then
+    if [ -d /lab/engine ]; then
         cp /lab/engine/dockerd /usr/local/sbin/ || return
         cp -n /lab/engine/*.so* "/usr/lib/$(uname -m)-linux-gnu/" # only what is not there
         mkdir -p /etc/systemd/system/docker.service.d
@@ -41,7 +41,7 @@ prepare() {
             >/etc/systemd/system/docker.service.d/engine.conf
         systemctl daemon-reload || return
     fi
-    if [ -n "${LAB_DOCKER_OPT:-}" ] || [ "${LAB_DOCKERD:-0}" = 1 ]; then
+    if [ -n "${LAB_DOCKER_OPT:-}" ] || [ -d /lab/engine ]; then
         systemctl restart docker || return
     fi
     if [ "${LAB_INSTALL:-1}" = 1 ] && [ -e "$checkout/bash/lib/install.sh" ]; then
