@@ -53,6 +53,21 @@ def run_in(cgroup: Path, script: str) -> None:
     subprocess.run(words, check=True)
 
 
+def storm_of_names(witness: bpf.Witness, number: int) -> tuple[int, int]:
+    """Cgroups made and removed as fast as may be: how many are known by name, how many are lost."""
+    before, made = witness.witness(), set()
+    for one in range(number):
+        path = identifying_root() / f"{one:064x}"
+        path.mkdir()
+        made.add(path.stat().st_ino)
+        path.rmdir()
+    witness.witness()
+    view = witness.witness()
+    known, lost = len(made & view.names.keys()), view.lost - before.lost
+    print(f"\n{number} cgroups: {known} known, {lost} lost")
+    return known, lost
+
+
 def owner_of(view: BpfView) -> dict[int, ContainerKey]:
     """Of A and B, which are listed and have no directory now."""
     return owners(view, CgroupView(reader.detect().hierarchy, {}), listed=[A, B])
@@ -145,18 +160,14 @@ class BpfNameCases:
         assert view.lost == before.lost
 
     def test_of_thousands_in_a_moment_each_is_known_or_lost(self, witness: bpf.Witness) -> None:
-        number, before = 2000, witness.witness()
-        made = set()
-        for one in range(number):
-            path = identifying_root() / f"{one:064x}"
-            path.mkdir()
-            made.add(path.stat().st_ino)
-            path.rmdir()
-        witness.witness()
-        view = witness.witness()
-        known, lost = len(made & view.names.keys()), view.lost - before.lost
-        print(f"\n{number} cgroups: {known} known, {lost} lost")
-        assert known + lost == number
+        # Whoever else makes a cgroup of a long name meanwhile can be lost too, and only adds to it.
+        for _ in range(10):
+            known, lost = storm_of_names(witness, 2000)
+            assert known + lost >= 2000
+            if known + lost == 2000:
+                break
+        else:
+            pytest.fail(f"{known} known and {lost} lost of 2000 in the last of ten storms")
         assert known > 0
         with directory(identifying_root() / A.id) as identity:
             pass
