@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from agent.analysis.cpu_accounting import owners
+from agent.clock import SystemClock
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, ContainerKey
 from agent.sources.bpf import witness as bpf
+from agent.sources.bpf.programs import Order
+from agent.sources.bpf.startup import Startup
 from agent.sources.cgroup import reader
 from tests.bpf_cases import settled
 from tests.bpf_support import cgroup_of, identifying_root
@@ -53,8 +56,22 @@ def run_in(cgroup: Path, script: str) -> None:
     subprocess.run(words, check=True)
 
 
+@contextmanager
+def little_room() -> Iterator[bpf.Witness]:
+    """A witness that has room for some hundred names between two readings."""
+    macros = ("-UNAME_PAGES", "-DNAME_PAGES=8")
+    startup = Startup(Order("witness", str(reader.detect().hierarchy), macros=macros))
+    one = bpf.Witness(startup, bpf.BpfState("starting"), SystemClock())
+    try:
+        wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
+        assert one.state.status == "ready", one.state
+        yield one
+    finally:
+        one.close()
+
+
 def storm_of_names(witness: bpf.Witness, number: int) -> tuple[int, int]:
-    """Cgroups made and removed as fast as may be: how many are known by name, how many are lost."""
+    """Cgroups made and removed in a moment: how many are known by name, how many are lost."""
     before, made = witness.witness(), set()
     for one in range(number):
         path = identifying_root() / f"{one:064x}"
@@ -159,16 +176,21 @@ class BpfNameCases:
         assert view.long_names - before.long_names == 2
         assert view.lost == before.lost
 
-    def test_of_thousands_in_a_moment_each_is_known_or_lost(self, witness: bpf.Witness) -> None:
-        # Whoever else makes a cgroup of a long name meanwhile can be lost too, and only adds to it.
-        for _ in range(10):
-            known, lost = storm_of_names(witness, 2000)
-            assert known + lost >= 2000
-            if known + lost == 2000:
-                break
-        else:
-            pytest.fail(f"{known} known and {lost} lost of 2000 in the last of ten storms")
-        assert known > 0
-        with directory(identifying_root() / A.id) as identity:
-            pass
-        assert witness.witness().names[identity].name == A.id
+    def test_of_hundreds_in_a_moment_each_is_known_or_lost(self) -> None:
+        """By probes with little room, so that whoever else on this host has some loses nothing.
+
+        Whoever else makes a cgroup of a long name meanwhile can be lost too, and only adds to it.
+        """
+        with little_room() as witness:
+            for _ in range(5):
+                known, lost = storm_of_names(witness, 150)
+                assert known > 0
+                assert lost > 0
+                assert known + lost >= 150
+                if known + lost == 150:
+                    break
+            else:
+                pytest.fail(f"{known} known and {lost} lost of 150 in the last of five storms")
+            with directory(identifying_root() / A.id) as identity:
+                pass
+            assert witness.witness().names[identity].name == A.id
