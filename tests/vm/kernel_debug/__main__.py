@@ -62,7 +62,8 @@ class Run:
 
 
 def kernel_tree() -> Path:
-    """The built tree, from the cache or made now (half an hour of one CPU)."""
+    """The built tree, from the cache or made now (over an hour of one CPU); one that was cut off
+    is gone on with."""
     parent = cache.directory() / "kernel-debug"
     key = cache.key([SOURCE_PACKAGE, CONFIG])
     tree = parent / f"tree-{key}"
@@ -76,10 +77,13 @@ def kernel_tree() -> Path:
         ("cpio", "cpio"),
     ):
         need(program, package)
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir(parents=True)
-    with step(f"source {SOURCE_PACKAGE}"):
-        unpack_source(tree)
+    need_header("gelf.h", "libelf-dev")
+    if not (tree / "unpacked").exists():
+        shutil.rmtree(tree, ignore_errors=True)
+        tree.mkdir(parents=True)
+        with step(f"source {SOURCE_PACKAGE}"):
+            unpack_source(tree)
+        (tree / "unpacked").touch()
     log = parent / "build.log"
     log.unlink(missing_ok=True)
     make = ["nice", "-n", "19", "make", "-C", str(tree), f"-j{os.environ.get('SO1_JOBS', '1')}"]
@@ -88,6 +92,11 @@ def kernel_tree() -> Path:
         run([*make, "bzImage", "modules"], timeout_s=180 * _MINUTES, log=log)
     (tree / "built").touch()
     return tree
+
+
+def need_header(header: str, package: str) -> None:
+    if not Path("/usr/include", header).exists():
+        raise LabError(f"{header} is missing", f"apt-get install {package}")
 
 
 def unpack_source(tree: Path) -> None:
