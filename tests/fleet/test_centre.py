@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -21,7 +22,6 @@ from tests.fleet.programs import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.fleet.conftest import Centre
     from tests.fleet.host import Host
@@ -307,6 +307,35 @@ def test_the_commands_do_all_of_it(centre: Centre, tmp_path: Path) -> None:
     assert agent("status", "--config", str(config)).returncode == 1
     forgotten = agent("forget", dsn, host.installation)
     assert forgotten.stdout == f"Forgotten, with {3 * len(STREAMS)} rows.\n"
+
+
+def test_a_secret_that_could_not_be_printed_is_not_in_force(centre: Centre, host: Host) -> None:
+    def secrets() -> list[tuple[object, ...]]:
+        return [
+            *centre.ask("SELECT installation, secret_hash, rotated_at FROM so1.installations"),
+            *centre.ask("SELECT rolpassword FROM pg_authid WHERE rolname = 'so1_agent'"),
+        ]
+
+    before, dsn = secrets(), centre.dsn()
+    for words in (
+        ("rotate", dsn, host.installation),
+        ("enroll", dsn, "e" * 32),
+        ("init", dsn, "--new-password"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "agent", "fleet", *words],
+                cwd=PROJECT,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+        assert done.returncode == 1, words
+        assert done.stderr.count("\n") <= 2, done.stderr
+        assert "Standard output cannot be written" in done.stderr
+        assert secrets() == before, words
 
 
 def test_a_reader_reads_everything_but_the_secrets(

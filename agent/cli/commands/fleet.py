@@ -56,13 +56,14 @@ def init(
     from agent.fleet import centre, schema
     from agent.fleet.connection import connected
 
-    with connected(dsn) as connection:
+    # A password that could not be printed may not be in force: nobody would have it.
+    with connected(dsn) as connection, connection.transaction():
         made = centre.initialise(connection, facts_days, figures_days, shard)
         password = made.password or (centre.new_password(connection) if new_password else "")
-    streams.out("The schema was there." if made.was_there else "The schema is made.")
-    streams.out(f"Partitions: {made.partitions} made, {made.dropped} dropped.")
-    if password:
-        streams.out(f"Password of {schema.AGENT}, shown this once: {password}")
+        streams.out("The schema was there." if made.was_there else "The schema is made.")
+        streams.out(f"Partitions: {made.partitions} made, {made.dropped} dropped.")
+        if password:
+            streams.out(f"Password of {schema.AGENT}, shown this once: {password}")
     if not made.is_superuser:
         Say(sys.stderr)(
             "Not a superuser: docs/fleet.md has what only a superuser can set or take away"
@@ -83,22 +84,20 @@ def enroll(
     from agent.fleet import centre
     from agent.fleet.connection import connected
 
-    with connected(dsn) as connection:
-        secret = centre.enroll(connection, installation, name or installation[:12])
-    streams.out(secret)
+    with connected(dsn) as connection, connection.transaction():
+        streams.out(centre.enroll(connection, installation, name or installation[:12]))
     return 0
 
 
 @app.command()
 def rotate(dsn: Dsn, installation: Installation, config: ConfigOption = None) -> int:
-    """A new secret for a host; the old one is worth nothing from now on. Prints it."""
+    """A new secret for a host; the old one is worth nothing once it is printed."""
     enter_environment(load_config(config))
     from agent.fleet import centre
     from agent.fleet.connection import connected
 
-    with connected(dsn) as connection:
-        secret = centre.rotate(connection, installation)
-    streams.out(secret)
+    with connected(dsn) as connection, connection.transaction():
+        streams.out(centre.rotate(connection, installation))
     return 0
 
 
