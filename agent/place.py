@@ -27,3 +27,5 @@ INSTALL = (
     else "./bash/start.sh --install-only"
 )
 """The command that makes an installation whole again."""
+SETTINGS = "/etc/so1/agent.toml (or the file of --config)"
+"""Where people set something, for sentences that do not know which file was read."""

@@ -27,6 +27,7 @@ from agent.config import GrafanaLanguage
 from agent.engine_api import client as dockerapi
 from agent.engine_api import ownership
 from agent.errors import AgentError
+from agent.place import SETTINGS
 from agent.util.flock import open_lock_file, try_flock
 from agent.util.subprocess import CommandError, find, run
 from agent.util.terminal import printable
@@ -210,7 +211,7 @@ class Grafana:
         return AgentError(
             f"Port {port} on 127.0.0.1, which Grafana is to have, is taken.",
             f"`sudo ss -ltnp 'sport = :{port}'` names the program; another port is set with "
-            "`port` under [grafana] in /etc/so1/agent.toml.",
+            f"`port` under [grafana] in {SETTINGS}.",
         )
 
     def _compose_up(self, command: list[str]) -> None:

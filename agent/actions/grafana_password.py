@@ -12,13 +12,14 @@ import json
 import urllib.error
 import urllib.request
 
+from agent.place import SETTINGS
+
 DEFAULT_PASSWORD = "admin"  # noqa: S105
 """The original's, and Grafana's own."""
 
 _TIMEOUT_S = 10.0
 _WARN_DEFAULT = (
-    "the admin password is still `admin`; set `admin_password` under [grafana] in "
-    "/etc/so1/agent.toml."
+    f"the admin password is still `admin`; set `admin_password` under [grafana] in {SETTINGS}."
 )
 _WARN_OTHER = (
     "it keeps another admin password than the configured one; `docker exec -it grafana_so1 "

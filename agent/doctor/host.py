@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.config import Config, EngineKind
 from agent.doctor.check import AS_ROOT, Check, State, look_again
 from agent.doctor.facts import EngineFacts, Facts
-from agent.place import INSTALL
+from agent.place import INSTALL, SETTINGS
 from agent.policy.notes import notes
 
 _MIN_FREE_MB = 64
@@ -136,7 +136,7 @@ def docker(facts: Facts, config: Config) -> Check:
             remedy = "let the proxy in front of it pass GET /events"
             return Check("Docker", State.DEGRADED, finding, remedy)
         if docker.other_host:
-            remedy = "if that engine is meant: docker_host in /etc/so1/agent.toml"
+            remedy = f"if that engine is meant: docker_host in {SETTINGS}"
             return Check("Docker", State.DEGRADED, f"{finding}; {docker.other_host}", remedy)
         return Check("Docker", State.OK, finding)
     if not facts.root and "ermission" in docker.problem:

@@ -29,6 +29,7 @@ from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from agent.engine_api import versions
 from agent.engine_api.address import PODMAN_KIND, kind_of, look_remedy, product, start_remedy
 from agent.errors import EngineUnavailableError
+from agent.place import SETTINGS
 from agent.util.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ MAX_ANSWER_BYTES = 64 << 20
 """One answer: the list of some ten thousand containers."""
 MAX_EVENT_BYTES = 1 << 20
 
-_NOT_DOCKER = "Look what listens there: docker_host in /etc/so1/agent.toml names it."
+_NOT_DOCKER = f"Look what listens there: docker_host in {SETTINGS} names it."
 _SCHEME = "unix://"
 _VERSION_HEAD = "Api-Version"
 
@@ -167,7 +168,7 @@ def other_docker_host(docker_host: str) -> str:
         return ""
     return (
         f"DOCKER_HOST is {printable(named)[:300]}, which the agent does not go by: it asks "
-        f"{docker_host} (docker_host in /etc/so1/agent.toml)."
+        f"{docker_host} (docker_host in {SETTINGS})."
     )
 
 

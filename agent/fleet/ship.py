@@ -11,6 +11,7 @@ from pathlib import Path
 from agent.config import load_config, with_overrides
 from agent.errors import AgentError
 from agent.fleet.environment import enter_environment, require_root
+from agent.place import SETTINGS
 
 _OPTIONS = ("--config", "--database")
 
@@ -27,7 +28,7 @@ def ship(config: Path | None, database: str | None) -> str:
 
     fleet = settings.fleet
     if not fleet.dsn:
-        raise AgentError("No centre is set.", "Set dsn under [fleet] in /etc/so1/agent.toml.")
+        raise AgentError("No centre is set.", f"Set dsn under [fleet] in {SETTINGS}.")
     path = Path(settings.paths.database)
     installation = existing_installation_id(path.parent)
     if installation is None:

@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from agent.cli.options import ConfigOption, JsonOption
 from agent.config import load_config
 from agent.errors import AgentError
 from agent.fleet.environment import enter_environment, require_root
@@ -24,11 +25,6 @@ Dsn = Annotated[str, typer.Argument(metavar="DSN", help="libpq's connection stri
 Installation = Annotated[
     str, typer.Argument(metavar="ID", help="The host's id, in /var/lib/so1/installation.")
 ]
-ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
-    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 from agent.cli.options import ConfigOption, JsonOption
 from agent.config import load_config
 from agent.errors import AgentError
+from agent.place import SETTINGS
 from agent.util import streams
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ def test(
     if not receivers:
         raise AgentError(
             "No receiver is set.",
-            "Set journal, webhook.url or alertmanager.urls below [notify] in /etc/so1/agent.toml.",
+            f"Set journal, webhook.url or alertmanager.urls below [notify] in {SETTINGS}.",
         )
     now_ms = time.time_ns() // 10**6
     message = Message(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from agent.cli.commands.policy_arming import arm, disarm
+from agent.cli.options import ConfigOption, DatabaseOption
 from agent.config import DEFAULT_CONFIG, Config, load_config, with_overrides
 from agent.errors import AgentError, ConfigError
 from agent.util import streams
@@ -24,15 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.11
-    typer.Option("--config", metavar="FILE", help="Settings, instead of /etc/so1/agent.toml."),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
-DatabaseOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--database", metavar="PATH", help="The SQLite file, /var/lib/so1/metrics.db."),
-]
 _PROC = Path("/proc")
 _SHORTEST_ID = 4
 
