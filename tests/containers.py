@@ -13,6 +13,7 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,16 +74,18 @@ def remove_all(listed: Callable[[], list[str]], docker: Callable[..., str], what
     """Remove what `listed` gives by `docker` (as the function of that name) until it gives none.
 
     One that vanishes meanwhile is what we want. An engine under load gives some of a crowd up in
-    its first attempt ("failed to exit"), or has a removal of its own or the agent's under way.
+    its first attempt ("failed to exit"), or has a removal of its own or the agent's under way: it
+    has its time anew as long as there are fewer of them.
     """
 
-    def none_left() -> bool:
+    def fewer_than(number: int) -> bool:
         if left := listed():
             with suppress(DockerCommandError, subprocess.TimeoutExpired):
                 docker("rm", "-f", "-v", *left)
-        return not left
+        return len(left) < number
 
-    wait_until(none_left, what, pause_s=0.5)
+    while number := len(listed()):
+        wait_until(partial(fewer_than, number), what, pause_s=0.5)
 
 
 @dataclass(slots=True)
