@@ -219,7 +219,7 @@ def cgroup_inode(pid: int, controller: str) -> int | None:
     return None
 
 
-def eventually(check: Callable[[], None], timeout_s: float = 60.0) -> None:
+def eventually(check: Callable[[], None], timeout_s: float = 240) -> None:
     """Run `check` until it raises no AssertionError; its last one when the time is over.
 
     For what others on the host may change between two looks.

@@ -28,6 +28,10 @@ def unreclaimable_kb() -> int:
     return found["SUnreclaim"] + found["VmallocUsed"]
 
 
+def has_kasan() -> bool:
+    return "kasan_quarantine_put" in Path("/proc/kallsyms").read_text()
+
+
 def _assert(condition: bool, what: object = None) -> None:
     assert condition, what
 
@@ -130,8 +134,9 @@ def test_loading_and_unloading_under_readers_leaves_nothing_behind(
             reader.result()
     assert min(reads) > 0
     assert text_kb > 50
-    # A tenth of one snapshot a cycle, which leaks 6 of them if any.
-    assert grown_kb < max(times * text_kb // 10, 20 * text_kb), (grown_kb, text_kb)
+    # A tenth of one snapshot a cycle, which leaks 6 of them if any. KASAN keeps what was freed from
+    # being used again, by megabytes: there it is kmemleak's to say (kernel_debug/).
+    assert has_kasan() or grown_kb < max(times * text_kb // 10, 20 * text_kb), (grown_kb, text_kb)
 
 
 def timed(action: object, times: int) -> float:
