@@ -139,11 +139,9 @@ def test_a_reader_with_next_to_no_cpu_does_not_keep_the_module_from_going() -> N
             host.rmmod("sysinfo")
             (directory.parent / "cgroup.procs").write_text(str(reader.pid))
             said, _ = reader.communicate(timeout=600)
-        if _THROTTLED_OUTSIDE:
-            assert int(said) > 0
-        else:
-            # It was amid its walk, and ended it.
-            assert int(said) == -errno.EIO
+        # Amid its walk, which it ended. Where it is stopped outside the kernel alone, it may
+        # as well have read all before the module went.
+        assert int(said) == -errno.EIO or (_THROTTLED_OUTSIDE and int(said) > 0)
     finally:
         if not host.SYSINFO.exists():
             assert insmod(built("sysinfo")).returncode == 0
