@@ -33,9 +33,14 @@ def beside(*argv: str, needs: Callable[[int], bool] | None = None) -> Iterator[i
             containers.wait_until(lambda: needs(process.pid), f"{argv} is ready")
         yield process.pid
     finally:
-        for pid in (*descendants(process.pid), process.pid):
+        killed = [*descendants(process.pid), process.pid]
+        for pid in killed:
             subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
         process.wait(timeout=30)
+        # On a busy host one that was killed lives on for a moment, and who looks next sees it.
+        containers.wait_until(
+            lambda: all(state_of(pid) in ("", "Z") for pid in killed), f"{killed} have ended"
+        )
 
 
 def descendants(pid: int) -> list[int]:

@@ -205,6 +205,7 @@ class BpfCases:
         assert told.cpu_exited_ns == pytest.approx(500e6, rel=0.05)
         assert told.cpu_short_ns == told.cpu_exited_ns
 
+    @pytest.mark.oom_kill
     def test_an_oom_kill_is_told_apart_from_other_deaths(
         self,
         witness: bpf.Witness,

@@ -222,6 +222,7 @@ class BpfCommandCases:
         assert records[killed.pid]["signal"] == 9
         assert "SIGKILL" in records[killed.pid]["detail"]
 
+    @pytest.mark.oom_kill
     def test_a_move_and_an_oom_kill_are_shown(
         self, tmp_path: Path, boxes: containers.Containers, image: str, program: Path
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import tempfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,24 @@ if TYPE_CHECKING:
 _ALONE = frozenset({"test_before_oom", "test_lives", "test_oom"})
 
 
+@contextmanager
+def oom_lock() -> Iterator[None]:
+    with Path("/run/so1-test-oom.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def alone(request: pytest.FixtureRequest) -> Iterator[None]:
     """Files run side by side; of those named above one at a time."""
-    if request.path.stem not in _ALONE:
+    with oom_lock() if request.path.stem in _ALONE else nullcontext():
         yield
-        return
-    with Path("/run/so1-test-oom.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+@pytest.fixture(autouse=True)
+def killing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests that are marked so run beside none of those files."""
+    with oom_lock() if request.node.get_closest_marker("oom_kill") else nullcontext():
         yield
 
 

@@ -92,6 +92,7 @@ def _usage_ns(box: str) -> int:
     return int(file.read_text(encoding="ascii"))
 
 
+@pytest.mark.oom_kill
 def test_a_kill_for_lack_of_memory_is_counted(docker: PrivateEngine, engine: Engine) -> None:
     script = "for i in 1 2; do stress --vm 1 --vm-bytes 64M --vm-keep -t 20; done; exec sleep 9999"
     box = docker.run(
