@@ -80,7 +80,7 @@ def facts(
                 [
                     *(
                         "systemd-nspawn",
-                        f"--machine={place.name}",
+                        f"--machine=so1-booted-{os.getpid()}",
                         "--directory",
                         host.merged,
                         "--boot",
