@@ -22,6 +22,7 @@ from tests.containers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from agent.model.process import ProcessKey
 
@@ -123,10 +124,14 @@ def collect(witness: bpf.Witness, pid: int) -> list[bpf.ProcessExit]:
     return found
 
 
-@contextmanager
-def own_witness() -> Iterator[bpf.Witness]:
+def own_witness() -> AbstractContextManager[bpf.Witness]:
     """Probes beside the module's, of the same programs."""
-    one = bpf.Witness.start(reader.detect().hierarchy, SystemClock(), directory=KEPT)
+    return ready(bpf.Witness.start(reader.detect().hierarchy, SystemClock(), directory=KEPT))
+
+
+@contextmanager
+def ready(one: bpf.Witness) -> Iterator[bpf.Witness]:
+    """`one` once its probes are there; closed at the end."""
     try:
         wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
         assert one.state.status == "ready", one.state

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,10 @@ from agent.clock import SystemClock
 from agent.model.bpf import BpfView
 from agent.model.container import CgroupView, ContainerKey
 from agent.sources.bpf import witness as bpf
-from agent.sources.bpf.programs import Order
 from agent.sources.bpf.startup import Startup
 from agent.sources.cgroup import reader
 from tests.bpf_cases import settled
+from tests.bpf_history_support import order, ready
 from tests.bpf_support import cgroup_of, identifying_root
 from tests.containers import wait_until
 
@@ -56,18 +56,10 @@ def run_in(cgroup: Path, script: str) -> None:
     subprocess.run(words, check=True)
 
 
-@contextmanager
-def little_room() -> Iterator[bpf.Witness]:
+def little_room() -> AbstractContextManager[bpf.Witness]:
     """A witness that has room for some hundred names between two readings."""
-    macros = ("-UNAME_PAGES", "-DNAME_PAGES=8")
-    startup = Startup(Order("witness", str(reader.detect().hierarchy), macros=macros))
-    one = bpf.Witness(startup, bpf.BpfState("starting"), SystemClock())
-    try:
-        wait_until(lambda: one.poll().status != "starting", "the probes are there", timeout_s=300)
-        assert one.state.status == "ready", one.state
-        yield one
-    finally:
-        one.close()
+    startup = Startup(order("-UNAME_PAGES", "-DNAME_PAGES=8"))
+    return ready(bpf.Witness(startup, bpf.BpfState("starting"), SystemClock()))
 
 
 def storm_of_names(witness: bpf.Witness, number: int) -> tuple[int, int]:
