@@ -13,7 +13,6 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,14 +77,18 @@ def remove_all(listed: Callable[[], list[str]], docker: Callable[..., str], what
     has its time anew as long as there are fewer of them.
     """
 
-    def fewer_than(number: int) -> bool:
-        if left := listed():
-            with suppress(DockerCommandError, subprocess.TimeoutExpired):
-                docker("rm", "-f", "-v", *left)
+    left = listed()
+
+    def are_fewer() -> bool:
+        nonlocal left
+        number = len(left)
+        with suppress(DockerCommandError, subprocess.TimeoutExpired):
+            docker("rm", "-f", "-v", *left)
+        left = listed()
         return len(left) < number
 
-    while number := len(listed()):
-        wait_until(partial(fewer_than, number), what, pause_s=0.5)
+    while left:
+        wait_until(are_fewer, what, pause_s=0.5)
 
 
 @dataclass(slots=True)
