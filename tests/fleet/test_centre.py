@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -31,11 +31,14 @@ def now_ms() -> int:
     return time.time_ns() // 10**6 - 60_000
 
 
-def agent(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def agent(
+    *words: str, stdout: IO[str] | int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "agent", "fleet", *words],
         cwd=PROJECT,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=120,
         env={**os.environ, **environment},
@@ -323,15 +326,7 @@ def test_a_secret_that_could_not_be_printed_is_not_in_force(centre: Centre, host
         ("init", dsn, "--new-password"),
     ):
         with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "agent", "fleet", *words],
-                cwd=PROJECT,
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-                timeout=120,
-            )
+            done = agent(*words, stdout=full)
         assert done.returncode == 1, words
         assert done.stderr.count("\n") <= 2, done.stderr
         assert "Standard output cannot be written" in done.stderr
