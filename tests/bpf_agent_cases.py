@@ -209,8 +209,10 @@ class BpfAgentCases:
         box = docker("create", "--label", boxes.label, *options, image, *burn)
         with agent(place, "--interval", "6", "--dry-run", *self.words) as one:
             one.wait_for("bpf=ready")
-            row = "SELECT 1 FROM container_totals WHERE container_id = ?"
-            wait_for_row(place, row, box[:12], what="a tick with the container in its list")
+            # The probes may have come between two ticks, and accounts begin at a tick.
+            wait_for_row(
+                place, "SELECT 1 FROM attribution_checks WHERE agree > 0", what="a tick with BPF"
+            )
             docker("start", box)
             wait_until(lambda: containers.inspect(box)["RestartCount"] >= 5, "five more lives")
             docker("update", "--restart=no", box)

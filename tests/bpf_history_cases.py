@@ -270,7 +270,7 @@ class BpfHistoryCases:
             assert exits.lost >= 1000 - got
             exits.close()
 
-    def test_a_process_without_room_is_lost_once_and_not_again_at_its_exec(
+    def test_a_process_without_room_is_lost_once_and_not_again_at_its_exec_or_a_move(
         self,
         boxes: containers.Containers,
         image: str,
@@ -302,4 +302,10 @@ class BpfHistoryCases:
                 born = forks()
                 before = lost()
                 one.do("exec", 300)
+                here, there = (stack.enter_context(cgroup(name)) for name in ("here", "there"))
+                moved = stack.enter_context(subprocess.Popen(["sleep", "600"]))
+                stack.callback(moved.kill)
+                for _ in range(100):
+                    move(moved.pid, here)
+                    move(moved.pid, there)
                 assert 0 < lost() - before <= forks() - born

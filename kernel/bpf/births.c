@@ -178,8 +178,8 @@ int on_attach(void *ctx)
 			.base_partial = is_partial,
 		};
 
-		if (!make(&fresh))
-			COUNT(lost_processes);
+		/* Counted at its fork, as in on_exec(). */
+		make(&fresh);
 	}
 	totals = cgroup_record(id, destination);
 	if (totals)
