@@ -80,6 +80,22 @@ def read_stat(proc: str, pid: int | str) -> Stat:
     return parse_stat(read(f"{proc}/{pid}/stat"))
 
 
+def exact_cpu_ns(proc: str, pid: int, stat: Stat) -> int:
+    """`stat.cpu_ns` to the nanosecond, for a process of one thread; that itself for others.
+
+    The first field of `/proc/PID/schedstat` is what the main thread ran (fs/proc/base.c,
+    proc_pid_schedstat; not there without CONFIG_SCHED_INFO). It is believed as far as it is what
+    `stat` may have cut, user and system time each to a tick: threads that are gone are not in it.
+    """
+    if stat.threads != 1:
+        return stat.cpu_ns
+    try:
+        run_ns = int(read(f"{proc}/{pid}/schedstat").split(b" ", 1)[0])
+    except (OSError, ValueError):
+        return stat.cpu_ns
+    return run_ns if 0 <= run_ns - stat.cpu_ns < 2 * TICK_NS else stat.cpu_ns
+
+
 def parse_status(text: bytes) -> dict[bytes, bytes]:
     """What is used here of `/proc/PID/status`, by field; the first of a name counts.
 

@@ -1,9 +1,9 @@
 """All processes without kernel modules: the fallback source, with the values that the modules give.
 
 psutil tells the host's memory and the pids; the rest is read from `/proc` directly. What is less
-exact than with the modules: starts and CPU times are cut to clock ticks (10 ms), processes that
-share an address space cannot be told and count each for itself, and every process is read at a
-moment of its own.
+exact than with the modules: starts are cut to clock ticks (10 ms), and CPU times where a process
+has several threads or is outside of all containers' namespaces; processes that share an address
+space cannot be told and count each for itself, and every process is read at a moment of its own.
 """
 
 from __future__ import annotations
@@ -181,6 +181,8 @@ class _Reader:
         )
         namespaces = self._namespaces(pid, speaker, stat, status)
         rss_kb, anon_kb = self._resident(speaker, vsz_kb, status)
+        if namespaces != self.host:
+            stat = stat._replace(cpu_ns=procfs.exact_cpu_ns(self.proc, pid, stat))
         name = stat.comm.decode("utf-8", "replace")
         life_ns = now_ns - stat.start_ns
         process = Process(

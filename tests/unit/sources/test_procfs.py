@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.sources import procfs
+from tests.containers import wait_until
 
 TAIL = b" S 7 1 1 0 -1 4194304 10 0 0 0 250 50 9 9 20 0 3 0 12345 8192000 55 18446744073709551615"
 
@@ -20,6 +23,55 @@ def test_a_stat_line_is_read() -> None:
     assert stat.cpu_ns == 300 * procfs.TICK_NS
     assert stat.start_ns == 12345 * procfs.TICK_NS
     assert stat.vsz_kb == 8000
+
+
+@pytest.mark.parametrize(
+    ("threads", "schedstat", "ns"),
+    [
+        (1, b"3004159265 9 9\n", 3004159265),
+        (1, b"3019999999 9 9\n", 3019999999),
+        (1, b"3020000000 9 9\n", 3000000000),  # not what was cut: it ran between the two readings
+        (1, b"2999999999 9 9\n", 3000000000),  # a thread that is gone ran as well
+        (1, b"0 0 0\n", 3000000000),
+        (1, b"x", 3000000000),
+        (1, b"", 3000000000),
+        (1, None, 3000000000),
+        (2, b"3004159265 9 9\n", 3000000000),
+    ],
+)
+def test_cpu_is_told_to_the_nanosecond_where_that_is_no_other_figure(
+    tmp_path: Path, threads: int, schedstat: bytes | None, ns: int
+) -> None:
+    (tmp_path / "42").mkdir()
+    if schedstat is not None:
+        (tmp_path / "42/schedstat").write_bytes(schedstat)
+    stat = procfs.parse_stat(b"42 (x)" + TAIL)._replace(threads=threads)
+    assert procfs.exact_cpu_ns(str(tmp_path), 42, stat) == ns
+
+
+@pytest.mark.allow_subprocess
+def test_the_cpu_of_a_real_process_is_its_own_clock_s() -> None:
+    """By the clock that it reads itself, and by what its parent is told at its end."""
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)")
+    burn = (
+        "import sys, time\n"
+        "while time.process_time_ns() < 33_000_000: pass\n"
+        "print(time.process_time_ns(), flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        own_ns = int(child.stdout.readline())
+        wait_until(lambda: procfs.read_stat("/proc", child.pid).state == "S", "it sleeps")
+        told_ns = procfs.exact_cpu_ns("/proc", child.pid, procfs.read_stat("/proc", child.pid))
+        child.kill()
+        used = os.wait4(child.pid, 0)[2]
+        child.returncode = 0
+    assert own_ns <= told_ns <= (used.ru_utime + used.ru_stime) * 1e9 + 1000
+    assert told_ns % procfs.TICK_NS
 
 
 @given(st.binary(max_size=15).filter(lambda name: b"\0" not in name))

@@ -76,6 +76,18 @@ def test_candidates_are_outside_the_hosts_uts_or_pid_namespace(
     assert (candidate(read(host), 70) is not None) == is_candidate
 
 
+def test_a_candidate_s_cpu_is_told_to_the_nanosecond(tmp_path: Path, pids: list[int]) -> None:
+    host = FakeHost(tmp_path)
+    host.process(70, uts_ns=8)
+    pids.append(70)
+    cut_ns = one(read(host), 70).cpu_ns
+    (tmp_path / "proc/70/schedstat").write_text(f"{cut_ns + 12_345_678} 1 1\n", encoding="ascii")
+    snapshot = read(host)
+    found = candidate(snapshot, 70)
+    assert found is not None
+    assert one(snapshot, 70).cpu_ns == found.cpu_ns == cut_ns + 12_345_678
+
+
 def test_a_zombie_has_only_its_pid_namespace(tmp_path: Path, pids: list[int]) -> None:
     host = FakeHost(tmp_path)
     host.process(70, pid_ns=9, uts_ns=0, own_pid=4, state="Z")
