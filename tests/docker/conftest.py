@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import tempfile
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,28 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# They count the kernel's OOM kills, which are the whole host's.
-_ALONE = frozenset({"test_before_oom", "test_lives", "test_oom"})
-
-
-@contextmanager
-def oom_lock() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def one_that_kills(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files run side by side; of the tests that are marked `oom_kill` one at a time."""
+    if not request.node.get_closest_marker("oom_kill"):
+        yield
+        return
     with Path("/run/so1-test-oom.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Files run side by side; of those named above one at a time."""
-    with oom_lock() if request.path.stem in _ALONE else nullcontext():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def killing(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests that are marked so run beside none of those files."""
-    with oom_lock() if request.node.get_closest_marker("oom_kill") else nullcontext():
         yield
 
 

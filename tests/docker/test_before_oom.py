@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,8 +16,7 @@ from tests.agent_process import AgentProcess, rows
 from tests.containers import wait_until
 from tests.docker.private_engine import PrivateEngine
 
-if TYPE_CHECKING:
-    pass
+pytestmark = pytest.mark.oom_kill
 
 BELOW_MB = 500
 MOST_MB = 1500

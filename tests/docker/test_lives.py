@@ -12,6 +12,8 @@ from tests.lives_cases import LivesCases, agent
 
 __all__ = ["agent"]
 
+pytestmark = pytest.mark.oom_kill
+
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[PrivateEngine]:

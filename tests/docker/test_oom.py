@@ -11,6 +11,8 @@ from tests.oom_cases import OomCases, eater, ground, kmsg, shared
 
 __all__ = ["boxes", "eater", "ground", "image", "kmsg", "place", "shared"]
 
+pytestmark = pytest.mark.oom_kill
+
 
 @pytest.mark.usefixtures("image")
 class TestOom(OomCases):
