@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from agent.clock import BOOT_OFFSET_NS
 
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 """Times in `/proc/PID/stat` are cut to this: 10 ms everywhere that Docker runs."""
+
+_CPUCLOCK_SCHED = 2
+"""include/linux/posix-timers.h: of a process's clocks the one that the scheduler keeps. A clock's
+number is ~pid << 3 with it (MAKE_PROCESS_CPUCLOCK), as clock_getcpuclockid(3) gives it."""
 
 _READ_BYTES = 1 << 16
 
@@ -80,20 +85,25 @@ def read_stat(proc: str, pid: int | str) -> Stat:
     return parse_stat(read(f"{proc}/{pid}/stat"))
 
 
-def exact_cpu_ns(proc: str, pid: int, stat: Stat) -> int:
-    """`stat.cpu_ns` to the nanosecond, for a process of one thread; that itself for others.
-
-    The first field of `/proc/PID/schedstat` is what the main thread ran (fs/proc/base.c,
-    proc_pid_schedstat; not there without CONFIG_SCHED_INFO). It is believed as far as it is what
-    `stat` may have cut, user and system time each to a tick: threads that are gone are not in it.
-    """
-    if stat.threads != 1:
-        return stat.cpu_ns
+def has_our_pids(proc: str) -> bool:
+    """Whether its pids are those that system calls take here: it is of our own PID namespace."""
     try:
-        run_ns = int(read(f"{proc}/{pid}/schedstat").split(b" ", 1)[0])
+        return innermost_pid(parse_status(read(f"{proc}/self/status"))) == (os.getpid(), 1)
     except (OSError, ValueError):
+        return False
+
+
+def exact_cpu_ns(pid: int, stat: Stat) -> int:
+    """`stat.cpu_ns` to the nanosecond, by the process's own clock: its threads and those that are
+    gone (kernel/time/posix-cpu-timers.c: thread_group_cputime). For a `/proc` that has our pids.
+
+    `stat` has user and system time cut to a tick each, and is the least that it can be: another
+    process that has the pid by now has less.
+    """
+    try:
+        return max(stat.cpu_ns, time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED))
+    except OSError:
         return stat.cpu_ns
-    return run_ns if 0 <= run_ns - stat.cpu_ns < 2 * TICK_NS else stat.cpu_ns
 
 
 def parse_status(text: bytes) -> dict[bytes, bytes]:

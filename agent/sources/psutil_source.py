@@ -1,8 +1,7 @@
 """All processes without kernel modules: the fallback source, with the values that the modules give.
 
 psutil tells the host's memory and the pids; the rest is read from `/proc` directly. What is less
-exact than with the modules: starts are cut to clock ticks (10 ms), and CPU times where a process
-has several threads or is outside of all containers' namespaces; processes that share an address
+exact than with the modules: starts are cut to clock ticks (10 ms), processes that share an address
 space cannot be told and count each for itself, and every process is read at a moment of its own.
 """
 
@@ -49,6 +48,7 @@ def read(clock: Clock, layout: CgroupLayout) -> Snapshot:
             procfs.host_namespaces(proc),
             _CgroupIds(layout),
             _counts_are_exact(),
+            procfs.has_our_pids(proc),
         )
         pids = psutil.pids()
     except (OSError, ValueError) as error:
@@ -164,6 +164,7 @@ class _Reader:
     host: tuple[int, int]
     cgroup_ids: _CgroupIds
     counts_are_exact: bool
+    has_our_pids: bool
 
     def process(self, pid: int, now_ns: int) -> tuple[Process, Candidate | None]:
         """Raises OSError or ValueError for a process that ended meanwhile."""
@@ -181,8 +182,7 @@ class _Reader:
         )
         namespaces = self._namespaces(pid, speaker, stat, status)
         rss_kb, anon_kb = self._resident(speaker, vsz_kb, status)
-        if namespaces != self.host:
-            stat = stat._replace(cpu_ns=procfs.exact_cpu_ns(self.proc, pid, stat))
+        cpu_ns = procfs.exact_cpu_ns(pid, stat) if self.has_our_pids else stat.cpu_ns
         name = stat.comm.decode("utf-8", "replace")
         life_ns = now_ns - stat.start_ns
         process = Process(
@@ -192,11 +192,11 @@ class _Reader:
             rss_kb=rss_kb,
             mem_percent=rss_kb * 100 // self.total_kb if self.total_kb else 0,
             vsz_kb=vsz_kb,
-            life_cpu_percent=stat.cpu_ns * 100 // life_ns if life_ns > 0 else 0,
+            life_cpu_percent=cpu_ns * 100 // life_ns if life_ns > 0 else 0,
             ppid=stat.ppid,
             threads=stat.threads,
             start_ns=stat.start_ns,
-            cpu_ns=stat.cpu_ns,
+            cpu_ns=cpu_ns,
             rss_anon_kb=anon_kb,
             rss_shmem_kb=procfs.kb(status, b"RssShmem"),
             mm_id=pid if vsz_kb else 0,

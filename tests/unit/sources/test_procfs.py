@@ -25,38 +25,17 @@ def test_a_stat_line_is_read() -> None:
     assert stat.vsz_kb == 8000
 
 
-@pytest.mark.parametrize(
-    ("threads", "schedstat", "ns"),
-    [
-        (1, b"3004159265 9 9\n", 3004159265),
-        (1, b"3019999999 9 9\n", 3019999999),
-        (1, b"3020000000 9 9\n", 3000000000),  # not what was cut: it ran between the two readings
-        (1, b"2999999999 9 9\n", 3000000000),  # a thread that is gone ran as well
-        (1, b"0 0 0\n", 3000000000),
-        (1, b"x", 3000000000),
-        (1, b"", 3000000000),
-        (1, None, 3000000000),
-        (2, b"3004159265 9 9\n", 3000000000),
-    ],
-)
-def test_cpu_is_told_to_the_nanosecond_where_that_is_no_other_figure(
-    tmp_path: Path, threads: int, schedstat: bytes | None, ns: int
-) -> None:
-    (tmp_path / "42").mkdir()
-    if schedstat is not None:
-        (tmp_path / "42/schedstat").write_bytes(schedstat)
-    stat = procfs.parse_stat(b"42 (x)" + TAIL)._replace(threads=threads)
-    assert procfs.exact_cpu_ns(str(tmp_path), 42, stat) == ns
-
-
 @pytest.mark.allow_subprocess
-def test_the_cpu_of_a_real_process_is_its_own_clock_s() -> None:
-    """By the clock that it reads itself, and by what its parent is told at its end."""
-    if not Path("/proc/self/schedstat").exists():
-        pytest.skip("this kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)")
+def test_the_cpu_of_a_process_is_its_own_clock_s() -> None:
+    """By the clock that it reads itself, threads that are gone in it, and by what its parent is
+    told at its end."""
     burn = (
-        "import sys, time\n"
-        "while time.process_time_ns() < 33_000_000: pass\n"
+        "import sys, threading, time\n"
+        "def burn():\n"
+        "    while time.thread_time_ns() < 33_000_000: pass\n"
+        "one = threading.Thread(target=burn)\n"
+        "one.start()\n"
+        "one.join()\n"
         "print(time.process_time_ns(), flush=True)\n"
         "sys.stdin.read()"
     )
@@ -66,12 +45,27 @@ def test_the_cpu_of_a_real_process_is_its_own_clock_s() -> None:
         assert child.stdout is not None
         own_ns = int(child.stdout.readline())
         wait_until(lambda: procfs.read_stat("/proc", child.pid).state == "S", "it sleeps")
-        told_ns = procfs.exact_cpu_ns("/proc", child.pid, procfs.read_stat("/proc", child.pid))
+        stat = procfs.read_stat("/proc", child.pid)
+        told_ns = procfs.exact_cpu_ns(child.pid, stat)
         child.kill()
         used = os.wait4(child.pid, 0)[2]
         child.returncode = 0
     assert own_ns <= told_ns <= (used.ru_utime + used.ru_stime) * 1e9 + 1000
-    assert told_ns % procfs.TICK_NS
+    assert procfs.exact_cpu_ns(child.pid, stat) == stat.cpu_ns  # nobody has that pid
+
+
+def test_a_clock_that_says_less_is_another_process_s() -> None:
+    stat = procfs.read_stat("/proc", os.getpid())._replace(cpu_ns=10**18)
+    assert procfs.exact_cpu_ns(os.getpid(), stat) == 10**18
+
+
+def test_pids_are_ours_where_proc_is_of_our_own_namespace(tmp_path: Path) -> None:
+    assert procfs.has_our_pids("/proc")
+    assert not procfs.has_our_pids(str(tmp_path))
+    (tmp_path / "self").mkdir()
+    for told, is_ours in ((f"{os.getpid()}", True), (f"{os.getpid()}\t7", False), ("1", False)):
+        (tmp_path / "self/status").write_text(f"Name:\tx\nNSpid:\t{told}\n", encoding="ascii")
+        assert procfs.has_our_pids(str(tmp_path)) == is_ours
 
 
 @given(st.binary(max_size=15).filter(lambda name: b"\0" not in name))

@@ -76,16 +76,27 @@ def test_candidates_are_outside_the_hosts_uts_or_pid_namespace(
     assert (candidate(read(host), 70) is not None) == is_candidate
 
 
-def test_a_candidate_s_cpu_is_told_to_the_nanosecond(tmp_path: Path, pids: list[int]) -> None:
+@pytest.mark.parametrize(("own_pids", "ns"), [(True, 12_345_678), (False, 0)])
+def test_cpu_is_told_to_the_nanosecond_where_the_pids_are_ours(
+    tmp_path: Path,
+    pids: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    own_pids: bool,
+    ns: int,
+) -> None:
     host = FakeHost(tmp_path)
     host.process(70, uts_ns=8)
     pids.append(70)
     cut_ns = one(read(host), 70).cpu_ns
-    (tmp_path / "proc/70/schedstat").write_text(f"{cut_ns + 12_345_678} 1 1\n", encoding="ascii")
+    told = f"Name:\tx\nNSpid:\t{os.getpid()}{'' if own_pids else ' 5'}\n"
+    (tmp_path / "proc/self/status").write_text(told, encoding="ascii")
+    real = time.clock_gettime_ns
+    clocks = {~70 << 3 | 2: cut_ns + 12_345_678}
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: clocks.get(clock) or real(clock))
     snapshot = read(host)
     found = candidate(snapshot, 70)
     assert found is not None
-    assert one(snapshot, 70).cpu_ns == found.cpu_ns == cut_ns + 12_345_678
+    assert one(snapshot, 70).cpu_ns == found.cpu_ns == cut_ns + ns
 
 
 def test_a_zombie_has_only_its_pid_namespace(tmp_path: Path, pids: list[int]) -> None:
