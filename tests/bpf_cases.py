@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -49,7 +50,9 @@ TICK_NS = 10**7
 KEPT = Path("/var/lib/so1-test/bpf")
 """Where the tests' own compiles are kept: one for all modules."""
 
-EXECS, FORKS, BOXES = 10_000, 20_000, 3
+# A debug kernel takes some ten times as long for each.
+EXECS, FORKS = (1_000, 2_000) if platform.release().endswith("-debug") else (10_000, 20_000)
+BOXES = 3
 
 
 @pytest.fixture(scope="module")
