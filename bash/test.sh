@@ -101,12 +101,15 @@ packages_of() {
         unit) echo gcc libc6-dev ;;
         fleet) echo prometheus prometheus-alertmanager victoria-metrics postgresql pgbouncer openssl ;;
         docker)
-            echo procps busybox-static stress cron python3-bpfcc podman uidmap
+            echo procps busybox-static stress cron python3-bpfcc podman runc uidmap
             if apt-cache show rootlesskit >/dev/null 2>&1; then echo rootlesskit; fi
             # Ubuntu has it in packages that go with a kernel.
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.
             if ! engine_answers && ! command -v dockerd >/dev/null; then echo docker.io iptables; fi
+            if ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null; then
+                echo docker-compose
+            fi
             # From Debian 13 on the client is a package of its own.
             if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then
                 echo docker-cli

@@ -126,7 +126,7 @@ def rootless_podman(suite: str = INSTALLED) -> Iterator[PrivatePodman]:
 
 @contextmanager
 def _podman(directory: Path, inside: Inside) -> Iterator[PrivatePodman]:
-    inside.need("podman")
+    inside.need("podman", "runc")
     engine = PrivatePodman(directory, inside=inside)
     try:
         _configure(engine)
@@ -159,6 +159,8 @@ def _configure(engine: PrivatePodman) -> None:
     (place / "containers.conf").write_text(
         f"[containers]\ndefault_ulimits = [{listed}]\n"
         f'[engine]\ncgroup_manager = "{MANAGER}"\nevents_logger = "file"\ntmp_dir = "{place}/tmp"\n'
+        # crun takes no host with controllers in both hierarchies.
+        'runtime = "runc"\n'
     )
     engine.env = {
         "CONTAINERS_STORAGE_CONF": str(place / "storage.conf"),
