@@ -101,7 +101,9 @@ packages_of() {
         unit) echo gcc libc6-dev ;;
         fleet) echo prometheus prometheus-alertmanager victoria-metrics postgresql pgbouncer openssl ;;
         docker)
-            echo procps busybox-static stress cron python3-bpfcc podman runc uidmap
+            echo procps busybox-static stress cron python3-bpfcc podman uidmap
+            # Docker's own packages bring it, and conflict with the distribution's.
+            if ! command -v runc >/dev/null; then echo runc; fi
             if apt-cache show rootlesskit >/dev/null 2>&1; then echo rootlesskit; fi
             # Ubuntu has it in packages that go with a kernel.
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
