@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.model.removal import Decision, RemovalPass
+from agent.model.removal import Decision, Removal, RemovalPass
 from agent.store import handover
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,12 @@ class Applied:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._was_at_work = False
+        self._seen: frozenset[str] = frozenset()
+        """Ids of the decisions that were carried out before the last look began."""
+
+    def looks(self) -> None:
+        """A look begins: what has been done by now is in it."""
+        self._seen = frozenset(one.decision.id for one in self._done())
 
     def take(self) -> Sequence[RemovalPass]:
         """All that was done since the last call, each once."""
@@ -29,7 +35,8 @@ class Applied:
 
     def leaves(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
         """Those that are for a tick to carry out now. All wait for the next one while somebody is
-        applying a plan; so do those on containers of a plan that ended since the tick began."""
+        applying a plan, and where one ended since the look began: what went by it is in the look
+        and counts in these decisions."""
         if not decisions:
             return ()
         # In this order: who ends in between has left its file by then.
@@ -40,9 +47,12 @@ class Applied:
                 log.info("decisions=%d outcome=wait cause=apply", len(decisions))
         if at_work:
             return ()
-        done = {
-            removal.decision.container
-            for one in handover.waiting(self._directory)
-            for removal in one.removals
-        }
-        return tuple(one for one in decisions if one.container not in done)
+        done = self._done()
+        if any(one.decision.id not in self._seen for one in done):
+            return ()
+        known = {one.decision.container for one in done}
+        return tuple(one for one in decisions if one.container not in known)
+
+    def _done(self) -> Sequence[Removal]:
+        """What was carried out and is not taken up yet."""
+        return [one for each in handover.waiting(self._directory) for one in each.removals]

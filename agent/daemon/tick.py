@@ -32,7 +32,7 @@ from agent.daemon.tick_values import (
 from agent.daemon.trust import Trust
 from agent.engine_api.own_container import OwnContainer
 from agent.errors import StoreError
-from agent.model.container import Container, Governance
+from agent.model.container import Container, ContainerKey, Governance
 from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
 from agent.model.removal import Decision, Outcome, Removal
@@ -101,6 +101,8 @@ class Ticker:
         self._applied = applied
         self._trust = trust
         self._stands = stands
+        self._under_way: frozenset[ContainerKey] = frozenset()
+        """Whom something was being done to when the last look began."""
         self._is_trusted = True
         """Whether the figures of the last look are within the budgets."""
         self.recreations = Recreations(installation)
@@ -286,6 +288,9 @@ class Ticker:
         self._removals.finish(wait_s, self._clock.wall_ns())
 
     def _look(self, *, for_tick: bool) -> Tick:
+        # Before the list is asked for: what ends meanwhile may be in it.
+        self._under_way = frozenset(one.container for one in self._removals.under_way)
+        self._applied.looks()
         tick = look(self._collector, self._own, self._carried, self._govern, for_tick=for_tick)
         self._is_trusted = self._trust.judge(tick)
         if tick.engine_answers:
@@ -313,7 +318,9 @@ class Ticker:
         # In a dry run the first one stays the one that would go.
         spent = arming.spent(self._rules, boot_ns) if self._removals.armed else frozenset()
         totals = [one for one in tick.totals if one.container.engine in acting]
-        standing = decide.standings(totals, tick.attribution.disputed, self._rules, now, spent)
+        standing = decide.standings(
+            totals, tick.attribution.disputed, self._rules, now, spent, self._under_way
+        )
         if tick.host is not None:
             # A look between two ticks knows less of the host, and re-arms nothing.
             arming.seen(standing, frozenset(self._collector.engines) - acting)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.config import PolicySettings
@@ -84,10 +84,13 @@ def standings(
     rules: RuleSet,
     now: HostMoment,
     spent: frozenset[tuple[str, ContainerKey]] = frozenset(),
+    under_way: Collection[ContainerKey] = (),
 ) -> list[Standing]:
     """Every claimed container and what its rule makes of it at this moment.
 
     `spent`: by rule and container, where the rule has done all that it does (`Arming.spent`).
+    `under_way` are those whom something is being done to: they go first, whatever they hold by
+    now, or one that has lost its place meanwhile would be one too many.
     """
     needed = needed_by(one.container for one in totals)
     claimed: dict[tuple[str, str], list[ContainerTotals]] = defaultdict(list)
@@ -102,7 +105,7 @@ def standings(
         place, rule = by_name[name]
         group = min(place, len(rules.own))
         spared = {} if rules.is_built_in(rule) or not rule.action.is_destructive else needed
-        found += _of_rule(rule, group, members, disputed, now, spared)
+        found += _of_rule(rule, group, members, disputed, now, spared, under_way)
     return _one_for_the_host(found, spent)
 
 
@@ -125,6 +128,7 @@ def _of_rule(
     disputed: frozenset[ContainerKey],
     now: HostMoment,
     needed: Mapping[ContainerKey, str],
+    under_way: Collection[ContainerKey],
 ) -> list[Standing]:
     """What one rule makes of what it claims on one engine."""
     running = [one for one in members if one.container.state.is_running]
@@ -135,9 +139,15 @@ def _of_rule(
         unsure = sum(1 for one in running if held[one.container.key])
         places = max(0, len(running) - rule.keep - unsure)
     found = []
-    in_order = sorted(members, key=lambda each: _order(rule, each, now))
-    for place, one in enumerate(in_order):
+
+    def order(one: ContainerTotals) -> tuple[object, ...]:
+        return (one.container.key not in under_way, *_order(rule, one, now))
+
+    for place, one in enumerate(sorted(members, key=order)):
         acts, why = _acts(rule, one, held[one.container.key], now)
+        goes = one.container.key in under_way and one.container.state.is_running
+        if goes and not held[one.container.key]:
+            acts, why = True, "it is under way"
         if acts and rule.keep is not None:
             if places > 0:
                 places -= 1

@@ -84,6 +84,7 @@ class Redecider:
         self._slack_ns = _SLACK_NS if as_claimed else 0
         self._longest_gap_ns = longest_gap_ns
         self._gone: set[ContainerKey] = set()
+        self._under_way: frozenset[ContainerKey] = frozenset()
         self.lacks_states = False
         """Whether of some container no state was stored."""
         self.given_back_mb = 0.0
@@ -261,7 +262,7 @@ class Redecider:
             for one in group.seats
             if (one.key.id in disputed if one.life.known is None else one.life.known.disputed)
         )
-        return decide.standings(totals, unsure, self._rules, now, spent)
+        return decide.standings(totals, unsure, self._rules, now, spent, self._under_way)
 
     def _since(self) -> dict[tuple[ContainerKey, str], int]:
         """Pressure of before a container went for the host's sake is of another host."""
@@ -302,7 +303,7 @@ class Redecider:
             if row.disputed
         )
         spent = self._arming.spent(self._rules, now_ns)
-        standings = decide.standings(totals, unsure, self._rules, now, spent)
+        standings = decide.standings(totals, unsure, self._rules, now, spent, self._under_way)
         due = self._decided(standings, now_ns, re_arms=False)
         # A pass for the host's sake is of its rules alone; one that holds the limit is of all.
         if all(self._is_of_host(row.rule) for row in one.containers if row.decision):
@@ -311,6 +312,10 @@ class Redecider:
 
     def _is_of_host(self, name: str) -> bool:
         return is_of_host(self._rules.named(name))
+
+    def goes(self, under_way: Iterable[ContainerKey]) -> None:
+        """Whom something is being done to from now on."""
+        self._under_way = frozenset(under_way)
 
     def done(self, decisions: Iterable[Decision], at_ms: int) -> None:
         """What would have been done, under rules that nobody had then."""

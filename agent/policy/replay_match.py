@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from agent.model.removal import Decision
+from agent.model.container import ContainerKey
+from agent.model.removal import Action, Decision
 
 PATIENCE_MS = 180_000
 """So long a decision may be under way before its row is written."""
@@ -45,6 +46,15 @@ class Unrecorded:
     def first(self) -> Mapping[DecidedKey, DecidedAt]:
         """What no row has been seen of, since it was decided first."""
         return dict(self._first)
+
+    @property
+    def under_way(self) -> Iterable[ContainerKey]:
+        """Whom something is being done to, as far as decisions without a row tell."""
+        return (
+            ContainerKey(engine, container_id)
+            for engine, container_id, action in self._first
+            if action != Action.NOTIFY
+        )
 
     def decided(self, due: Iterable[Decision], at_ms: int) -> None:
         """Notes one moment's decisions."""

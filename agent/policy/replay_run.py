@@ -136,6 +136,7 @@ class Comparison(_Span):
 
     def tick(self, tick: PastTick) -> None:
         self._note(tick)
+        self._again.goes(self._waiting.under_way)
         due = self._again.tick(tick)
         self._tick_ms = tick.timestamp_ms
         self._is_unsure = tick.disputed is None and not self._again.knows_states
@@ -158,6 +159,7 @@ class Comparison(_Span):
         self._again.use(self._rules)
 
     def host_pass(self, one: PastPass) -> None:
+        self._again.goes(self._waiting.under_way)
         self._decided(self._again.host_pass(one), one.timestamp_ms)
 
     def decision(self, row: PastDecision) -> None:

@@ -73,6 +73,8 @@ class Host:
     activity: Activity = Activity(0, 1)  # noqa: RUF009 - frozen
     """What each container did until now."""
     activity_reads: int = 0
+    first_hold_most: bool = False
+    """Whether containers hold the more the sooner their names come; else the later."""
     others: dict[str, Docker] = field(default_factory=dict)
     """Engines beside `docker`, by name."""
     marks_ns: list[int] = field(default_factory=list)
@@ -160,11 +162,13 @@ class FakeOutside(Outside):
         return {one.key: replace(self._host.activity, read_ns=now_ns) for one in containers}
 
     def read_cgroups(self, layout: Any, containers: Any, unknown_ids: Any) -> CgroupView:
+        reverse = self._host.first_hold_most
+        by_name = sorted(containers, key=lambda one: str(one.name), reverse=reverse)
         found = {
             one.key: replace(
                 builders.cgroup(), container=one.key, held_kb=1024 * (number + 1), ids=frozenset()
             )
-            for number, one in enumerate(sorted(containers, key=lambda one: str(one.name)))
+            for number, one in enumerate(by_name)
         }
         return CgroupView(Hierarchy.DEFAULT, found)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agent.model.container import Tier
 from agent.model.removal import Action, Decision, Outcome, Reason, Removal, RemovalPass
 from agent.store import handover
-from tests.unit.agent_scene import Host
+from tests.unit.agent_scene import Host, alpine
 from tests.unit.daemon.test_rules import deletions, jobs, rule, run
 
 if TYPE_CHECKING:
@@ -57,3 +57,34 @@ def test_a_tick_does_not_do_again_what_was_applied_since_it_began(tmp_path: Path
     names = [row[0] for row in deletions(host)]
     assert sorted(names) == ["job-1", "job-2"]
     assert len(host.docker.acted) == 1
+
+
+def test_a_tick_decides_nothing_in_place_of_what_a_plan_took_since_it_began(
+    tmp_path: Path,
+) -> None:
+    """Two of five are too many, and a plan takes two that hold less."""
+    host = Host(tmp_path)
+    host.docker.run(*(alpine(number) for number in range(5)))
+    lists = host.docker.list
+
+    def applied_meanwhile() -> Listing:
+        found = lists()
+        if not left:
+            gone = [one for one in host.docker.containers.values() if one.name[-1] in "01"]
+            removals = []
+            for one in gone:
+                decision = Decision(
+                    *(one.name, one.id, one.name, "alpine", 0, Tier.LOW, 1, Reason.RULE, 1.0, 0.0)
+                )
+                removals.append(Removal(decision, Outcome.REMOVED, 5))
+                host.docker.containers.pop(one.id)
+            left.append(handover.leave(tmp_path / "data", RemovalPass(tuple(removals), 1, 2)))
+        return found
+
+    left: list[Path] = []
+    host.docker.list = applied_meanwhile  # type: ignore[method-assign]
+    run(host)
+    assert host.docker.removed == []
+    assert sorted(one.name for one in host.docker.containers.values()) == [
+        f"so1_contenedor_{number}" for number in (2, 3, 4)
+    ]

@@ -85,6 +85,20 @@ def test_late_removals_are_stored_though_the_tick_that_heard_of_them_fails(host:
     assert host.rows("SELECT sum(deleted_count) FROM metrics") == [(2,)]
 
 
+def test_none_goes_in_place_of_one_that_is_going(host: Host) -> None:
+    """Two of five are too many; while they go, others come to hold more than they do."""
+    host.docker.run(*(alpine(number) for number in range(5)))
+    host.docker.slow = True
+    host.time.at(10, lambda: setattr(host, "first_hold_most", True))
+    host.time.at(50, host.docker.finish)
+    stop_after(host, 90)
+    run(host)
+    assert sorted(one.name for one in host.docker.containers.values()) == [
+        f"so1_contenedor_{number}" for number in range(3)
+    ]
+    assert host.rows("SELECT count(*) FROM deletions") == [(2,)]
+
+
 def test_docker_away_stores_the_host_alone_and_costs_no_container_in_the_first_tick_back(
     host: Host,
 ) -> None:

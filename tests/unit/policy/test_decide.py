@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.config import PolicySettings, Scope
@@ -11,9 +13,11 @@ from agent.model.container import (
     ContainerState,
     Tier,
 )
-from agent.model.removal import Reason
+from agent.model.removal import Action, Reason
 from agent.policy import decide as policy
 from agent.policy import governance
+from agent.policy.conditions import HostMoment
+from agent.policy.rules import Match, Rule, RuleSet
 from tests.unit.policy.containers import (
     DEFAULTS,
     OURS,
@@ -213,6 +217,21 @@ class TestStillStands:
     def test_not_on_one_renamed_or_protected(self, now: Container) -> None:
         (decision,) = decide([totals(container(1))], settings=PolicySettings(keep_low=0))
         assert not governance.still_stands(decision, now)
+
+
+@pytest.mark.parametrize("keep", [3, 0, None])
+def test_what_is_under_way_goes_first_whatever_it_holds_by_now(keep: int | None) -> None:
+    """Its place is not given to one that holds more."""
+    rule = Rule(name="all", match=Match(image_contains="alpine"), action=Action.REMOVE, keep=keep)
+    rules = RuleSet((rule,), ())
+    five = [replace(totals(container(n), held_mb=n), rule="all") for n in range(1, 6)]
+    going = {five[0].container.key, five[1].container.key}
+    for under_way, first in ((going, {1, 2}), ((), {4, 5})):
+        found = policy.standings(five, frozenset(), rules, HostMoment(), frozenset(), under_way)
+        found.sort(key=lambda one: one.place)
+        acting = [int(one.totals.container.id, 16) for one in found if one.acts]
+        assert len(acting) == 5 - (keep or 0)
+        assert set(acting[:2]) == first
 
 
 def test_the_limit_is_passed_by_the_one_beyond_it() -> None:

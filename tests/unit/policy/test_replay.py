@@ -45,6 +45,20 @@ def test_a_removal_that_took_two_ticks_is_the_decision_of_the_first() -> None:
     assert (found.recorded, found.reproduced, found.differences) == (1, 1, [])
 
 
+def test_none_is_decided_on_in_place_of_one_that_was_going() -> None:
+    """While the second went, the first came to hold more than it."""
+    found = compared(
+        [
+            tick(0, row(1, 10), row(2, 20)),
+            tick(1, row(1, 10), row(2, 5)),
+            decision(2, 2),
+            *(tick(number, row(1, 10)) for number in range(2, 20)),
+        ],
+        KEEPS,
+    )
+    assert (found.recorded, found.reproduced, found.differences) == (1, 1, [])
+
+
 @pytest.mark.parametrize(
     ("events", "reason"),
     [
