@@ -109,7 +109,8 @@ packages_of() {
             if apt-cache show bpftool >/dev/null 2>&1; then echo bpftool; fi
             # Nobody's own engine is replaced by the distribution's.
             if ! engine_answers && ! command -v dockerd >/dev/null; then echo docker.io iptables; fi
-            if ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null; then
+            if ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null \
+                && apt-cache show docker-compose >/dev/null 2>&1; then
                 echo docker-compose
             fi
             # From Debian 13 on the client is a package of its own.
