@@ -144,22 +144,22 @@ def _of_rule(
         return (one.container.key not in under_way, *_order(rule, one, now))
 
     for place, one in enumerate(sorted(members, key=order)):
-        acts, why = _acts(rule, one, held[one.container.key], now)
-        goes = one.container.key in under_way and one.container.state.is_running
-        if goes and not held[one.container.key]:
-            acts, why = True, "it is under way"
+        key = one.container.key
+        acts, why = _acts(rule, one, held[key], now, is_under_way=key in under_way)
         if acts and rule.keep is not None:
             if places > 0:
                 places -= 1
                 why = f"beyond the {rule.keep} that stay"
             else:
                 acts, why = False, f"within the {rule.keep} that stay"
-        holds = None if held[one.container.key] else acts
+        holds = None if held[key] else acts
         found.append(Standing(one, rule, group, place, holds, acts, why))
     return found
 
 
-def _acts(rule: Rule, one: ContainerTotals, unsure: str, now: HostMoment) -> tuple[bool, str]:
+def _acts(
+    rule: Rule, one: ContainerTotals, unsure: str, now: HostMoment, *, is_under_way: bool
+) -> tuple[bool, str]:
     """Whether the rule would act on it if there were room for nobody."""
     if unsure:
         return False, unsure
@@ -167,6 +167,8 @@ def _acts(rule: Rule, one: ContainerTotals, unsure: str, now: HostMoment) -> tup
     of_ended = rule.when is not None and rule.when.exited is not None
     if not state.is_running and not (of_ended and state in ENDED):
         return False, f"it is {state}, and this rule is for running ones"
+    if is_under_way and state.is_running:
+        return True, "it is under way"
     for verdict in verdicts(rule, one, now):
         if not verdict.met:
             return False, f"{verdict.condition} is {verdict.value}, not {verdict.threshold}"
