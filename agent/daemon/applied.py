@@ -1,26 +1,30 @@
 """What a person applies beside the ticks: taken up for the history, and left alone meanwhile.
 
 A tick looks, decides and acts while `agent policy apply` may do the same. What that has begun or
-done since the tick began is not in the tick's look, or not yet in what its rules remember.
+done since the tick began is not in the tick's look, or not yet in what its rules remember; and
+what the ticks have begun is not in the look of that, unless they say so.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from agent.model.container import ContainerKey
 from agent.model.removal import Decision, Removal, RemovalPass
 from agent.store import handover
+from agent.store.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 
 
 class Applied:
-    """The files and the lock beside one database."""
+    """The files and the locks beside one database."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._under_way = UnderWay(directory)
         self._was_at_work = False
         self._seen: frozenset[str] = frozenset()
         """Ids of the decisions that were carried out before the last look began."""
@@ -32,6 +36,10 @@ class Applied:
     def take(self) -> Sequence[RemovalPass]:
         """All that was done since the last call, each once."""
         return handover.take(self._directory)
+
+    def says(self, under_way: Collection[ContainerKey]) -> None:
+        """Whom the ticks are acting on, or are about to: for whoever decides beside them."""
+        self._under_way.say(under_way)
 
     def leaves(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
         """Those that are for a tick to carry out now. All wait for the next one while somebody is

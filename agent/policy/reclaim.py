@@ -25,6 +25,7 @@ from agent.policy.rules import RuleSet
 
 BY_HAND = "free-"
 """How the ids of its decisions begin, in the history too: no rule decided them by itself."""
+AT_IT = "the agent is at it already"
 _GIVES_BACK = (Action.REMOVE, Action.STOP)
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([MGT])(?:i?B)?", re.IGNORECASE)
 _UNITS_MB = {"M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
@@ -96,8 +97,10 @@ def offer(
     own_ids: Collection[str],
     rules: RuleSet,
     decision_id: Callable[[], str],
+    under_way: Collection[ContainerKey] = (),
 ) -> Offer:
-    """`in_doubt` are those that the witnesses disagree on, and those of unknown figures."""
+    """`in_doubt` are those that the witnesses disagree on, and those of unknown figures;
+    `under_way` those that the agent is doing something to, which gives back what they hold."""
     needed = dependants.needed_by(one.container for one in totals)
     found: list[Decision] = []
     spared: dict[str, str] = {}
@@ -110,6 +113,8 @@ def offer(
             why = "no rule claims it"
         elif why is None and does is None and rule is not None:
             why = f'rule "{rule.name}" neither removes nor stops it'
+        elif why is None and container.key in under_way:
+            why = AT_IT
         elif why is None and container.key in in_doubt:
             why = "what it holds is disputed or not known"
         elif why is None and container.key in needed:

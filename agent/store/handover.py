@@ -10,7 +10,6 @@ import fcntl
 import logging
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ import msgspec
 from agent.errors import AgentError, StoreError
 from agent.model.removal import RemovalPass
 from agent.util import files
-from agent.util.flock import open_lock_file, try_flock
+from agent.util.flock import flock_beside_looks, open_lock_file, try_flock
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +27,6 @@ _PREFIX = "applied-"
 _SUFFIX = ".json"
 _MAX_BYTES = 16 << 20
 _LOCK = "policy-apply.lock"
-_TRIES = 10
-_PAUSE_S = 0.02
 
 
 @contextmanager
@@ -43,22 +40,13 @@ def alone(directory: Path) -> Iterator[None]:
             f"There is no history in {directory}.", "Start the agent first: sudo agent start"
         ) from error
     try:
-        if not _taken(lock):
+        if not flock_beside_looks(lock):
             raise AgentError(
                 "Another `agent policy apply` is at work.", "Apply the plan once that has ended."
             )
         yield
     finally:
         os.close(lock)
-
-
-def _taken(lock: int) -> bool:
-    """Whether we have it now. The agent's look whether anybody has takes a moment of it too."""
-    for _ in range(_TRIES):
-        if try_flock(lock, fcntl.LOCK_EX):
-            return True
-        time.sleep(_PAUSE_S)
-    return try_flock(lock, fcntl.LOCK_EX)
 
 
 def is_at_work(directory: Path) -> bool:

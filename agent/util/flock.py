@@ -8,9 +8,13 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 from agent.errors import AgentError, PrivilegeError, remedy_for
+
+_TRIES = 10
+_PAUSE_S = 0.02
 
 
 def open_lock_file(path: Path, flags: int) -> int:
@@ -44,3 +48,13 @@ def try_flock(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def flock_beside_looks(fd: int) -> bool:
+    """Whether `fd` now has the lock for itself, after some tries: who only looks whether anybody
+    has it takes a moment of it too."""
+    for _ in range(_TRIES):
+        if try_flock(fd, fcntl.LOCK_EX):
+            return True
+        time.sleep(_PAUSE_S)
+    return try_flock(fd, fcntl.LOCK_EX)

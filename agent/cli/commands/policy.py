@@ -171,6 +171,10 @@ def plan(
         streams.out(plan_text(due))
         if reclaim is not None:
             streams.out(policy_free.reclaim_text(reclaim))
+        if at_it := [
+            one.container.name for one in seen.totals if one.container.key in seen.under_way
+        ]:
+            streams.out(f"The agent is at {printable(', '.join(at_it))} already.")
         word = word_on_disk(Path(settings.paths.database))
         if not word.armed:
             streams.out(

@@ -33,6 +33,7 @@ from agent.sources.memory_pressure import why_missing
 from agent.store import handover
 from agent.store.installation import existing_installation_id
 from agent.store.queries import ContainerRow, History
+from agent.store.under_way import under_way
 from agent.util.terminal import Say
 
 _STALE_TICKS = 3
@@ -50,6 +51,8 @@ class Look:
     standings: tuple[Standing, ...]
     in_doubt: frozenset[ContainerKey]
     """Disputed, or of unknown figures."""
+    under_way: frozenset[ContainerKey]
+    """Whom the running agent is doing something to: they go first, and are nobody else's."""
     now: HostMoment
     memory: RuleMemory
     installation: str
@@ -66,7 +69,11 @@ class Look:
         decisions = decide.decisions_of(self.standings, self.rules, lambda: secrets.token_hex(6))
         due = self.memory.arming.due(decisions, self.rules, self.now.now_ns)
         needed = dependants.needed_by(one.container for one in self.totals)
-        return tuple(one for one in due if not dependants.spares(one, needed))
+        return tuple(
+            one
+            for one in due
+            if one.container not in self.under_way and not dependants.spares(one, needed)
+        )
 
     def offer(self) -> Offer:
         """Who may go for the memory that it holds, for `plan --free`."""
@@ -76,25 +83,32 @@ class Look:
             self.own_ids,
             self.rules,
             lambda: f"{BY_HAND}{secrets.token_hex(6)}",
+            self.under_way,
         )
 
     def explained(self) -> tuple[Standing, ...]:
-        """The standings, with a word on those whose rule has acted already and holds still."""
+        """The standings, with a word on those that something is being done to, and on those whose
+        rule has acted already and holds still."""
         due = {(one.rule, one.container) for one in self.due()}
         done = self.memory.arming.kept.keys() - due
-        return tuple(
-            replace(one, why=f"{one.why}; {_DONE_ALREADY}")
-            if one.acts and (one.rule.name, one.totals.container.key) in done
-            else one
-            for one in self.standings
-        )
+
+        def told(one: Standing) -> Standing:
+            key = one.totals.container.key
+            if key in self.under_way:
+                return replace(one, why=reclaim.AT_IT)
+            if one.acts and (one.rule.name, key) in done:
+                return replace(one, why=f"{one.why}; {_DONE_ALREADY}")
+            return one
+
+        return tuple(map(told, self.standings))
 
     def is_stale(self, interval_s: float) -> bool:
         return self.age_s > _STALE_TICKS * interval_s
 
 
 def look(config: Config) -> Look:
-    """Raises EngineUnavailableError, and StoreError where no history can be read.
+    """Raises EngineUnavailableError, StoreError where no history can be read, and AgentError where
+    whom the agent is acting on cannot be.
 
     One of which the last tick knows no figures is in doubt: nothing would be done to it.
     """
@@ -103,6 +117,8 @@ def look(config: Config) -> Look:
     rules = original.rule_set(config.policy)
     installation = existing_installation_id(database.parent) or ""
     own_ids = own_container.own_ids()
+    # Before the list is asked for: what ends meanwhile may be in it.
+    acted_on = under_way(database.parent)
     containers = _listed(config, clock)
     # Before the history: what the agent takes meanwhile is known twice and not missed.
     waiting = handover.waiting(database.parent)
@@ -141,7 +157,7 @@ def look(config: Config) -> Look:
         idle=_idle(containers, memory.timers.since) if idle.is_asked_for(rules) else {},
         pressure_missing=missing.reason if (missing := why_missing()) else "",
     )
-    standings = decide.standings(totals, in_doubt, rules, now)
+    standings = decide.standings(totals, in_doubt, rules, now, under_way=acted_on)
     age_s = (clock.wall_ns() / 10**6 - tick.timestamp_ms) / 1000 if tick else float("inf")
     return Look(
         rules,
@@ -149,6 +165,7 @@ def look(config: Config) -> Look:
         protected,
         tuple(standings),
         in_doubt,
+        acted_on,
         now,
         memory,
         installation,

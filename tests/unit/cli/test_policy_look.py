@@ -18,6 +18,7 @@ from agent.model.removal import Action, Outcome, Removal
 from agent.sources.engine.inventory import Listing
 from agent.store import handover
 from agent.store.queries import History
+from agent.store.under_way import UnderWay
 from tests.unit.agent_scene import Host, alpine
 from tests.unit.cli.test_policy import agent
 
@@ -135,6 +136,34 @@ def test_one_that_no_tick_has_seen_is_in_doubt_and_holds_a_place(installed: Agen
     assert one["container_name"] == "web-3"
     installed.containers = [one for one in installed.containers if one.name != "web-2"]
     assert json.loads(installed("plan", "--json")[1])["decisions"] == []
+
+
+def test_one_that_the_agent_is_at_goes_and_no_other_in_its_place(
+    installed: Agent, remover: Remover
+) -> None:
+    file = planned(installed)
+    assert [one["container_name"] for one in json.loads(file.read_text())["decisions"]] == [
+        "job-1",
+        "web-3",
+    ]
+    agent = UnderWay(installed.database.parent)
+    # Of the two it is the one that holds less.
+    agent.say([one.key for one in installed.containers if one.name in {"job-1", "web-2"}])
+    assert json.loads(installed("plan", "--json")[1])["decisions"] == []
+    assert "The agent is at job-1, web-2 already." in installed("plan")[1]
+    assert "the agent is at it already" in installed("why", "web-2")[1]
+    assert "within the 1 that stay" in installed("why", "web-3")[1]
+    status, _, err = installed("plan", "--free", "1M")
+    assert status == 1
+    assert "All that may go, 0 of 4 containers" in err
+    status, out, _ = installed("apply", str(file))
+    assert (status, remover.done) == (0, [])
+    assert "job-1: left, the agent is at it already" in out
+    assert "web-3: left, within the 1 that stay" in out
+
+    agent.say(())
+    assert installed("apply", str(file))[0] == 0
+    assert {one.container_name for one in remover.done} == {"job-1"}
 
 
 class Remover:

@@ -90,10 +90,15 @@ def test_what_is_spared_is_never_offered_and_is_named(what: str) -> None:
     assert why in found.spared[one.container.id]
 
 
-def test_what_is_in_doubt_what_another_needs_and_our_own_are_never_offered() -> None:
+def test_who_is_in_doubt_going_needed_by_another_or_ours_is_never_offered() -> None:
     one, two = claimed(1, 10), claimed(2, 90)
     for more in ({"in_doubt": {two.container.key}}, {"own_ids": {two.container.id}}):
         assert numbers(list(offered(one, two, **more).decisions)) == [1]
+    at_it = reclaim.offer(
+        (one, two), (), (), RuleSet((REMOVES,)), ids_in_turn(), {two.container.key}
+    )
+    assert numbers(list(at_it.decisions)) == [1]
+    assert at_it.spared == {two.container.id: "the agent is at it already"}
     needs = claimed(1, 10, needs=(Need("job-2", "uses its volumes"),))
     assert "uses its volumes" in offered(needs, two).spared[two.container.id]
 
