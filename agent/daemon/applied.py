@@ -8,11 +8,10 @@ what the ticks have begun is not in the look of that, unless they say so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from agent.model.container import ContainerKey
-from agent.model.removal import Decision, Removal, RemovalPass
+from agent.model.removal import Action, Decision, Removal, RemovalPass
 from agent.store import handover
 from agent.store.under_way import UnderWay
 
@@ -37,14 +36,34 @@ class Applied:
         """All that was done since the last call, each once."""
         return handover.take(self._directory)
 
-    def says(self, under_way: Collection[ContainerKey]) -> None:
-        """Whom the ticks are acting on, or are about to: for whoever decides beside them."""
-        self._under_way.say(under_way)
+    def says(self, under_way: Iterable[Decision]) -> None:
+        """Whom the ticks are acting on: for whoever decides beside them."""
+        acting = (one for one in under_way if one.action is not Action.NOTIFY)
+        self._under_way.say({one.container for one in acting})
 
-    def leaves(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-        """Those that are for a tick to carry out now. All wait for the next one while somebody is
-        applying a plan, and where one ended since the look began: what went by it is in the look
-        and counts in these decisions."""
+    def leaves(
+        self,
+        decisions: Sequence[Decision],
+        under_way: Sequence[Decision],
+        *,
+        acts: bool,
+        waits: bool,
+    ) -> tuple[Decision, ...]:
+        """Those that are for a tick to carry out now, and whom it acts on with that is said.
+
+        Where it `waits` all of them are for the next tick while somebody is applying a plan, and
+        where one ended since the look began: what went by it is in the look and counts in these
+        decisions. Without `acts` nothing is carried out.
+        """
+        # Said first: of two who decide at once, one knows of the other.
+        self.says((*under_way, *decisions) if acts else under_way)
+        if not waits:
+            return tuple(decisions)
+        left = self._left(decisions)
+        self.says((*under_way, *left) if acts else under_way)
+        return left
+
+    def _left(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
         if not decisions:
             return ()
         # In this order: who ends in between has left its file by then.

@@ -35,7 +35,7 @@ from agent.errors import StoreError
 from agent.model.container import Container, ContainerKey, Governance
 from agent.model.host_pass import HostPass
 from agent.model.record import TickRecord
-from agent.model.removal import Action, Decision, Outcome, Removal
+from agent.model.removal import Decision, Outcome, Removal
 from agent.model.tick import Carried, Tick
 from agent.policy import decide, governance, original
 from agent.policy.alerts import Lasting
@@ -286,7 +286,7 @@ class Ticker:
     def finish(self, wait_s: float) -> None:
         """Waits for removals under way, up to `wait_s`, and writes how they ended; for the stop."""
         self._removals.finish(wait_s, self._clock.wall_ns())
-        self._say_under_way()
+        self._applied.says(self._removals.under_way)
 
     def _look(self, *, for_tick: bool) -> Tick:
         # Before the list is asked for: what ends meanwhile may be in it.
@@ -330,19 +330,10 @@ class Ticker:
         due = self._left_alone.out_of(due, tick.containers)
         if for_host_alone:
             due = tuple(filter(self._is_for_host, due))
-        # In this order: of two who decide at once, one knows of the other.
-        self._say_under_way(due)
-        if for_host_alone:
-            # Where memory is short nobody waits for a person's plan.
-            return due
-        left = self._applied.leaves(due)
-        self._say_under_way(left)
-        return left
-
-    def _say_under_way(self, beginning: Sequence[Decision] = ()) -> None:
         acts = self._removals.armed and self._trust.word.armed
-        begins = [one for one in beginning if acts and one.action is not Action.NOTIFY]
-        self._applied.says({one.container for one in (*self._removals.under_way, *begins)})
+        # Where memory is short nobody waits for a person's plan.
+        waits = not for_host_alone
+        return self._applied.leaves(due, self._removals.under_way, acts=acts, waits=waits)
 
     def _is_for_host(self, decision: Decision) -> bool:
         return is_of_host(self._rules.named(decision.rule))
@@ -391,7 +382,7 @@ class Ticker:
             self._watch.gone(now_ns)
         self.recreations.removed(removals, now_ns)
         self._memory.done(removals, now_ns)
-        self._say_under_way()
+        self._applied.says(self._removals.under_way)
 
     def _write(self, record: TickRecord) -> bool:
         """Whether the tick is stored. Why it is not the store says, once for an outage."""
