@@ -34,7 +34,7 @@ class UnderWay:
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
         self._fd = -1
-        self._said: frozenset[ContainerKey] = frozenset()
+        self._said: frozenset[ContainerKey] | None = None
 
     def say(self, containers: Collection[ContainerKey]) -> None:
         """These, and nobody else. Where it cannot be said the log has it, once for each change:
@@ -46,11 +46,25 @@ class UnderWay:
         try:
             if wanted:
                 self._write(wanted)
-            elif self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            else:
+                self._forget()
         except (OSError, AgentError) as error:
             log.warning("under-way=unsaid containers=%d %s", len(wanted), error)
+
+    def _forget(self) -> None:
+        """Takes the file away, one that a killed agent has left too, and not one that is held."""
+        if self._fd < 0:
+            try:
+                fd = open_lock_file(self._path, os.O_RDWR)
+            except FileNotFoundError:
+                return
+            if not flock_beside_looks(fd):
+                os.close(fd)
+                return
+            self._fd = fd
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = -1
 
     def _write(self, containers: Collection[ContainerKey]) -> None:
         data = msgspec.json.encode(sorted(containers))

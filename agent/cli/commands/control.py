@@ -38,6 +38,7 @@ from agent.model.removal import Outcome, Reason
 from agent.store import by_hand
 from agent.store.installation import existing_installation_id, remove_leftovers
 from agent.store.queries import Deletion, last_deletions
+from agent.store.under_way import UnderWay
 from agent.util import streams
 from agent.util.terminal import Say, is_terminal, printable
 from agent.util.undo import UndoStack
@@ -212,6 +213,7 @@ def _report(say: Say, what: str, gone: object) -> None:
 def _remove_containers(config: Config, say: Say) -> None:
     directory = Path(config.paths.database).parent
     remove_leftovers(directory)
+    UnderWay(directory).say(())
     installation = existing_installation_id(directory)
     if installation is not None and config.docker_host:
         teardown.remove_containers(config.docker_host, installation, say)

@@ -54,6 +54,8 @@ def test_what_a_killed_agent_has_left_is_nobody(tmp_path: Path) -> None:
         other.wait()
     assert "1" * 64 in (tmp_path / FILE_NAME).read_text(), "it is there still"
     assert under_way(tmp_path) == frozenset()
+    UnderWay(tmp_path).say(())
+    assert list(tmp_path.iterdir()) == [], "the next one's first word takes it away"
 
 
 def test_a_reader_amid_many_changes_never_sees_half_of_one(tmp_path: Path) -> None:
@@ -110,5 +112,7 @@ def test_one_that_another_holds_is_left_to_it(
     UnderWay(tmp_path).say({TWO})
     assert "is held by another" in caplog.text
     assert under_way(tmp_path) == {ONE}
+    UnderWay(tmp_path).say(())
+    assert under_way(tmp_path) == {ONE}
     holder.say(())
-    assert under_way(tmp_path) == frozenset()
+    assert list(tmp_path.iterdir()) == []
