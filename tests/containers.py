@@ -74,7 +74,7 @@ def remove_all(listed: Callable[[], list[str]], docker: Callable[..., str], what
 
     One that vanishes meanwhile is what we want. An engine under load gives some of a crowd up in
     its first attempt ("failed to exit"), or has a removal of its own or the agent's under way: it
-    has its time anew as long as there are fewer of them. A few at a time: of 80 at once Docker
+    has its time again as long as there are fewer of them. A few at a time: of 80 at once Docker
     20.10 kept some for minutes. What it answers is printed, for a test that fails by it.
     """
 

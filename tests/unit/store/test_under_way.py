@@ -36,7 +36,7 @@ def test_who_is_said_is_read_until_nobody_is(tmp_path: Path) -> None:
 @pytest.mark.allow_subprocess
 def test_what_a_killed_agent_has_left_is_nobody(tmp_path: Path) -> None:
     text = (
-        "import os, pathlib, signal, sys\n"
+        "import pathlib, sys\n"
         "from agent.model.container import ContainerKey\n"
         "from agent.store.under_way import UnderWay\n"
         "says = UnderWay(pathlib.Path(sys.argv[1]))\n"
